@@ -1,0 +1,150 @@
+"""The bundle: a folder of ONNX graphs, vocabulary and manifest. Read, write, verify. Standard library only.
+
+    NAME.caan/manifest.json
+    NAME.caan/vocab.json
+    NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ._files import sha256_of
+from .errors import BundleError
+
+FORMAT, VERSION = "caan-bundle", 1
+GRAPHS = ("image_encoder", "text_encoder", "scorer")
+MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
+# The graphs' axes are dynamic; these bounds keep a damaged or hostile input from asking for all the memory.
+MAX_REGIONS, MAX_WORDS = 512, 128
+
+# Manifest entries a reader relies on, with the JSON type each must have.
+_REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
+_REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files are those of its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's config, as the checkpoint held it."""
+        config: dict[str, Any] = self.manifest["config"]
+        return config
+
+    @property
+    def precisions(self) -> list[str]:
+        return list(self.manifest["precisions"])
+
+    def graph(self, name: str, precision: str) -> Path:
+        """The path of one ONNX graph. Raises BundleError, naming what there is, if the precision is not there."""
+        if precision not in self.precisions:
+            raise BundleError(f"{self.folder} has no precision '{precision}'; it has: {', '.join(self.precisions)}")
+        return self.folder / graph_file(name, precision)
+
+    def hash_of(self, file: str) -> str:
+        """SHA-256 of a file, as the manifest gives it."""
+        return str(self.manifest["files"][file]["sha256"])
+
+
+def graph_file(name: str, precision: str) -> str:
+    """A graph's path inside a bundle."""
+    return f"onnx/{name}.{precision}.onnx"
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Open a bundle and verify every file against the manifest.
+
+    Raises BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
+    missing, changed, or named outside the bundle.
+    """
+    manifest = _read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        _verify_file(folder, name, entry)
+    expected = {graph_file(graph, precision) for precision in manifest["precisions"] for graph in GRAPHS}
+    unlisted = sorted({VOCABULARY, *expected} - set(manifest["files"]))
+    if unlisted:
+        raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
+    return Bundle(folder, manifest)
+
+
+def find_bundle(named: Path | None, folder: Path) -> Path:
+    """The named bundle, or the only `*.caan` of `folder`. Raises BundleError if there is none, or more than one."""
+    if named is not None:
+        return named
+    found = sorted(folder.glob("*.caan"))
+    if not found:
+        raise BundleError(f"no *.caan bundle in {folder.resolve()}; make one with: caan-export model.pt")
+    if len(found) > 1:
+        raise BundleError(f"several bundles here ({', '.join(p.name for p in found)}); name the one you mean")
+    return found[0]
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Complete the manifest with the hash and size of every file in `folder` and write it there.
+
+    Meant for a bundle in the making (see `atomic_folder`); the manifest is written last.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    entries = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
+    }
+    content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} can't be read as JSON ({error}); export the checkpoint again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{path} is not a {FORMAT} manifest; make a bundle with: caan-export model.pt")
+    version = manifest.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise BundleError(
+            f"{path} has format version {version}, this caan reads up to {VERSION};"
+            " update with: pip install -U caan-deploy"
+        )
+    for key, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(key), kind):
+            raise BundleError(f"{path} has no valid '{key}'; export the checkpoint again")
+    for part, keys in (("config", _REQUIRED_CONFIG), ("limits", ("regions", "words"))):
+        for key in keys:
+            if not isinstance(manifest[part].get(key), int):
+                raise BundleError(f"{path} has no valid '{part}.{key}'; export the checkpoint again")
+    return manifest
+
+
+def _verify_file(folder: Path, name: str, entry: Any) -> None:
+    relative = PurePosixPath(name)
+    # Backslash and colon are separators to Windows; links could lead anywhere.
+    unsafe = relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name
+    path = folder / name
+    if unsafe or not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{folder / MANIFEST} names '{name}', outside the bundle; do not trust this bundle")
+    if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+        raise BundleError(f"{folder / MANIFEST} has no hash for '{name}'; export the checkpoint again")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle; copy the bundle again, or export the checkpoint again")
+    size = path.stat().st_size
+    if size != entry.get("size"):
+        raise BundleError(
+            f"{path} has {size} bytes, the manifest says {entry.get('size')};"
+            " copy the bundle again, or export the checkpoint again"
+        )
+    if sha256_of(path) != entry["sha256"]:
+        raise BundleError(
+            f"{path} was changed: its SHA-256 is not the manifest's;"
+            " copy the bundle again, or export the checkpoint again"
+        )

@@ -1,0 +1,167 @@
+"""Data sets in the format of the SCAN repository (Lee et al., ECCV 2018).
+
+    DIR/{split}_ims.npy    region features (N, R, F), or (5·N, R, F) with every image repeated once per caption
+    DIR/{split}_caps.txt   captions, one a line, five lines per image in the images' order
+    DIR/{split}_ids.txt    optional: one name per image
+    DIR/vocab.json         optional: the vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._files import atomic_file
+from ..errors import DataError
+
+CAPTIONS_PER_IMAGE = 5
+# Groups of rows that are compared to tell "repeated five times" from "one caption per image".
+_PROBED_GROUPS = 64
+
+
+@dataclass(frozen=True)
+class ScanSplit:
+    """One split of a data set. Features stay on disk, memory-mapped."""
+
+    folder: Path
+    split: str
+    features: NDArray[np.floating]  # (images, regions, F), memory-mapped; any float dtype
+    captions: list[str]  # (captions,)
+    image_of_caption: NDArray[np.int64]  # (captions,)
+    ids: list[str] | None  # (images,)
+
+    @property
+    def vocabulary_path(self) -> Path:
+        return self.folder / "vocab.json"
+
+
+def open_split(folder: Path, split: str = "test") -> ScanSplit:
+    """Open one split of a SCAN data set.
+
+    Raises DataError, naming the file, if one is missing, damaged or empty, or if features, captions and ids do not
+    fit together.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no data set at {folder}: it is not a folder; name one with {split}_ims.npy and {split}_caps.txt")
+    features_path, captions_path = folder / f"{split}_ims.npy", folder / f"{split}_caps.txt"
+    for path in (features_path, captions_path):
+        if not path.is_file():
+            found = sorted(p.name.removesuffix("_ims.npy") for p in folder.glob("*_ims.npy"))
+            raise DataError(f"{path} is missing; splits in this folder: {', '.join(found) or 'none'} (--split)")
+    features = open_features(features_path)
+    captions = read_captions(captions_path)
+    step, per_image = _layout(features, len(captions), features_path, captions_path)
+    images = features[::step]  # still a view of the file
+    return ScanSplit(
+        folder=folder,
+        split=split,
+        features=images,
+        captions=captions,
+        image_of_caption=np.arange(len(captions), dtype=np.int64) // per_image,
+        ids=_read_ids(folder / f"{split}_ids.txt", len(images)),
+    )
+
+
+def open_features(path: Path) -> NDArray[np.floating]:
+    """Memory-map region features, (N, R, F) of any float dtype.
+
+    Raises DataError if the file is missing, no `.npy` file, truncated, not three-dimensional, not floating point,
+    or has no image, region or feature.
+    """
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file of numbers, or is truncated ({error})") from error
+    if not isinstance(features, np.ndarray):
+        raise DataError(f"{path} holds several arrays (.npz); save one array (N, R, F) with numpy.save")
+    if features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
+        raise DataError(f"{path} holds {features.dtype} {features.shape}; expected floats (images, regions, features)")
+    if 0 in features.shape:
+        raise DataError(f"{path} is empty: its shape is {features.shape} (images, regions, features)")
+    return features
+
+
+def read_captions(path: Path) -> list[str]:
+    """Read captions, one a line. Raises DataError for a file that is missing, empty or not UTF-8, or an empty line."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+    # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
+    captions = []
+    for number, line in enumerate(lines, 1):
+        try:
+            caption = line.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number} is not UTF-8; convert the file, as with iconv -t UTF-8") from error
+        if not caption:
+            raise DataError(f"{path}, line {number} is empty; every line must hold a caption")
+        captions.append(caption)
+    if not captions:
+        raise DataError(f"{path} is empty; expected one caption a line")
+    return captions
+
+
+def write_split(
+    folder: Path,
+    split: str,
+    features: NDArray[np.floating],
+    captions: Sequence[Sequence[str]],
+    ids: Sequence[str] | None = None,
+) -> None:
+    """Write one split, features (N, R, F), captions as N groups of five, ids (N,).
+
+    Raises DataError if they do not fit together, OutputError if the folder can't be written.
+    """
+    if len(features) != len(captions) or any(len(group) != CAPTIONS_PER_IMAGE for group in captions):
+        raise DataError(f"{len(features)} images need as many groups of {CAPTIONS_PER_IMAGE} captions")
+    with atomic_file(folder / f"{split}_ims.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, features, allow_pickle=False)
+    _write_lines(folder / f"{split}_caps.txt", [caption for group in captions for caption in group])
+    if ids is not None:
+        _write_lines(folder / f"{split}_ids.txt", ids)
+
+
+def _layout(
+    features: NDArray[np.floating], captions: int, features_path: Path, captions_path: Path
+) -> tuple[int, int]:
+    """(rows per image in the file, captions per image)."""
+    rows = len(features)
+    if rows * CAPTIONS_PER_IMAGE == captions:
+        return 1, CAPTIONS_PER_IMAGE
+    if rows == captions:
+        return (CAPTIONS_PER_IMAGE, CAPTIONS_PER_IMAGE) if _is_repeated(features) else (1, 1)
+    raise DataError(
+        f"{features_path.name} has {rows} rows and {captions_path.name} {captions} lines ({features_path.parent}): they"
+        f" don't fit together; expected {CAPTIONS_PER_IMAGE} captions per image"
+    )
+
+
+def _is_repeated(features: NDArray[np.floating]) -> bool:
+    rows = len(features)
+    if rows % CAPTIONS_PER_IMAGE:
+        return False
+    groups = np.unique(np.linspace(0, rows // CAPTIONS_PER_IMAGE - 1, _PROBED_GROUPS).astype(int))
+    starts = groups * CAPTIONS_PER_IMAGE
+    return all(np.array_equal(features[s], features[s + i]) for s in starts for i in range(1, CAPTIONS_PER_IMAGE))
+
+
+def _read_ids(path: Path, images: int) -> list[str] | None:
+    if not path.is_file():
+        return None
+    ids = read_captions(path)
+    if len(ids) != images:
+        raise DataError(f"{path} names {len(ids)} images, the features hold {images}")
+    return ids
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

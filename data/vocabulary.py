@@ -1,0 +1,115 @@
+"""Words to ids: the two tokenizers and the vocabulary."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._files import atomic_file
+from ..errors import DataError
+
+SPECIAL_TOKENS = {"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3}
+START, END, UNKNOWN = (SPECIAL_TOKENS[token] for token in ("<start>", "<end>", "<unk>"))
+
+_WORD_PUNCT = re.compile(r"\w+|[^\w\s]+")
+
+# Captions are lower-cased first, whatever the tokenizer: every data set of this field is.
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
+    "whitespace": lambda caption: caption.lower().split(),
+    "word-punct": lambda caption: _WORD_PUNCT.findall(caption.lower()),
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Word ids and the tokenizer they belong to.
+
+    words: word → id, with `<pad>` 0, `<start>` 1, `<end>` 2, `<unk>` 3. Raises DataError for any other content.
+    """
+
+    words: dict[str, int]
+    tokenizer: str = "whitespace"
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in TOKENIZERS:
+            raise DataError(f"unknown tokenizer '{self.tokenizer}'; known: {', '.join(TOKENIZERS)}")
+        for token, number in SPECIAL_TOKENS.items():
+            if self.words.get(token) != number:
+                raise DataError(f"the vocabulary must map {token} to {number}, not to {self.words.get(token)}")
+        numbers = self.words.values()
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)")
+        if len(set(numbers)) != len(self.words):
+            raise DataError("the vocabulary gives two words the same id")
+
+    def __len__(self) -> int:
+        """Rows that an embedding for this vocabulary needs: the largest id plus one."""
+        return max(self.words.values()) + 1
+
+    def tokenize(self, caption: str) -> list[str]:
+        """A caption's words, lower-case, without `<start>` and `<end>`."""
+        return TOKENIZERS[self.tokenizer](caption)
+
+    def encode(self, caption: str | Sequence[str]) -> list[int]:
+        """The ids of a caption (text, or its tokens), `<start>` and `<end>` included.
+
+        Raises DataError if the caption holds no word, or bytes that are not UTF-8.
+        """
+        if isinstance(caption, str):
+            # The shell hands over bytes that are not UTF-8 as lone surrogates.
+            if any("\ud800" <= character <= "\udfff" for character in caption):
+                raise DataError(f"the caption {ascii(caption[:60])} is not UTF-8 text; convert it first, as with iconv")
+            tokens: Sequence[str] = self.tokenize(caption)
+        else:
+            tokens = caption
+        if not tokens:
+            raise DataError("the caption is empty; write at least one word")
+        unknown = self.words["<unk>"]
+        return [START, *(self.words.get(token, unknown) for token in tokens), END]
+
+    @classmethod
+    def build(cls, captions: Iterable[str], tokenizer: str = "whitespace", min_count: int = 4) -> Vocabulary:
+        """The words that occur at least `min_count` times in the captions, in alphabetical order."""
+        if tokenizer not in TOKENIZERS:
+            raise DataError(f"unknown tokenizer '{tokenizer}'; known: {', '.join(TOKENIZERS)}")
+        counts = Counter(word for caption in captions for word in TOKENIZERS[tokenizer](caption))
+        kept = sorted(word for word, count in counts.items() if count >= min_count and word not in SPECIAL_TOKENS)
+        return cls({word: number for number, word in enumerate([*SPECIAL_TOKENS, *kept])}, tokenizer)
+
+    @classmethod
+    def load(cls, path: Path, tokenizer: str | None = None) -> Vocabulary:
+        """Read SCAN's form `{"word2idx", "idx2word", "idx"}`, this project's, or a plain `{word: id}`.
+
+        `tokenizer` overrides the file's; SCAN's form and the plain one name none and default to `whitespace`.
+        Raises DataError if the file is missing, is not JSON, or holds no vocabulary.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise DataError(f"{path} is no vocabulary: not JSON in UTF-8 ({error})") from error
+        words = content
+        if isinstance(content, dict) and content.get("format") == "caan-vocabulary":
+            words, tokenizer = content.get("words"), tokenizer or content.get("tokenizer")
+        elif isinstance(content, dict) and isinstance(content.get("word2idx"), dict):
+            words = content["word2idx"]
+        if not isinstance(words, dict):
+            raise DataError(f"{path} is no vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
+        try:
+            return cls(words, tokenizer or "whitespace")
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write this project's form: `{"format": "caan-vocabulary", "version", "tokenizer", "words"}`."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"format": "caan-vocabulary", "version": 1, "tokenizer": self.tokenizer, "words": self.words}

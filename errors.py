@@ -1,0 +1,65 @@
+"""Every error a user can cause. Each class owns the exit code of the command that meets it.
+
+Messages are one or two lines: what is wrong, where, and the command that mends it.
+
+    CaanError                 1  something failed that is neither the user's input nor the machine
+    ├── InputError            2  wrong usage or input; also a ValueError
+    │   ├── CheckpointError   2  a file that is no checkpoint, is damaged, or does not fit the model
+    │   ├── DataError         2  features, captions, vocabulary or data set
+    │   ├── BundleError       2  a bundle or gallery that is damaged, newer or unsafe
+    │   └── OutputError       2  a result that can't be written: it exists, no permission, disk full
+    ├── ExportError           1  a graph failed its own validation; no bundle was written
+    ├── GateError             3  an accuracy gate was missed
+    └── MissingError          4  something is not installed or not present on this machine
+"""
+
+from __future__ import annotations
+
+
+class CaanError(Exception):
+    """Base of all errors that caan raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(CaanError, ValueError):
+    """Wrong usage or input."""
+
+    exit_code = 2
+
+
+class CheckpointError(InputError):
+    """Not a checkpoint, a damaged one, or one whose parameters do not fit."""
+
+
+class DataError(InputError):
+    """Features, captions, a vocabulary or a data set that can't be used."""
+
+
+class BundleError(InputError):
+    """A bundle or gallery that is damaged, incomplete, newer than this version, or unsafe to open."""
+
+
+class OutputError(InputError):
+    """A result that can't be written: the target exists, permission is missing, or the disk is full."""
+
+
+class ExportError(CaanError):
+    """An exported graph that failed its validation. No bundle was written."""
+
+
+class GateError(CaanError):
+    """An accuracy gate that was missed."""
+
+    exit_code = 3
+
+
+class MissingError(CaanError):
+    """A package, device or execution provider that is not there."""
+
+    exit_code = 4
+
+
+def missing_package(package: str, extra: str, purpose: str) -> MissingError:
+    """The error for an optional dependency that is not installed, with the command that installs it."""
+    return MissingError(f"{purpose} needs the package '{package}'; pip install 'caan-deploy[{extra}]'")

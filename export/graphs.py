@@ -1,0 +1,120 @@
+"""CAAN → three ONNX graphs, every axis but the feature dimensions dynamic.
+
+    image_encoder   features (images, regions, F) float32                     → image_states (images, regions, 2D+3d)
+    text_encoder    tokens (captions, words) int64, text_lengths (captions,)  → text_states (captions, words, D+3d)
+    scorer          both states and both lengths                              → scores (images, captions)
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..model.caan import CAAN
+
+OPSET = 18
+
+IMAGES, REGIONS, CAPTIONS, WORDS = "images", "regions", "captions", "words"
+# Sizes of the traced example; no two alike, so that no axis is mistaken for another, and none 1, which would be
+# baked in.
+_EXAMPLE = {IMAGES: 3, REGIONS: 7, CAPTIONS: 4, WORDS: 6}
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What one graph computes, and the names of its tensors and dynamic axes."""
+
+    name: str
+    compute: Callable[..., Tensor]
+    inputs: dict[str, tuple[str, ...]]  # input → names of its leading, dynamic axes
+    output: str
+    output_axes: tuple[str, ...]
+
+
+def graph_specs(model: CAAN) -> list[GraphSpec]:
+    """The three graphs of a model."""
+    image_side = {"image_states": (IMAGES, REGIONS), "image_lengths": (IMAGES,)}
+    text_side = {"text_states": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)}
+    tokens = {"tokens": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)}
+    return [
+        GraphSpec("image_encoder", model.image_states, {"features": (IMAGES, REGIONS)}, "image_states", (IMAGES, REGIONS)),
+        GraphSpec("text_encoder", model.text_states, tokens, "text_states", (CAPTIONS, WORDS)),
+        GraphSpec("scorer", model.score_states, {**image_side, **text_side}, "scores", (IMAGES, CAPTIONS)),
+    ]
+
+
+def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
+    """Trace one graph and return it as ONNX, opset 18, weights inside."""
+    example = random_inputs(spec, model, _EXAMPLE, torch.Generator().manual_seed(0))
+    axes = tuple({n: torch.export.Dim(axis) for n, axis in enumerate(names)} for names in spec.inputs.values())
+    with _quiet():
+        program = torch.onnx.export(
+            _Function(spec.compute, model),
+            tuple(example.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(example),
+            output_names=[spec.output],
+            dynamic_shapes=(axes,),  # one *args parameter
+            verbose=False,
+        )
+    assert program is not None
+    graph: onnx.ModelProto = program.model_proto
+    graph.graph.name = f"caan_{spec.name}"
+    # The exporter derives the output's axes from the trace and bakes some of them in; they are the inputs'.
+    for dimension, axis in zip(graph.graph.output[0].type.tensor_type.shape.dim, spec.output_axes, strict=False):
+        dimension.dim_param = axis
+    return graph
+
+
+def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator: torch.Generator) -> dict[str, Tensor]:
+    """Random inputs of the given sizes: lengths unequal, the first full, the last 1."""
+    config = model.config
+    feature_dims = {
+        "features": config.region_dim,
+        "image_states": config.image_state_dim,
+        "text_states": config.text_state_dim,
+    }
+
+    def make(name: str, axes: tuple[str, ...]) -> Tensor:
+        shape = [sizes[axis] for axis in axes]
+        if name == "tokens":
+            return torch.randint(0, config.vocab_size, shape, generator=generator)
+        if name in feature_dims:
+            return torch.randn(*shape, feature_dims[name], generator=generator)
+        longest = sizes[REGIONS if axes == (IMAGES,) else WORDS]
+        lengths = torch.randint(1, longest + 1, shape, generator=generator)
+        lengths[-1], lengths[0] = 1, longest
+        return lengths
+
+    return {name: make(name, axes) for name, axes in spec.inputs.items()}
+
+
+class _Function(nn.Module):
+    """A method of the model as a module, which the exporter wants; the model's parameters come along."""
+
+    def __init__(self, compute: Callable[..., Tensor], model: CAAN) -> None:
+        super().__init__()
+        self.model = model
+        self.compute = compute
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.compute(*inputs)
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801
+    """Silence the exporter's remarks about packages that are not needed; real failures raise."""
+
+    def __enter__(self) -> Any:
+        result = super().__enter__()
+        warnings.simplefilter("ignore")
+        for name in ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        return result

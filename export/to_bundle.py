@@ -1,0 +1,95 @@
+"""Checkpoint → bundle: trace, validate, write."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .. import __version__
+from .._files import atomic_folder, check_target, sha256_of
+from ..bundle import MAX_REGIONS, MAX_WORDS, VOCABULARY, Bundle, graph_file, open_bundle, write_manifest
+from ..model.checkpoint import Checkpoint
+from .graphs import OPSET, export_graph, graph_specs
+from .validate import MAX_ERROR, validate_graph
+
+# Runs the finished bundle on a data set before it is moved into place; raises if it is not good enough, else returns
+# what the manifest shall record.
+Gate = Callable[[Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and each graph's largest error against PyTorch."""
+
+    bundle: Bundle
+    errors: dict[str, float]
+    gate: dict[str, Any] | None
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint,
+    source: Path,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    gate: Gate | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> ExportReport:
+    """Write the bundle `target` from a checkpoint loaded from the file `source`.
+
+    Raises ExportError if a graph fails its validation, GateError from `gate`, OutputError if the bundle can't be
+    written. Whatever is raised, no bundle is left behind and an old one is kept.
+    """
+    check_target(target, overwrite=overwrite)
+    errors: dict[str, float] = {}
+    with atomic_folder(target, overwrite=overwrite) as folder:
+        (folder / "onnx").mkdir()
+        for spec in graph_specs(checkpoint.model):
+            progress(f"exporting {spec.name}")
+            graph = export_graph(spec, checkpoint.model)
+            errors[spec.name] = validate_graph(spec, graph, checkpoint.model)
+            onnx.save(graph, folder / graph_file(spec.name, "fp32"))
+            progress(f"exported  {spec.name}: differs from PyTorch by {errors[spec.name]:.1e} at most")
+        vocabulary = json.dumps(checkpoint.vocabulary.as_dict(), ensure_ascii=False)
+        (folder / VOCABULARY).write_text(vocabulary + "\n", encoding="utf-8")
+        manifest = _manifest(checkpoint, source, target, errors)
+        write_manifest(folder, manifest)
+        verdict = None
+        if gate is not None:
+            verdict = gate(folder)
+            manifest["precisions"]["fp32"]["checks"].append(verdict)
+            write_manifest(folder, manifest)
+    return ExportReport(open_bundle(target), errors, verdict)
+
+
+def _manifest(checkpoint: Checkpoint, source: Path, target: Path, errors: dict[str, float]) -> dict[str, Any]:
+    check = {
+        "what": "ONNX Runtime against PyTorch, largest error over three batch shapes",
+        "data": "random inputs, unequal lengths",
+        "device": f"CPU ({platform.machine()})",
+        "errors": errors,
+        "allowed": MAX_ERROR,
+    }
+    return {
+        "caan": __version__,
+        "config": checkpoint.model.config.as_dict(),
+        "tokenizer": checkpoint.vocabulary.tokenizer,
+        "opset": OPSET,
+        "limits": {"regions": MAX_REGIONS, "words": MAX_WORDS},
+        "tools": {name: version(name) for name in ("torch", "onnx", "onnxscript", "numpy")},
+        # For caan-bench, which compares with PyTorch. Informative: a runtime never opens it.
+        "checkpoint": {
+            "file": os.path.relpath(source.resolve(), target.resolve()),
+            "sha256": sha256_of(source),
+            "metrics": checkpoint.metrics,
+        },
+        "precisions": {"fp32": {"checks": [check]}},
+    }

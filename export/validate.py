@@ -1,0 +1,61 @@
+"""A graph is exported only if it is valid ONNX and ONNX Runtime computes with it what PyTorch computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import torch
+
+from ..errors import ExportError, missing_package
+from ..model.caan import CAAN
+from .graphs import CAPTIONS, IMAGES, REGIONS, WORDS, GraphSpec, random_inputs
+
+MAX_ERROR = 1e-5
+
+# None is the traced shape; one has single items, one more of everything than the trace.
+_SHAPES = [
+    {IMAGES: 1, REGIONS: 1, CAPTIONS: 1, WORDS: 2},
+    {IMAGES: 2, REGIONS: 36, CAPTIONS: 5, WORDS: 14},
+    {IMAGES: 5, REGIONS: 10, CAPTIONS: 9, WORDS: 33},
+]
+
+
+def validate_graph(spec: GraphSpec, graph: onnx.ModelProto, model: CAAN) -> float:
+    """Return the largest error against PyTorch over random inputs of three shapes; padded rows don't count.
+
+    The error is absolute where values are below 1 and relative to the largest value above.
+    Raises ExportError if the ONNX checker refuses the graph, ONNX Runtime can't run it, or the error is above 1e-5.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise missing_package("onnxruntime", "cpu", "validating an export") from error
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        worst = max(_error(spec, session, model, sizes) for sizes in _SHAPES)
+    except ExportError:
+        raise
+    except Exception as error:  # the checker and ONNX Runtime have their own, unrelated exception types
+        raise ExportError(f"the exported {spec.name} graph failed its validation: {error}") from error
+    if not worst <= MAX_ERROR:  # also when it is NaN
+        raise ExportError(
+            f"the exported {spec.name} graph differs from PyTorch by {worst:.2g} (allowed: {MAX_ERROR:.0e}); no bundle"
+            " was written. Try the versions in constraints.txt: pip install -c constraints.txt 'caan-deploy[export]'"
+        )
+    return worst
+
+
+def _error(spec: GraphSpec, session: "ort.InferenceSession", model: CAAN, sizes: dict[str, int]) -> float:  # type: ignore[name-defined]  # noqa: F821,UP037
+    inputs = random_inputs(spec, model, sizes, torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = spec.compute(*inputs.values()).numpy()
+    found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+    if found.shape != expected.shape:
+        raise ExportError(f"the exported {spec.name} graph gives {found.shape} where PyTorch gives {expected.shape}")
+    if spec.name == "text_encoder":
+        valid = np.arange(sizes[WORDS]) < inputs["text_lengths"].numpy()[:, None]
+        found, expected = found[valid], expected[valid]
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))

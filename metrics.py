@@ -1,0 +1,138 @@
+"""Retrieval metrics and the comparison of two score matrices. NumPy only: training, export and runtime share them.
+
+R@K is the percentage of queries that find a relevant item among their first K. Ties count the pessimistic way:
+an irrelevant item with the same score ranks first, so that a model that scores everything alike retrieves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+COCO_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction's metrics: R@K in percent, ranks counted from 1."""
+
+    r1: float
+    r5: float
+    r10: float
+    median_rank: float
+    mean_rank: float
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Both directions, and rsum, the sum of the six R@K."""
+
+    image_to_text: Direction
+    text_to_image: Direction
+
+    @property
+    def rsum(self) -> float:
+        i, t = self.image_to_text, self.text_to_image
+        return i.r1 + i.r5 + i.r10 + t.r1 + t.r5 + t.r10
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "rsum": self.rsum}
+
+
+def retrieval_metrics(
+    scores: NDArray[np.floating],
+    image_of_caption: NDArray[np.integer] | None = None,
+    relevance: NDArray[np.bool_] | None = None,
+) -> RetrievalMetrics:
+    """R@1/5/10, median and mean rank in both directions.
+
+    scores (images, captions) float. Ground truth is either image_of_caption (captions,) int, the one image each
+    caption belongs to, or relevance (images, captions) bool for any many-to-many truth; without either, captions
+    come in images' order, equally many per image (the 1-to-5 protocol). The best-ranked relevant item counts.
+    Raises DataError for a NaN score, ground truth of another shape, or a query without a relevant item.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise DataError(f"scores must be (images, captions) with at least one of each, not {scores.shape}")
+    if np.isnan(scores).any():
+        raise DataError("some scores are NaN; ranks would mean nothing")
+    if relevance is None:
+        relevance = _relevance(scores.shape, image_of_caption)
+    if relevance.shape != scores.shape:
+        raise DataError(f"the ground truth is {relevance.shape}, the scores are {scores.shape}")
+    return RetrievalMetrics(_direction(scores, relevance), _direction(scores.T, relevance.T))
+
+
+def five_fold_metrics(scores: NDArray[np.floating]) -> RetrievalMetrics:
+    """MS-COCO's 1K protocol: five folds of a fifth of the images with their captions, averaged.
+
+    scores (5·n, 5·n·k) in images' order, k captions per image. Raises DataError if they don't divide so.
+    """
+    images, captions = scores.shape
+    if images % COCO_FOLDS or captions % images:
+        raise DataError(f"{images} images × {captions} captions don't divide into {COCO_FOLDS} folds")
+    i, c = images // COCO_FOLDS, captions // COCO_FOLDS
+    folds = [retrieval_metrics(scores[n * i : (n + 1) * i, n * c : (n + 1) * c]) for n in range(COCO_FOLDS)]
+    return RetrievalMetrics(_mean([f.image_to_text for f in folds]), _mean([f.text_to_image for f in folds]))
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one score matrix is from the reference's."""
+
+    max_abs: float  # largest |Δ score|
+    mean_abs: float
+    top10_overlap: float  # percent of the reference's ten best captions per image that are kept
+    rank_flips: int  # queries of either direction whose best item is another one
+    delta_rsum: float
+
+
+def parity(
+    scores: NDArray[np.floating], reference: NDArray[np.floating], image_of_caption: NDArray[np.integer]
+) -> Parity:
+    """Compare scores (images, captions) with the reference's of the same shape on the same data.
+
+    Raises DataError if the shapes differ or a score is NaN.
+    """
+    if scores.shape != reference.shape:
+        raise DataError(f"scores {scores.shape} and reference {reference.shape} are not of one shape")
+    rsum = [retrieval_metrics(s, image_of_caption).rsum for s in (scores, reference)]
+    difference = np.abs(scores.astype(np.float64) - reference)
+    k = min(10, scores.shape[1])
+    best, best_reference = (np.argsort(-s, axis=1, kind="stable")[:, :k] for s in (scores, reference))
+    kept = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
+    flips = sum(int((scores.argmax(axis) != reference.argmax(axis)).sum()) for axis in (0, 1))
+    return Parity(
+        float(difference.max()), float(difference.mean()), 100.0 * kept / best.size, flips, rsum[0] - rsum[1]
+    )
+
+
+def _relevance(shape: tuple[int, ...], image_of_caption: NDArray[np.integer] | None) -> NDArray[np.bool_]:
+    images, captions = shape
+    if image_of_caption is None:
+        if captions % images:
+            raise DataError(f"{captions} captions don't divide among {images} images; pass image_of_caption")
+        image_of_caption = np.arange(captions) // (captions // images)
+    if image_of_caption.shape != (captions,):
+        raise DataError(f"image_of_caption is {image_of_caption.shape}, expected ({captions},)")
+    return np.asarray(np.arange(images)[:, None] == image_of_caption)
+
+
+def _direction(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> Direction:
+    """scores, relevance (queries, items)."""
+    if not relevance.any(axis=1).all():
+        raise DataError(f"query {int(relevance.any(axis=1).argmin())} has no relevant item in the ground truth")
+    best = np.where(relevance, scores, -np.inf).max(axis=1, keepdims=True)  # (queries, 1)
+    ranks = 1 + ((scores >= best) & ~relevance).sum(axis=1)  # (queries,)
+    within = [100.0 * float((ranks <= k).mean()) for k in (1, 5, 10)]
+    return Direction(*within, float(np.median(ranks)), float(ranks.mean()))
+
+
+def _mean(folds: list[Direction]) -> Direction:
+    rows = np.array([[f.r1, f.r5, f.r10, f.median_rank, f.mean_rank] for f in folds])
+    return Direction(*rows.mean(axis=0).tolist())

@@ -1,0 +1,260 @@
+"""CAAN in PyTorch: encoders, the scorer's plain equations, and the same scores from precomputed states.
+
+Source: Zhang, Lei, Zhang, Li, "Context-Aware Attention Network for Image-Text Retrieval", CVPR 2020,
+doi:10.1109/CVPR42600.2020.00359, as this project reads it (docs/model.md).
+
+Symbols: N images, M captions, R regions, T words, F region features, E word embedding, D joint, d attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+# Finite, so that FP16 can hold it; |λH| is at most λ, so exp(-1e4 + λ) is exactly 0 in every precision.
+MASKED = -1e4
+
+
+@dataclass(frozen=True)
+class CaanConfig:
+    """The sizes and switches of a CAAN, as a checkpoint stores them."""
+
+    region_dim: int
+    embed_dim: int
+    word_dim: int
+    attention_dim: int
+    vocab_size: int
+    num_regions: int = 36
+    attention_scale: float = 1.0
+    normalize: bool = True
+
+    @property
+    def image_state_dim(self) -> int:
+        """Columns of an image's state `[V | VK | VQ1 | VQ2 | VQ6]`: 2D + 3d."""
+        return 2 * self.embed_dim + 3 * self.attention_dim
+
+    @property
+    def text_state_dim(self) -> int:
+        """Columns of a caption's state `[U | UQ3 | UQ4 | UQ5]`: D + 3d."""
+        return self.embed_dim + 3 * self.attention_dim
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class CAAN(nn.Module):
+    """Context-Aware Attention Network.
+
+    `forward` scores all pairs by the plain equations. `image_states`, `text_states` and `score_states` give the
+    same scores with the per-item products moved out of the pairs.
+    """
+
+    def __init__(self, config: CaanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config)
+        self.text_encoder = TextEncoder(config)
+        self.scorer = Scorer(config)
+
+    def forward(self, features: Tensor, image_lengths: Tensor, tokens: Tensor, text_lengths: Tensor) -> Tensor:
+        """Scores of every image with every caption, by the plain equations.
+
+        features (N, R, F) float, image_lengths (N,) int, tokens (M, T) int, text_lengths (M,) int → (N, M) float.
+        """
+        regions = self.image_encoder(features)  # (N, R, D)
+        words = self.text_encoder(tokens, text_lengths)  # (M, T, D)
+        return self.scorer.attention(regions, image_lengths, words, text_lengths).scores
+
+    def image_states(self, features: Tensor) -> Tensor:
+        """features (N, R, F) → states `[V | VK | VQ1 | VQ2 | VQ6]`, (N, R, 2D + 3d)."""
+        V = self.image_encoder(features)
+        s = self.scorer
+        return torch.cat([V, V @ s.K, V @ s.Q1, V @ s.Q2, V @ s.Q6], dim=-1)
+
+    def text_states(self, tokens: Tensor, text_lengths: Tensor) -> Tensor:
+        """tokens (M, T), text_lengths (M,) → states `[U | UQ3 | UQ4 | UQ5]`, (M, T, D + 3d)."""
+        U = self.text_encoder(tokens, text_lengths)
+        s = self.scorer
+        return torch.cat([U, U @ s.Q3, U @ s.Q4, U @ s.Q5], dim=-1)
+
+    def score_states(
+        self, image_states: Tensor, image_lengths: Tensor, text_states: Tensor, text_lengths: Tensor
+    ) -> Tensor:
+        """Scores of every image with every caption from their states.
+
+        image_states (N, R, 2D + 3d), image_lengths (N,), text_states (M, T, D + 3d), text_lengths (M,) → (N, M).
+        Padded rows may hold anything finite.
+        """
+        D, d = self.config.embed_dim, self.config.attention_dim
+        V, VK, VQ1, VQ2, VQ6 = image_states.split([D, D, d, d, d], dim=-1)
+        U, UQ3, UQ4, UQ5 = text_states.split([D, d, d, d], dim=-1)
+        return self.scorer.from_products(V, VK, VQ1, VQ2, VQ6, image_lengths, U, UQ3, UQ4, UQ5, text_lengths)
+
+
+class ImageEncoder(nn.Module):
+    """`V = l2norm(X Wᵀ + b)`."""
+
+    def __init__(self, config: CaanConfig) -> None:
+        super().__init__()
+        self.fc = nn.Linear(config.region_dim, config.embed_dim)
+        self.normalize = config.normalize
+        # Xavier's uniform, as the SCAN family initialises its image projection
+        bound = (6.0 / (config.region_dim + config.embed_dim)) ** 0.5
+        nn.init.uniform_(self.fc.weight, -bound, bound)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (N, R, F) → regions (N, R, D)."""
+        regions: Tensor = self.fc(features)
+        return l2norm(regions, -1) if self.normalize else regions
+
+
+class TextEncoder(nn.Module):
+    """Word embedding, then one bidirectional GRU whose directions are averaged."""
+
+    def __init__(self, config: CaanConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.word_dim)
+        self.gru = nn.GRU(config.word_dim, config.embed_dim, batch_first=True, bidirectional=True)
+        self.normalize = config.normalize
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """tokens (M, T) int64, lengths (M,) int64 in 1..T → words (M, T, D); padded rows are meaningless.
+
+        The backward direction reads each caption reversed by its own length: equal to a packed bidirectional
+        GRU, and expressible in ONNX, which has no packed sequences.
+        """
+        embedded = self.embedding(tokens)  # (M, T, E)
+        position = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
+        last = lengths[:, None] - 1
+        # valid positions run backwards, padding stays where it is; the map is its own inverse
+        mirrored = torch.where(position <= last, last - position, position)  # (M, T)
+        forward = self._run(embedded, "")
+        backward = self._run(_take_rows(embedded, mirrored), "_reverse")
+        words = (forward + _take_rows(backward, mirrored)) / 2
+        return l2norm(words, -1) if self.normalize else words
+
+    def _run(self, inputs: Tensor, suffix: str) -> Tensor:
+        weights = [getattr(self.gru, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        # Made from the input's own batch size: without an explicit initial state the exporter bakes in the
+        # example's batch size, and any other fails at run time.
+        initial = inputs.new_zeros(1, inputs.shape[0], self.gru.hidden_size)
+        outputs: Tensor = torch.gru(inputs, initial, weights, True, 1, 0.0, False, False, True)[0]
+        return outputs
+
+
+class Attention(NamedTuple):
+    """Everything the scorer computes for all pairs of N images and M captions; zero where padded."""
+
+    scores: Tensor  # (N, M)
+    H: Tensor  # (N, M, R, T) affinity
+    Hu: Tensor  # (N, M, R, T) a region's attention over the words
+    Hv: Tensor  # (N, M, R, T) a word's attention over the regions
+    Sv: Tensor  # (N, M, R, R) regions related because they attend alike
+    Su: Tensor  # (N, M, T, T) words related because they attend alike
+    av: Tensor  # (N, M, R) weight of each region in the score
+    au: Tensor  # (N, M, T) weight of each word in the score
+
+
+class Scorer(nn.Module):
+    """The cross-attention scorer."""
+
+    def __init__(self, config: CaanConfig) -> None:
+        super().__init__()
+        D, d = config.embed_dim, config.attention_dim
+        self.scale = config.attention_scale
+        self.K = nn.Parameter(torch.empty(D, D))
+        for name in ("Q1", "Q2", "Q3", "Q4", "Q5", "Q6"):
+            self.register_parameter(name, nn.Parameter(torch.empty(D, d)))
+        self.w_v = nn.Parameter(torch.empty(d))
+        self.w_u = nn.Parameter(torch.empty(d))
+        for parameter in self.parameters():
+            bound = (6.0 / (parameter.shape[0] + parameter.shape[-1])) ** 0.5
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def attention(self, V: Tensor, image_lengths: Tensor, U: Tensor, text_lengths: Tensor) -> Attention:
+        """The plain equations, with every intermediate value, for all pairs.
+
+        V (N, R, D) regions, image_lengths (N,), U (M, T, D) words, text_lengths (M,).
+        """
+        V, U = V[:, None], U[None]  # (N, 1, R, D), (1, M, T, D)
+        region = _valid(image_lengths, V.shape[2])[:, None, :, None]  # (N, 1, R, 1)
+        word = _valid(text_lengths, U.shape[2])[None, :, None, :]  # (1, M, 1, T)
+        H = torch.tanh(V @ self.K @ U.transpose(-1, -2)) * (region & word)  # (N, M, R, T)
+        Hu, Hv = self._cross_softmax(H, region, word)
+        A, B = l2norm(Hu, -1), l2norm(Hv, -2)
+        Sv, Su = A @ A.transpose(-1, -2), B.transpose(-1, -2) @ B
+        Zv = torch.tanh(V @ self.Q1 + Sv @ (V @ self.Q2) + Hu @ (U @ self.Q3))  # (N, M, R, d)
+        Zu = torch.tanh(U @ self.Q4 + Su @ (U @ self.Q5) + Hv.transpose(-1, -2) @ (V @ self.Q6))  # (N, M, T, d)
+        av = (Zv @ self.w_v).masked_fill(~region[..., 0], MASKED).softmax(-1)  # (N, M, R)
+        au = (Zu @ self.w_u).masked_fill(~word[:, :, 0], MASKED).softmax(-1)  # (N, M, T)
+        image = (av[..., None, :] @ V)[..., 0, :]  # (N, M, D)
+        text = (au[..., None, :] @ U)[..., 0, :]  # (N, M, D)
+        return Attention((image * text).sum(-1), H, Hu, Hv, Sv, Su, av, au)
+
+    def from_products(
+        self,
+        V: Tensor,
+        VK: Tensor,
+        VQ1: Tensor,
+        VQ2: Tensor,
+        VQ6: Tensor,
+        image_lengths: Tensor,
+        U: Tensor,
+        UQ3: Tensor,
+        UQ4: Tensor,
+        UQ5: Tensor,
+        text_lengths: Tensor,
+    ) -> Tensor:
+        """The scores (N, M) when every product of one item with a weight is already there.
+
+        Image products (N, R, D or d), text products (M, T, D or d). `Sv (V Q2)` is taken as `A (Aᵀ (V Q2))`,
+        which never forms the R × R matrix.
+        """
+        (N, R), (M, T) = V.shape[:2], U.shape[:2]
+        region = _valid(image_lengths, R)[:, None, :, None]  # (N, 1, R, 1)
+        word = _valid(text_lengths, T)[None, :, None, :]  # (1, M, 1, T)
+        # One GEMM for the whole tile instead of one small product per pair
+        H = torch.tanh(VK.reshape(N * R, -1) @ U.reshape(M * T, -1).T)  # (N·R, M·T)
+        H = H.reshape(N, R, M, T).transpose(1, 2)  # (N, M, R, T)
+        Hu, Hv = self._cross_softmax(H, region, word)
+        A, B = l2norm(Hu, -1), l2norm(Hv, -2)
+        related_regions = A @ (A.transpose(-1, -2) @ VQ2[:, None])  # (N, M, R, d)
+        related_words = (B.transpose(-1, -2) @ B) @ UQ5  # (N, M, T, d)
+        Zv = torch.tanh(VQ1[:, None] + related_regions + Hu @ UQ3)
+        Zu = torch.tanh(UQ4 + related_words + Hv.transpose(-1, -2) @ VQ6[:, None])
+        av = (Zv @ self.w_v).masked_fill(~region[..., 0], MASKED).softmax(-1)  # (N, M, R)
+        au = (Zu @ self.w_u).masked_fill(~word[:, :, 0], MASKED).softmax(-1)  # (N, M, T)
+        image = av @ V  # (N, M, D)
+        text = (au.transpose(0, 1) @ U).transpose(0, 1)  # (N, M, D)
+        return (image * text).sum(-1)
+
+    def _cross_softmax(self, H: Tensor, region: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
+        """Hu, Hv (N, M, R, T) from the affinity; padded regions and words hold and receive exactly 0."""
+        logits = self.scale * H
+        Hu = logits.masked_fill(~word, MASKED).softmax(-1) * region
+        Hv = logits.masked_fill(~region, MASKED).softmax(-2) * word
+        return Hu, Hv
+
+
+def l2norm(x: Tensor, dim: int) -> Tensor:
+    """`x / max(‖x‖₂, 1e-6)` along `dim`, computed in at least float32; same dtype as x."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    # clamped before the root: the root's gradient at 0, where a padded row sits, is infinite
+    norm = wide.square().sum(dim, keepdim=True).clamp_min(NORM_EPS**2).sqrt()
+    return (wide / norm).to(x.dtype)
+
+
+def _valid(lengths: Tensor, size: int) -> Tensor:
+    """lengths (N,) → (N, size) bool: which positions are not padding."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _take_rows(x: Tensor, index: Tensor) -> Tensor:
+    """x (M, T, C), index (M, T) → x[m, index[m, t], :], (M, T, C)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
