@@ -60,6 +60,10 @@ class MissingError(CaanError):
     exit_code = 4
 
 
+class CaanWarning(UserWarning):
+    """Input that was used, but not quite as given: a caption cut short, or one without a known word."""
+
+
 def missing_package(package: str, extra: str, purpose: str) -> MissingError:
     """The error for an optional dependency that is not installed, with the command that installs it."""
     return MissingError(f"{purpose} needs the package '{package}'; pip install 'caan-deploy[{extra}]'")

@@ -224,12 +224,13 @@ class Scorer(nn.Module):
         H = H.reshape(N, R, M, T).transpose(1, 2)  # (N, M, R, T)
         Hu, Hv = self._cross_softmax(H, region, word)
         A, B = l2norm(Hu, -1), l2norm(Hv, -2)
-        related_regions = A @ (A.transpose(-1, -2) @ VQ2[:, None])  # (N, M, R, d)
-        related_words = (B.transpose(-1, -2) @ B) @ UQ5  # (N, M, T, d)
-        Zv = torch.tanh(VQ1[:, None] + related_regions + Hu @ UQ3)
-        Zu = torch.tanh(UQ4 + related_words + Hv.transpose(-1, -2) @ VQ6[:, None])
-        av = (Zv @ self.w_v).masked_fill(~region[..., 0], MASKED).softmax(-1)  # (N, M, R)
-        au = (Zu @ self.w_u).masked_fill(~word[:, :, 0], MASKED).softmax(-1)  # (N, M, T)
+        context = A.transpose(-1, -2) @ VQ2[:, None]  # (N, M, T, d)
+        # A (Aᵀ V Q2) + Hu (U Q3) as one product: the sum is taken inside it, not in another pass over (R, d)
+        attended = torch.cat([A, Hu], -1) @ torch.cat([context, UQ3.expand(N, -1, -1, -1)], -2)  # (N, M, R, d)
+        Zv = torch.tanh(VQ1[:, None] + attended)
+        Zu = torch.tanh(UQ4 + (B.transpose(-1, -2) @ B) @ UQ5 + Hv.transpose(-1, -2) @ VQ6[:, None])  # (N, M, T, d)
+        av = _weigh(Zv, self.w_v).masked_fill(~region[..., 0], MASKED).softmax(-1)  # (N, M, R)
+        au = _weigh(Zu, self.w_u).masked_fill(~word[:, :, 0], MASKED).softmax(-1)  # (N, M, T)
         image = av @ V  # (N, M, D)
         text = (au.transpose(0, 1) @ U).transpose(0, 1)  # (N, M, D)
         return (image * text).sum(-1)
@@ -248,6 +249,14 @@ def l2norm(x: Tensor, dim: int) -> Tensor:
     # clamped before the root: the root's gradient at 0, where a padded row sits, is infinite
     norm = wide.square().sum(dim, keepdim=True).clamp_min(NORM_EPS**2).sqrt()
     return (wide / norm).to(x.dtype)
+
+
+def _weigh(Z: Tensor, w: Tensor) -> Tensor:
+    """Z (…, d), w (d,) → Z·w (…).
+
+    As one (1, d) × (d, rows) product: ONNX Runtime's batched matrix-vector product took a third of the scorer's time.
+    """
+    return (w[None] @ Z.reshape(-1, Z.shape[-1]).T).reshape(Z.shape[:-1])
 
 
 def _valid(lengths: Tensor, size: int) -> Tensor:

@@ -1,0 +1,89 @@
+"""Backend `torch`: the reference, PyTorch straight from a checkpoint. It satisfies runtime's `Backend` protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._files import sha256_of
+from .._machine import cpu_count
+from ..bundle import MAX_REGIONS, MAX_WORDS
+from ..errors import CheckpointError, InputError, MissingError, missing_package
+
+try:
+    import torch
+except ImportError as error:
+    raise missing_package("torch", "export", "the backend 'torch'") from error
+
+from .checkpoint import Checkpoint, load_checkpoint
+
+
+class TorchBackend:
+    """CAAN in PyTorch with precomputed states, float32."""
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
+        torch.set_num_threads(threads or cpu_count())
+        self.precision = "fp32"
+        self.device = device
+        self.model = checkpoint.model.to(device)
+        self.vocabulary = checkpoint.vocabulary
+        self.config: dict[str, Any] = checkpoint.model.config.as_dict()
+        self.limits = {"regions": MAX_REGIONS, "words": MAX_WORDS}
+        self.encoders = {"image": identity, "text": identity}
+
+    @classmethod
+    def open(cls, path: Path, precision: str, device: str, threads: int | None) -> TorchBackend:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder; the backend 'torch' takes the checkpoint itself, model.pt")
+        if precision != "fp32":
+            raise InputError(f"the backend 'torch' is the fp32 reference, not {precision}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise MissingError("PyTorch sees no CUDA device; use device 'cpu'")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(load_checkpoint(path), sha256_of(path), device, threads)
+
+    @torch.inference_mode()
+    def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._back(self.model.image_states(self._to(features)))
+
+    @torch.inference_mode()
+    def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._back(self.model.text_states(self._to(tokens), self._to(lengths)))
+
+    @torch.inference_mode()
+    def score(
+        self,
+        image_states: NDArray[np.float32],
+        image_lengths: NDArray[np.int64],
+        text_states: NDArray[np.float32],
+        text_lengths: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        arrays = (image_states, image_lengths, text_states, text_lengths)
+        return self._back(self.model.score_states(*(self._to(array) for array in arrays)))
+
+    def _to(self, array: NDArray[Any]) -> torch.Tensor:
+        # from_numpy warns about read-only arrays, as a memory-mapped gallery's are; nothing here writes to them.
+        source = array if array.flags.writeable else _as_writeable(array)
+        return torch.from_numpy(source).to(self.device)
+
+    @staticmethod
+    def _back(tensor: torch.Tensor) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = tensor.float().cpu().numpy()
+        return array
+
+
+def _as_writeable(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory, claimed writeable, without a copy."""
+    interface = dict(array.__array_interface__)
+    interface["data"] = (interface["data"][0], False)
+
+    class _View:
+        __array_interface__ = interface
+
+    return np.asarray(_View())
