@@ -1,0 +1,237 @@
+"""Run the bench: every row in its own process, measured in turns, so that a drift of the machine hits all alike."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._files import sha256_of
+from .._machine import describe_machine
+from ..bundle import VOCABULARY, Bundle, open_bundle
+from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
+from ..errors import CaanError, CheckpointError, DataError
+from ..metrics import Parity, RetrievalMetrics, parity, retrieval_metrics
+from .worker import RowSpec, serve
+from .workload import Workload, data_workload, random_workload
+
+DEFAULT_ROUNDS = 5
+
+
+@dataclass
+class Row:
+    """One row. A row that could not run has a reason and no numbers. Seconds; medians and percentiles over rounds."""
+
+    spec: RowSpec
+    reason: str | None = None
+    error: CaanError | None = None
+    pairs_per_second: float | None = None
+    text_query: dict[str, float] | None = None  # p50, p95, p99 of one caption over 1,000 images
+    image_query: dict[str, float] | None = None  # p50, p95, p99 of one image over 5,000 captions
+    images_per_second: float | None = None
+    captions_per_second: float | None = None
+    peak_bytes: int | None = None
+    tile_bytes: int | None = None
+    metrics: RetrievalMetrics | None = None
+    parity: Parity | None = None
+    scores: NDArray[np.float32] | None = None  # (images, captions)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        s = self.spec
+        return {
+            "label": s.label,
+            "backend": s.backend,
+            "precision": s.precision,
+            "device": s.device,
+            "reason": self.reason,
+            "pairs_per_second": self.pairs_per_second,
+            "text_query_seconds": self.text_query,
+            "image_query_seconds": self.image_query,
+            "images_per_second": self.images_per_second,
+            "captions_per_second": self.captions_per_second,
+            "peak_bytes": self.peak_bytes,
+            "tile_bytes": self.tile_bytes,
+            "metrics": self.metrics and self.metrics.as_dict(),
+            "parity": self.parity and asdict(self.parity),
+            "rounds": self.rounds,
+        }
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """All rows of one run, and what they were measured on."""
+
+    workload: str
+    rows: list[Row]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"machine": describe_machine(), "workload": self.workload, "rows": [r.as_dict() for r in self.rows]}
+
+
+def run_bench(
+    bundle_path: Path,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    checkpoint: Path | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> BenchResult:
+    """Measure every backend and precision of a bundle against PyTorch.
+
+    With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone. A row
+    that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used.
+    """
+    bundle = open_bundle(bundle_path)
+    workload = _workload(bundle, data, split)
+    rows = _rows(bundle, checkpoint)
+    workers: dict[int, _Worker] = {}
+    try:
+        for number, row in enumerate(rows):
+            if row.reason is None:
+                progress(f"preparing {row.spec.label} {row.spec.precision} {row.spec.device}")
+                workers[number] = _Worker(row.spec, workload, threads)
+                _prepare(row, workers[number])
+        _raise_if_none_ran(rows)
+        running = [(worker, rows[number]) for number, worker in workers.items() if rows[number].reason is None]
+        for number in range(rounds):
+            progress(f"round {number + 1} of {rounds}")
+            for worker, row in running:
+                worker.send("measure")
+                row.rounds.append(worker.receive())
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    for _, row in running:
+        _summarise(row)
+    if workload.image_of_caption is not None:
+        _compare(rows, workload.image_of_caption)
+    return BenchResult(workload.description, rows)
+
+
+def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
+    """The checkpoint that a bundle was exported from: `named`, or where it was at the time of the export.
+
+    Raises CheckpointError if it is not there, or is not the one that the bundle was exported from.
+    """
+    recorded: dict[str, Any] = bundle.manifest.get("checkpoint") or {}
+    path = named or Path(os.path.normpath(bundle.folder.resolve() / str(recorded.get("file", "model.pt"))))
+    if not path.is_file():
+        raise CheckpointError(f"the bundle's checkpoint is no longer at {path}; name it with --checkpoint model.pt")
+    if sha256_of(path) != recorded.get("sha256"):
+        raise CheckpointError(f"{path} is not what {bundle.folder.name} was exported from; export it again")
+    return path
+
+
+def _workload(bundle: Bundle, data: Path | None, split: str) -> Workload:
+    if data is None:
+        vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
+        return random_workload(bundle.config, [w for w in vocabulary.words if w not in SPECIAL_TOKENS])
+    workload = data_workload(data, split)
+    found, expected = workload.features.shape[2], bundle.config["region_dim"]
+    if found != expected:
+        raise DataError(f"features of {data} have dimension {found}, the model was trained on {expected}")
+    return workload
+
+
+def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
+    """Every row there could be; those that need the checkpoint carry the reason if it is not to be had."""
+    reason = None
+    source = bundle.folder
+    try:
+        source = checkpoint_of(bundle, checkpoint)
+    except CheckpointError as error:
+        reason = str(error)
+    torch_rows = [
+        RowSpec("pytorch, research form", "torch", source, research_form=True),
+        RowSpec("pytorch, precomputed", "torch", source, tune_tile=True),
+    ]
+    onnx_rows = [
+        RowSpec("onnxruntime", "onnxruntime", bundle.folder, precision, device)
+        for precision in bundle.precisions
+        for device in ("cpu", "cuda")
+    ]
+    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in onnx_rows]
+
+
+def _prepare(row: Row, worker: _Worker) -> None:
+    try:
+        prepared = worker.receive()
+    except CaanError as error:
+        row.reason, row.error = str(error), error
+        return
+    row.peak_bytes, row.tile_bytes, row.scores = prepared["peak_bytes"], prepared["tile_bytes"], prepared.get("scores")
+
+
+def _raise_if_none_ran(rows: list[Row]) -> None:
+    """The same wrong input fails every row: that is the command's error, not a table of reasons."""
+    errors = [row.error for row in rows if row.error is not None]
+    if errors and all(row.reason for row in rows):
+        raise errors[0]
+
+
+def _summarise(row: Row) -> None:
+    def median(key: str) -> float:
+        return float(np.median([r[key] for r in row.rounds]))
+
+    def percentiles(key: str) -> dict[str, float]:
+        samples = np.concatenate([r[key] for r in row.rounds])
+        return {f"p{p}": float(np.percentile(samples, p)) for p in (50, 95, 99)}
+
+    row.pairs_per_second = median("pairs_per_second")
+    if not row.spec.research_form:
+        row.text_query, row.image_query = percentiles("text_query"), percentiles("image_query")
+        row.images_per_second, row.captions_per_second = median("images_per_second"), median("captions_per_second")
+
+
+def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:
+    reference = next((row.scores for row in rows if row.spec.backend == "torch" and row.scores is not None), None)
+    for row in rows:
+        if row.scores is not None:
+            row.metrics = retrieval_metrics(row.scores, image_of_caption)
+            if reference is not None:
+                row.parity = parity(row.scores, reference, image_of_caption)
+
+
+class _Worker:
+    """The parent's end of one row's process."""
+
+    def __init__(self, spec: RowSpec, workload: Workload, threads: int | None) -> None:
+        # Spawned, not forked: a child starts with none of the parent's memory or threads.
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.label = spec.label
+        self.process: BaseProcess = context.Process(target=serve, args=(other, spec, workload, threads), daemon=True)
+        self.process.start()
+        other.close()
+
+    def send(self, message: str | None) -> None:
+        self.connection.send(message)
+
+    def receive(self) -> dict[str, Any]:
+        try:
+            answer = self.connection.recv()
+        except EOFError as error:
+            raise CaanError(f"the process of '{self.label}' ended unexpectedly, probably for lack of memory") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        result: dict[str, Any] = answer
+        return result
+
+    def stop(self) -> None:
+        with suppress(OSError, ValueError):
+            self.connection.send(None)
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.terminate()
+        self.connection.close()

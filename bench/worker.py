@@ -1,0 +1,141 @@
+"""One row of the bench, in a process of its own: no other backend's threads, and a peak memory of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._machine import peak_memory
+from ..errors import CaanError
+from ..runtime import Gallery, Retriever
+from .timing import seconds
+from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
+
+# All-pairs throughput is measured on this many images × captions: one shard of the research form.
+PAIRS_SIDE = 128
+_TEXT_QUERIES, _IMAGE_QUERIES = 6, 2  # per round
+_ENCODED = 64  # items per round
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """What one row runs: a backend with a precision on a path, or PyTorch's research form."""
+
+    label: str
+    backend: str
+    path: Path
+    precision: str = "fp32"
+    device: str = "cpu"
+    research_form: bool = False
+    tune_tile: bool = False
+
+
+def serve(connection: Connection, spec: RowSpec, workload: Workload, threads: int | None) -> None:
+    """Answer the bench's calls: `ready`, then one measurement per message, until None. Runs in the child process."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="caan-bench-") as folder:
+            row = _Row(spec, workload, threads, Path(folder))
+            connection.send(row.prepare())
+            while connection.recv() is not None:
+                connection.send(row.measure())
+    except CaanError as error:
+        connection.send(error)
+    except BaseException:
+        connection.send(RuntimeError(traceback.format_exc()))
+        raise
+
+
+class _Row:
+    def __init__(self, spec: RowSpec, workload: Workload, threads: int | None, folder: Path) -> None:
+        self.spec, self.workload = spec, workload
+        self.retriever = Retriever.open(
+            spec.path, spec.backend, spec.precision, device=spec.device, threads=threads
+        )
+        self.folder = folder
+
+    def prepare(self) -> dict[str, Any]:
+        """Encode, warm up, score everything if there is a ground truth, and read the peak memory."""
+        w = self.workload
+        images = self.retriever.encode_images(w.features[:SEARCH_IMAGES], folder=self._folder("images"))
+        self.some_images = _subset(images, PAIRS_SIDE)
+        self.some_captions = self.retriever.encode_captions(w.captions[:PAIRS_SIDE])
+        if self.spec.tune_tile:
+            from .reference import with_best_tile
+
+            small = _subset(images, 64), _subset(self.some_captions, 64)
+            self.retriever = with_best_tile(self.retriever, *small)
+        if self.spec.research_form:
+            from ..model.backend import TorchBackend
+            from .reference import ResearchScorer
+
+            assert isinstance(self.retriever.backend, TorchBackend)
+            self.research = ResearchScorer(self.retriever.backend, self.some_images, self.some_captions)
+        self._score_pairs()
+        result: dict[str, Any] = {"tile_bytes": self.retriever.tile_bytes}
+        if w.image_of_caption is not None and not self.spec.research_form:
+            gallery = images
+            if len(w.features) > SEARCH_IMAGES:
+                gallery = self.retriever.encode_images(w.features, folder=self._folder("all-images"))
+            result["scores"] = self.retriever.score_matrix(gallery, w.captions)
+        result["peak_bytes"] = peak_memory()
+        if not self.spec.research_form:
+            self.images = _repeated(images, SEARCH_IMAGES)
+            self.captions = self._caption_gallery()
+            self.retriever.score_matrix(self.images, [w.captions[0]])
+            self.retriever.score_matrix(_subset(images, 1), self.captions)
+        return result
+
+    def measure(self) -> dict[str, Any]:
+        """One round: pairs/s of all-pairs scoring; unless research form, latencies in seconds and items/s."""
+        w, r = self.workload, self.retriever
+        pairs = len(self.some_images) * len(self.some_captions)
+        result: dict[str, Any] = {"pairs_per_second": pairs / seconds(self._score_pairs)}
+        if self.spec.research_form:
+            return result
+        k = min(10, len(self.images))
+        queries = [w.captions[i % len(w.captions)] for i in range(_TEXT_QUERIES)]
+        result["text_query"] = [seconds(lambda q=q: r.search(q, self.images, k)) for q in queries]
+        features = [np.asarray(w.features[i % len(w.features)]) for i in range(_IMAGE_QUERIES)]
+        result["image_query"] = [seconds(lambda q=q: r.search(q, self.captions, k)) for q in features]
+        some, texts = np.array(w.features[:_ENCODED]), w.captions[:_ENCODED]
+        result["images_per_second"] = len(some) / seconds(lambda: r.encode_images(some))
+        result["captions_per_second"] = len(texts) / seconds(lambda: r.encode_captions(texts))
+        return result
+
+    def _score_pairs(self) -> NDArray[np.float32]:
+        if self.spec.research_form:
+            return self.research.score_matrix()
+        return self.retriever.score_matrix(self.some_images, self.some_captions)
+
+    def _caption_gallery(self) -> Gallery:
+        texts = self.workload.captions
+        return self.retriever.encode_captions(
+            [texts[i % len(texts)] for i in range(SEARCH_CAPTIONS)], folder=self._folder("captions")
+        )
+
+    def _folder(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir()
+        return path
+
+
+def _subset(gallery: Gallery, count: int) -> Gallery:
+    offsets = gallery.offsets[: count + 1]
+    return Gallery(gallery.kind, gallery.encoder, gallery.states[: offsets[-1]], offsets)
+
+
+def _repeated(gallery: Gallery, count: int) -> Gallery:
+    """A gallery of `count` items, repeating these: latency does not depend on what the states say."""
+    if len(gallery) >= count:
+        return _subset(gallery, count)
+    items = np.arange(count) % len(gallery)
+    lengths = gallery.lengths[items]
+    states = np.concatenate([gallery.states[gallery.offsets[i] : gallery.offsets[i + 1]] for i in items])
+    return Gallery(gallery.kind, gallery.encoder, states, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

@@ -1,0 +1,45 @@
+"""What is measured: features and captions of a data set, or random ones of a model's sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.scan import open_split
+
+# The latency rows: one caption against this many images, one image against this many captions.
+SEARCH_IMAGES, SEARCH_CAPTIONS = 1000, 5000
+
+_RANDOM_SEED = 0
+_RANDOM_WORDS = 12  # and <start> and <end>: T = 14, the mean of the field's data sets
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Inputs of one bench. `image_of_caption` is None for random inputs, which have no ground truth."""
+
+    description: str
+    features: NDArray[np.floating]  # (images, R, F)
+    captions: list[list[str]] | list[str]  # (captions,)
+    image_of_caption: NDArray[np.int64] | None  # (captions,)
+
+
+def data_workload(folder: Path, split: str) -> Workload:
+    """A data set's split. Raises DataError as `open_split`."""
+    data = open_split(folder, split)
+    text = f"{folder.name} {split}, {len(data.features)} images × {len(data.captions)} captions"
+    return Workload(text, data.features, data.captions, data.image_of_caption)
+
+
+def random_workload(config: dict[str, Any], words: list[str]) -> Workload:
+    """Random features and captions of a model's own sizes: right for speed, meaningless for R@K."""
+    generator = np.random.default_rng(_RANDOM_SEED)
+    regions = config.get("num_regions", 36)
+    features = generator.standard_normal((SEARCH_IMAGES, regions, config["region_dim"]), dtype=np.float32)
+    captions = [list(generator.choice(words, _RANDOM_WORDS)) for _ in range(SEARCH_IMAGES)]
+    text = f"random inputs, {SEARCH_IMAGES} images of {regions} regions, captions of {_RANDOM_WORDS + 2} words"
+    return Workload(text, features, captions, None)
