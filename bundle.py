@@ -1,8 +1,8 @@
 """The bundle: a folder of ONNX graphs, vocabulary and manifest. Read, write, verify. Standard library only.
 
-    NAME.caan/manifest.json
-    NAME.caan/vocab.json
-    NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
+NAME.caan/manifest.json
+NAME.caan/vocab.json
+NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
 """
 
 from __future__ import annotations

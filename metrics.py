@@ -107,9 +107,7 @@ def parity(
     best, best_reference = (np.argsort(-s, axis=1, kind="stable")[:, :k] for s in (scores, reference))
     kept = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
     flips = sum(int((scores.argmax(axis) != reference.argmax(axis)).sum()) for axis in (0, 1))
-    return Parity(
-        float(difference.max()), float(difference.mean()), 100.0 * kept / best.size, flips, rsum[0] - rsum[1]
-    )
+    return Parity(float(difference.max()), float(difference.mean()), 100.0 * kept / best.size, flips, rsum[0] - rsum[1])
 
 
 def _relevance(shape: tuple[int, ...], image_of_caption: NDArray[np.integer] | None) -> NDArray[np.bool_]:
@@ -129,8 +127,8 @@ def _direction(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> Di
         raise DataError(f"query {int(relevance.any(axis=1).argmin())} has no relevant item in the ground truth")
     best = np.where(relevance, scores, -np.inf).max(axis=1, keepdims=True)  # (queries, 1)
     ranks = 1 + ((scores >= best) & ~relevance).sum(axis=1)  # (queries,)
-    within = [100.0 * float((ranks <= k).mean()) for k in (1, 5, 10)]
-    return Direction(*within, float(np.median(ranks)), float(ranks.mean()))
+    r1, r5, r10 = (100.0 * float((ranks <= k).mean()) for k in (1, 5, 10))
+    return Direction(r1, r5, r10, float(np.median(ranks)), float(ranks.mean()))
 
 
 def _mean(folds: list[Direction]) -> Direction:

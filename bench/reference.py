@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -46,7 +48,7 @@ def with_best_tile(retriever: Retriever, images: Gallery, captions: Gallery) -> 
     timings = []
     for trial in trials:
         trial.score_matrix(images, captions)
-        timings.append(min(seconds(lambda trial=trial: trial.score_matrix(images, captions)) for _ in range(2)))
+        timings.append(min(seconds(partial(trial.score_matrix, images, captions)) for _ in range(2)))
     return trials[int(np.argmin(timings))]
 
 

@@ -74,7 +74,11 @@ class BenchResult:
     rows: list[Row]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"machine": describe_machine(), "workload": self.workload, "rows": [r.as_dict() for r in self.rows]}
+        return {
+            "machine": describe_machine(),
+            "workload": self.workload,
+            "rows": [r.as_dict() for r in self.rows],
+        }
 
 
 def run_bench(
@@ -170,7 +174,11 @@ def _prepare(row: Row, worker: _Worker) -> None:
     except CaanError as error:
         row.reason, row.error = str(error), error
         return
-    row.peak_bytes, row.tile_bytes, row.scores = prepared["peak_bytes"], prepared["tile_bytes"], prepared.get("scores")
+    row.peak_bytes, row.tile_bytes, row.scores = (
+        prepared["peak_bytes"],
+        prepared["tile_bytes"],
+        prepared.get("scores"),
+    )
 
 
 def _raise_if_none_ran(rows: list[Row]) -> None:
@@ -191,7 +199,10 @@ def _summarise(row: Row) -> None:
     row.pairs_per_second = median("pairs_per_second")
     if not row.spec.research_form:
         row.text_query, row.image_query = percentiles("text_query"), percentiles("image_query")
-        row.images_per_second, row.captions_per_second = median("images_per_second"), median("captions_per_second")
+        row.images_per_second, row.captions_per_second = (
+            median("images_per_second"),
+            median("captions_per_second"),
+        )
 
 
 def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:

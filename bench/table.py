@@ -15,13 +15,28 @@ _HEADERS = [
     "captions/s\nencoded",
     "peak\nMiB",
 ]
-_QUALITY_HEADERS = ["backend", "i→t R@1", "R@5", "R@10", "t→i R@1", "R@5", "R@10", "rsum", "Δ rsum", "max |Δ score|", "top-10 kept"]
+_QUALITY_HEADERS = [
+    "backend",
+    "i→t R@1",
+    "R@5",
+    "R@10",
+    "t→i R@1",
+    "R@5",
+    "R@10",
+    "rsum",
+    "Δ rsum",
+    "max |Δ score|",
+    "top-10 kept",
+]
 
 
 def bench_table(result: BenchResult, style: str = "simple") -> str:
     """The tables of one run; `style` is tabulate's, as "github" for Markdown."""
     ran = [row for row in result.rows if row.reason is None]
-    parts = [f"measured on {result.workload}", tabulate([_speed(r) for r in ran], _HEADERS, style, disable_numparse=True)]
+    parts = [
+        f"measured on {result.workload}",
+        tabulate([_speed(r) for r in ran], _HEADERS, style, disable_numparse=True),
+    ]
     if any(row.metrics for row in ran):
         rows = [_quality(row) for row in ran if row.metrics]
         parts.append(tabulate(rows, _QUALITY_HEADERS, style, disable_numparse=True))

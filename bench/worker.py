@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,7 @@ def serve(connection: Connection, spec: RowSpec, workload: Workload, threads: in
 class _Row:
     def __init__(self, spec: RowSpec, workload: Workload, threads: int | None, folder: Path) -> None:
         self.spec, self.workload = spec, workload
-        self.retriever = Retriever.open(
-            spec.path, spec.backend, spec.precision, device=spec.device, threads=threads
-        )
+        self.retriever = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=threads)
         self.folder = folder
 
     def prepare(self) -> dict[str, Any]:
@@ -101,9 +100,9 @@ class _Row:
             return result
         k = min(10, len(self.images))
         queries = [w.captions[i % len(w.captions)] for i in range(_TEXT_QUERIES)]
-        result["text_query"] = [seconds(lambda q=q: r.search(q, self.images, k)) for q in queries]
+        result["text_query"] = [seconds(partial(r.search, q, self.images, k)) for q in queries]
         features = [np.asarray(w.features[i % len(w.features)]) for i in range(_IMAGE_QUERIES)]
-        result["image_query"] = [seconds(lambda q=q: r.search(q, self.captions, k)) for q in features]
+        result["image_query"] = [seconds(partial(r.search, q, self.captions, k)) for q in features]
         some, texts = np.array(w.features[:_ENCODED]), w.captions[:_ENCODED]
         result["images_per_second"] = len(some) / seconds(lambda: r.encode_images(some))
         result["captions_per_second"] = len(texts) / seconds(lambda: r.encode_captions(texts))

@@ -1,9 +1,9 @@
 """Data sets in the format of the SCAN repository (Lee et al., ECCV 2018).
 
-    DIR/{split}_ims.npy    region features (N, R, F), or (5·N, R, F) with every image repeated once per caption
-    DIR/{split}_caps.txt   captions, one a line, five lines per image in the images' order
-    DIR/{split}_ids.txt    optional: one name per image
-    DIR/vocab.json         optional: the vocabulary
+DIR/{split}_ims.npy    region features (N, R, F), or (5·N, R, F) with every image repeated once per caption
+DIR/{split}_caps.txt   captions, one a line, five lines per image in the images' order
+DIR/{split}_ids.txt    optional: one name per image
+DIR/vocab.json         optional: the vocabulary
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
     fit together.
     """
     if not folder.is_dir():
-        raise DataError(f"no data set at {folder}: it is not a folder; name one with {split}_ims.npy and {split}_caps.txt")
+        raise DataError(
+            f"no data set at {folder}: it is not a folder; name one with {split}_ims.npy and {split}_caps.txt"
+        )
     features_path, captions_path = folder / f"{split}_ims.npy", folder / f"{split}_caps.txt"
     for path in (features_path, captions_path):
         if not path.is_file():
@@ -129,9 +131,7 @@ def write_split(
         _write_lines(folder / f"{split}_ids.txt", ids)
 
 
-def _layout(
-    features: NDArray[np.floating], captions: int, features_path: Path, captions_path: Path
-) -> tuple[int, int]:
+def _layout(features: NDArray[np.floating], captions: int, features_path: Path, captions_path: Path) -> tuple[int, int]:
     """(rows per image in the file, captions per image)."""
     rows = len(features)
     if rows * CAPTIONS_PER_IMAGE == captions:

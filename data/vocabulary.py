@@ -63,7 +63,7 @@ class Vocabulary:
         if isinstance(caption, str):
             # The shell hands over bytes that are not UTF-8 as lone surrogates.
             if any("\ud800" <= character <= "\udfff" for character in caption):
-                raise DataError(f"the caption {ascii(caption[:60])} is not UTF-8 text; convert it first, as with iconv")
+                raise DataError(f"the caption {caption[:60]!a} is not UTF-8 text; convert it first, as with iconv")
             tokens: Sequence[str] = self.tokenize(caption)
         else:
             tokens = caption

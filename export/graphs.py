@@ -1,8 +1,8 @@
 """CAAN → three ONNX graphs, every axis but the feature dimensions dynamic.
 
-    image_encoder   features (images, regions, F) float32                     → image_states (images, regions, 2D+3d)
-    text_encoder    tokens (captions, words) int64, text_lengths (captions,)  → text_states (captions, words, D+3d)
-    scorer          both states and both lengths                              → scores (images, captions)
+image_encoder   features (images, regions, F) float32                     → image_states (images, regions, 2D+3d)
+text_encoder    tokens (captions, words) int64, text_lengths (captions,)  → text_states (captions, words, D+3d)
+scorer          both states and both lengths                              → scores (images, captions)
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def graph_specs(model: CAAN) -> list[GraphSpec]:
     text_side = {"text_states": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)}
     tokens = {"tokens": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)}
     return [
-        GraphSpec("image_encoder", model.image_states, {"features": (IMAGES, REGIONS)}, "image_states", (IMAGES, REGIONS)),
+        GraphSpec(
+            "image_encoder",
+            model.image_states,
+            {"features": (IMAGES, REGIONS)},
+            "image_states",
+            (IMAGES, REGIONS),
+        ),
         GraphSpec("text_encoder", model.text_states, tokens, "text_states", (CAPTIONS, WORDS)),
         GraphSpec("scorer", model.score_states, {**image_side, **text_side}, "scores", (IMAGES, CAPTIONS)),
     ]

@@ -90,8 +90,8 @@ class CAAN(nn.Module):
         Padded rows may hold anything finite.
         """
         D, d = self.config.embed_dim, self.config.attention_dim
-        V, VK, VQ1, VQ2, VQ6 = image_states.split([D, D, d, d, d], dim=-1)
-        U, UQ3, UQ4, UQ5 = text_states.split([D, d, d, d], dim=-1)
+        V, VK, VQ1, VQ2, VQ6 = torch.split(image_states, [D, D, d, d, d], dim=-1)
+        U, UQ3, UQ4, UQ5 = torch.split(text_states, [D, d, d, d], dim=-1)
         return self.scorer.from_products(V, VK, VQ1, VQ2, VQ6, image_lengths, U, UQ3, UQ4, UQ5, text_lengths)
 
 
@@ -169,8 +169,8 @@ class Scorer(nn.Module):
         D, d = config.embed_dim, config.attention_dim
         self.scale = config.attention_scale
         self.K = nn.Parameter(torch.empty(D, D))
-        for name in ("Q1", "Q2", "Q3", "Q4", "Q5", "Q6"):
-            self.register_parameter(name, nn.Parameter(torch.empty(D, d)))
+        self.Q1, self.Q2, self.Q3 = (nn.Parameter(torch.empty(D, d)) for _ in range(3))
+        self.Q4, self.Q5, self.Q6 = (nn.Parameter(torch.empty(D, d)) for _ in range(3))
         self.w_v = nn.Parameter(torch.empty(d))
         self.w_u = nn.Parameter(torch.empty(d))
         for parameter in self.parameters():

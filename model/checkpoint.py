@@ -158,11 +158,16 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
     try:
         known = {field.name for field in fields(CaanConfig)}
         config = CaanConfig(**{key: value for key, value in content["config"].items() if key in known})
-        state, vocabulary = dict(content["state_dict"]), Vocabulary(content["vocabulary"], content["tokenizer"])
+        state, vocabulary = (
+            dict(content["state_dict"]),
+            Vocabulary(content["vocabulary"], content["tokenizer"]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"no '{error.args[0]}'" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path} is an incomplete {FORMAT}: {detail}; save it again") from error
-    sizes = {name: getattr(config, name) for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size")}
+    sizes = {
+        name: getattr(config, name) for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size")
+    }
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise CheckpointError(f"{path}: config.{name} is {size!r}, expected a positive integer")

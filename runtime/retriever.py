@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,14 @@ class Retriever:
                         bar.update(block.size)
         return scores
 
+    def score_dataset(
+        self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
+    ) -> NDArray[np.float32]:
+        """Scores (N, M) of features (N, R, F) with captions; the images' states go to a temporary memory-mapped file."""
+        with tempfile.TemporaryDirectory(prefix="caan-states-") as folder:
+            gallery = self.encode_images(features, folder=Path(folder), progress=progress)
+            return self.score_matrix(gallery, captions, progress=progress)
+
     def _caption_chunks(
         self, captions: Sequence[Caption] | Gallery
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
@@ -221,7 +230,9 @@ class Retriever:
         expected, limit = self.backend.config["region_dim"], self.backend.limits["regions"]
         if not isinstance(features, np.ndarray) or features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
             shape = getattr(features, "shape", None)
-            raise DataError(f"features must be a float array (images, regions, {expected}), not {shape or type(features)}")
+            raise DataError(
+                f"features must be a float array (images, regions, {expected}), not {shape or type(features)}"
+            )
         if len(features) == 0:
             raise DataError("there is no image; give at least one")
         if features.shape[2] != expected:
@@ -238,7 +249,9 @@ class Retriever:
         if result.shape != (images,) or not np.issubdtype(result.dtype, np.integer):
             raise DataError(f"lengths must be {images} integers, one per image, not {result.dtype} {result.shape}")
         if result.min() < 1 or result.max() > regions:
-            raise DataError(f"lengths must be 1 to {regions}, the regions in the features, not {result.min()} to {result.max()}")
+            raise DataError(
+                f"lengths must be 1 to {regions}, the regions in the features, not {result.min()} to {result.max()}"
+            )
         return result.astype(np.int64)
 
     def _check_gallery(self, gallery: Gallery, kind: str) -> None:
@@ -248,7 +261,12 @@ class Retriever:
             raise BundleError("this gallery was made with another model or precision; encode it again: caan index")
 
     def _new_gallery(
-        self, kind: Any, lengths: NDArray[np.int64], ids: Sequence[str] | None, items: int, folder: Path | None
+        self,
+        kind: Any,
+        lengths: NDArray[np.int64],
+        ids: Sequence[str] | None,
+        items: int,
+        folder: Path | None,
     ) -> Gallery:
         if ids is not None and len(ids) != items:
             raise DataError(f"{len(ids)} ids don't fit {items} items")

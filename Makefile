@@ -1,0 +1,32 @@
+# The environment lives in .venv/ in this checkout; every target sets it up if it is not there yet.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# Where the demo's files go; ignored by git.
+DEMO ?= demo
+
+.PHONY: demo test lint bench clean
+
+demo: $(INSTALLED)  ## the whole job: world, training, export, bench, search
+	$(BIN)/caan demo $(DEMO)
+
+test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .venv/types && ln -sfn ../.. .venv/types/caan
+	MYPYPATH=.venv/types $(BIN)/mypy -p caan
+
+bench: $(INSTALLED)  ## speed at the paper's size, without a trained model
+	$(BIN)/caan-bench --synthetic
+
+clean:
+	rm -rf .venv $(DEMO) caan_deploy.egg-info
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,demo,dev]'
+	touch $@

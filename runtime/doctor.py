@@ -1,0 +1,127 @@
+"""What is installed, what this machine has, which backends work, and what to install for the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from .. import __version__
+from .._machine import describe_machine, nvidia_gpus
+
+_PACKAGES = {
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "gpu",
+    "tensorrt": "gpu",
+    "tensorrt-rtx-cu13": "rtx",
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnx-graphsurgeon": "export",
+    "pillow": "demo",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the diagnosis; `advice` says how to get what is missing."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything `caan doctor` says."""
+
+    machine: str
+    gpus: list[str]
+    packages: dict[str, str | None]  # name → installed version
+    checks: list[Check]
+
+    def as_dict(self) -> dict[str, Any]:
+        checks = [vars(check) for check in self.checks]
+        return {
+            "caan": __version__,
+            "machine": self.machine,
+            "gpus": self.gpus,
+            "packages": self.packages,
+            "checks": checks,
+        }
+
+
+def diagnose() -> Diagnosis:
+    """Look at the installed packages, the GPU, and try what each backend needs. Imports no PyTorch."""
+    packages = {name: _version(name) for name in _PACKAGES}
+    gpus = nvidia_gpus()
+    return Diagnosis(describe_machine(), gpus, packages, _checks(packages, gpus))
+
+
+def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
+    checks = []
+    both = packages["onnxruntime"] and packages["onnxruntime-gpu"]
+    if both:
+        advice = (
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'caan-deploy[cpu]' or 'caan-deploy[gpu]'"
+        )
+        checks.append(Check("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other", advice))
+    providers = _providers()
+    cpu = "CPUExecutionProvider" in providers
+    checks.append(
+        Check(
+            "backend onnxruntime, cpu",
+            cpu,
+            "works" if cpu else "onnxruntime is not installed",
+            "" if cpu else _install("cpu"),
+        )
+    )
+    checks.append(_cuda_check(providers, gpus))
+    torch = packages["torch"]
+    checks.append(
+        Check(
+            "backend torch",
+            bool(torch),
+            f"torch {torch}" if torch else "not installed",
+            "" if torch else _install("export"),
+        )
+    )
+    absent = [name for name in ("torch", "onnx", "onnxscript") if not packages[name]]
+    detail = f"missing: {', '.join(absent)}" if absent else "works"
+    checks.append(Check("caan export", not absent, detail, _install("export") if absent else ""))
+    return checks
+
+
+def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
+    name = "backend onnxruntime, cuda"
+    if not gpus:
+        return Check(name, False, "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU")
+    if "CUDAExecutionProvider" not in providers:
+        return Check(
+            name,
+            False,
+            "this onnxruntime has no CUDA provider",
+            f"pip uninstall -y onnxruntime, then {_install('gpu')}",
+        )
+    return Check(name, True, "available; a session says whether its libraries load")
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'caan-deploy[{extra}]'"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    providers: list[str] = onnxruntime.get_available_providers()
+    return providers
