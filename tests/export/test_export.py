@@ -1,0 +1,128 @@
+"""Export: dynamic axes, validation that can fail, and a bundle that is there whole or not at all."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from caan.errors import ExportError, GateError, OutputError
+from caan.export import to_bundle
+from caan.export.graphs import OPSET, export_graph, graph_specs
+from caan.export.to_bundle import export_checkpoint
+from caan.export.validate import validate_graph
+from caan.model.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_folder):
+    return load_checkpoint(tiny_folder / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_folder) -> dict[str, onnx.ModelProto]:
+    folder = tiny_folder / "model.caan" / "onnx"
+    return {path.name.split(".")[0]: onnx.load(path) for path in folder.glob("*.onnx")}
+
+
+def test_every_axis_but_the_feature_dimensions_is_dynamic(graphs):
+    expected = {
+        "image_encoder": {"features": ["images", "regions", 12], "image_states": ["images", "regions", 41]},
+        "text_encoder": {
+            "tokens": ["captions", "words"],
+            "text_lengths": ["captions"],
+            "text_states": ["captions", "words", 31],
+        },
+        "scorer": {
+            "image_states": ["images", "regions", 41],
+            "image_lengths": ["images"],
+            "text_states": ["captions", "words", 31],
+            "text_lengths": ["captions"],
+            "scores": ["images", "captions"],
+        },
+    }
+    for name, graph in graphs.items():
+        found = {
+            value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in [*graph.graph.input, *graph.graph.output]
+        }
+        assert found == expected[name]
+        assert [o.version for o in graph.opset_import if o.domain == ""] == [OPSET]
+
+
+def test_no_per_item_work_is_left_in_the_scorer(graphs):
+    # K and Q1 … Q6 are in the encoders; the scorer keeps the two weight vectors.
+    sizes = [int(np.prod(tensor.dims)) for tensor in graphs["scorer"].graph.initializer]
+    assert max(sizes) <= 7
+
+
+def test_the_gru_is_one_onnx_operator_per_direction_with_pytorch_s_reset(graphs):
+    nodes = [node for node in graphs["text_encoder"].graph.node if node.op_type == "GRU"]
+    resets = [a.i for node in nodes for a in node.attribute if a.name == "linear_before_reset"]
+    assert len(nodes) == 2 and resets == [1, 1]
+
+
+def test_validation_sees_a_wrong_gru_reset(checkpoint, graphs):
+    broken = onnx.ModelProto()
+    broken.CopyFrom(graphs["text_encoder"])
+    for node in broken.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "linear_before_reset":
+                attribute.i = 0
+    spec = graph_specs(checkpoint.model)[1]
+    with pytest.raises(ExportError, match="text_encoder graph differs from PyTorch"):
+        validate_graph(spec, broken, checkpoint.model)
+
+
+def test_validation_sees_a_baked_in_axis(checkpoint):
+    spec = graph_specs(checkpoint.model)[2]
+    graph = export_graph(spec, checkpoint.model)
+    for value in graph.graph.input:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == "images":
+                dimension.dim_value = 3
+    with pytest.raises(ExportError, match="scorer graph failed its validation"):
+        validate_graph(spec, graph, checkpoint.model)
+
+
+def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(checkpoint, tiny_folder, tmp_path, monkeypatch):
+    target = tmp_path / "model.caan"
+    target.mkdir()
+    (target / "manifest.json").write_text("old")
+
+    def fail(*arguments):
+        raise ExportError("differs")
+
+    monkeypatch.setattr(to_bundle, "validate_graph", fail)
+    with pytest.raises(ExportError):
+        export_checkpoint(checkpoint, tiny_folder / "model.pt", tmp_path / "new.caan")
+    with pytest.raises(ExportError):
+        export_checkpoint(checkpoint, tiny_folder / "model.pt", target, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.caan"]
+    assert (target / "manifest.json").read_text() == "old"
+
+
+def test_a_failed_gate_leaves_no_bundle(checkpoint, tiny_folder, tmp_path):
+    def gate(bundle):
+        raise GateError("rsum")
+
+    with pytest.raises(GateError):
+        export_checkpoint(checkpoint, tiny_folder / "model.pt", tmp_path / "new.caan", gate=gate)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_says_what_was_checked(tiny_folder):
+    manifest = json.loads((tiny_folder / "model.caan" / "manifest.json").read_text())
+    check = manifest["precisions"]["fp32"]["checks"][0]
+    assert set(check["errors"]) == {"image_encoder", "text_encoder", "scorer"}
+    assert all(0 < error <= check["allowed"] == 1e-5 for error in check["errors"].values())
+    assert manifest["tools"]["torch"] == torch.__version__
+    assert manifest["checkpoint"]["file"] == "../model.pt"
+
+
+def test_an_existing_bundle_is_kept_without_overwrite(checkpoint, tiny_folder, tiny_bundle):
+    before = (tiny_bundle / "manifest.json").read_bytes()
+    with pytest.raises(OutputError, match="--overwrite"):
+        export_checkpoint(checkpoint, tiny_folder / "model.pt", tiny_bundle)
+    assert (tiny_bundle / "manifest.json").read_bytes() == before
