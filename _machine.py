@@ -16,6 +16,12 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def default_threads() -> int:
+    """Threads of one scorer call: OMP_NUM_THREADS where it is set, as numeric programs agree, else all cores."""
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return int(named) if named.isdigit() and int(named) > 0 else cpu_count()
+
+
 def describe_machine() -> str:
     """One line: processor, usable cores, memory, operating system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0

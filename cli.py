@@ -6,6 +6,7 @@ Everything heavy is imported inside the command that needs it, so that `--help` 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -255,6 +256,32 @@ def search(
         return
     for rank, hit in enumerate(hits, 1):
         click.echo(f"{rank:3d}  {hit.score:8.4f}  {opened.ids[hit.index] if opened.ids else hit.index}")
+
+
+@caan.command(epilog=EXIT_CODES)
+@click.argument("folder", type=_PATH, default="demo")
+@click.pass_context
+def demo(context: click.Context, folder: Path) -> None:
+    """The whole job on a drawn world, in FOLDER: data, training, export, bench, index, search."""
+    from .data.demo.world import write_world
+    from .data.scan import open_split
+
+    world, model, bundle, gallery = (folder / name for name in ("world", "model.pt", "model.caan", "gallery"))
+    _log(f"drawing a world of scenes with captions in {world}")
+    write_world(world)
+    scenes = open_split(world, "test")
+    steps = [
+        ["train", world, "-o", model, "--restart"],
+        ["export", model, "-o", bundle, "--data", world, "--overwrite"],
+        ["bench", bundle, "--data", world],
+        ["index", bundle, world / "test_ims.npy", "--ids", world / "test_ids.txt", "-o", gallery, "--overwrite"],
+        ["search", gallery, scenes.captions[0], "-k", "5"],
+    ]
+    for step in steps:
+        arguments = [str(part) for part in step]
+        click.echo(f"\n$ caan {shlex.join(arguments)}")
+        caan.main(arguments, prog_name="caan", standalone_mode=False)
+    click.echo(f"\nThe caption is one of {(scenes.ids or ['?'])[0]}'s; the pictures are in {world / 'thumbnails'}")
 
 
 @caan.command(epilog=EXIT_CODES)

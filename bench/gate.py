@@ -47,7 +47,8 @@ def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict
             "pytorch": expected.as_dict(),
             "parity": asdict(difference),
             "allowed": {"max_abs": FP32_MAX_ABS},
-            "summary": f"rsum {found.rsum:.2f} (PyTorch {expected.rsum:.2f}), scores differ by {difference.max_abs:.1e} at most",
+            "summary": f"rsum {found.rsum:.2f}, PyTorch's {expected.rsum:.2f}; scores differ by at most"
+            f" {difference.max_abs:.1e}",
         }
 
     return gate

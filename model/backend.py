@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._files import sha256_of
-from .._machine import cpu_count
+from .._machine import default_threads
 from ..bundle import MAX_REGIONS, MAX_WORDS
 from ..errors import CheckpointError, InputError, MissingError, missing_package
 
@@ -27,7 +27,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
-        torch.set_num_threads(threads or cpu_count())
+        torch.set_num_threads(threads or default_threads())
         self.precision = "fp32"
         self.device = device
         self.model = checkpoint.model.to(device)

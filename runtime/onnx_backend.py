@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import cpu_count
+from .._machine import default_threads
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file, open_bundle
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError, missing_package
@@ -87,7 +87,7 @@ def open_session(path: Path, device: str, threads: int | None) -> ort.InferenceS
     """
     ort = _onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or cpu_count()
+    options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = 3  # a dropped provider is reported by the check below, once
     wanted = _PROVIDERS[device]
     if wanted not in ort.get_available_providers():

@@ -159,7 +159,7 @@ class Retriever:
     def score_dataset(
         self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
     ) -> NDArray[np.float32]:
-        """Scores (N, M) of features (N, R, F) with captions; the images' states go to a temporary memory-mapped file."""
+        """Scores (N, M) of features (N, R, F) with captions; image states go to a temporary memory-mapped file."""
         with tempfile.TemporaryDirectory(prefix="caan-states-") as folder:
             gallery = self.encode_images(features, folder=Path(folder), progress=progress)
             return self.score_matrix(gallery, captions, progress=progress)

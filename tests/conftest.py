@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+# Two processes run the tests on what may be two cores: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -13,6 +19,7 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from caan.cli import main
 from caan.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from caan.export.to_bundle import export_checkpoint
 from caan.model.caan import CAAN, CaanConfig
@@ -26,6 +33,15 @@ TINY = CaanConfig(
     region_dim=12, embed_dim=10, word_dim=6, attention_dim=7, vocab_size=24, num_regions=5, attention_scale=4.0
 )
 WORDS = [f"w{number}" for number in range(20)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,62 @@ def tiny_bundle(tiny_folder, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan"))
 
 
+@pytest.fixture
+def tiny_data(tmp_path) -> Path:
+    """A SCAN data set for the tiny model that a test may damage: 6 images, 30 captions."""
+    write_tiny_data(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(capfd) -> Callable[..., Outcome]:
+    """run(*arguments): the command `caan` with these arguments, in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Outcome(stop.value.code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def refused(run, tmp_path, monkeypatch) -> Callable[..., str]:
+    """refused(*arguments, says=[text, ...], code=2): run in tmp_path, the command exits with this code.
+
+    Its message is one or two lines that hold every text of `says`; it prints no result and leaves every file and
+    folder under tmp_path as it was. Returns the message.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def check(*arguments: object, says: list[str], code: int = 2) -> str:
+        before = tree(tmp_path)
+        outcome = run(*arguments)
+        assert outcome.code == code, outcome
+        assert outcome.out == ""
+        assert "Traceback" not in outcome.err
+        message = re.split(r"^Error: ", outcome.err, flags=re.MULTILINE)[-1].strip()
+        assert len(message.splitlines()) <= 2
+        assert [text for text in says if text not in message] == [], message
+        assert tree(tmp_path) == before
+        return message
+
+    return check
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """Everything under a folder: a link's target, a file's content, None for a folder."""
+
+    def content(path: Path) -> Any:
+        if path.is_symlink():
+            return path.readlink()
+        return path.read_bytes() if path.is_file() else None
+
+    return {path.relative_to(folder).as_posix(): content(path) for path in folder.rglob("*")}
+
+
 @pytest.fixture(scope="session")
 def demo_run(make_once) -> DemoRun:
     """The demo world and the CAAN that `caan train` makes of it with its defaults."""
@@ -95,7 +167,7 @@ def demo_run(make_once) -> DemoRun:
     return DemoRun(folder / "world", folder / "model.pt")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def flickr8k() -> Path:
     folder = SHARED / "data" / "flickr8k"
     if not folder.is_dir():
