@@ -1,0 +1,97 @@
+"""caan-bench: every row measured or listed with its reason, and numbers that agree with the runtime's."""
+
+import json
+
+import numpy as np
+import pytest
+
+from caan.bench import run as bench_run
+from caan.bench.gate import fp32_gate
+from caan.bench.run import run_bench
+from caan.bench.table import bench_table
+from caan.data.scan import open_split
+from caan.errors import CheckpointError, DataError, GateError
+from caan.metrics import retrieval_metrics
+from caan.runtime import Retriever
+
+
+@pytest.fixture(scope="module")
+def result(tiny_folder):
+    return run_bench(tiny_folder / "model.caan", data=tiny_folder / "data", rounds=2, threads=1)
+
+
+def row(result, label, device="cpu"):
+    return next(r for r in result.rows if r.spec.label == label and r.spec.device == device)
+
+
+def test_every_row_that_ran_has_every_number(result):
+    for label in ("pytorch, precomputed", "onnxruntime"):
+        measured = row(result, label)
+        assert measured.reason is None and len(measured.rounds) == 2
+        assert measured.pairs_per_second > 0 and measured.images_per_second > 0 and measured.captions_per_second > 0
+        for percentiles in (measured.text_query, measured.image_query):
+            assert 0 < percentiles["p50"] <= percentiles["p95"] <= percentiles["p99"]
+        assert measured.peak_bytes > 20 << 20
+
+
+def test_the_research_form_is_measured_for_throughput_alone(result):
+    research = row(result, "pytorch, research form")
+    assert research.pairs_per_second > 0 and research.text_query is None
+
+
+def test_a_backend_that_cannot_run_here_is_listed_with_the_reason(result):
+    cuda = row(result, "onnxruntime", "cuda")
+    if cuda.reason is None:
+        pytest.skip("this machine has a CUDA device")
+    table = bench_table(result)
+    assert "not run here" in table and cuda.reason in table
+
+
+def test_the_table_s_metrics_are_the_runtime_s(result, tiny_folder):
+    data = open_split(tiny_folder / "data")
+    retriever = Retriever.open(tiny_folder / "model.caan")
+    scores = retriever.score_matrix(retriever.encode_images(data.features), data.captions)
+    measured = row(result, "onnxruntime")
+    assert measured.metrics == retrieval_metrics(scores, data.image_of_caption)
+    assert np.abs(measured.scores - scores).max() <= 1e-6
+    assert measured.parity.max_abs <= 1e-5
+    assert f"{measured.metrics.rsum:.2f}" in bench_table(result)
+
+
+def test_the_result_is_json(result):
+    rows = json.loads(json.dumps(result.as_dict()))["rows"]
+    assert {r["label"] for r in rows} == {"pytorch, research form", "pytorch, precomputed", "onnxruntime"}
+
+
+def test_without_the_checkpoint_the_pytorch_rows_say_so(tiny_folder, tiny_bundle):
+    rows = run_bench(tiny_bundle, data=tiny_folder / "data", rounds=1, threads=1).rows
+    assert all("--checkpoint" in r.reason for r in rows if r.spec.backend == "torch")
+    assert rows[2].metrics is not None and rows[2].parity is None
+
+
+def test_another_model_s_checkpoint_is_refused(tiny_bundle, tmp_path):
+    (tmp_path / "other.pt").write_bytes(b"something else")
+    bundle = bench_run.open_bundle(tiny_bundle)
+    with pytest.raises(CheckpointError, match="is not what"):
+        bench_run.checkpoint_of(bundle, tmp_path / "other.pt")
+
+
+def test_data_of_another_feature_dimension_is_refused(tiny_folder, tmp_path):
+    np.save(tmp_path / "test_ims.npy", np.zeros((2, 3, 7), np.float32))
+    (tmp_path / "test_caps.txt").write_text("w1\n" * 10)
+    with pytest.raises(DataError, match="dimension 7"):
+        run_bench(tiny_folder / "model.caan", data=tmp_path)
+
+
+def test_the_gate_passes_the_exported_bundle_and_fails_another_model_s(tiny_folder, tmp_path, vocabulary):
+    import torch
+
+    from caan.model.checkpoint import load_checkpoint, save_checkpoint
+
+    verdict = fp32_gate(tiny_folder / "data", "test", tiny_folder / "model.pt")(tiny_folder / "model.caan")
+    assert verdict["parity"]["max_abs"] <= 1e-5 and verdict["onnxruntime"]["rsum"] == verdict["pytorch"]["rsum"]
+    changed = load_checkpoint(tiny_folder / "model.pt").model
+    changed.image_encoder.fc.weight += 0.1 * torch.randn_like(changed.image_encoder.fc.weight)
+    save_checkpoint(tmp_path / "changed.pt", changed, vocabulary)
+    with pytest.raises(GateError, match="differ from PyTorch's"):
+        fp32_gate(tiny_folder / "data", "test", tmp_path / "changed.pt")(tiny_folder / "model.caan")
