@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -155,6 +155,42 @@ def bench(
     if json_file is not None:
         with atomic_file(json_file) as temporary:
             temporary.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+@caan.command(epilog=EXIT_CODES)
+@click.argument("data", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default="model.pt", show_default=True, metavar="FILE")
+@click.option("--restart", is_flag=True, help="Train anew, even if FILE exists or its training could go on.")
+@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
+@click.option("--decay-every", type=click.IntRange(min=1), default=4, show_default=True, metavar="EPOCHS")
+@click.option("--decay", type=float, default=0.3, show_default=True, help="Factor of the learning rate's step decay.")
+@click.option("--embed-dim", type=click.IntRange(min=1), default=96, show_default=True, help="D")
+@click.option("--word-dim", type=click.IntRange(min=1), default=64, show_default=True, help="E")
+@click.option("--attention-dim", type=click.IntRange(min=1), default=32, show_default=True, help="d")
+@click.option("--attention-scale", type=float, default=6.0, show_default=True, help="λ")
+@click.option("--tokenizer", default="whitespace", show_default=True, help="whitespace or word-punct.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(data: Path, output: Path, restart: bool, **options: Any) -> None:
+    """Train a CAAN on DATA's splits train and dev (SCAN's format); the best rsum on dev is kept.
+
+    The defaults suit the demo world. Ctrl-C keeps the last checkpoint; the same command goes on from there.
+    """
+    from .errors import missing_package
+
+    try:
+        from .model.train import TrainOptions
+        from .model.train import train as run_training
+    except ImportError as error:
+        raise missing_package(error.name or "torch", "export", "caan train") from error
+
+    report = run_training(data, output, TrainOptions(**options), restart=restart, progress=True)
+    if report.metrics is not None:
+        click.echo(_metrics_table(report.metrics))
+        click.echo(f"{output}: the best of {report.epochs} epochs on dev")
+    if report.interrupted:
+        raise CaanError(f"stopped after {report.epochs} of {options['epochs']} epochs; run the same command to go on")
 
 
 @caan.command("eval", epilog=EXIT_CODES)

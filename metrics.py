@@ -43,6 +43,11 @@ class RetrievalMetrics:
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "rsum": self.rsum}
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> RetrievalMetrics:
+        """The inverse of `as_dict`."""
+        return cls(Direction(**content["image_to_text"]), Direction(**content["text_to_image"]))
+
 
 def retrieval_metrics(
     scores: NDArray[np.floating],

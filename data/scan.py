@@ -78,7 +78,7 @@ def open_features(path: Path) -> NDArray[np.floating]:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header makes numpy raise nearly any type
         raise DataError(f"{path} is no .npy file of numbers, or is truncated ({error})") from error
     if not isinstance(features, np.ndarray):
         raise DataError(f"{path} holds several arrays (.npz); save one array (N, R, F) with numpy.save")

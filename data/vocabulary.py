@@ -36,7 +36,7 @@ class Vocabulary:
     tokenizer: str = "whitespace"
 
     def __post_init__(self) -> None:
-        if self.tokenizer not in TOKENIZERS:
+        if not isinstance(self.tokenizer, str) or self.tokenizer not in TOKENIZERS:
             raise DataError(f"unknown tokenizer '{self.tokenizer}'; known: {', '.join(TOKENIZERS)}")
         for token, number in SPECIAL_TOKENS.items():
             if self.words.get(token) != number:
@@ -92,7 +92,7 @@ class Vocabulary:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path} is no vocabulary: not JSON in UTF-8 ({error})") from error
         words = content
         if isinstance(content, dict) and content.get("format") == "caan-vocabulary":

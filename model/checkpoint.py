@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -22,6 +23,8 @@ from ..errors import CheckpointError, DataError
 from .caan import CAAN, CaanConfig
 
 FORMAT, VERSION = "caan-checkpoint", 1
+# Sizes above it overflow before any comparison with the parameters could refuse them.
+_LARGEST_SIZE = 1 << 24
 
 # Our parameter names → where the SCAN family keeps them: index of the state dict in "model", and key.
 _SCAN_KEYS = {
@@ -104,6 +107,8 @@ def save_checkpoint(path: Path, model: CAAN, vocabulary: Vocabulary, metrics: di
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a checkpoint; name the model.pt that your training wrote")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; name the model.pt that your training wrote")
     _check_archive(path)
@@ -142,7 +147,7 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+    except Exception as error:  # zipfile raises nearly any type for damaged input
         raise CheckpointError(f"{path} is truncated or corrupted; copy it again") from error
     if damaged is not None:
         raise CheckpointError(f"{path} is corrupted: the checksum of its part {damaged} is wrong; copy it again")
@@ -159,19 +164,24 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
         known = {field.name for field in fields(CaanConfig)}
         config = CaanConfig(**{key: value for key, value in content["config"].items() if key in known})
         state, vocabulary = (
-            dict(content["state_dict"]),
+            {str(name): tensor for name, tensor in content["state_dict"].items()},
             Vocabulary(content["vocabulary"], content["tokenizer"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"no '{error.args[0]}'" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{path} is an incomplete {FORMAT}: {detail}; save it again") from error
-    sizes = {
-        name: getattr(config, name) for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size")
-    }
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise CheckpointError(f"{path}: config.{name} is {size!r}, expected a positive integer")
+    _check_config(path, config)
     return config, state, vocabulary
+
+
+def _check_config(path: Path, config: CaanConfig) -> None:
+    for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size"):
+        size = getattr(config, name)
+        if type(size) is not int or not 1 <= size <= _LARGEST_SIZE:
+            raise CheckpointError(f"{path}: config.{name} is {size!r}, expected an integer from 1 to {_LARGEST_SIZE}")
+    scale = config.attention_scale
+    if type(scale) not in (int, float) or not math.isfinite(scale):
+        raise CheckpointError(f"{path}: attention_scale is {scale!r}, expected a number; give it as --attention-scale")
 
 
 def _read_scan(
@@ -187,7 +197,7 @@ def _read_scan(
     except DataError as error:
         raise CheckpointError(str(error)) from error
     theirs = {
-        f"{index}.{key.removeprefix('module.')}": tensor  # nn.DataParallel's prefix
+        f"{index}.{str(key).removeprefix('module.')}": tensor  # nn.DataParallel's prefix
         for index, part in enumerate(content["model"])
         if isinstance(part, Mapping)
         for key, tensor in part.items()
@@ -206,7 +216,9 @@ def _read_scan(
         )
     if theirs:
         raise CheckpointError(f"{path} has parameters that CAAN has no place for: {', '.join(sorted(theirs))}")
-    return _scan_config(content, state, options.attention_scale), state, vocabulary
+    config = _scan_config(content, state, options.attention_scale)
+    _check_config(path, config)
+    return config, state, vocabulary
 
 
 def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
@@ -216,7 +228,7 @@ def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
         return result
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"can't read the key map {path}: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"the key map {path} must be a JSON object {{our name: their name}}")
@@ -231,7 +243,7 @@ def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
 def _scan_config(content: dict[str, Any], state: dict[str, Tensor], attention_scale: float | None) -> CaanConfig:
     opt = content.get("opt")
     if attention_scale is None:
-        attention_scale = float(getattr(opt, "attention_scale", 1.0))
+        attention_scale = getattr(opt, "attention_scale", 1.0)
     embed_dim, region_dim = _shape(state, "image_encoder.fc.weight")
     vocab_size, word_dim = _shape(state, "text_encoder.embedding.weight")
     return CaanConfig(

@@ -138,7 +138,7 @@ def _read_json(path: Path) -> Any:
 def _read_array(path: Path, dimensions: int) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header makes numpy raise nearly any type
         raise BundleError(f"{path} is missing or damaged ({error}); run caan index again") from error
     if not isinstance(array, np.ndarray) or array.ndim != dimensions:
         raise BundleError(f"{path} is damaged: expected {dimensions} dimensions; run caan index again")

@@ -269,7 +269,7 @@ class Retriever:
         folder: Path | None,
     ) -> Gallery:
         if ids is not None and len(ids) != items:
-            raise DataError(f"{len(ids)} ids don't fit {items} items")
+            raise DataError(f"{len(ids)} ids don't fit {items} items; give one name per item")
         offsets = offsets_of(lengths)
         D, d = self.backend.config["embed_dim"], self.backend.config["attention_dim"]
         width = 2 * D + 3 * d if kind == "image" else D + 3 * d

@@ -1,0 +1,85 @@
+"""The demo world: drawn scenes with true captions, region boxes and region features, the same from the same seed."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import OutputError, missing_package
+from ..scan import write_split
+from ..vocabulary import Vocabulary
+from .captions import write_captions
+from .painting import paint
+from .regions import region_boxes, region_features
+from .scenes import Scene, sample_scene
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TRAIN_SCENES = 1600
+
+
+@dataclass(frozen=True)
+class DemoSplit:
+    """N scenes: what a detector sees of them, what people say of them, and what they are."""
+
+    features: NDArray[np.float32]  # (N, R, F)
+    captions: list[list[str]]  # N × 5, lower case, tokens separated by spaces
+    boxes: NDArray[np.float32]  # (N, R, 4) x0, y0, x1, y1 in 0..1
+    images: list[Image]  # N, RGB
+    ids: list[str]  # N, "scene-000123"
+    scenes: list[Scene]  # N
+
+
+def make_split(count: int, seed: int = 0, first: int = 0) -> DemoSplit:
+    """The scenes `first` … `first + count - 1` of the world `seed`.
+
+    A scene depends on the seed and its number alone. Raises MissingError without Pillow.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        raise missing_package("pillow", "demo", "the demo world")
+    features, captions, boxes, images, ids, scenes = [], [], [], [], [], []
+    for number in range(first, first + count):
+        rng = Random(f"caan demo world {seed}, scene {number}")
+        scene = sample_scene(rng)
+        image, objects = paint(scene)
+        scenes.append(scene)
+        images.append(image)
+        captions.append(write_captions(scene, rng))
+        boxes.append(region_boxes(objects, rng))
+        features.append(region_features(image, boxes[-1]))
+        ids.append(f"scene-{number:06d}")
+    return DemoSplit(np.stack(features), captions, np.stack(boxes), images, ids, scenes)
+
+
+def write_world(folder: Path, seed: int = 0, train: int = TRAIN_SCENES, dev: int = 200, test: int = 200) -> None:
+    """Writes the splits train, dev and test of a world as a data set.
+
+    Per split the files of `caan.data.scan` and `{split}_boxes.npy`, (N, R, 4) float32; the vocabulary of the training
+    captions; `thumbnails/{id}.png` for dev and test. Raises OutputError when the folder can't be written.
+    """
+    first = 0
+    for split, count in (("train", train), ("dev", dev), ("test", test)):
+        made = make_split(count, seed, first)
+        first += count
+        write_split(folder, split, made.features, made.captions, made.ids)
+        if split == "train":
+            Vocabulary.build(caption for group in made.captions for caption in group).save(folder / "vocab.json")
+        try:
+            np.save(folder / f"{split}_boxes.npy", made.boxes)
+            if split != "train":
+                _write_thumbnails(folder / "thumbnails", made)
+        except OSError as error:
+            raise OutputError(f"can't write the demo world to {folder}: {error.strerror}") from error
+
+
+def _write_thumbnails(folder: Path, made: DemoSplit) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, image in zip(made.ids, made.images, strict=True):
+        image.save(folder / f"{name}.png")
