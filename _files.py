@@ -9,6 +9,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,12 @@ from pathlib import Path
 
 from .errors import OutputError
 
+_OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
+_REFUSALS = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST", "EISDIR", "EFBIG", "EIO", "ENAMETOOLONG")
+}
+
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
@@ -25,7 +32,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
     Raises OutputError if the target can't be written or the disk is full.
     """
-    with _explained(target):
+    with _explained(target, creating=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         os.close(handle)
@@ -43,10 +50,13 @@ def atomic_file(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; put it in its place when the block ends well.
 
-    Raises OutputError if the target exists and `overwrite` is false, can't be written, or the disk is full.
+    A target that is a link stays one: what it leads to is replaced. Raises OutputError if the target exists and
+    `overwrite` is false, can't be written, or the disk is full.
     """
     check_target(target, overwrite=overwrite)
-    with _explained(target):
+    with _explained(target, creating=True):
+        if target.is_symlink():
+            target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
@@ -61,13 +71,30 @@ def atomic_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise OutputError early if writing the folder `target` is bound to fail."""
-    if not target.exists():
-        return
+    with _explained(target, creating=True):
+        if not target.exists():
+            return
+        # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
+        replaceable = target.is_dir() and (_is_ours(target) or not any(target.iterdir()))
     if not overwrite:
         raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another with -o")
-    # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
-    if not (target.is_dir() and (any(target.glob("*.json")) or not any(target.iterdir()))):
+    if not replaceable:
         raise OutputError(f"{target} was not written by caan, so it is not replaced; name another with -o")
+
+
+def reserve(path: Path) -> None:
+    """Take the room on disk for a file that will be written through a memory map.
+
+    Written there, a full disk would end the process with a bus error; here it is an OSError.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+                raise
 
 
 def sha256_of(path: Path) -> str:
@@ -76,18 +103,26 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is a bundle or a gallery, perhaps a damaged one."""
+    descriptions = (folder / "manifest.json", folder / "gallery.json")
+    return any(path.is_file() and _OUR_FORMAT.search(path.read_bytes()) for path in descriptions)
+
+
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _explained(target: Path, *, creating: bool = False) -> Iterator[None]:
+    """Turn a refusal to write into an OutputError; while `creating` the target, whatever the refusal is."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        # numpy.save meets a full disk with an OSError that has no number: "3600 requested and 2016 written".
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "written" in str(error)):
             raise OutputError(
                 f"the disk of {target.parent} is full, {target.name} was not written; free some space, or name"
-                " another place with -o"
+                " another place"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise OutputError(f"can't write {target}: {error.strerror}; name another place with -o") from error
+        if creating or error.errno in _REFUSALS:
+            raise OutputError(f"can't write {str(target)[:200]}: {error.strerror}; name another place") from error
         raise
 
 

@@ -32,6 +32,7 @@ class Bundle:
 
     folder: Path
     manifest: dict[str, Any]
+    stamp: tuple[int, ...]  # which writing of the manifest this is
 
     @property
     def config(self) -> dict[str, Any]:
@@ -42,6 +43,10 @@ class Bundle:
     @property
     def precisions(self) -> list[str]:
         return list(self.manifest["precisions"])
+
+    def is_current(self) -> bool:
+        """Whether the folder still holds this bundle, and not one that has replaced it since."""
+        return _stamp(self.folder) == self.stamp
 
     def graph(self, name: str, precision: str) -> Path:
         """The path of one ONNX graph. Raises BundleError, naming what there is, if the precision is not there."""
@@ -65,14 +70,34 @@ def open_bundle(folder: Path) -> Bundle:
     Raises BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
     missing, changed, or named outside the bundle.
     """
-    manifest = _read_manifest(folder)
+    while True:
+        stamp = _stamp(folder)
+        bundle = Bundle(folder, _read_manifest(folder), stamp)
+        try:
+            _verify(folder, bundle.manifest)
+        except BundleError:
+            # Replaced in between, the new bundle's files don't fit the old one's manifest: read it again.
+            if bundle.is_current():
+                raise
+        else:
+            return bundle
+
+
+def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     for name, entry in manifest["files"].items():
         _verify_file(folder, name, entry)
     expected = {graph_file(graph, precision) for precision in manifest["precisions"] for graph in GRAPHS}
     unlisted = sorted({VOCABULARY, *expected} - set(manifest["files"]))
     if unlisted:
         raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
-    return Bundle(folder, manifest)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    try:
+        status = (folder / MANIFEST).stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:
@@ -111,7 +136,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path} is not a {FORMAT} manifest; make a bundle with: caan-export model.pt")
     version = manifest.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise BundleError(
             f"{path} has format version {version}, this caan reads up to {VERSION};"
             " update with: pip install -U caan-deploy"
@@ -121,18 +146,16 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{path} has no valid '{key}'; export the checkpoint again")
     for part, keys in (("config", _REQUIRED_CONFIG), ("limits", ("regions", "words"))):
         for key in keys:
-            if not isinstance(manifest[part].get(key), int):
+            size = manifest[part].get(key)
+            if type(size) is not int or size < 1:
                 raise BundleError(f"{path} has no valid '{part}.{key}'; export the checkpoint again")
     return manifest
 
 
 def _verify_file(folder: Path, name: str, entry: Any) -> None:
-    relative = PurePosixPath(name)
-    # Backslash and colon are separators to Windows; links could lead anywhere.
-    unsafe = relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name
     path = folder / name
-    if unsafe or not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{folder / MANIFEST} names '{name}', outside the bundle; do not trust this bundle")
+    if not _is_inside(folder, name):
+        raise BundleError(f"{folder / MANIFEST} names '{name[:200]}', outside the bundle; do not trust this bundle")
     if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
         raise BundleError(f"{folder / MANIFEST} has no hash for '{name}'; export the checkpoint again")
     if not path.is_file():
@@ -148,3 +171,16 @@ def _verify_file(folder: Path, name: str, entry: Any) -> None:
             f"{path} was changed: its SHA-256 is not the manifest's;"
             " copy the bundle again, or export the checkpoint again"
         )
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    relative = PurePosixPath(name)
+    # Backslash and colon are separators to Windows; links could lead anywhere.
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
+        return False
+    try:
+        return (folder / name).resolve(strict=True).is_relative_to(folder.resolve())
+    except (FileNotFoundError, NotADirectoryError):
+        return True  # a file that is missing is reported as such
+    except (OSError, ValueError, RuntimeError):
+        return False  # no file can have this name: too long, a loop of links, a zero byte

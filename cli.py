@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it, so that `--help` 
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from . import __version__
-from .errors import CaanError, CaanWarning
+from .errors import CaanError, CaanWarning, InputError
 
 if TYPE_CHECKING:
     from .metrics import RetrievalMetrics
@@ -357,11 +358,18 @@ def bench_main() -> NoReturn:
 
 def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an id or an arrow may be foreign to the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         command.main(arguments, prog_name=name)
     except CaanError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A name that is too long, a folder that may not be entered: any path may meet it, wherever it is first used.
+        click.echo(f"Error: can't use {str(error.filename)[:80]!r}: {error.strerror}; name another path", err=True)
+        sys.exit(InputError.exit_code)
     raise AssertionError("click's main always exits")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -97,14 +99,19 @@ def run_bench(
     that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used.
     """
     bundle = open_bundle(bundle_path)
-    workload = _workload(bundle, data, split)
+    load = _loader(bundle, data, split)
+    workload = load()
+    _check_dimension(bundle, workload, data)
     rows = _rows(bundle, checkpoint)
     workers: dict[int, _Worker] = {}
+    scratch = tempfile.TemporaryDirectory(prefix="caan-bench-")
     try:
         for number, row in enumerate(rows):
             if row.reason is None:
                 progress(f"preparing {row.spec.label} {row.spec.precision} {row.spec.device}")
-                workers[number] = _Worker(row.spec, workload, threads)
+                folder = Path(scratch.name) / str(number)
+                folder.mkdir()
+                workers[number] = _Worker(row.spec, load, threads, folder)
                 _prepare(row, workers[number])
         _raise_if_none_ran(rows)
         running = [(worker, rows[number]) for number, worker in workers.items() if rows[number].reason is None]
@@ -116,6 +123,7 @@ def run_bench(
     finally:
         for worker in workers.values():
             worker.stop()
+        scratch.cleanup()
     for _, row in running:
         _summarise(row)
     if workload.image_of_caption is not None:
@@ -137,15 +145,18 @@ def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
     return path
 
 
-def _workload(bundle: Bundle, data: Path | None, split: str) -> Workload:
-    if data is None:
-        vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
-        return random_workload(bundle.config, [w for w in vocabulary.words if w not in SPECIAL_TOKENS])
-    workload = data_workload(data, split)
+def _loader(bundle: Bundle, data: Path | None, split: str) -> Callable[[], Workload]:
+    """What opens the workload, here and in every row's process."""
+    if data is not None:
+        return partial(data_workload, data.resolve(), split)
+    vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
+    return partial(random_workload, bundle.config, [w for w in vocabulary.words if w not in SPECIAL_TOKENS])
+
+
+def _check_dimension(bundle: Bundle, workload: Workload, data: Path | None) -> None:
     found, expected = workload.features.shape[2], bundle.config["region_dim"]
     if found != expected:
         raise DataError(f"features of {data} have dimension {found}, the model was trained on {expected}")
-    return workload
 
 
 def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
@@ -217,12 +228,14 @@ def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:
 class _Worker:
     """The parent's end of one row's process."""
 
-    def __init__(self, spec: RowSpec, workload: Workload, threads: int | None) -> None:
+    def __init__(self, spec: RowSpec, load: Callable[[], Workload], threads: int | None, folder: Path) -> None:
         # Spawned, not forked: a child starts with none of the parent's memory or threads.
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.label = spec.label
-        self.process: BaseProcess = context.Process(target=serve, args=(other, spec, workload, threads), daemon=True)
+        self.process: BaseProcess = context.Process(
+            target=serve, args=(other, spec, load, threads, folder), daemon=True
+        )
         self.process.start()
         other.close()
 
@@ -242,7 +255,8 @@ class _Worker:
     def stop(self) -> None:
         with suppress(OSError, ValueError):
             self.connection.send(None)
-        self.process.join(timeout=5)
+        self.process.join(timeout=1)
         if self.process.is_alive():
             self.process.terminate()
+            self.process.join()
         self.connection.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import signal
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -38,19 +39,23 @@ class RowSpec:
     tune_tile: bool = False
 
 
-def serve(connection: Connection, spec: RowSpec, workload: Workload, threads: int | None) -> None:
-    """Answer the bench's calls: `ready`, then one measurement per message, until None. Runs in the child process."""
+def serve(
+    connection: Connection, spec: RowSpec, load: Callable[[], Workload], threads: int | None, folder: Path
+) -> None:
+    """Answer the bench's calls: `ready`, then one measurement per message, until None. Runs in the child process.
+
+    `load` opens the workload here: features stay memory-mapped. `folder` is the row's own, and the caller's to remove.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
     try:
-        with tempfile.TemporaryDirectory(prefix="caan-bench-") as folder:
-            row = _Row(spec, workload, threads, Path(folder))
-            connection.send(row.prepare())
-            while connection.recv() is not None:
-                connection.send(row.measure())
+        row = _Row(spec, load(), threads, folder)
+        connection.send(row.prepare())
+        while connection.recv() is not None:
+            connection.send(row.measure())
     except CaanError as error:
         connection.send(error)
-    except BaseException:
+    except Exception:
         connection.send(RuntimeError(traceback.format_exc()))
-        raise
 
 
 class _Row:
@@ -82,7 +87,7 @@ class _Row:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
                 gallery = self.retriever.encode_images(w.features, folder=self._folder("all-images"))
-            result["scores"] = self.retriever.score_matrix(gallery, w.captions)
+            result["scores"] = self.retriever.score_matrix(gallery, w.captions, progress=True)
         result["peak_bytes"] = peak_memory()
         if not self.spec.research_form:
             self.images = _repeated(images, SEARCH_IMAGES)

@@ -81,26 +81,27 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
 
 
 def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator: torch.Generator) -> dict[str, Tensor]:
-    """Random inputs of the given sizes: lengths unequal, the first full, the last 1."""
-    config = model.config
-    feature_dims = {
-        "features": config.region_dim,
-        "image_states": config.image_state_dim,
-        "text_states": config.text_state_dim,
-    }
+    """Random inputs of the given sizes; lengths unequal, the first full, the last 1; states as encoders make them."""
+    N, R, M, T = (sizes[axis] for axis in (IMAGES, REGIONS, CAPTIONS, WORDS))
 
-    def make(name: str, axes: tuple[str, ...]) -> Tensor:
-        shape = [sizes[axis] for axis in axes]
-        if name == "tokens":
-            return torch.randint(0, config.vocab_size, shape, generator=generator)
-        if name in feature_dims:
-            return torch.randn(*shape, feature_dims[name], generator=generator)
-        longest = sizes[REGIONS if axes == (IMAGES,) else WORDS]
-        lengths = torch.randint(1, longest + 1, shape, generator=generator)
-        lengths[-1], lengths[0] = 1, longest
-        return lengths
+    def lengths(items: int, longest: int) -> Tensor:
+        result = torch.randint(1, longest + 1, (items,), generator=generator)
+        result[-1], result[0] = 1, longest
+        return result
 
-    return {name: make(name, axes) for name, axes in spec.inputs.items()}
+    features = torch.randn(N, R, model.config.region_dim, generator=generator)
+    tokens = torch.randint(0, model.config.vocab_size, (M, T), generator=generator)
+    image_lengths, text_lengths = lengths(N, R), lengths(M, T)
+    with torch.no_grad():
+        everything = {
+            "features": features,
+            "tokens": tokens,
+            "image_lengths": image_lengths,
+            "text_lengths": text_lengths,
+            "image_states": model.image_states(features),
+            "text_states": model.text_states(tokens, text_lengths),
+        }
+    return {name: everything[name] for name in spec.inputs}
 
 
 class _Function(nn.Module):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,20 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from .._files import atomic_file
 from ..data.scan import ScanSplit, open_split
 from ..data.vocabulary import Vocabulary
-from ..errors import CaanError, CheckpointError, DataError, InputError, OutputError
+from ..errors import CaanError, CheckpointError, DataError, InputError, MissingError, OutputError
 from ..metrics import RetrievalMetrics, retrieval_metrics
+from .batching import batches_of, gather, pad, region_counts
 from .caan import CAAN, CaanConfig
 from .checkpoint import save_checkpoint
 from .objective import ranking_loss
+from .resume import Interrupt, load_state, save_state
 
-_FORMAT, _VERSION = "caan-training", 1
-# Batches are cut from this many batches' captions sorted by length, so that little of a batch is padding.
-_SORTED_BATCHES = 8
 # Images × captions that are scored at a time on the dev split.
 _TILE = 32
+_PROGRESS = ("epoch", "step", "loss", "best")
+_NOTHING_YET: dict[str, Any] = {"epoch": 0, "rsum": -math.inf, "metrics": {}}
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,7 @@ class TrainOptions:
     clip_norm: float = 2.0
     sum_epochs: int = 1  # at the start, in which all violations count, not the hardest alone
     seed: int = 0
+    tokenizer: str = "whitespace"  # of a vocabulary that is made here; a vocab.json in the data set has its own
     device: str = "cpu"
     threads: int = 1  # of PyTorch; models as small as the demo's gain little from more
 
@@ -70,44 +67,33 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """The checkpoint that was kept, and what it reaches on the dev split."""
+class TrainReport:
+    """How a training went."""
 
-    checkpoint: Path
-    epoch: int  # from 1
-    metrics: dict[str, Any]  # RetrievalMetrics.as_dict()
-
-
-class TrainingInterrupted(CaanError):
-    """Ctrl-C: the state is saved, and the message says how to go on."""
-
-    exit_code = 130
+    metrics: RetrievalMetrics | None  # of the checkpoint, on the dev split; None if no epoch was finished
+    best_epoch: int  # from 1; 0 if no epoch was finished
+    epochs: int  # finished
+    interrupted: bool  # by Ctrl-C
 
 
 def train(
-    data: Path,
-    output: Path,
-    options: TrainOptions | None = None,
-    *,
-    resume: bool | None = None,
-    progress: bool = True,
-) -> TrainResult:
+    data: Path, output: Path, options: TrainOptions | None = None, *, restart: bool = False, progress: bool = True
+) -> TrainReport:
     """Train a CAAN on a SCAN data set's train split; keep the epoch with the best rsum on its dev split.
 
-    Writes the checkpoint `output`, and beside it `output`.resume while the training lasts. `resume`: True goes on
-    from that file, to the same result as if there had been no interruption; False starts anew; None starts anew but
-    refuses to overwrite an interrupted training. `progress`: bars and one line per epoch on standard error.
+    Writes the checkpoint `output`, and beside it `output`.resume until the training is finished. Ctrl-C, or a crash,
+    leaves both; the same call then goes on, to the same result as if there had been no interruption. `restart`: start
+    anew whatever is there. `progress`: bars and one line per epoch on standard error.
 
-    Raises DataError for data that can't be used, CheckpointError for a damaged or unfitting resume file, InputError
-    for one that is missing or in the way, OutputError if a file can't be written, TrainingInterrupted after Ctrl-C,
-    and CaanError if the loss is no longer finite.
+    Raises DataError for data that can't be used, CheckpointError for a damaged resume file or one of another training,
+    OutputError if a file can't be written or `output` exists, and CaanError if the loss is no longer finite.
     """
     options = options or TrainOptions()
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
         trainer = _Trainer(data, output, options, progress)
-        trainer.begin(resume)
+        trainer.begin(restart)
         return trainer.run()
     finally:
         torch.set_num_threads(threads)
@@ -115,9 +101,11 @@ def train(
 
 class _Trainer:
     def __init__(self, data: Path, output: Path, options: TrainOptions, progress: bool) -> None:
-        self.split, self.dev, self.vocabulary = _open_data(data)
+        self.split, self.dev, self.vocabulary = _open_data(data, options.tokenizer)
         self.tokens = [self.vocabulary.encode(caption) for caption in self.split.captions]
         self.dev_tokens = [self.vocabulary.encode(caption) for caption in self.dev.captions]
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise MissingError("PyTorch sees no CUDA device; use device 'cpu'")
         self.output, self.options, self.progress = output, options, progress
         self.state_path = output.with_name(f"{output.name}.resume")
         self.command = shlex.join(["caan", "train", str(data), "-o", str(output)])
@@ -136,39 +124,43 @@ class _Trainer:
             self.model = CAAN(config).to(options.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=options.learning_rate)
         self.epoch, self.step, self.loss = 0, 0, 0.0  # loss: summed over this epoch's steps
-        self.best: dict[str, Any] = {"epoch": 0, "rsum": -math.inf, "metrics": {}}
+        self.best = dict(_NOTHING_YET)
+        self._fingerprint = _fingerprint(self.split, self.dev, self.vocabulary)
 
-    def begin(self, resume: bool | None) -> None:
-        if resume:
-            self._restore()
-        elif resume is None and self.state_path.exists():
-            raise InputError(
-                f"{self.state_path} holds an interrupted training; go on with: {self.command} --resume\n"
-                f"or start anew with: {self.command} --restart"
-            )
+    def begin(self, restart: bool) -> None:
         if self.output.is_dir():
             raise OutputError(f"{self.output} is a folder; name a file with -o")
+        if self.state_path.exists() and not restart:
+            self._restore()
+        elif self.output.exists() and not restart:
+            raise OutputError(f"{self.output} exists already; train anew with: {self.command} --restart")
         self._save_state()  # now, rather than after an hour, if it can't be written
 
-    def run(self) -> TrainResult:
-        with _Interrupt() as interrupt:
+    def run(self) -> TrainReport:
+        with Interrupt() as interrupt:
             while self.epoch < self.options.epochs:
                 self._train_epoch(interrupt)
                 self._save_state()
-                if interrupt.requested:
-                    raise self._interrupted()
-                self._keep_best(self._evaluate(interrupt))
+                metrics = self._evaluate(interrupt)
+                if metrics is None:
+                    self._say(f"stopped in epoch {self.epoch + 1}; {self.state_path} holds what it takes to go on")
+                    return self._report(interrupted=True)
+                self._keep_best(metrics)
                 self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
                 self._save_state()
         self.state_path.unlink()
-        return TrainResult(self.output, self.best["epoch"], self.best["metrics"])
+        return self._report(interrupted=False)
 
-    def _train_epoch(self, interrupt: _Interrupt) -> None:
+    def _report(self, *, interrupted: bool) -> TrainReport:
+        metrics = RetrievalMetrics.from_dict(self.best["metrics"]) if self.best["epoch"] else None
+        return TrainReport(metrics, self.best["epoch"], self.epoch, interrupted)
+
+    def _train_epoch(self, interrupt: Interrupt) -> None:
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * options.decay ** (self.epoch // options.decay_every)
         lengths = np.array([len(ids) for ids in self.tokens])
-        batches = _batches(lengths, options.batch_size, (options.seed, self.epoch))
+        batches = batches_of(lengths, options.batch_size, (options.seed, self.epoch))
         done = sum(len(batch) for batch in batches[: self.step])
         with tqdm(
             total=len(self.tokens),
@@ -191,9 +183,9 @@ class _Trainer:
         """One step on these captions (B,), each with its image; the loss before it, summed over the batch."""
         options = self.options
         images = self.split.image_of_caption[batch]
-        features = _gather(self.split.features, images, options.device)  # (B, R, F)
-        regions = _region_counts(features)
-        tokens, lengths = _pad([self.tokens[index] for index in batch], options.device)
+        features = gather(self.split.features, images, options.device)  # (B, R, F)
+        regions = region_counts(features)
+        tokens, lengths = pad([self.tokens[index] for index in batch], options.device)
         scores = self.model.score_states(
             self.model.image_states(features), regions, self.model.text_states(tokens, lengths), lengths
         )  # (B, B)
@@ -206,7 +198,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
-        value = float(loss)
+        value = float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(float(norm))):
             raise self._diverged(features, images)
         self.optimizer.step()
@@ -224,24 +216,24 @@ class _Trainer:
         )
 
     @torch.inference_mode()
-    def _evaluate(self, interrupt: _Interrupt) -> RetrievalMetrics:
-        """The metrics of all pairs of the dev split."""
+    def _evaluate(self, interrupt: Interrupt) -> RetrievalMetrics | None:
+        """The metrics of all pairs of the dev split; None after Ctrl-C."""
         device, dev = self.options.device, self.dev
         # Captions of like length share a tile, so that little of it is padding.
         order = np.argsort([len(ids) for ids in self.dev_tokens], kind="stable")
         scores = np.empty((len(dev.features), len(order)), dtype=np.float32)
         captions = []
-        for tile in _tiles(len(order)):
-            tokens, lengths = _pad([self.dev_tokens[index] for index in order[tile]], device)
-            captions.append((order[tile], self.model.text_states(tokens, lengths), lengths))
+        for columns in (order[tile] for tile in _tiles(len(order))):
+            tokens, lengths = pad([self.dev_tokens[index] for index in columns], device)
+            captions.append((columns, self.model.text_states(tokens, lengths), lengths))
         for rows in _tiles(len(dev.features)):
-            features = _gather(dev.features, np.arange(rows.start, min(rows.stop, len(dev.features))), device)
+            features = gather(dev.features, np.arange(rows.start, rows.stop), device)
             states = self.model.image_states(features)
             for columns, text_states, lengths in captions:
                 if interrupt.requested:
-                    raise self._interrupted()
-                tile_scores = self.model.score_states(states, _region_counts(features), text_states, lengths)
-                scores[rows, columns] = tile_scores.float().cpu().numpy()
+                    return None
+                tile = self.model.score_states(states, region_counts(features), text_states, lengths)
+                scores[rows, columns] = tile.float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise DataError(
                 f"some scores of the dev split are NaN or infinite; look for NaN in {dev.folder / 'dev_ims.npy'}"
@@ -254,32 +246,61 @@ class _Trainer:
             self.best = {"epoch": self.epoch + 1, "rsum": metrics.rsum, "metrics": metrics.as_dict()}
             kept = {"split": "dev", "epoch": self.epoch + 1, **metrics.as_dict()}
             save_checkpoint(self.output, self.model, self.vocabulary, kept)
-        if self.progress:
-            i, t = metrics.image_to_text, metrics.text_to_image
-            tqdm.write(
-                f"epoch {self.epoch + 1}/{self.options.epochs}  loss {self.loss / len(self.tokens):.4f}  dev R@1"
-                f" {i.r1:.1f} image→text, {t.r1:.1f} text→image, rsum {metrics.rsum:.1f}{' (best)' if better else ''}",
-                file=sys.stderr,
-            )
-
-    def _interrupted(self) -> TrainingInterrupted:
-        kept = f"the best checkpoint so far is {self.output}" if self.best["epoch"] else "no checkpoint yet"
-        return TrainingInterrupted(
-            f"training stopped in epoch {self.epoch + 1} of {self.options.epochs}, {kept};\n"
-            f"go on with: {self.command} --resume"
+        i, t = metrics.image_to_text, metrics.text_to_image
+        self._say(
+            f"epoch {self.epoch + 1}/{self.options.epochs}  loss {self.loss / len(self.tokens):.4f}  dev R@1"
+            f" {i.r1:.1f} image→text, {t.r1:.1f} text→image, rsum {metrics.rsum:.1f}{' (best)' if better else ''}"
         )
 
+    def _say(self, line: str) -> None:
+        if self.progress:
+            tqdm.write(line, file=sys.stderr)
+
     def _save_state(self) -> None:
-        content = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "options": asdict(self.options),
-            "data": self._fingerprint(),
-            **{name: getattr(self, name) for name in ("epoch", "step", "loss", "best")},
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        with atomic_file(self.state_path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        progress = {name: getattr(self, name) for name in _PROGRESS}
+        parameters = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_state(self.state_path, {**self._run(), **progress, **parameters})
+
+    def _restore(self) -> None:
+        state = load_state(self.state_path, self._run(), self.command)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for name in _PROGRESS:
+                setattr(self, name, state[name])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.state_path} is incomplete;\nstart anew with: {self.command} --restart"
+            ) from error
+        if not self.output.exists():
+            self.best = dict(_NOTHING_YET)  # what was kept is gone, so the next epoch is the best there is
+
+    def _run(self) -> dict[str, Any]:
+        """What makes this run the run that it is: a state of another one must not be resumed."""
+        same = {name: value for name, value in asdict(self.options).items() if name not in ("epochs", "threads")}
+        return {**same, "data": self._fingerprint}
+
+
+def _tiles(count: int) -> list[slice]:
+    return [slice(start, min(start + _TILE, count)) for start in range(0, count, _TILE)]
+
+
+def _open_data(data: Path, tokenizer: str) -> tuple[ScanSplit, ScanSplit, Vocabulary]:
+    split = open_split(data, "train")
+    missing = [path for path in (data / "dev_ims.npy", data / "dev_caps.txt") if not path.is_file()]
+    if missing:
+        raise DataError(f"{missing[0]} is missing; training keeps the epoch that is best on the dev split")
+    dev = open_split(data, "dev")
+    if split.features.shape[2] != dev.features.shape[2]:
+        raise DataError(
+            f"{data}: the features of train_ims.npy have dimension {split.features.shape[2]}, those of dev_ims.npy"
+            f" {dev.features.shape[2]}; extract both with the same detector"
+        )
+    if split.vocabulary_path.exists():
+        return split, dev, Vocabulary.load(split.vocabulary_path)
+    return split, dev, Vocabulary.build(split.captions, tokenizer)
+
+
+def _fingerprint(split: ScanSplit, dev: ScanSplit, vocabulary: Vocabulary) -> str:
+    content = [split.features.shape, split.captions, dev.features.shape, dev.captions, vocabulary.as_dict()]
+    return hashlib.sha256(repr(content).encode()).hexdigest()

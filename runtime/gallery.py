@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._files import reserve
 from ..errors import BundleError, DataError
 
 FORMAT, VERSION = "caan-gallery", 1
@@ -99,7 +101,9 @@ def new_states(rows: int, width: int, folder: Path | None) -> NDArray[np.float32
     """An empty (rows, width) float32 array, in memory or as `folder/states.npy`."""
     if folder is None:
         return np.empty((rows, width), np.float32)
-    return np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=np.float32, shape=(rows, width))
+    states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=np.float32, shape=(rows, width))
+    reserve(folder / STATES)
+    return states
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,8 +126,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{path} has format version {version}, this caan reads up to {VERSION};"
             " update with: pip install -U caan-deploy"
         )
-    good = content.get("kind") in ("image", "text") and isinstance(content.get("encoder"), str)
-    if not good or not isinstance(content.get("items"), int):
+    kinds = {"kind": str, "encoder": str, "items": int, "bundle": (str, NoneType)}
+    typed = all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+    if not typed or content["kind"] not in ("image", "text"):
         raise BundleError(f"{path} is incomplete; run caan index again")
     return content
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads
-from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file, open_bundle
+from ..bundle import GRAPHS, MANIFEST, VOCABULARY, Bundle, graph_file, open_bundle
 from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, MissingError, missing_package
+from ..errors import BundleError, InputError, MissingError, missing_package
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -43,15 +43,25 @@ class OnnxBackend:
             # onnxruntime-gpu on a machine without a usable GPU: "auto" allowed the CPU.
             self.device = "cpu"
             self._sessions = {name: open_session(path, "cpu", threads) for name, path in paths.items()}
+        self._check_sizes(bundle)
 
     @classmethod
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> OnnxBackend:
         if path.is_file():
             raise BundleError(f"{path} is a file, not a bundle; export it first: caan-export {path}")
-        bundle = open_bundle(path)
-        if precision not in bundle.precisions:
-            raise BundleError(f"{path} has no precision '{precision}'; it has: {', '.join(bundle.precisions)}")
-        return cls(bundle, precision, device, threads)
+        while True:
+            bundle = open_bundle(path)
+            if precision not in bundle.precisions:
+                raise BundleError(f"{path} has no precision '{precision}'; it has: {', '.join(bundle.precisions)}")
+            try:
+                backend = cls(bundle, precision, device, threads)
+            except InputError:
+                if bundle.is_current():
+                    raise
+            else:
+                if bundle.is_current():
+                    return backend
+            # The bundle was replaced while its graphs were read: they may be of two models. Read them again.
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._run("image_encoder", features=features)
@@ -73,6 +83,27 @@ class OnnxBackend:
             text_states=text_states,
             text_lengths=text_lengths,
         )
+
+    def _check_sizes(self, bundle: Bundle) -> None:
+        """The manifest has no hash of its own: a size changed in it must not reach an array."""
+        F, D, d = (self.config[key] for key in ("region_dim", "embed_dim", "attention_dim"))
+        image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
+        for value, size in (
+            (image.get_inputs()[0], F),
+            (image.get_outputs()[0], 2 * D + 3 * d),
+            (text.get_outputs()[0], D + 3 * d),
+        ):
+            if value.shape[-1] != size:
+                raise BundleError(
+                    f"{bundle.folder / MANIFEST} does not fit its graphs: {value.name} has {value.shape[-1]} columns,"
+                    f" the config says {size}; export the checkpoint again"
+                )
+        rows = self.config["vocab_size"]
+        if len(self.vocabulary) > rows:
+            raise BundleError(
+                f"{bundle.folder / VOCABULARY} has ids up to {len(self.vocabulary) - 1}, the embedding only {rows}"
+                " rows; export the checkpoint again"
+            )
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._sessions[graph].run(None, inputs)[0]

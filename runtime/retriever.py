@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..data.vocabulary import UNKNOWN
-from ..errors import BundleError, CaanWarning, DataError, InputError
+from ..errors import BundleError, CaanWarning, DataError, InputError, OutputError
 from .backend import Backend, open_backend
 from .gallery import Gallery, new_states, offsets_of
 from .tiling import DEFAULT_TILE_BYTES, TileSize, chunks_by_length, tile_size, widen
@@ -160,9 +160,15 @@ class Retriever:
         self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
     ) -> NDArray[np.float32]:
         """Scores (N, M) of features (N, R, F) with captions; image states go to a temporary memory-mapped file."""
-        with tempfile.TemporaryDirectory(prefix="caan-states-") as folder:
-            gallery = self.encode_images(features, folder=Path(folder), progress=progress)
-            return self.score_matrix(gallery, captions, progress=progress)
+        try:
+            with tempfile.TemporaryDirectory(prefix="caan-states-") as folder:
+                gallery = self.encode_images(features, folder=Path(folder), progress=progress)
+                return self.score_matrix(gallery, captions, progress=progress)
+        except OSError as error:
+            raise OutputError(
+                f"no room for the images' states in the temporary folder ({error.strerror}); free some space, or set"
+                " TMPDIR to another folder"
+            ) from error
 
     def _caption_chunks(
         self, captions: Sequence[Caption] | Gallery

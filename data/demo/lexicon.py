@@ -69,13 +69,20 @@ _CHILD = {
 
 VERBS: dict[str, dict[str, tuple[str, ...]]] = {
     "dog": {"standing": _STANDS, "sitting": ("sits", "is sitting"), "running": ("runs", "is running")},
-    "cat": {"sitting": ("sits", "is sitting"), "sleeping": ("sleeps", "is sleeping"), "walking": ("walks", "is walking")},
+    "cat": {
+        "sitting": ("sits", "is sitting"),
+        "sleeping": ("sleeps", "is sleeping"),
+        "walking": ("walks", "is walking"),
+    },
     "horse": {"standing": _STANDS, "running": ("gallops", "runs", "is galloping")},
     "sheep": {"": _STANDS},
     "duck": {"": _STANDS},
     "girl": _CHILD,
     "boy": _CHILD,
-    "house": {"plain": ("stands",), "smoking": ("stands with smoke rising from its chimney", "stands with a smoking chimney")},
+    "house": {
+        "plain": ("stands",),
+        "smoking": ("stands with smoke rising from its chimney", "stands with a smoking chimney"),
+    },
     "tent": {"": ("stands", "is pitched")},
     "tree": {"plain": ("grows", "stands"), "fruit": ("is full of red fruit", "bears red fruit")},
     "pine": {"plain": ("grows", "stands"), "snowy": ("stands with snow on it", "is covered in snow")},
@@ -92,7 +99,7 @@ VERBS: dict[str, dict[str, tuple[str, ...]]] = {
     "balloon": {"": ("floats", "hovers", "is floating")},
     "kite": {"": ("flies", "is flying")},
     "plane": {"": ("flies", "is flying")},
-}  # fmt: skip
+}
 VERBS_AFLOAT: dict[str, tuple[str, ...]] = {
     "duck": ("swims", "is swimming", "floats"),
     "ball": ("floats", "is floating"),

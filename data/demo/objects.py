@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from .palette import INK, WHITE, Look
@@ -119,7 +120,7 @@ def draw_flower(pen: Pen, look: Look) -> None:
 def draw_umbrella(pen: Pen, look: Look) -> None:
     pen.limb([(0, 0.02), (0, 0.9)], 0.05, (196, 168, 130))
     ribs = [_rib(x) for x in (-0.54, -0.34, -0.115, 0.115, 0.34, 0.54)]
-    for i, (left, right) in enumerate(zip(ribs, ribs[1:], strict=False)):
+    for i, (left, right) in enumerate(itertools.pairwise(ribs)):
         pen.polygon([*left, *reversed(right)], look.colour if i % 2 == 0 else WHITE)
     pen.oval(0, 0.97, 0.04, 0.04, look.colour)
 

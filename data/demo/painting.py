@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import animals, objects
+from . import animals, children, objects
 from .backdrops import foam_colour, paint_backdrop, shadow_colour
 from .palette import Look
 from .pen import Pen
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 SIDE = 224
 _OVERSAMPLING = 3
 _SHAPES: dict[str, Callable[[Pen, Look], None]] = {
-    name: getattr(animals, f"draw_{name}", None) or getattr(objects, f"draw_{name}") for name in KINDS
+    name.removeprefix("draw_"): shape
+    for room in (animals, children, objects)
+    for name, shape in vars(room).items()
+    if name.startswith("draw_")
 }
 _AFLOAT = ("boat", "whale", "duck", "ball", "lighthouse")
 

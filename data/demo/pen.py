@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ class Pen:
 
     def limb(self, points: Sequence[Point], width: float, colour: Rgb, *, outline: bool = True) -> None:
         """A line with round ends and joints."""
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             length = math.hypot(x1 - x0, y1 - y0)
             across = -(y1 - y0) / length * width / 2, (x1 - x0) / length * width / 2
             start = math.atan2(across[1], across[0])

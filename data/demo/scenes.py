@@ -41,7 +41,9 @@ _CITY: tuple[Place, ...] = ("meadow", "snow", "desert", "street")
 _GREEN: tuple[Place, ...] = ("meadow", "snow", "street")
 
 KINDS: dict[str, Kind] = {
-    "dog": Kind(0.27, 1.4, ("brown", "black", "white", "orange"), states=("standing", "sitting", "running"), turns=True),
+    "dog": Kind(
+        0.27, 1.4, ("brown", "black", "white", "orange"), states=("standing", "sitting", "running"), turns=True
+    ),
     "cat": Kind(0.25, 1.1, ("black", "white", "orange", "gray"), states=("sitting", "sleeping", "walking"), turns=True),
     "horse": Kind(0.37, 1.4, ("brown", "black", "white"), states=("standing", "running"), turns=True),
     "sheep": Kind(0.24, 1.3, ("white", "black", "pink"), turns=True),
@@ -49,7 +51,10 @@ KINDS: dict[str, Kind] = {
     "girl": Kind(0.34, 0.6, _BRIGHT[:8], states=("standing", "waving", "jumping")),
     "boy": Kind(0.34, 0.6, _BRIGHT[:8], states=("standing", "waving", "jumping")),
     "house": Kind(
-        0.42, 1.0, ("red", "blue", "yellow", "white", "pink", "green"), states=("plain", "smoking"),
+        0.42,
+        1.0,
+        ("red", "blue", "yellow", "white", "pink", "green"),
+        states=("plain", "smoking"),
         accents=("brown", "gray", "red"),
     ),
     "tent": Kind(0.27, 1.35, _BRIGHT[:7]),
@@ -62,16 +67,15 @@ KINDS: dict[str, Kind] = {
     "bus": Kind(0.26, 1.9, ("red", "blue", "green", "yellow", "orange"), turns=True, places=("street", "desert")),
     "snowman": Kind(0.33, 0.72, ("red", "blue", "green", "yellow"), places=("snow",)),
     "lighthouse": Kind(0.52, 0.5, ("red", "blue", "green", "black"), habitat="water", places=("beach", "sea")),
-    "boat": Kind(
-        0.38, 0.85, _BRIGHT, habitat="water", accents=("white", "yellow", "red"), turns=True, places=("sea",)
+    "boat": Kind(0.38, 0.85, _BRIGHT, habitat="water", accents=("white", "yellow", "red"), turns=True, places=("sea",)),
+    "whale": Kind(
+        0.25, 1.7, ("blue", "gray", "black"), habitat="water", states=("plain", "spouting"), turns=True, places=("sea",)
     ),
-    "whale": Kind(0.25, 1.7, ("blue", "gray", "black"), habitat="water", states=("plain", "spouting"), turns=True,
-                  places=("sea",)),
     "bird": Kind(0.13, 1.35, ("white", "black", "blue", "red", "yellow"), habitat="sky", turns=True, most=3),
     "balloon": Kind(0.3, 0.75, _BRIGHT[:7], habitat="sky", accents=("white", "yellow")),
     "kite": Kind(0.25, 0.85, _BRIGHT[:7], habitat="sky", places=("meadow", "snow", "beach", "desert")),
     "plane": Kind(0.16, 2.1, ("white", "red", "blue", "yellow"), habitat="sky", turns=True),
-}  # fmt: skip
+}
 
 _SCALE: dict[Size, float] = {"small": 0.68, "medium": 1.0, "big": 1.3}
 _FLOATS = ("ball",)

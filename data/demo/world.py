@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OutputError, missing_package
+from ..._files import atomic_file
+from ...errors import missing_package
 from ..scan import write_split
 from ..vocabulary import Vocabulary
 from .captions import write_captions
@@ -71,15 +72,9 @@ def write_world(folder: Path, seed: int = 0, train: int = TRAIN_SCENES, dev: int
         write_split(folder, split, made.features, made.captions, made.ids)
         if split == "train":
             Vocabulary.build(caption for group in made.captions for caption in group).save(folder / "vocab.json")
-        try:
-            np.save(folder / f"{split}_boxes.npy", made.boxes)
-            if split != "train":
-                _write_thumbnails(folder / "thumbnails", made)
-        except OSError as error:
-            raise OutputError(f"can't write the demo world to {folder}: {error.strerror}") from error
-
-
-def _write_thumbnails(folder: Path, made: DemoSplit) -> None:
-    folder.mkdir(exist_ok=True)
-    for name, image in zip(made.ids, made.images, strict=True):
-        image.save(folder / f"{name}.png")
+        with atomic_file(folder / f"{split}_boxes.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, made.boxes)
+        if split != "train":
+            for name, image in zip(made.ids, made.images, strict=True):
+                with atomic_file(folder / "thumbnails" / f"{name}.png") as temporary:
+                    image.save(temporary, format="PNG")

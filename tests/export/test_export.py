@@ -86,10 +86,10 @@ def test_validation_sees_a_baked_in_axis(checkpoint):
         validate_graph(spec, graph, checkpoint.model)
 
 
-def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(checkpoint, tiny_folder, tmp_path, monkeypatch):
-    target = tmp_path / "model.caan"
-    target.mkdir()
-    (target / "manifest.json").write_text("old")
+def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(
+    checkpoint, tiny_folder, tiny_bundle, tmp_path, monkeypatch
+):
+    before = (tiny_bundle / "manifest.json").read_bytes()
 
     def fail(*arguments):
         raise ExportError("differs")
@@ -98,9 +98,9 @@ def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(checkpoint, t
     with pytest.raises(ExportError):
         export_checkpoint(checkpoint, tiny_folder / "model.pt", tmp_path / "new.caan")
     with pytest.raises(ExportError):
-        export_checkpoint(checkpoint, tiny_folder / "model.pt", target, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["model.caan"]
-    assert (target / "manifest.json").read_text() == "old"
+        export_checkpoint(checkpoint, tiny_folder / "model.pt", tiny_bundle, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [tiny_bundle.name]
+    assert (tiny_bundle / "manifest.json").read_bytes() == before
 
 
 def test_a_failed_gate_leaves_no_bundle(checkpoint, tiny_folder, tmp_path):

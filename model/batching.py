@@ -1,0 +1,42 @@
+"""Batches of captions with their images, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Batches are cut from this many batches' captions sorted by length, so that little of a batch is padding.
+_SORTED_BATCHES = 8
+
+
+def batches_of(lengths: NDArray[np.int64], size: int, seed: tuple[int, int]) -> list[NDArray[np.int64]]:
+    """Indices of captions of these lengths (M,), in shuffled batches of `size` of like length."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(lengths))
+    window = _SORTED_BATCHES * size
+    groups = [order[start : start + window] for start in range(0, len(order), window)]
+    order = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def gather(features: NDArray[np.floating], images: NDArray[np.int64], device: str) -> Tensor:
+    """These images' features, (B, R, F) float32, read from the memory-mapped file."""
+    return torch.from_numpy(np.asarray(features[images], dtype=np.float32)).to(device)
+
+
+def region_counts(features: Tensor) -> Tensor:
+    return torch.full((features.shape[0],), features.shape[1], device=features.device)
+
+
+def pad(captions: Sequence[list[int]], device: str) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T) and lengths (B,), int64."""
+    lengths = torch.tensor([len(ids) for ids in captions])
+    tokens = torch.zeros(len(captions), int(lengths.max()), dtype=torch.int64)
+    for row, ids in zip(tokens, captions, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return tokens.to(device), lengths.to(device)

@@ -1,0 +1,73 @@
+"""Stopping a training and going on: its state in a file beside the checkpoint, and Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._files import atomic_file
+from ..errors import CheckpointError
+
+_FORMAT, _VERSION = "caan-training", 1
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state, plain types and tensors, atomically. Raises OutputError if the file can't be written."""
+    buffer = io.BytesIO()
+    torch.save({"format": _FORMAT, "version": _VERSION, **state}, buffer)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_state(path: Path, run: dict[str, Any], command: str) -> dict[str, Any]:
+    """Read the state that `save_state` wrote.
+
+    `run` says what it must be the state of: its items must be the file's. `command` starts the training.
+    Raises CheckpointError for a file that is missing, damaged, of another version, or of another run.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no interrupted training at {path}; start one with: {command}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # PyTorch does not compare the checksums
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise nearly any type for damaged input
+        raise _unusable(path, "is damaged, or no state of a training", command) from error
+    if damaged is not None or not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise _unusable(path, "is damaged, or no state of a training", command)
+    if state.get("version") != _VERSION:
+        raise _unusable(path, f"has format version {state.get('version')}, this caan reads {_VERSION}", command)
+    for name, value in run.items():
+        if state.get(name) != value:
+            raise _unusable(path, f"is of another training: its {name} was {state.get(name)}, now {value}", command)
+    return state
+
+
+class Interrupt:
+    """The first Ctrl-C is a request, met between two steps; the second acts at once."""
+
+    requested = False
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, signum: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def _unusable(path: Path, why: str, command: str) -> CheckpointError:
+    return CheckpointError(f"{path} {why};\nstart anew with: {command} --restart")

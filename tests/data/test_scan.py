@@ -1,0 +1,141 @@
+"""Data sets in SCAN's format: every layout gives the same split, and features stay on disk."""
+
+import numpy as np
+import pytest
+
+from caan.data import scan
+from caan.data.scan import open_features, open_split, read_captions, write_split
+from caan.errors import DataError
+
+IMAGES, REGIONS, DIMENSION = 4, 3, 6
+CAPTIONS = [f"caption {number}" for number in range(5 * IMAGES)]
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(0).standard_normal((IMAGES, REGIONS, DIMENSION)).astype(np.float32)
+
+
+def write(folder, features, captions=CAPTIONS, split="test"):
+    np.save(folder / f"{split}_ims.npy", features)
+    (folder / f"{split}_caps.txt").write_text("".join(f"{caption}\n" for caption in captions), encoding="utf-8")
+
+
+def test_one_row_per_image(tmp_path, features):
+    write(tmp_path, features)
+    split = open_split(tmp_path)
+    np.testing.assert_array_equal(split.features, features)
+    assert split.captions == CAPTIONS
+    assert split.image_of_caption.tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
+    assert split.ids is None
+
+
+def test_every_image_five_times_is_the_same_split(tmp_path, features):
+    for name, rows in (("once", features), ("repeated", np.repeat(features, 5, axis=0))):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, rows)
+    once, repeated = open_split(tmp_path / "once"), open_split(tmp_path / "repeated")
+    np.testing.assert_array_equal(repeated.features, once.features)
+    np.testing.assert_array_equal(repeated.image_of_caption, once.image_of_caption)
+    assert repeated.captions == once.captions
+
+
+def test_one_caption_per_image(tmp_path):
+    features = np.random.default_rng(1).standard_normal((20, REGIONS, DIMENSION))
+    write(tmp_path, features)
+    split = open_split(tmp_path)
+    assert split.features.shape == (20, REGIONS, DIMENSION)
+    assert split.image_of_caption.tolist() == list(range(20))
+
+
+def test_one_caption_per_image_when_a_single_group_differs(tmp_path, features):
+    rows = np.repeat(features, 5, axis=0)
+    rows[12] += 1
+    write(tmp_path, rows)
+    assert len(open_split(tmp_path).features) == 20
+
+
+def test_one_caption_per_image_of_a_number_that_five_does_not_divide(tmp_path, features):
+    write(tmp_path, features, CAPTIONS[:4])
+    assert open_split(tmp_path).image_of_caption.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_every_float_type_is_kept_as_it_is(tmp_path, features, dtype):
+    write(tmp_path, features.astype(dtype))
+    split = open_split(tmp_path)
+    assert split.features.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(split.features, features.astype(dtype))
+
+
+def test_features_in_fortran_order(tmp_path, features):
+    write(tmp_path, np.asfortranarray(features))
+    np.testing.assert_array_equal(open_split(tmp_path).features, features)
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_features_stay_on_disk(tmp_path, features, repeats):
+    write(tmp_path, np.repeat(features, repeats, axis=0))
+    split = open_split(tmp_path)
+    assert isinstance(split.features, np.memmap)
+    assert not split.features.flags.owndata and not split.features.flags.writeable
+
+
+def test_a_file_larger_than_memory_is_opened_without_reading_it(tmp_path):
+    """64 GiB of zeros, of which the disk holds nothing; read whole, they would not fit."""
+    shape = (1 << 21, 8, 1024)
+    with (tmp_path / "test_ims.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + 4 * int(np.prod(shape)))
+    features = open_features(tmp_path / "test_ims.npy")
+    assert features.shape == shape
+    assert not features[-1].any()
+
+
+def test_few_rows_are_read_to_tell_the_layout(tmp_path, monkeypatch):
+    write(tmp_path, np.ones((5_000, 1, 1), np.float32), ["a"] * 5_000)
+    compared = []
+    real = np.array_equal
+    monkeypatch.setattr(scan.np, "array_equal", lambda a, b: compared.append(1) or real(a, b))
+    assert len(open_split(tmp_path).features) == 1_000
+    assert len(compared) == 4 * 64
+
+
+def test_ids_are_one_per_image(tmp_path, features):
+    write(tmp_path, np.repeat(features, 5, axis=0))
+    (tmp_path / "test_ids.txt").write_text("a.jpg\nb.jpg\nc d.jpg\né.jpg\n", encoding="utf-8")
+    assert open_split(tmp_path).ids == ["a.jpg", "b.jpg", "c d.jpg", "é.jpg"]
+
+
+def test_the_split_is_the_one_asked_for(tmp_path, features):
+    write(tmp_path, features, split="test")
+    write(tmp_path, features + 1, split="dev")
+    np.testing.assert_array_equal(open_split(tmp_path, "dev").features, features + 1)
+    assert open_split(tmp_path, "dev").vocabulary_path == tmp_path / "vocab.json"
+
+
+def test_what_is_written_is_read(tmp_path, features):
+    groups = [[f"caption {image} {number} – ü" for number in range(5)] for image in range(IMAGES)]
+    ids = [f"{image}.jpg" for image in range(IMAGES)]
+    write_split(tmp_path / "new", "train", features, groups, ids)
+    split = open_split(tmp_path / "new", "train")
+    np.testing.assert_array_equal(split.features, features)
+    assert split.captions == [caption for group in groups for caption in group]
+    assert split.ids == ids
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "train_caps.txt",
+        "train_ids.txt",
+        "train_ims.npy",
+    ]
+
+
+@pytest.mark.parametrize("groups", [[["a"] * 5] * 3, [["a"] * 5] * 3 + [["a"] * 4]])
+def test_groups_of_captions_that_do_not_fit_are_not_written(tmp_path, features, groups):
+    with pytest.raises(DataError, match="4 images need as many groups of 5 captions"):
+        write_split(tmp_path, "train", features, groups)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_captions_are_split_at_line_feeds_alone(tmp_path):
+    (tmp_path / "caps.txt").write_bytes("a\u2028b\r\n c\x0bd \n\u0085e\x1cf".encode())
+    assert read_captions(tmp_path / "caps.txt") == ["a\u2028b", "c\x0bd", "e\x1cf"]
