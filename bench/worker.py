@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +50,7 @@ def serve(
     `load` opens the workload here: features stay memory-mapped. `folder` is the row's own, and the caller's to remove.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         row = _Row(spec, load(), threads, folder)
         connection.send(row.prepare())
@@ -56,6 +60,14 @@ def serve(
         connection.send(error)
     except Exception:
         connection.send(RuntimeError(traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """However the parent ends, this process must not go on scoring without it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Row:

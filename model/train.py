@@ -43,7 +43,7 @@ class TrainOptions:
     word_dim: int = 64
     attention_dim: int = 32
     attention_scale: float = 6.0
-    epochs: int = 6
+    epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 2e-3
     decay_every: int = 4  # epochs

@@ -126,7 +126,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{path} has format version {version}, this caan reads up to {VERSION};"
             " update with: pip install -U caan-deploy"
         )
-    kinds = {"kind": str, "encoder": str, "items": int, "bundle": (str, NoneType)}
+    kinds: dict[str, type | tuple[type, ...]] = {"kind": str, "encoder": str, "items": int, "bundle": (str, NoneType)}
     typed = all(isinstance(content.get(key), kind) for key, kind in kinds.items())
     if not typed or content["kind"] not in ("image", "text"):
         raise BundleError(f"{path} is incomplete; run caan index again")

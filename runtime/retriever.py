@@ -159,7 +159,10 @@ class Retriever:
     def score_dataset(
         self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
     ) -> NDArray[np.float32]:
-        """Scores (N, M) of features (N, R, F) with captions; image states go to a temporary memory-mapped file."""
+        """Scores (N, M) of features (N, R, F) with captions; image states go to a temporary memory-mapped file.
+
+        Raises DataError as `encode_images` and `encode_captions`, OutputError if there is no room for the states.
+        """
         try:
             with tempfile.TemporaryDirectory(prefix="caan-states-") as folder:
                 gallery = self.encode_images(features, folder=Path(folder), progress=progress)

@@ -128,6 +128,13 @@ def test_one_flipped_bit_in_a_weight(refused, tmp_path, tiny_folder, content):
     refused("export", "model.pt", says=["model.pt is corrupted", "checksum", "copy it again"])
 
 
+def test_a_damaged_name_inside_the_archive(refused, tmp_path, tiny_folder):
+    damaged = bytearray((tiny_folder / "model.pt").read_bytes())
+    damaged[damaged.find(b"data.pkl")] ^= 0x80  # no longer UTF-8, which zipfile meets with a UnicodeDecodeError
+    (tmp_path / "model.pt").write_bytes(damaged)
+    refused("export", "model.pt", says=["model.pt is truncated or corrupted", "copy it again"])
+
+
 @settings(max_examples=60)
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_found_or_changes_no_weight(tiny_folder, tmp_path, position, bit):
