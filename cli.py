@@ -11,6 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -133,29 +134,21 @@ def bench(
     from .bench.table import bench_table
     from .bundle import find_bundle
 
-    if synthetic:
-        if bundle or data or checkpoint:
-            raise click.UsageError("--synthetic makes its own bundle; it takes no BUNDLE, --data or --checkpoint")
-        with synthetic_bundle(_log) as made:
-            result = run_bench(made, rounds=rounds, threads=threads, progress=_log)
-    else:
-        found = find_bundle(bundle, Path())
+    if synthetic and (bundle or data or checkpoint):
+        raise click.UsageError("--synthetic makes its own bundle; it takes no BUNDLE, --data or --checkpoint")
+    with ExitStack() as stack:
+        # Opened before the minutes of measuring, in case it can't be written.
+        json_target = stack.enter_context(atomic_file(json_file)) if json_file is not None else None
+        found = stack.enter_context(synthetic_bundle(_log)) if synthetic else find_bundle(bundle, Path())
         result = run_bench(
-            found,
-            data=data,
-            split=split,
-            checkpoint=checkpoint,
-            rounds=rounds,
-            threads=threads,
-            progress=_log,
+            found, data=data, split=split, checkpoint=checkpoint, rounds=rounds, threads=threads, progress=_log
         )
-    click.echo(describe_machine())
-    click.echo(bench_table(result, "github" if markdown else "simple"))
-    if data is None:
-        click.echo("\nR@K and the differences from PyTorch need a data set: add --data DIR")
-    if json_file is not None:
-        with atomic_file(json_file) as temporary:
-            temporary.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+        click.echo(describe_machine())
+        click.echo(bench_table(result, "github" if markdown else "simple"))
+        if data is None:
+            click.echo("\nR@K and the differences from PyTorch need a data set: add --data DIR")
+        if json_target is not None:
+            json_target.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 @caan.command(epilog=EXIT_CODES)

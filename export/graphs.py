@@ -77,6 +77,8 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
     # The exporter derives the output's axes from the trace and bakes some of them in; they are the inputs'.
     for dimension, axis in zip(graph.graph.output[0].type.tensor_type.shape.dim, spec.output_axes, strict=False):
         dimension.dim_param = axis
+    # So are those of intermediate values, and every tool infers them anyway.
+    del graph.graph.value_info[:]
     return graph
 
 
