@@ -155,7 +155,7 @@ def bench(
 @click.argument("data", type=_PATH)
 @click.option("-o", "--output", type=_PATH, default="model.pt", show_default=True, metavar="FILE")
 @click.option("--restart", is_flag=True, help="Train anew, even if FILE exists or its training could go on.")
-@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
 @click.option("--decay-every", type=click.IntRange(min=1), default=4, show_default=True, metavar="EPOCHS")
@@ -165,7 +165,9 @@ def bench(
 @click.option("--attention-dim", type=click.IntRange(min=1), default=32, show_default=True, help="d")
 @click.option("--attention-scale", type=float, default=6.0, show_default=True, help="λ")
 @click.option("--tokenizer", default="whitespace", show_default=True, help="whitespace or word-punct.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="More suit larger models.")
 def train(data: Path, output: Path, restart: bool, **options: Any) -> None:
     """Train a CAAN on DATA's splits train and dev (SCAN's format); the best rsum on dev is kept.
 

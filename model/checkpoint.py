@@ -6,6 +6,7 @@ Both are read with PyTorch's restricted unpickler (`weights_only=True`): a file'
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import zipfile
@@ -102,8 +103,16 @@ def save_checkpoint(path: Path, model: CAAN, vocabulary: Vocabulary, metrics: di
         "tokenizer": vocabulary.tokenizer,
         "metrics": metrics or {},
     }
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    write_archive(path, content)
+
+
+def write_archive(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save` plain types and tensors, atomically. Raises OutputError if the file can't be written."""
+    # By way of memory: on a full disk torch.save raises a RuntimeError that does not say so.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _read(path: Path) -> dict[str, Any]:

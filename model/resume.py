@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import threading
 import zipfile
@@ -11,18 +10,15 @@ from typing import Any
 
 import torch
 
-from .._files import atomic_file
 from ..errors import CheckpointError
+from .checkpoint import write_archive
 
 _FORMAT, _VERSION = "caan-training", 1
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state, plain types and tensors, atomically. Raises OutputError if the file can't be written."""
-    buffer = io.BytesIO()
-    torch.save({"format": _FORMAT, "version": _VERSION, **state}, buffer)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_archive(path, {"format": _FORMAT, "version": _VERSION, **state})
 
 
 def load_state(path: Path, run: dict[str, Any], command: str) -> dict[str, Any]:

@@ -91,3 +91,14 @@ def test_export_with_data_compares_with_pytorch_and_records_it(run, tiny_folder,
     assert done.code == 0 and "scores differ by at most" in done.out
     checks = json.loads((target / "manifest.json").read_text())["precisions"]["fp32"]["checks"]
     assert checks[1]["onnxruntime"]["rsum"] == checks[1]["pytorch"]["rsum"]
+
+
+def test_train_s_defaults_are_the_library_s():
+    from caan.model.train import TrainOptions
+
+    options = TrainOptions()
+    defaults = {
+        option.name: option.default for option in caan.commands["train"].params if hasattr(options, option.name)
+    }
+    assert len(defaults) > 10
+    assert {name: getattr(options, name) for name in defaults} == defaults
