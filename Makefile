@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,24 +9,24 @@ from .run import BenchResult, Row
 _HEADERS = [
     "backend",
     "pairs/s",
-    "1 text / 1,000 images\np50 / p95 / p99 ms",
-    "1 image / 5,000 captions\np50 / p95 / p99 ms",
-    "images/s\nencoded",
-    "captions/s\nencoded",
+    "1 text × 1k images\np50/p95/p99 ms",
+    "1 image × 5k texts\np50/p95/p99 ms",
+    "encoded\nimages/s",
+    "\ntexts/s",
     "peak\nMiB",
 ]
 _QUALITY_HEADERS = [
     "backend",
-    "i→t R@1",
-    "R@5",
-    "R@10",
-    "t→i R@1",
-    "R@5",
-    "R@10",
-    "rsum",
-    "Δ rsum",
-    "max |Δ score|",
-    "top-10 kept",
+    "i→t\nR@1",
+    "\nR@5",
+    "\nR@10",
+    "t→i\nR@1",
+    "\nR@5",
+    "\nR@10",
+    "\nrsum",
+    "\nΔ rsum",
+    "max abs\nΔ score",
+    "top-10\nkept",
 ]
 
 
@@ -35,15 +35,22 @@ def bench_table(result: BenchResult, style: str = "simple") -> str:
     ran = [row for row in result.rows if row.reason is None]
     parts = [
         f"measured on {result.workload}",
-        tabulate([_speed(r) for r in ran], _HEADERS, style, disable_numparse=True),
+        _table([_speed(row) for row in ran], _HEADERS, style),
     ]
     if any(row.metrics for row in ran):
         rows = [_quality(row) for row in ran if row.metrics]
-        parts.append(tabulate(rows, _QUALITY_HEADERS, style, disable_numparse=True))
+        parts.append(_table(rows, _QUALITY_HEADERS, style))
     absent = [f"  {_name(row)}: {row.reason}" for row in result.rows if row.reason is not None]
     if absent:
         parts.append("not run here:\n" + "\n".join(absent))
     return "\n\n".join(parts)
+
+
+def _table(rows: list[list[str]], headers: list[str], style: str) -> str:
+    if style == "github":  # Markdown has no header of two lines
+        headers = [header.replace("\n", " ").strip() for header in headers]
+    alignment = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers, style, disable_numparse=True, colalign=alignment)
 
 
 def _speed(row: Row) -> list[str]:
@@ -76,4 +83,4 @@ def _number(value: float | None) -> str:
 
 
 def _milliseconds(percentiles: dict[str, float] | None) -> str:
-    return "–" if percentiles is None else " / ".join(f"{1000 * v:.0f}" for v in percentiles.values())
+    return "–" if percentiles is None else "/".join(f"{1000 * v:.0f}" for v in percentiles.values())

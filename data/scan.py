@@ -79,7 +79,9 @@ def open_features(path: Path) -> NDArray[np.floating]:
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged header makes numpy raise nearly any type
-        raise DataError(f"{path} is no .npy file of numbers, or is truncated ({error})") from error
+        raise DataError(
+            f"{path} is no .npy file of numbers, or is truncated; save the features with numpy.save, or copy it again"
+        ) from error
     if not isinstance(features, np.ndarray):
         raise DataError(f"{path} holds several arrays (.npz); save one array (N, R, F) with numpy.save")
     if features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):

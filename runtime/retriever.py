@@ -83,7 +83,7 @@ class Retriever:
         self._check_features(features)
         regions = self._image_lengths(features, lengths)
         gallery = self._new_gallery("image", regions, ids, len(features), folder)
-        with tqdm(total=len(features), desc="encoding images", unit="image", disable=not progress) as bar:
+        with tqdm(total=len(features), desc="encoding images", unit="image", disable=None if progress else True) as bar:
             for start in range(0, len(features), _IMAGES_PER_CHUNK):
                 chunk = np.ascontiguousarray(features[start : start + _IMAGES_PER_CHUNK], dtype=np.float32)
                 items = np.arange(start, start + len(chunk))
@@ -107,7 +107,9 @@ class Retriever:
         tokens = self._tokenize(captions)
         lengths = np.array([len(t) for t in tokens], np.int64)
         gallery = self._new_gallery("text", lengths, ids, len(captions), folder)
-        with tqdm(total=len(tokens), desc="encoding captions", unit="caption", disable=not progress) as bar:
+        with tqdm(
+            total=len(tokens), desc="encoding captions", unit="caption", disable=None if progress else True
+        ) as bar:
             for items in chunks_by_length(lengths, _CAPTIONS_PER_CHUNK):
                 self._store(gallery, items, self._encode_tokens([tokens[i] for i in items], lengths[items]))
                 bar.update(len(items))
@@ -140,7 +142,9 @@ class Retriever:
         """
         self._check_gallery(gallery, "image")
         scores = np.empty((len(gallery), len(captions)), np.float32)  # (images, captions)
-        with tqdm(total=scores.size, desc="scoring", unit="pair", unit_scale=True, disable=not progress) as bar:
+        with tqdm(
+            total=scores.size, desc="scoring", unit="pair", unit_scale=True, disable=None if progress else True
+        ) as bar:
             for items, states, lengths in self._caption_chunks(captions):
                 for images, image_states, image_lengths, tile in self._image_tiles(gallery, states, len(items)):
                     for start in range(0, len(items), tile.captions):
