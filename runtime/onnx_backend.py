@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import default_threads, has_nvidia_driver
 from ..bundle import GRAPHS, MANIFEST, VOCABULARY, Bundle, graph_file, open_bundle
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, InputError, MissingError, missing_package
@@ -137,7 +137,9 @@ def open_session(path: Path, device: str, threads: int | None) -> ort.InferenceS
 def _choose_device(device: str) -> str:
     if device != "auto":
         return device
-    return "cuda" if _PROVIDERS["cuda"] in _onnxruntime().get_available_providers() else "cpu"
+    # The GPU package lists its CUDA provider on any machine, and complains loudly where there is no driver.
+    usable = _PROVIDERS["cuda"] in _onnxruntime().get_available_providers() and has_nvidia_driver()
+    return "cuda" if usable else "cpu"
 
 
 def _no_cuda(reason: str) -> MissingError:
