@@ -59,6 +59,12 @@ class Bundle:
         return str(self.manifest["files"][file]["sha256"])
 
 
+def state_widths(config: dict[str, Any]) -> dict[str, int]:
+    """Columns of an item's state: `[V | VK | VQ1 | VQ2 | VQ6]` of an image, `[U | UQ3 | UQ4 | UQ5]` of a text."""
+    D, d = config["embed_dim"], config["attention_dim"]
+    return {"image": 2 * D + 3 * d, "text": D + 3 * d}
+
+
 def graph_file(name: str, precision: str) -> str:
     """A graph's path inside a bundle."""
     return f"onnx/{name}.{precision}.onnx"

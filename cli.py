@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from . import __version__
-from .errors import CaanError, CaanWarning, InputError
+from .errors import CaanError, CaanWarning, InputError, needs
 
 if TYPE_CHECKING:
     from .metrics import RetrievalMetrics
@@ -78,15 +78,12 @@ def export(
     With --data the bundle's R@K is compared with PyTorch's too, and must be the same.
     """
     from ._files import check_target
-    from .errors import missing_package
 
     target = output or Path(checkpoint.stem + ".caan")
     check_target(target, overwrite=overwrite)
-    try:
+    with needs("export", "caan export"):
         from .export.to_bundle import export_checkpoint
         from .model.checkpoint import ScanOptions, load_checkpoint
-    except ImportError as error:
-        raise missing_package(error.name or "torch", "export", "caan export") from error
 
     gate = None
     if data is not None:
@@ -173,13 +170,9 @@ def train(data: Path, output: Path, restart: bool, **options: Any) -> None:
 
     The defaults suit the demo world. Ctrl-C keeps the last checkpoint; the same command goes on from there.
     """
-    from .errors import missing_package
-
-    try:
+    with needs("export", "caan train"):
         from .model.train import TrainOptions
         from .model.train import train as run_training
-    except ImportError as error:
-        raise missing_package(error.name or "torch", "export", "caan train") from error
 
     report = run_training(data, output, TrainOptions(**options), restart=restart, progress=True)
     if report.metrics is not None:

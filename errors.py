@@ -15,6 +15,9 @@ Messages are one or two lines: what is wrong, where, and the command that mends 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CaanError(Exception):
     """Base of all errors that caan raises on purpose."""
@@ -64,6 +67,11 @@ class CaanWarning(UserWarning):
     """Input that was used, but not quite as given: a caption cut short, or one without a known word."""
 
 
-def missing_package(package: str, extra: str, purpose: str) -> MissingError:
-    """The error for an optional dependency that is not installed, with the command that installs it."""
-    return MissingError(f"{purpose} needs the package '{package}'; pip install 'caan-deploy[{extra}]'")
+@contextmanager
+def needs(extra: str, purpose: str) -> Iterator[None]:
+    """Around imports of optional dependencies: a missing one is a MissingError with the command that installs it."""
+    try:
+        yield
+    except ImportError as error:
+        what = f"the package '{error.name}'" if error.name else f"a package that can be loaded ({error})"
+        raise MissingError(f"{purpose} needs {what}; pip install 'caan-deploy[{extra}]'") from error

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .._machine import describe_machine
-from ..data.scan import open_split
 from ..errors import GateError
 from ..metrics import parity, retrieval_metrics
 from ..runtime import Retriever
+from .workload import data_workload
 
 # With scores this close, a query's R@K can differ only where two scores lie within twice this of each other: a tie.
 FP32_MAX_ABS = 1e-4
@@ -23,17 +23,19 @@ def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict
     The data set is opened now, so that wrong input is found before anything is exported. The gate raises GateError
     if a score differs by more than 1e-4, and otherwise returns what the manifest records.
     """
-    dataset = open_split(data, split)
+    dataset = data_workload(data, split)
+    truth = dataset.image_of_caption
+    assert truth is not None  # only random inputs have none
 
     def gate(bundle: Path) -> dict[str, Any]:
         scores = {}
         for backend, path in (("torch", checkpoint), ("onnxruntime", bundle)):
             retriever = Retriever.open(path, backend, device="cpu")
             scores[backend] = retriever.score_dataset(dataset.features, dataset.captions, progress=True)
-        found = retrieval_metrics(scores["onnxruntime"], dataset.image_of_caption)
-        expected = retrieval_metrics(scores["torch"], dataset.image_of_caption)
-        difference = parity(scores["onnxruntime"], scores["torch"], dataset.image_of_caption)
-        name = f"{data.name} {split}, {len(dataset.features)} images × {len(dataset.captions)} captions"
+        found = retrieval_metrics(scores["onnxruntime"], truth)
+        expected = retrieval_metrics(scores["torch"], truth)
+        difference = parity(scores["onnxruntime"], scores["torch"], truth)
+        name = dataset.description
         if not difference.max_abs <= FP32_MAX_ABS:
             raise GateError(
                 f"on {name} ONNX Runtime's scores differ from PyTorch's by {difference.max_abs:.2g} (allowed:"

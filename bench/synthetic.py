@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import missing_package
+from ..errors import needs
 
 # Bottom-up attention features and the paper's joint dimension; 1,000 words, since speed does not depend on more.
 _REGION_DIM, _EMBED_DIM, _WORD_DIM, _WORDS = 2048, 1024, 300, 1000
@@ -16,14 +16,12 @@ _REGION_DIM, _EMBED_DIM, _WORD_DIM, _WORDS = 2048, 1024, 300, 1000
 @contextmanager
 def synthetic_bundle(progress: Callable[[str], None]) -> Iterator[Path]:
     """Yield a bundle exported from random weights at R = 36, D = d = 1024, with its checkpoint beside it."""
-    try:
+    with needs("export", "--synthetic"):
         import torch
 
         from ..export.to_bundle import export_checkpoint
         from ..model.caan import CAAN, CaanConfig
         from ..model.checkpoint import load_checkpoint, save_checkpoint
-    except ImportError as error:
-        raise missing_package(error.name or "torch", "export", "--synthetic") from error
     from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
 
     torch.manual_seed(0)

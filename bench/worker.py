@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .._machine import peak_memory
 from ..errors import CaanError
 from ..runtime import Gallery, Retriever
+from ..runtime.gallery import offsets_of
 from .timing import seconds
 from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 
@@ -115,11 +116,10 @@ class _Row:
         result: dict[str, Any] = {"pairs_per_second": pairs / seconds(self._score_pairs)}
         if self.spec.research_form:
             return result
-        k = min(10, len(self.images))
         queries = [w.captions[i % len(w.captions)] for i in range(_TEXT_QUERIES)]
-        result["text_query"] = [seconds(partial(r.search, q, self.images, k)) for q in queries]
+        result["text_query"] = [seconds(partial(r.search, q, self.images)) for q in queries]
         features = [np.asarray(w.features[i % len(w.features)]) for i in range(_IMAGE_QUERIES)]
-        result["image_query"] = [seconds(partial(r.search, q, self.captions, k)) for q in features]
+        result["image_query"] = [seconds(partial(r.search, q, self.captions)) for q in features]
         some, texts = np.array(w.features[:_ENCODED]), w.captions[:_ENCODED]
         result["images_per_second"] = len(some) / seconds(lambda: r.encode_images(some))
         result["captions_per_second"] = len(texts) / seconds(lambda: r.encode_captions(texts))
@@ -152,6 +152,5 @@ def _repeated(gallery: Gallery, count: int) -> Gallery:
     if len(gallery) >= count:
         return _subset(gallery, count)
     items = np.arange(count) % len(gallery)
-    lengths = gallery.lengths[items]
     states = np.concatenate([gallery.states[gallery.offsets[i] : gallery.offsets[i + 1]] for i in items])
-    return Gallery(gallery.kind, gallery.encoder, states, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return Gallery(gallery.kind, gallery.encoder, states, offsets_of(gallery.lengths[items]))

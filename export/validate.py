@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 import torch
 
-from ..errors import ExportError, missing_package
+from ..errors import ExportError, needs
 from ..model.caan import CAAN
 from .graphs import CAPTIONS, IMAGES, REGIONS, WORDS, GraphSpec, random_inputs
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 MAX_ERROR = 1e-5
 
@@ -26,10 +31,8 @@ def validate_graph(spec: GraphSpec, graph: onnx.ModelProto, model: CAAN) -> floa
     The error is absolute where values are below 1 and relative to the largest value above.
     Raises ExportError if the ONNX checker refuses the graph, ONNX Runtime can't run it, or the error is above 1e-5.
     """
-    try:
+    with needs("cpu", "validating an export"):
         import onnxruntime as ort
-    except ImportError as error:
-        raise missing_package("onnxruntime", "cpu", "validating an export") from error
     try:
         onnx.checker.check_model(graph, full_check=True)
         options = ort.SessionOptions()
@@ -48,7 +51,7 @@ def validate_graph(spec: GraphSpec, graph: onnx.ModelProto, model: CAAN) -> floa
     return worst
 
 
-def _error(spec: GraphSpec, session: "ort.InferenceSession", model: CAAN, sizes: dict[str, int]) -> float:  # type: ignore[name-defined]  # noqa: F821,UP037
+def _error(spec: GraphSpec, session: ort.InferenceSession, model: CAAN, sizes: dict[str, int]) -> float:
     inputs = random_inputs(spec, model, sizes, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = spec.compute(*inputs.values()).numpy()

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from .._files import sha256_of
 from .._machine import default_threads
 from ..bundle import MAX_REGIONS, MAX_WORDS
-from ..errors import CheckpointError, InputError, MissingError, missing_package
+from ..errors import CheckpointError, InputError, MissingError, needs
 
-try:
+with needs("export", "the backend 'torch'"):
     import torch
-except ImportError as error:
-    raise missing_package("torch", "export", "the backend 'torch'") from error
 
 from .checkpoint import Checkpoint, load_checkpoint
 

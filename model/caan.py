@@ -32,16 +32,6 @@ class CaanConfig:
     attention_scale: float = 1.0
     normalize: bool = True
 
-    @property
-    def image_state_dim(self) -> int:
-        """Columns of an image's state `[V | VK | VQ1 | VQ2 | VQ6]`: 2D + 3d."""
-        return 2 * self.embed_dim + 3 * self.attention_dim
-
-    @property
-    def text_state_dim(self) -> int:
-        """Columns of a caption's state `[U | UQ3 | UQ4 | UQ5]`: D + 3d."""
-        return self.embed_dim + 3 * self.attention_dim
-
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -71,7 +71,7 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     Raises CheckpointError for a file that is missing, no checkpoint, damaged, or holds code; for parameters that are
     missing, unexpected, mis-shaped, NaN or infinite, naming them.
     """
-    content = _read(path)
+    content = read_archive(path)
     if content.get("format") == FORMAT:
         config, state, vocabulary = _read_own(path, content)
     elif isinstance(content.get("model"), (list, tuple)):
@@ -115,7 +115,8 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_archive(path: Path) -> dict[str, Any]:
+    """Read a dictionary of plain types and tensors; code is never executed. Raises CheckpointError otherwise."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a checkpoint; name the model.pt that your training wrote")
     if not path.is_file():

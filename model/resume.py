@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import CheckpointError
-from .checkpoint import write_archive
+from .checkpoint import read_archive, write_archive
 
 _FORMAT, _VERSION = "caan-training", 1
 
@@ -30,12 +27,10 @@ def load_state(path: Path, run: dict[str, Any], command: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no interrupted training at {path}; start one with: {command}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # PyTorch does not compare the checksums
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both raise nearly any type for damaged input
+        state = read_archive(path)
+    except CheckpointError as error:
         raise _unusable(path, "is damaged, or no state of a training", command) from error
-    if damaged is not None or not isinstance(state, dict) or state.get("format") != _FORMAT:
+    if state.get("format") != _FORMAT:
         raise _unusable(path, "is damaged, or no state of a training", command)
     if state.get("version") != _VERSION:
         raise _unusable(path, f"has format version {state.get('version')}, this caan reads {_VERSION}", command)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads, has_nvidia_driver
-from ..bundle import GRAPHS, MANIFEST, VOCABULARY, Bundle, graph_file, open_bundle
+from ..bundle import GRAPHS, MANIFEST, VOCABULARY, Bundle, graph_file, open_bundle, state_widths
 from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, InputError, MissingError, missing_package
+from ..errors import BundleError, InputError, MissingError, needs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -25,6 +25,7 @@ class OnnxBackend:
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
+        paths = {name: bundle.graph(name, precision) for name in GRAPHS}
         self.precision = precision
         self.config = bundle.config
         self.limits: dict[str, int] = bundle.manifest["limits"]
@@ -34,7 +35,6 @@ class OnnxBackend:
             "text": bundle.hash_of(graph_file("text_encoder", precision)),
         }
         self.device = _choose_device(device)
-        paths = {name: bundle.graph(name, precision) for name in GRAPHS}
         try:
             self._sessions = {name: open_session(path, self.device, threads) for name, path in paths.items()}
         except MissingError:
@@ -51,8 +51,6 @@ class OnnxBackend:
             raise BundleError(f"{path} is a file, not a bundle; export it first: caan-export {path}")
         while True:
             bundle = open_bundle(path)
-            if precision not in bundle.precisions:
-                raise BundleError(f"{path} has no precision '{precision}'; it has: {', '.join(bundle.precisions)}")
             try:
                 backend = cls(bundle, precision, device, threads)
             except InputError:
@@ -86,12 +84,12 @@ class OnnxBackend:
 
     def _check_sizes(self, bundle: Bundle) -> None:
         """The manifest has no hash of its own: a size changed in it must not reach an array."""
-        F, D, d = (self.config[key] for key in ("region_dim", "embed_dim", "attention_dim"))
+        widths = state_widths(self.config)
         image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
         for value, size in (
-            (image.get_inputs()[0], F),
-            (image.get_outputs()[0], 2 * D + 3 * d),
-            (text.get_outputs()[0], D + 3 * d),
+            (image.get_inputs()[0], self.config["region_dim"]),
+            (image.get_outputs()[0], widths["image"]),
+            (text.get_outputs()[0], widths["text"]),
         ):
             if value.shape[-1] != size:
                 raise BundleError(
@@ -150,8 +148,6 @@ def _no_cuda(reason: str) -> MissingError:
 
 
 def _onnxruntime() -> Any:
-    try:
+    with needs("cpu", "the backend 'onnxruntime'"):
         import onnxruntime
-    except ImportError as error:
-        raise missing_package("onnxruntime", "cpu", "the backend 'onnxruntime'") from error
     return onnxruntime

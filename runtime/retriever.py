@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..bundle import state_widths
 from ..data.vocabulary import UNKNOWN
 from ..errors import BundleError, CaanWarning, DataError, InputError, OutputError
 from .backend import Backend, open_backend
@@ -83,7 +84,7 @@ class Retriever:
         self._check_features(features)
         regions = self._image_lengths(features, lengths)
         gallery = self._new_gallery("image", regions, ids, len(features), folder)
-        with tqdm(total=len(features), desc="encoding images", unit="image", disable=None if progress else True) as bar:
+        with _progress_bar(len(features), "encoding images", "image", progress) as bar:
             for start in range(0, len(features), _IMAGES_PER_CHUNK):
                 chunk = np.ascontiguousarray(features[start : start + _IMAGES_PER_CHUNK], dtype=np.float32)
                 items = np.arange(start, start + len(chunk))
@@ -104,14 +105,11 @@ class Retriever:
         A caption longer than the model's limit is cut, one without any known word is scored as unknown words; both
         with a CaanWarning. Raises DataError, naming the caption, for one that is empty or not UTF-8.
         """
-        tokens = self._tokenize(captions)
-        lengths = np.array([len(t) for t in tokens], np.int64)
+        tokens, lengths = self._tokenize(captions)
         gallery = self._new_gallery("text", lengths, ids, len(captions), folder)
-        with tqdm(
-            total=len(tokens), desc="encoding captions", unit="caption", disable=None if progress else True
-        ) as bar:
-            for items in chunks_by_length(lengths, _CAPTIONS_PER_CHUNK):
-                self._store(gallery, items, self._encode_tokens([tokens[i] for i in items], lengths[items]))
+        with _progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
+            for items, states in self._encode_in_chunks(tokens, lengths):
+                self._store(gallery, items, states)
                 bar.update(len(items))
         return gallery
 
@@ -142,9 +140,7 @@ class Retriever:
         """
         self._check_gallery(gallery, "image")
         scores = np.empty((len(gallery), len(captions)), np.float32)  # (images, captions)
-        with tqdm(
-            total=scores.size, desc="scoring", unit="pair", unit_scale=True, disable=None if progress else True
-        ) as bar:
+        with _progress_bar(scores.size, "scoring", "pair", progress) as bar:
             for items, states, lengths in self._caption_chunks(captions):
                 for images, image_states, image_lengths, tile in self._image_tiles(gallery, states, len(items)):
                     for start in range(0, len(items), tile.captions):
@@ -186,10 +182,9 @@ class Retriever:
             for items in chunks_by_length(captions.lengths, _CAPTIONS_PER_CHUNK):
                 yield items, *captions.gather(items)
             return
-        tokens = self._tokenize(captions)
-        lengths = np.array([len(t) for t in tokens], np.int64)
-        for items in chunks_by_length(lengths, _CAPTIONS_PER_CHUNK):
-            yield items, self._encode_tokens([tokens[i] for i in items], lengths[items]), lengths[items]
+        tokens, lengths = self._tokenize(captions)
+        for items, states in self._encode_in_chunks(tokens, lengths):
+            yield items, states, lengths[items]
 
     def _image_tiles(
         self, gallery: Gallery, text_states: NDArray[np.float32], captions: int
@@ -200,13 +195,18 @@ class Retriever:
         for images in chunks_by_length(gallery.lengths, tile.images):
             yield images, *gallery.gather(images), tile
 
-    def _encode_tokens(self, tokens: list[list[int]], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-        padded = np.zeros((len(tokens), int(lengths.max())), np.int64)
-        for row, ids in zip(padded, tokens, strict=True):
-            row[: len(ids)] = ids
-        return self.backend.encode_captions(padded, lengths)
+    def _encode_in_chunks(
+        self, tokens: list[list[int]], lengths: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """(indices, padded states) of captions of similar length."""
+        for items in chunks_by_length(lengths, _CAPTIONS_PER_CHUNK):
+            padded = np.zeros((len(items), int(lengths[items].max())), np.int64)
+            for row, item in zip(padded, items, strict=True):
+                row[: lengths[item]] = tokens[item]
+            yield items, self.backend.encode_captions(padded, lengths[items])
 
-    def _tokenize(self, captions: Sequence[Caption]) -> list[list[int]]:
+    def _tokenize(self, captions: Sequence[Caption]) -> tuple[list[list[int]], NDArray[np.int64]]:
+        """Token ids of each caption, cut to the model's limit, and their number."""
         if isinstance(captions, str):
             raise InputError("captions must be a list of captions, not one string; write [caption]")
         if len(captions) == 0:
@@ -227,7 +227,7 @@ class Retriever:
             self._warn(f"{_count(cut)} longer than {limit - 2} words; the words beyond were dropped")
         if unknown:
             self._warn(f"{_count(unknown)} without any word of the vocabulary; the scores mean little")
-        return result
+        return result, np.array([len(ids) for ids in result], np.int64)
 
     @staticmethod
     def _warn(message: str) -> None:
@@ -284,9 +284,7 @@ class Retriever:
         if ids is not None and len(ids) != items:
             raise DataError(f"{len(ids)} ids don't fit {items} items; give one name per item")
         offsets = offsets_of(lengths)
-        D, d = self.backend.config["embed_dim"], self.backend.config["attention_dim"]
-        width = 2 * D + 3 * d if kind == "image" else D + 3 * d
-        states = new_states(int(offsets[-1]), width, folder)
+        states = new_states(int(offsets[-1]), state_widths(self.backend.config)[kind], folder)
         return Gallery(kind, self.backend.encoders[kind], states, offsets, None if ids is None else list(ids))
 
     @staticmethod
@@ -300,6 +298,11 @@ class Retriever:
                 what = "its features hold NaN, infinity or huge values; extract them again"
                 raise DataError(f"{gallery.kind} {item}{name} can't be encoded: {what}")
             gallery.states[start:end] = valid
+
+
+def _progress_bar(total: int, name: str, unit: str, shown: bool) -> tqdm[NoReturn]:
+    """A bar on standard error, and none where that is no terminal."""
+    return tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=None if shown else True)
 
 
 def _count(numbers: list[int]) -> str:
