@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Where the demo's files go; ignored by git.
 DEMO ?= demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-gpu lint bench clean
 
 demo: $(INSTALLED)  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -19,6 +19,11 @@ lint: $(INSTALLED)  ## ruff and mypy
 	mkdir -p .venv/types && ln -sfn ../.. .venv/types/caan
 	MYPYPATH=.venv/types $(BIN)/mypy -p caan
 
+test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the bench, whose numbers go to docs/benchmarks/
+	$(BIN)/caan doctor
+	$(BIN)/pytest -m gpu
+	$(BIN)/caan-bench --synthetic --json docs/benchmarks/$$(date +%F)-gpu-synthetic.json
+
 bench: $(INSTALLED)  ## speed at the paper's size, without a trained model
 	$(BIN)/caan-bench --synthetic
 
@@ -28,5 +33,5 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,dev]'
 	touch $@

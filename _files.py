@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -47,11 +47,33 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def temporary_folder(name: str) -> Iterator[Path]:
+    """A folder for work in progress, in the system's temporary folder. Raises OutputError when the disk is full."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"caan-{name}-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OutputError(
+            f"no room for work in progress in the temporary folder {tempfile.gettempdir()}; free some space, or set"
+            " TMPDIR to another folder"
+        ) from error
+
+
+class Outdated(Exception):  # noqa: N818
+    """What a new folder was made from has been replaced meanwhile; make it again."""
+
+
+@contextmanager
+def atomic_folder(
+    target: Path, *, overwrite: bool = False, unchanged: Callable[[], bool] = lambda: True
+) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; put it in its place when the block ends well.
 
     A target that is a link stays one: what it leads to is replaced. Raises OutputError if the target exists and
-    `overwrite` is false, can't be written, or the disk is full.
+    `overwrite` is false, can't be written, or the disk is full; Outdated if `unchanged` says no at the last moment,
+    when no other process can replace the target any more.
     """
     check_target(target, overwrite=overwrite)
     with _explained(target, creating=True):
@@ -63,8 +85,11 @@ def atomic_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         with _explained(target):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
-            check_target(target, overwrite=overwrite)
-            _swap_in(temporary, target)
+            with _locked(target):
+                check_target(target, overwrite=overwrite)
+                if not unchanged():
+                    raise Outdated
+                _swap_in(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -95,6 +120,13 @@ def reserve(path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
                 raise
+
+
+def cache_folder(name: str) -> Path:
+    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name."""
+    named = os.environ.get("CAAN_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caan"
+    return (Path(named) if named else home) / name
 
 
 def sha256_of(path: Path) -> str:
@@ -139,6 +171,27 @@ def _swap_in(new: Path, target: Path) -> None:
             aside.rename(target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from replacing a folder. No lock where it isn't there yet, or the system has none."""
+    handle = None
+    with suppress(ImportError, FileNotFoundError, NotADirectoryError, PermissionError):
+        import fcntl
+
+        while handle is None:
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Replaced while we waited: what we hold is the old folder.
+            if os.fstat(handle).st_ino != folder.stat().st_ino:
+                os.close(handle)
+                handle = None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -3,16 +3,21 @@
 NAME.caan/manifest.json
 NAME.caan/vocab.json
 NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
+NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.plan
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ._files import sha256_of
+from ._files import Outdated, atomic_folder, sha256_of
 from .errors import BundleError
 
 FORMAT, VERSION = "caan-bundle", 1
@@ -20,6 +25,8 @@ GRAPHS = ("image_encoder", "text_encoder", "scorer")
 MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
 # The graphs' axes are dynamic; these bounds keep a damaged or hostile input from asking for all the memory.
 MAX_REGIONS, MAX_WORDS = 512, 128
+# The graphs' dynamic axes.
+IMAGES, REGIONS, CAPTIONS, WORDS = "images", "regions", "captions", "words"
 
 # Manifest entries a reader relies on, with the JSON type each must have.
 _REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
@@ -68,6 +75,11 @@ def state_widths(config: dict[str, Any]) -> dict[str, int]:
 def graph_file(name: str, precision: str) -> str:
     """A graph's path inside a bundle."""
     return f"onnx/{name}.{precision}.onnx"
+
+
+def plan_file(name: str, engine: str) -> str:
+    """A plan's path inside a bundle."""
+    return f"engines/{engine}/{name}.plan"
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -129,6 +141,34 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     }
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:
+    """Change an existing bundle: `change` gets a copy of its folder and its manifest, and alters both.
+
+    Readers see the old bundle or the new one. When another process has changed the bundle meanwhile, `change` is
+    called again with what is there now, so that neither's work is lost. Raises BundleError as `open_bundle`,
+    OutputError if the bundle can't be written, and what `change` raises; the bundle then is as it was.
+    """
+    while True:
+        bundle = open_bundle(folder)
+        with suppress(Outdated):
+            with atomic_folder(folder, overwrite=True, unchanged=bundle.is_current) as copy:
+                for name in bundle.manifest["files"]:
+                    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                    _link(folder / name, copy / name)
+                manifest = deepcopy(bundle.manifest)
+                change(copy, manifest)
+                write_manifest(copy, manifest)
+            return open_bundle(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name: files of a bundle are replaced, never written to. A copy where need be."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

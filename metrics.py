@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 COCO_FOLDS = 5
+_CUTS = (1, 5, 10)
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Parity:
     top10_overlap: float  # percent of the reference's ten best captions per image that are kept
     rank_flips: int  # queries of either direction whose best item is another one
     delta_rsum: float
+    delta_rsum_interval: tuple[float, float]  # 95 %, bootstrap over queries
 
 
 def parity(
@@ -106,13 +109,44 @@ def parity(
     """
     if scores.shape != reference.shape:
         raise DataError(f"scores {scores.shape} and reference {reference.shape} are not of one shape")
-    rsum = [retrieval_metrics(s, image_of_caption).rsum for s in (scores, reference)]
+    for matrix in (scores, reference):
+        if np.isnan(matrix).any():
+            raise DataError("some scores are NaN; ranks would mean nothing")
+    relevance = _relevance(scores.shape, image_of_caption)
+    changes = [  # per direction (queries, 3): what each query adds to R@1, R@5 and R@10, -1, 0 or 1
+        _hits(ours, truth).astype(np.float64) - _hits(theirs, truth)
+        for ours, theirs, truth in ((scores, reference, relevance), (scores.T, reference.T, relevance.T))
+    ]
     difference = np.abs(scores.astype(np.float64) - reference)
     k = min(10, scores.shape[1])
     best, best_reference = (np.argsort(-s, axis=1, kind="stable")[:, :k] for s in (scores, reference))
     kept = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
-    flips = sum(int((scores.argmax(axis) != reference.argmax(axis)).sum()) for axis in (0, 1))
-    return Parity(float(difference.max()), float(difference.mean()), 100.0 * kept / best.size, flips, rsum[0] - rsum[1])
+    return Parity(
+        max_abs=float(difference.max()),
+        mean_abs=float(difference.mean()),
+        top10_overlap=100.0 * kept / best.size,
+        rank_flips=sum(int((scores.argmax(axis) != reference.argmax(axis)).sum()) for axis in (0, 1)),
+        delta_rsum=sum(100.0 * float(change.mean(axis=0).sum()) for change in changes),
+        delta_rsum_interval=_bootstrap([change.sum(axis=1) for change in changes]),
+    )
+
+
+def _bootstrap(changes: list[NDArray[np.float64]]) -> tuple[float, float]:
+    """95 % percentile interval of the sum of the means of `changes` (queries,), each resampled by itself, in percent.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    generator = np.random.default_rng(0)
+    total = np.zeros(_RESAMPLES)
+    for change in changes:
+        # A resample is how often each query was drawn. Queries that changed nothing need not be told apart.
+        moved = change[change != 0]
+        shares = np.full(len(moved) + 1, 1 / len(change))
+        shares[-1] = max(0.0, 1.0 - len(moved) / len(change))
+        drawn = generator.multinomial(len(change), shares, size=_RESAMPLES)
+        total += 100.0 * (drawn[:, :-1] @ moved) / len(change)
+    low, high = np.percentile(total, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _relevance(shape: tuple[int, ...], image_of_caption: NDArray[np.integer] | None) -> NDArray[np.bool_]:
@@ -128,12 +162,23 @@ def _relevance(shape: tuple[int, ...], image_of_caption: NDArray[np.integer] | N
 
 def _direction(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> Direction:
     """scores, relevance (queries, items)."""
+    ranks = _ranks(scores, relevance)
+    r1, r5, r10 = (100.0 * float((ranks <= k).mean()) for k in _CUTS)
+    return Direction(r1, r5, r10, float(np.median(ranks)), float(ranks.mean()))
+
+
+def _hits(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """scores, relevance (queries, items) → (queries, 3): whether the query counts for R@1, R@5, R@10."""
+    return _ranks(scores, relevance)[:, None] <= np.array(_CUTS)
+
+
+def _ranks(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """scores, relevance (queries, items) → rank of the best relevant item, from 1, (queries,)."""
     if not relevance.any(axis=1).all():
         raise DataError(f"query {int(relevance.any(axis=1).argmin())} has no relevant item in the ground truth")
     best = np.where(relevance, scores, -np.inf).max(axis=1, keepdims=True)  # (queries, 1)
-    ranks = 1 + ((scores >= best) & ~relevance).sum(axis=1)  # (queries,)
-    r1, r5, r10 = (100.0 * float((ranks <= k).mean()) for k in (1, 5, 10))
-    return Direction(r1, r5, r10, float(np.median(ranks)), float(ranks.mean()))
+    ranks: NDArray[np.int64] = 1 + ((scores >= best) & ~relevance).sum(axis=1)
+    return ranks
 
 
 def _mean(folds: list[Direction]) -> Direction:

@@ -1,20 +1,99 @@
-"""The accuracy gate of an export: ONNX Runtime and PyTorch on the same data set."""
+"""The accuracy gate: a precision's retrieval metrics against PyTorch's FP32 on a data set, before it ships."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .._machine import describe_machine
-from ..errors import GateError
-from ..metrics import parity, retrieval_metrics
-from ..runtime import Retriever
-from .workload import data_workload
+import numpy as np
+from numpy.typing import NDArray
 
-# With scores this close, a query's R@K can differ only where two scores lie within twice this of each other: a tie.
-FP32_MAX_ABS = 1e-4
+from .._machine import describe_machine
+from ..bundle import Bundle, open_bundle
+from ..errors import GateError
+from ..metrics import Parity, parity, retrieval_metrics
+from ..runtime import Retriever
+from .reference_scores import reference_scores
+from .workload import Workload, data_workload
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision may differ by; None: by anything."""
+
+    max_abs: float | None = None  # largest |Δ score|
+    delta_rsum: float | None = None  # |Δ rsum|, percentage points summed over the six R@K
+
+
+# With scores this close in FP32, R@K can differ only where two scores lie within twice this of each other: a tie.
+DEFAULT_LIMITS = {"fp32": Limits(max_abs=1e-4), "fp16": Limits(delta_rsum=0.5), "int8": Limits(delta_rsum=2.0)}
+
+
+class AccuracyGate:
+    """One data set with PyTorch's scores on it, and the limits that a precision must keep."""
+
+    def __init__(self, workload: Workload, reference: NDArray[np.float32], reference_name: str, limits: Limits) -> None:
+        truth = workload.image_of_caption
+        assert truth is not None  # only random inputs have none
+        self.workload, self.reference, self.reference_name, self.limits = workload, reference, reference_name, limits
+        self.truth: NDArray[np.int64] = truth
+
+    @classmethod
+    def open(cls, workload: Workload, bundle: Bundle, checkpoint: Path | None, limits: Limits) -> AccuracyGate:
+        """Compute the reference's scores, or take them from the cache. Raises as `reference_scores`."""
+        scores, name = reference_scores(workload, bundle, checkpoint)
+        return cls(workload, scores, name, limits)
+
+    def sample(self, images: int) -> AccuracyGate:
+        """The same gate on evenly spread images, at most this many, with their captions: for many quick looks."""
+        count = len(self.workload.features)
+        chosen = np.unique(np.linspace(0, count - 1, min(images, count)).astype(np.int64))
+        rows = np.isin(self.truth, chosen)
+        part = self.workload.subset(chosen)
+        return AccuracyGate(
+            part, self.reference[np.ix_(chosen, np.flatnonzero(rows))], self.reference_name, self.limits
+        )
+
+    def scores(self, bundle: Path, precision: str, backend: str = "onnxruntime", device: str = "cpu") -> Any:
+        """Scores (images, captions) float32 of a bundle's precision on the gate's data."""
+        retriever = Retriever.open(bundle, backend, precision, device=device)
+        return retriever.score_dataset(self.workload.features, self.workload.captions, progress=True)
+
+    def check(self, bundle: Path, precision: str, backend: str = "onnxruntime", device: str = "cpu") -> dict[str, Any]:
+        """Score the data with a bundle's precision and compare: the record for the manifest, with "passed"."""
+        return self.compare(self.scores(bundle, precision, backend, device), backend)
+
+    def compare(self, scores: NDArray[np.float32], backend: str) -> dict[str, Any]:
+        """As `check`, for scores (images, captions) that are there already."""
+        where = {"what": f"{backend} against {self.reference_name} on a data set", "data": self.workload.description}
+        if not np.isfinite(scores).all():
+            bad = int((~np.isfinite(scores)).sum())
+            summary = f"{bad} of {scores.size} scores are NaN or infinite"
+            return {**where, "device": describe_machine(), "passed": False, "summary": summary}
+        found = retrieval_metrics(scores, self.truth)
+        difference = parity(scores, self.reference, self.truth)
+        return {
+            **where,
+            "device": describe_machine(),
+            "metrics": found.as_dict(),
+            "reference": retrieval_metrics(self.reference, self.truth).as_dict(),
+            "parity": asdict(difference),
+            "allowed": {name: value for name, value in asdict(self.limits).items() if value is not None},
+            "passed": self._holds(difference),
+            "summary": _summary(found.rsum, difference),
+        }
+
+    def _holds(self, difference: Parity) -> bool:
+        pairs = ((difference.max_abs, self.limits.max_abs), (abs(difference.delta_rsum), self.limits.delta_rsum))
+        return all(limit is None or value <= limit for value, limit in pairs)
+
+
+def limits_text(record: dict[str, Any]) -> str:
+    """What was allowed, for an error message."""
+    names = {"max_abs": "max |Δ score| {:.0e}", "delta_rsum": "|Δ rsum| {:g}"}
+    return ", ".join(names[name].format(value) for name, value in record.get("allowed", {}).items()) or "finite scores"
 
 
 def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict[str, Any]]:
@@ -24,33 +103,25 @@ def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict
     if a score differs by more than 1e-4, and otherwise returns what the manifest records.
     """
     dataset = data_workload(data, split)
-    truth = dataset.image_of_caption
-    assert truth is not None  # only random inputs have none
 
     def gate(bundle: Path) -> dict[str, Any]:
-        scores = {}
-        for backend, path in (("torch", checkpoint), ("onnxruntime", bundle)):
-            retriever = Retriever.open(path, backend, device="cpu")
-            scores[backend] = retriever.score_dataset(dataset.features, dataset.captions, progress=True)
-        found = retrieval_metrics(scores["onnxruntime"], truth)
-        expected = retrieval_metrics(scores["torch"], truth)
-        difference = parity(scores["onnxruntime"], scores["torch"], truth)
-        name = dataset.description
-        if not difference.max_abs <= FP32_MAX_ABS:
+        record = AccuracyGate.open(dataset, open_bundle(bundle), checkpoint, DEFAULT_LIMITS["fp32"]).check(
+            bundle, "fp32"
+        )
+        if not record["passed"]:
             raise GateError(
-                f"on {name} ONNX Runtime's scores differ from PyTorch's by {difference.max_abs:.2g} (allowed:"
-                f" {FP32_MAX_ABS:.0e}), rsum {found.rsum:.2f} against {expected.rsum:.2f}; no bundle was written"
+                f"on {record['data']} ONNX Runtime is too far from PyTorch: {record['summary']} (allowed:"
+                f" {limits_text(record)}); no bundle was written"
             )
-        return {
-            "what": "ONNX Runtime against PyTorch on a data set",
-            "data": name,
-            "device": describe_machine(),
-            "onnxruntime": found.as_dict(),
-            "pytorch": expected.as_dict(),
-            "parity": asdict(difference),
-            "allowed": {"max_abs": FP32_MAX_ABS},
-            "summary": f"rsum {found.rsum:.2f}, PyTorch's {expected.rsum:.2f}; scores differ by at most"
-            f" {difference.max_abs:.1e}",
-        }
+        return record
 
     return gate
+
+
+def _summary(rsum: float, difference: Parity) -> str:
+    low, high = difference.delta_rsum_interval
+    return (
+        f"rsum {rsum:.2f}, Δ {difference.delta_rsum:+.2f} (95 % interval {low:+.2f} to {high:+.2f}), max |Δ score|"
+        f" {difference.max_abs:.1e}, top-10 kept {difference.top10_overlap:.1f} %, {difference.rank_flips} best items"
+        " changed"
+    )

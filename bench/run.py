@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import sha256_of
 from .._machine import describe_machine
-from ..bundle import VOCABULARY, Bundle, open_bundle
+from ..bundle import VOCABULARY, Bundle, change_bundle, open_bundle
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
-from ..errors import CaanError, CheckpointError, DataError
+from ..errors import CaanError, CheckpointError
 from ..metrics import Parity, RetrievalMetrics, parity, retrieval_metrics
+from .gate import DEFAULT_LIMITS, AccuracyGate
+from .reference_scores import PYTORCH, checkpoint_of
 from .worker import RowSpec, serve
-from .workload import Workload, data_workload, random_workload
+from .workload import Workload, check_dimension, data_workload, random_workload
 
 DEFAULT_ROUNDS = 5
 
@@ -101,7 +101,8 @@ def run_bench(
     bundle = open_bundle(bundle_path)
     load = _loader(bundle, data, split)
     workload = load()
-    _check_dimension(bundle, workload, data)
+    if data is not None:
+        check_dimension(workload.features, bundle.config, data)
     rows = _rows(bundle, checkpoint)
     workers: dict[int, _Worker] = {}
     scratch = tempfile.TemporaryDirectory(prefix="caan-bench-")
@@ -128,21 +129,8 @@ def run_bench(
         _summarise(row)
     if workload.image_of_caption is not None:
         _compare(rows, workload.image_of_caption)
+        _complete_records(bundle, rows, workload)
     return BenchResult(workload.description, rows)
-
-
-def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
-    """The checkpoint that a bundle was exported from: `named`, or where it was at the time of the export.
-
-    Raises CheckpointError if it is not there, or is not the one that the bundle was exported from.
-    """
-    recorded: dict[str, Any] = bundle.manifest.get("checkpoint") or {}
-    path = named or Path(os.path.normpath(bundle.folder.resolve() / str(recorded.get("file", "model.pt"))))
-    if not path.is_file():
-        raise CheckpointError(f"the bundle's checkpoint is no longer at {path}; name it with --checkpoint model.pt")
-    if sha256_of(path) != recorded.get("sha256"):
-        raise CheckpointError(f"{path} is not what {bundle.folder.name} was exported from; export it again")
-    return path
 
 
 def _loader(bundle: Bundle, data: Path | None, split: str) -> Callable[[], Workload]:
@@ -151,12 +139,6 @@ def _loader(bundle: Bundle, data: Path | None, split: str) -> Callable[[], Workl
         return partial(data_workload, data.resolve(), split)
     vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
     return partial(random_workload, bundle.config, [w for w in vocabulary.words if w not in SPECIAL_TOKENS])
-
-
-def _check_dimension(bundle: Bundle, workload: Workload, data: Path | None) -> None:
-    found, expected = workload.features.shape[2], bundle.config["region_dim"]
-    if found != expected:
-        raise DataError(f"features of {data} have dimension {found}, the model was trained on {expected}")
 
 
 def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
@@ -176,7 +158,11 @@ def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
         for precision in bundle.precisions
         for device in ("cpu", "cuda")
     ]
-    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in onnx_rows]
+    engines = {engine["precision"]: engine["target"] for engine in bundle.manifest.get("engines", {}).values()}
+    engine_rows = [
+        RowSpec(target, "tensorrt", bundle.folder, precision, "cuda") for precision, target in engines.items()
+    ]
+    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in [*onnx_rows, *engine_rows]]
 
 
 def _prepare(row: Row, worker: _Worker) -> None:
@@ -223,6 +209,30 @@ def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:
             row.metrics = retrieval_metrics(row.scores, image_of_caption)
             if reference is not None:
                 row.parity = parity(row.scores, reference, image_of_caption)
+
+
+def _complete_records(bundle: Bundle, rows: list[Row], workload: Workload) -> None:
+    """Engines that could not be run where they were built have been run now: the manifest says how well.
+
+    Without PyTorch's scores in the same run there is nothing to compare with.
+    """
+    reference = next((row.scores for row in rows if row.spec.backend == "torch" and row.scores is not None), None)
+    ran = {row.spec.precision: row.scores for row in rows if row.spec.backend == "tensorrt" and row.scores is not None}
+    waiting = [e for e in bundle.manifest.get("engines", {}).values() if e.get("run") and e["precision"] in ran]
+    if reference is None or not waiting:
+        return
+    verdicts = {
+        precision: AccuracyGate(workload, reference, PYTORCH, DEFAULT_LIMITS[precision]).compare(scores, "tensorrt")
+        for precision, scores in ran.items()
+    }
+
+    def record(folder: Path, manifest: dict[str, Any]) -> None:
+        for engine in manifest.get("engines", {}).values():
+            if engine.get("run") and engine["precision"] in verdicts:
+                engine["checks"].append(verdicts[engine["precision"]])
+                engine["run"] = None
+
+    change_bundle(bundle.folder, record)
 
 
 class _Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.scan import open_split
+from ..data.scan import ScanSplit, content_digest, open_split
+from ..errors import DataError
+from ..runtime.retriever import Caption
 
 # The latency rows: one caption against this many images, one image against this many captions.
 SEARCH_IMAGES, SEARCH_CAPTIONS = 1000, 5000
@@ -24,15 +27,42 @@ class Workload:
 
     description: str
     features: NDArray[np.floating]  # (images, R, F)
-    captions: list[list[str]] | list[str]  # (captions,)
+    captions: Sequence[Caption]  # (captions,)
     image_of_caption: NDArray[np.int64] | None  # (captions,)
+
+    def digest(self) -> str:
+        """SHA-256 of features and captions: the same wherever the same data lies."""
+        return content_digest(self.features, self.captions)
+
+    def subset(self, images: NDArray[np.int64]) -> Workload:
+        """Some images, (n,) in increasing order, and all their captions."""
+        assert self.image_of_caption is not None
+        chosen = np.flatnonzero(np.isin(self.image_of_caption, images))
+        return Workload(
+            f"{self.description}, of these {len(images)} × {len(chosen)}",
+            self.features[images],
+            [self.captions[i] for i in chosen.tolist()],
+            np.searchsorted(images, self.image_of_caption[chosen]),
+        )
 
 
 def data_workload(folder: Path, split: str) -> Workload:
     """A data set's split. Raises DataError as `open_split`."""
-    data = open_split(folder, split)
-    text = f"{folder.name} {split}, {len(data.features)} images × {len(data.captions)} captions"
+    return split_workload(open_split(folder, split))
+
+
+def split_workload(data: ScanSplit) -> Workload:
+    """An opened split."""
+    name = data.folder.resolve().name
+    text = f"{name} {data.split}, {len(data.features)} images × {len(data.captions)} captions"
     return Workload(text, data.features, data.captions, data.image_of_caption)
+
+
+def check_dimension(features: NDArray[np.floating], config: dict[str, Any], data: Path) -> None:
+    """Raise DataError if features (N, R, F) are not of the dimension that the model was trained on."""
+    found, expected = features.shape[2], config["region_dim"]
+    if found != expected:
+        raise DataError(f"features of {data} have dimension {found}, the model was trained on {expected}")
 
 
 def random_workload(config: dict[str, Any], words: list[str]) -> Workload:

@@ -8,6 +8,7 @@ DIR/vocab.json         optional: the vocabulary
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..errors import DataError
 CAPTIONS_PER_IMAGE = 5
 # Groups of rows that are compared to tell "repeated five times" from "one caption per image".
 _PROBED_GROUPS = 64
+_HASHED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,14 @@ def read_captions(path: Path) -> list[str]:
     if not captions:
         raise DataError(f"{path} is empty; expected one caption a line")
     return captions
+
+
+def content_digest(features: NDArray[np.floating], captions: Sequence[object]) -> str:
+    """SHA-256 of features (N, R, F) and captions: the same wherever the same data lies."""
+    digest = hashlib.sha256(f"{features.dtype.str} {features.shape} {list(captions)!r}".encode())
+    for start in range(0, len(features), _HASHED_ROWS):
+        digest.update(features[start : start + _HASHED_ROWS].tobytes())
+    return digest.hexdigest()
 
 
 def write_split(

@@ -17,14 +17,36 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
 from ..model.caan import CAAN
 
 OPSET = 18
 
-IMAGES, REGIONS, CAPTIONS, WORDS = "images", "regions", "captions", "words"
 # Sizes of the traced example; no two alike, so that no axis is mistaken for another, and none 1, which would be
 # baked in.
 _EXAMPLE = {IMAGES: 3, REGIONS: 7, CAPTIONS: 4, WORDS: 6}
+
+_NORM = ("Pow", "ReduceSum", "Clip", "Sqrt", "Div")  # what l2norm becomes, in this order
+
+# Op type → names of its nodes in the order of the trace. A product is named for what it computes, with t for a
+# transpose; `A_Hu` is A (Aᵀ V Q2) + Hu (U Q3).
+_NODE_NAMES = {
+    "image_encoder": {"MatMul": ["XW", "VK", "VQ1", "VQ2", "VQ6"], **{op: [f"norm_V_{op}"] for op in _NORM}},
+    "text_encoder": {
+        "GRU": ["gru_forward", "gru_backward"],
+        "MatMul": ["UQ3", "UQ4", "UQ5"],
+        **{op: [f"norm_U_{op}"] for op in _NORM if op != "Div"},
+        "Div": ["mean_directions", "norm_U_Div"],
+    },
+    "scorer": {
+        "MatMul": ["H", "At_VQ2", "A_Hu", "Su", "Su_UQ5", "Hvt_VQ6", "Zv_wv", "Zu_wu", "av_V", "au_U"],
+        "Tanh": ["tanh_H", "tanh_Zv", "tanh_Zu"],
+        "Softmax": ["softmax_Hu", "softmax_Hv", "softmax_av", "softmax_au"],
+        "Where": ["mask_Hu", "mask_Hv", "mask_av", "mask_au"],
+        **{op: [f"norm_A_{op}", f"norm_B_{op}"] for op in _NORM if op != "ReduceSum"},
+        "ReduceSum": ["norm_A_ReduceSum", "norm_B_ReduceSum", "score_ReduceSum"],
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,7 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
     graph.graph.name = f"caan_{spec.name}"
+    _name_nodes(graph, spec.name)
     # The exporter derives the output's axes from the trace and bakes some of them in; they are the inputs'.
     for dimension, axis in zip(graph.graph.output[0].type.tensor_type.shape.dim, spec.output_axes, strict=False):
         dimension.dim_param = axis
@@ -104,6 +127,22 @@ def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator
             "text_states": model.text_states(tokens, text_lengths),
         }
     return {name: everything[name] for name in spec.inputs}
+
+
+def _name_nodes(graph: onnx.ModelProto, name: str) -> None:
+    """Give nodes the names of docs/model.md's equations: reports and options speak of `scorer/Su`, not of `node_12`.
+
+    The n-th node of an op type gets its n-th name; an op type whose nodes are not as many keeps the exporter's names.
+    """
+    known = _NODE_NAMES[name]
+    by_type: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.graph.node:
+        by_type.setdefault(node.op_type, []).append(node)
+    for op_type, nodes in by_type.items():
+        names = known.get(op_type, [])
+        for number, node in enumerate(nodes):
+            own = names[number] if len(names) == len(nodes) else node.name.removeprefix("node_")
+            node.name = f"{name}/{own}"
 
 
 class _Function(nn.Module):

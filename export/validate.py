@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import torch
 
+from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
 from ..errors import ExportError, needs
 from ..model.caan import CAAN
-from .graphs import CAPTIONS, IMAGES, REGIONS, WORDS, GraphSpec, random_inputs
+from .graphs import GraphSpec, random_inputs
 
 if TYPE_CHECKING:
     import onnxruntime as ort

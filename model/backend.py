@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ class TorchBackend:
     """CAAN in PyTorch with precomputed states, float32."""
 
     name = "torch"
+    state_dtype = np.dtype(np.float32)
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
         torch.set_num_threads(threads or default_threads())
@@ -54,12 +57,18 @@ class TorchBackend:
     def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._back(self.model.text_states(self._to(tokens), self._to(lengths)))
 
+    def score_tiles(self, tiles: Iterable[tuple[NDArray[Any], ...]]) -> Iterator[NDArray[np.float32]]:
+        return starmap(self.score, tiles)
+
+    def tile_limits(self, regions: int, words: int) -> tuple[()]:
+        return ()
+
     @torch.inference_mode()
     def score(
         self,
-        image_states: NDArray[np.float32],
+        image_states: NDArray[np.floating],
         image_lengths: NDArray[np.int64],
-        text_states: NDArray[np.float32],
+        text_states: NDArray[np.floating],
         text_lengths: NDArray[np.int64],
     ) -> NDArray[np.float32]:
         arrays = (image_states, image_lengths, text_states, text_lengths)

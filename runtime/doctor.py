@@ -7,13 +7,19 @@ from importlib import metadata
 from typing import Any
 
 from .. import __version__
-from .._machine import describe_machine, nvidia_gpus
+from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
+from ..errors import MissingError
+from .cuda import Gpu
+from .engine import MODULES, installed_module, rtx_capabilities
 
+_NO_GPU, _GET_GPU = "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU"
 _PACKAGES = {
     "onnxruntime": "cpu",
     "onnxruntime-gpu": "gpu",
     "tensorrt": "gpu",
     "tensorrt-rtx-cu13": "rtx",
+    "cuda-core": "rtx",
+    "cuda-bindings": "rtx",
     "torch": "export",
     "onnx": "export",
     "onnxscript": "export",
@@ -78,6 +84,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
         )
     )
     checks.append(_cuda_check(providers, gpus))
+    checks += [_tensorrt_check(target) for target in MODULES]
     torch = packages["torch"]
     checks.append(
         Check(
@@ -96,7 +103,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
 def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
     name = "backend onnxruntime, cuda"
     if not gpus:
-        return Check(name, False, "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU")
+        return Check(name, False, _NO_GPU, _GET_GPU)
     if "CUDAExecutionProvider" not in providers:
         return Check(
             name,
@@ -105,6 +112,29 @@ def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
             f"pip uninstall -y onnxruntime, then {_install('gpu')}",
         )
     return Check(name, True, "available; a session says whether its libraries load")
+
+
+def _tensorrt_check(target: str) -> Check:
+    """Whether this target's engines can run here. TensorRT for RTX builds them without a GPU, too."""
+    rtx = target == "tensorrt-rtx"
+    name, extra = f"backend tensorrt{', rtx' if rtx else ''}", MODULES[target][1]
+    module = installed_module(target)
+    if module is None:
+        return Check(
+            name, False, f"the module {MODULES[target][0]} is not installed, or does not load", _install(extra)
+        )
+    version = str(module.__version__)
+    if not has_nvidia_driver():
+        return Check(name, False, f"{version}{', builds engines' if rtx else ''}; {_NO_GPU}", _GET_GPU)
+    try:
+        gpu = Gpu.open()
+    except MissingError as error:
+        return Check(name, False, f"{version}; {error}", _install(extra))
+    if rtx and gpu.capability not in rtx_capabilities(module):
+        supported = ", ".join(rtx_capabilities(module))
+        detail = f"{version} has no code for this GPU's compute capability {gpu.capability}, only for {supported}"
+        return Check(name, False, detail, f"{_install('gpu')} for TensorRT")
+    return Check(name, True, f"{version}, {gpu.name} with compute capability {gpu.capability}")
 
 
 def _install(extra: str) -> str:

@@ -4,7 +4,7 @@ States of all items lie one after the other without padding, rows (regions or wo
 offsets array that says where each item begins. On disk:
 
     GALLERY/gallery.json   format version, kind, the encoder it was made with, number of items
-    GALLERY/states.npy     (rows, S) float32
+    GALLERY/states.npy     (rows, S) float32, or float16 as FP16 and INT8 graphs give
     GALLERY/offsets.npy    (items + 1,) int64
     GALLERY/ids.json       optional: one name per item
 """
@@ -33,16 +33,22 @@ Kind = Literal["image", "text"]
 class Gallery:
     """Encoded items, ready to be scored.
 
-    states (rows, S) float32; item i is rows offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; `encoder` is the
-    hash of the graph or checkpoint that made them, so that another model's states are refused.
+    states (rows, S) float32 or float16, read-only: a backend may keep a copy on its device; item i is rows
+    offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; `encoder` is the hash of the graph or checkpoint that made
+    them, so that another model's states are refused.
     """
 
     kind: Kind
     encoder: str
-    states: NDArray[np.float32]
+    states: NDArray[np.floating]
     offsets: NDArray[np.int64]
     ids: list[str] | None = None
     bundle: str | None = None  # where the bundle was when the gallery was written, relative to the gallery
+
+    def __post_init__(self) -> None:
+        states = self.states.view()
+        states.flags.writeable = False
+        object.__setattr__(self, "states", states)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,7 +58,7 @@ class Gallery:
         """Regions or words of each item, (items,) int64."""
         return np.diff(self.offsets)
 
-    def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         """States of some items padded with zeros to the longest, (n, L, S), and their lengths (n,)."""
         starts, ends = self.offsets[items], self.offsets[items + 1]
         lengths = ends - starts
@@ -60,7 +66,7 @@ class Gallery:
         # A run of equally long neighbours, as in every fixed-size gallery, is a view: nothing is copied.
         if (lengths == longest).all() and (starts[1:] == ends[:-1]).all():
             return self.states[starts[0] : ends[-1]].reshape(len(items), longest, width), lengths
-        padded = np.zeros((len(items), longest, width), np.float32)
+        padded = np.zeros((len(items), longest, width), self.states.dtype)
         for row, start, end in zip(padded, starts, ends, strict=True):
             row[: end - start] = self.states[start:end]
         return padded, lengths
@@ -85,7 +91,8 @@ class Gallery:
         """Memory-map a gallery. Raises BundleError, naming the file, for one that is missing, damaged or newer."""
         description = _read_description(folder)
         states, offsets = _read_array(folder / STATES, 2), _read_array(folder / OFFSETS, 1)
-        if states.dtype != np.float32 or offsets.dtype != np.int64 or len(offsets) != description["items"] + 1:
+        typed = states.dtype in (np.float32, np.float16) and offsets.dtype == np.int64
+        if not typed or len(offsets) != description["items"] + 1:
             raise BundleError(f"{folder} is damaged: its arrays don't fit its {DESCRIPTION}; run caan index again")
         if offsets[0] != 0 or offsets[-1] != len(states) or (np.diff(offsets) < 1).any():
             raise BundleError(f"{folder / OFFSETS} is damaged: it does not fit {STATES}; run caan index again")
@@ -97,11 +104,11 @@ class Gallery:
         return cls(description["kind"], description["encoder"], states, offsets, ids, description.get("bundle"))
 
 
-def new_states(rows: int, width: int, folder: Path | None) -> NDArray[np.float32]:
-    """An empty (rows, width) float32 array, in memory or as `folder/states.npy`."""
+def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: Path | None) -> NDArray[np.floating]:
+    """An empty (rows, width) array, in memory or as `folder/states.npy`."""
     if folder is None:
-        return np.empty((rows, width), np.float32)
-    states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=np.float32, shape=(rows, width))
+        return np.empty((rows, width), dtype)
+    states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=dtype, shape=(rows, width))
     reserve(folder / STATES)
     return states
 

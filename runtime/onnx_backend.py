@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from functools import cache
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads, has_nvidia_driver
-from ..bundle import GRAPHS, MANIFEST, VOCABULARY, Bundle, graph_file, open_bundle, state_widths
+from ..bundle import GRAPHS, VOCABULARY, Bundle
 from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, InputError, MissingError, needs
+from ..errors import BundleError, MissingError, needs
+from .backend import Tile
+from .device_tiles import DeviceTiles
+from .opening import check_sizes, encoder_hashes, from_bundle
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 rounds float32's factors to 10 bits, which no longer are the scores that the export checked. Memory grows by what
+# is asked for: tiles are alike, and other programs want the GPU too.
+_OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}}
+_DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+# ONNX Runtime does not tell how much device memory is free.
+_RESIDENT_BYTES = 1 << 30
 
 
 class OnnxBackend:
@@ -30,10 +44,7 @@ class OnnxBackend:
         self.config = bundle.config
         self.limits: dict[str, int] = bundle.manifest["limits"]
         self.vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
-        self.encoders = {
-            "image": bundle.hash_of(graph_file("image_encoder", precision)),
-            "text": bundle.hash_of(graph_file("text_encoder", precision)),
-        }
+        self.encoders = encoder_hashes(bundle, precision)
         self.device = _choose_device(device)
         try:
             self._sessions = {name: open_session(path, self.device, threads) for name, path in paths.items()}
@@ -43,37 +54,36 @@ class OnnxBackend:
             # onnxruntime-gpu on a machine without a usable GPU: "auto" allowed the CPU.
             self.device = "cpu"
             self._sessions = {name: open_session(path, "cpu", threads) for name, path in paths.items()}
-        self._check_sizes(bundle)
+        image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
+        ends = (image.get_inputs()[0], image.get_outputs()[0], text.get_outputs()[0])
+        check_sizes(bundle, self.vocabulary, {end.name: end.shape[-1] for end in ends})
+        self.state_dtype = self._state_dtype(bundle)
+        self._residents: DeviceTiles[ort.OrtValue] = DeviceTiles(lambda: _RESIDENT_BYTES)
 
     @classmethod
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> OnnxBackend:
-        if path.is_file():
-            raise BundleError(f"{path} is a file, not a bundle; export it first: caan-export {path}")
-        while True:
-            bundle = open_bundle(path)
-            try:
-                backend = cls(bundle, precision, device, threads)
-            except InputError:
-                if bundle.is_current():
-                    raise
-            else:
-                if bundle.is_current():
-                    return backend
-            # The bundle was replaced while its graphs were read: they may be of two models. Read them again.
+        return from_bundle(path, precision, lambda bundle: cls(bundle, precision, device, threads))
 
-    def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         return self._run("image_encoder", features=features)
 
-    def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+    def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating]:
         return self._run("text_encoder", tokens=tokens, text_lengths=lengths)
+
+    def score_tiles(self, tiles: Iterable[Tile]) -> Iterator[NDArray[np.float32]]:
+        return starmap(self.score, tiles)
+
+    def tile_limits(self, regions: int, words: int) -> tuple[()]:
+        return ()
 
     def score(
         self,
-        image_states: NDArray[np.float32],
+        image_states: NDArray[np.floating],
         image_lengths: NDArray[np.int64],
-        text_states: NDArray[np.float32],
+        text_states: NDArray[np.floating],
         text_lengths: NDArray[np.int64],
     ) -> NDArray[np.float32]:
+        """States of n images and m captions, as in a `Tile` → scores (n, m)."""
         return self._run(
             "scorer",
             image_states=image_states,
@@ -82,30 +92,47 @@ class OnnxBackend:
             text_lengths=text_lengths,
         )
 
-    def _check_sizes(self, bundle: Bundle) -> None:
-        """The manifest has no hash of its own: a size changed in it must not reach an array."""
-        widths = state_widths(self.config)
-        image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
-        for value, size in (
-            (image.get_inputs()[0], self.config["region_dim"]),
-            (image.get_outputs()[0], widths["image"]),
-            (text.get_outputs()[0], widths["text"]),
-        ):
-            if value.shape[-1] != size:
-                raise BundleError(
-                    f"{bundle.folder / MANIFEST} does not fit its graphs: {value.name} has {value.shape[-1]} columns,"
-                    f" the config says {size}; export the checkpoint again"
-                )
-        rows = self.config["vocab_size"]
-        if len(self.vocabulary) > rows:
+    def _state_dtype(self, bundle: Bundle) -> np.dtype[Any]:
+        ends = [self._sessions[f"{side}_encoder"].get_outputs()[0] for side in ("image", "text")]
+        ends += [end for end in self._sessions["scorer"].get_inputs() if end.name.endswith("states")]
+        types = {end.type for end in ends}
+        if len(types) != 1 or not types <= set(_DTYPES):
             raise BundleError(
-                f"{bundle.folder / VOCABULARY} has ids up to {len(self.vocabulary) - 1}, the embedding only {rows}"
-                " rows; export the checkpoint again"
+                f"{bundle.folder}: its {self.precision} graphs do not fit each other, states are"
+                f" {' and '.join(sorted(types))}; export the checkpoint again"
             )
+        return _DTYPES[types.pop()]
 
-    def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = self._sessions[graph].run(None, inputs)[0]
-        return output
+    def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
+        session = self._sessions[graph]
+        if self.device == "cpu":
+            output: NDArray[Any] = session.run(None, inputs)[0]
+            return output
+        return run_bound(session, inputs, self.device, self._residents)
+
+
+def run_bound(
+    session: ort.InferenceSession,
+    inputs: dict[str, NDArray[Any]],
+    device: str,
+    residents: DeviceTiles[ort.OrtValue],
+) -> NDArray[Any]:
+    """Run a session whose device has memory of its own: gallery tiles are copied there once, and stay."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        value = residents.find(array)
+        if value is None and residents.wants(array):
+            value = _onnxruntime().OrtValue.ortvalue_from_numpy(array, device)
+            residents.keep(array, value)
+        if value is None:
+            binding.bind_cpu_input(name, array)
+        else:
+            binding.bind_ortvalue_input(name, value)
+    binding.bind_output(session.get_outputs()[0].name)
+    binding.synchronize_inputs()
+    session.run_with_iobinding(binding)
+    output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return output
 
 
 def open_session(path: Path, device: str, threads: int | None) -> ort.InferenceSession:
@@ -122,7 +149,9 @@ def open_session(path: Path, device: str, threads: int | None) -> ort.InferenceS
     if wanted not in ort.get_available_providers():
         raise _no_cuda("this onnxruntime was built without it")
     try:
-        session = ort.InferenceSession(path, options, providers=[wanted])
+        if device == "cuda":
+            _load_cuda()
+        session = ort.InferenceSession(path, options, providers=[(wanted, _OPTIONS[device])])
     except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
         if device != "cpu":
             raise _no_cuda(str(error).splitlines()[0]) from error
@@ -130,6 +159,16 @@ def open_session(path: Path, device: str, threads: int | None) -> ort.InferenceS
     if wanted not in session.get_providers():
         raise _no_cuda(f"ONNX Runtime dropped {wanted}, its libraries or the GPU's driver did not load")
     return session
+
+
+@cache
+def _load_cuda() -> None:
+    """Find CUDA's libraries where pip installed them. Older packages leave that to the system."""
+    preload = getattr(_onnxruntime(), "preload_dlls", None)
+    if preload is not None:
+        # It prints what it misses, and standard output is for results.
+        with redirect_stdout(sys.stderr):
+            preload()
 
 
 def _choose_device(device: str) -> str:

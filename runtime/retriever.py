@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..bundle import state_widths
-from ..data.vocabulary import UNKNOWN
-from ..errors import BundleError, CaanWarning, DataError, InputError, OutputError
-from .backend import Backend, open_backend
+from ..errors import BundleError, DataError, OutputError
+from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES, TileSize, chunks_by_length, fit_tile, tile_size
+from .backend import Backend, Tile, open_backend
 from .gallery import Gallery, new_states, offsets_of
-from .tiling import DEFAULT_TILE_BYTES, TileSize, chunks_by_length, tile_size, widen
-
-Caption = str | Sequence[str]
+from .inputs import Caption as Caption
+from .inputs import Tokens, check_features, check_known, image_lengths, tokenize
 
 # Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one chunk stay small.
 _IMAGES_PER_CHUNK, _CAPTIONS_PER_CHUNK = 32, 128
@@ -40,9 +39,10 @@ class Retriever:
     A Retriever may be used from several threads; calls don't share state.
     """
 
-    def __init__(self, backend: Backend, tile_bytes: int = DEFAULT_TILE_BYTES) -> None:
+    def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
         self.backend = backend
-        self.tile_bytes = tile_bytes
+        default = DEFAULT_TILE_BYTES if backend.device == "cpu" else GPU_TILE_BYTES
+        self.tile_bytes = default if tile_bytes is None else tile_bytes
 
     @classmethod
     def open(
@@ -53,15 +53,18 @@ class Retriever:
         *,
         device: str = "auto",
         threads: int | None = None,
-        tile_bytes: int = DEFAULT_TILE_BYTES,
+        tile_bytes: int | None = None,
     ) -> Retriever:
         """Open a bundle; for `backend="torch"`, a checkpoint.
 
-        backend: onnxruntime, torch or auto; precision: one that the bundle has; device: cpu, cuda or auto;
-        threads: of one scorer call, all cores by default; tile_bytes: memory for one tile's intermediates.
+        backend: onnxruntime, tensorrt, torch, or auto: tensorrt where the bundle has an engine that was checked on a
+        GPU and loads here, else onnxruntime; precision: one that the bundle has; device: cpu, cuda or auto; threads:
+        of one scorer call on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates, by
+        default 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles permitting.
 
         Raises InputError for an unknown backend, precision or device; BundleError or CheckpointError for a file that
-        can't be used; MissingError for a package or device that is not there.
+        can't be used; MissingError for a package or device that is not there. CaanWarning for a precision that missed
+        its accuracy gate.
         """
         return cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
 
@@ -81,14 +84,14 @@ class Retriever:
         states, which are then memory-mapped.
         Raises DataError, naming the image, for another feature dimension, too many regions, NaN or infinity.
         """
-        self._check_features(features)
-        regions = self._image_lengths(features, lengths)
-        gallery = self._new_gallery("image", regions, ids, len(features), folder)
+        check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
+        regions = image_lengths(features, lengths)
+        gallery, states = self._new_gallery("image", regions, ids, len(features), folder)
         with _progress_bar(len(features), "encoding images", "image", progress) as bar:
             for start in range(0, len(features), _IMAGES_PER_CHUNK):
                 chunk = np.ascontiguousarray(features[start : start + _IMAGES_PER_CHUNK], dtype=np.float32)
                 items = np.arange(start, start + len(chunk))
-                self._store(gallery, items, self.backend.encode_images(chunk))
+                self._store(gallery, states, items, self.backend.encode_images(chunk))
                 bar.update(len(chunk))
         return gallery
 
@@ -105,11 +108,11 @@ class Retriever:
         A caption longer than the model's limit is cut, one without any known word is scored as unknown words; both
         with a CaanWarning. Raises DataError, naming the caption, for one that is empty or not UTF-8.
         """
-        tokens, lengths = self._tokenize(captions)
-        gallery = self._new_gallery("text", lengths, ids, len(captions), folder)
+        tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
+        gallery, states = self._new_gallery("text", lengths, ids, len(captions), folder)
         with _progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
-            for items, states in self._encode_in_chunks(tokens, lengths):
-                self._store(gallery, items, states)
+            for items, encoded in self._encode_in_chunks(tokens, lengths):
+                self._store(gallery, states, items, encoded)
                 bar.update(len(items))
         return gallery
 
@@ -125,7 +128,7 @@ class Retriever:
             single = self.encode_images(query[None])
             scores = self.score_matrix(single, gallery)[0]  # (items,)
         else:
-            self._check_known(query)
+            check_known(query, self.backend.vocabulary)
             scores = self.score_matrix(gallery, [query])[:, 0]  # (items,)
         order = np.argsort(-scores, kind="stable")[:k]
         return [Hit(int(index), float(scores[index])) for index in order]
@@ -139,21 +142,25 @@ class Retriever:
         are in memory all at once. Raises DataError as `encode_captions`, BundleError for another model's gallery.
         """
         self._check_gallery(gallery, "image")
+        if isinstance(captions, Gallery):
+            self._check_gallery(captions, "text")
+            texts: Gallery | Tokens = captions
+        else:
+            texts = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
         scores = np.empty((len(gallery), len(captions)), np.float32)  # (images, captions)
+        # The backend may take tiles before it gives the first one's scores: where those go waits here.
+        places: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque()
+
+        def tiles() -> Iterator[Tile]:
+            for images, items, tile in self._tiles(gallery, texts):
+                places.append((images, items))
+                yield tile
+
         with _progress_bar(scores.size, "scoring", "pair", progress) as bar:
-            for items, states, lengths in self._caption_chunks(captions):
-                for images, image_states, image_lengths, tile in self._image_tiles(gallery, states, len(items)):
-                    for start in range(0, len(items), tile.captions):
-                        part = slice(start, start + tile.captions)
-                        longest = int(lengths[part].max())
-                        block = self.backend.score(
-                            image_states,
-                            image_lengths,
-                            np.ascontiguousarray(states[part, :longest]),
-                            lengths[part],
-                        )
-                        scores[np.ix_(images, items[part])] = block
-                        bar.update(block.size)
+            for block in self.backend.score_tiles(tiles()):
+                images, items = places.popleft()
+                scores[np.ix_(images, items)] = block
+                bar.update(block.size)
         return scores
 
     def score_dataset(
@@ -173,31 +180,40 @@ class Retriever:
                 " TMPDIR to another folder"
             ) from error
 
+    def _tiles(
+        self, gallery: Gallery, texts: Gallery | Tokens
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Tile]]:
+        """(indices of images, indices of captions, tile) until every image has met every caption."""
+        for items, states, lengths in self._caption_chunks(texts):
+            size = self._tile_size(gallery, states.shape[1], len(items))
+            for images in chunks_by_length(gallery.lengths, size.images):
+                image_states, image_lengths = gallery.gather(images)
+                for start in range(0, len(items), size.captions):
+                    part = slice(start, start + size.captions)
+                    longest = int(lengths[part].max())
+                    text_states = np.ascontiguousarray(states[part, :longest])
+                    yield images, items[part], Tile(image_states, image_lengths, text_states, lengths[part])
+
     def _caption_chunks(
-        self, captions: Sequence[Caption] | Gallery
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
+        self, texts: Gallery | Tokens
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.int64]]]:
         """(indices, padded states, lengths) of captions of similar length."""
-        if isinstance(captions, Gallery):
-            self._check_gallery(captions, "text")
-            for items in chunks_by_length(captions.lengths, _CAPTIONS_PER_CHUNK):
-                yield items, *captions.gather(items)
+        if isinstance(texts, Gallery):
+            for items in chunks_by_length(texts.lengths, _CAPTIONS_PER_CHUNK):
+                yield items, *texts.gather(items)
             return
-        tokens, lengths = self._tokenize(captions)
+        tokens, lengths = texts
         for items, states in self._encode_in_chunks(tokens, lengths):
             yield items, states, lengths[items]
 
-    def _image_tiles(
-        self, gallery: Gallery, text_states: NDArray[np.float32], captions: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], TileSize]]:
+    def _tile_size(self, gallery: Gallery, words: int, captions: int) -> TileSize:
         regions = int(gallery.lengths.max())
-        tile = tile_size(regions, text_states.shape[1], int(self.backend.config["attention_dim"]), self.tile_bytes)
-        tile = widen(tile, len(gallery), captions)
-        for images in chunks_by_length(gallery.lengths, tile.images):
-            yield images, *gallery.gather(images), tile
+        size = tile_size(regions, words, int(self.backend.config["attention_dim"]), self.tile_bytes)
+        return fit_tile(size, len(gallery), captions, self.backend.tile_limits(regions, words))
 
     def _encode_in_chunks(
         self, tokens: list[list[int]], lengths: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]:
         """(indices, padded states) of captions of similar length."""
         for items in chunks_by_length(lengths, _CAPTIONS_PER_CHUNK):
             padded = np.zeros((len(items), int(lengths[items].max())), np.int64)
@@ -205,73 +221,20 @@ class Retriever:
                 row[: lengths[item]] = tokens[item]
             yield items, self.backend.encode_captions(padded, lengths[items])
 
-    def _tokenize(self, captions: Sequence[Caption]) -> tuple[list[list[int]], NDArray[np.int64]]:
-        """Token ids of each caption, cut to the model's limit, and their number."""
-        if isinstance(captions, str):
-            raise InputError("captions must be a list of captions, not one string; write [caption]")
-        if len(captions) == 0:
-            raise DataError("there is no caption; give at least one")
-        limit, result, cut, unknown = self.backend.limits["words"], [], [], []
-        for number, caption in enumerate(captions):
-            try:
-                ids = self.backend.vocabulary.encode(caption)
-            except DataError as error:
-                raise DataError(f"caption {number}: {error}") from error
-            if len(ids) > limit:
-                cut.append(number)
-                ids = [*ids[: limit - 1], ids[-1]]
-            if all(i == UNKNOWN for i in ids[1:-1]):
-                unknown.append(number)
-            result.append(ids)
-        if cut:
-            self._warn(f"{_count(cut)} longer than {limit - 2} words; the words beyond were dropped")
-        if unknown:
-            self._warn(f"{_count(unknown)} without any word of the vocabulary; the scores mean little")
-        return result, np.array([len(ids) for ids in result], np.int64)
-
-    @staticmethod
-    def _warn(message: str) -> None:
-        warnings.warn(message, CaanWarning, stacklevel=4)
-
-    def _check_known(self, caption: Caption) -> None:
-        vocabulary = self.backend.vocabulary
-        if all(number == UNKNOWN for number in vocabulary.encode(caption)[1:-1]):
-            shown = caption if isinstance(caption, str) else " ".join(caption)
-            raise DataError(f"no word of '{shown[:60]}' is in the model's vocabulary; try other words")
-
-    def _check_features(self, features: NDArray[np.floating]) -> None:
-        expected, limit = self.backend.config["region_dim"], self.backend.limits["regions"]
-        if not isinstance(features, np.ndarray) or features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
-            shape = getattr(features, "shape", None)
-            raise DataError(
-                f"features must be a float array (images, regions, {expected}), not {shape or type(features)}"
-            )
-        if len(features) == 0:
-            raise DataError("there is no image; give at least one")
-        if features.shape[2] != expected:
-            raise DataError(f"features have dimension {features.shape[2]}, the model was trained on {expected}")
-        if not 1 <= features.shape[1] <= limit:
-            raise DataError(f"features have {features.shape[1]} regions per image, the model takes 1 to {limit}")
-
-    @staticmethod
-    def _image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.int64]:
-        images, regions = features.shape[:2]
-        if lengths is None:
-            return np.full(images, regions, np.int64)
-        result = np.asarray(lengths)
-        if result.shape != (images,) or not np.issubdtype(result.dtype, np.integer):
-            raise DataError(f"lengths must be {images} integers, one per image, not {result.dtype} {result.shape}")
-        if result.min() < 1 or result.max() > regions:
-            raise DataError(
-                f"lengths must be 1 to {regions}, the regions in the features, not {result.min()} to {result.max()}"
-            )
-        return result.astype(np.int64)
-
     def _check_gallery(self, gallery: Gallery, kind: str) -> None:
         if gallery.kind != kind:
             raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
         if gallery.encoder != self.backend.encoders[kind]:
             raise BundleError("this gallery was made with another model or precision; encode it again: caan index")
+        if gallery.states.dtype != self.backend.state_dtype:
+            raise BundleError(
+                f"this gallery holds {gallery.states.dtype} states, the model's are {self.backend.state_dtype}; encode"
+                " it again: caan index"
+            )
+        part = "regions" if kind == "image" else "words"
+        longest, limit = int(gallery.lengths.max()), self.backend.limits[part]
+        if longest > limit:
+            raise DataError(f"this gallery has {kind}s of {longest} {part}, the backend takes up to {limit}")
 
     def _new_gallery(
         self,
@@ -280,31 +243,31 @@ class Retriever:
         ids: Sequence[str] | None,
         items: int,
         folder: Path | None,
-    ) -> Gallery:
+    ) -> tuple[Gallery, NDArray[np.floating]]:
+        """A gallery, and its states (rows, S) to be filled."""
         if ids is not None and len(ids) != items:
             raise DataError(f"{len(ids)} ids don't fit {items} items; give one name per item")
         offsets = offsets_of(lengths)
-        states = new_states(int(offsets[-1]), state_widths(self.backend.config)[kind], folder)
-        return Gallery(kind, self.backend.encoders[kind], states, offsets, None if ids is None else list(ids))
+        width = state_widths(self.backend.config)[kind]
+        states = new_states(int(offsets[-1]), width, self.backend.state_dtype, folder)
+        names = None if ids is None else list(ids)
+        return Gallery(kind, self.backend.encoders[kind], states, offsets, names), states
 
     @staticmethod
-    def _store(gallery: Gallery, items: NDArray[np.int64], states: NDArray[np.float32]) -> None:
+    def _store(
+        gallery: Gallery, states: NDArray[np.floating], items: NDArray[np.int64], encoded: NDArray[np.floating]
+    ) -> None:
         """Put padded states (n, L, S) of some items into their places."""
-        for item, rows in zip(items, states, strict=True):
+        for item, rows in zip(items, encoded, strict=True):
             start, end = gallery.offsets[item], gallery.offsets[item + 1]
             valid = rows[: end - start]
             if not np.isfinite(valid).all():
                 name = f" ({gallery.ids[item]})" if gallery.ids else ""
                 what = "its features hold NaN, infinity or huge values; extract them again"
                 raise DataError(f"{gallery.kind} {item}{name} can't be encoded: {what}")
-            gallery.states[start:end] = valid
+            states[start:end] = valid
 
 
 def _progress_bar(total: int, name: str, unit: str, shown: bool) -> tqdm[NoReturn]:
     """A bar on standard error, and none where that is no terminal."""
     return tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=None if shown else True)
-
-
-def _count(numbers: list[int]) -> str:
-    shown = ", ".join(str(n) for n in numbers[:3]) + (", …" if len(numbers) > 3 else "")
-    return f"caption {shown} is" if len(numbers) == 1 else f"{len(numbers)} captions ({shown}) are"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,12 @@ class Outcome:
 class DemoRun:
     data: Path  # the demo world, a SCAN data set
     checkpoint: Path  # a CAAN trained on it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> None:
+    """No test reads or writes the user's cache."""
+    os.environ["CAAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +148,30 @@ def refused(run, tmp_path, monkeypatch) -> Callable[..., str]:
         return message
 
     return check
+
+
+@pytest.fixture
+def mounted(tmp_path) -> Callable[..., Path]:
+    """mounted(*options): a folder of tmp_path with a file system of its own in it, taken away afterwards."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("needs Linux and root, to mount a file system")
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(*options):
+        done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this machine doesn't let us mount: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", "-l", folder], capture_output=True)
+
+
+@pytest.fixture
+def small_disk(mounted) -> Path:
+    """A disk of 8 KiB: less than any result."""
+    return mounted("-o", "size=8k")
 
 
 def tree(folder: Path) -> dict[str, Any]:

@@ -21,30 +21,6 @@ FULL = "free some space"
 
 
 @pytest.fixture
-def mounted(tmp_path):
-    """mounted(*options): a folder of tmp_path with a file system of its own in it, taken away afterwards."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("needs Linux and root, to mount a file system")
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-
-    def mount(*options):
-        done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"this machine doesn't let us mount: {done.stderr.strip()}")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", "-l", folder], capture_output=True)
-
-
-@pytest.fixture
-def small_disk(mounted):
-    """A disk of 8 KiB: less than any result."""
-    return mounted("-o", "size=8k")
-
-
-@pytest.fixture
 def index(tiny_folder, tiny_data):
     """index(target, *options): the arguments of `caan index` of the tiny data set into a target."""
     features = tiny_data / "test_ims.npy"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "PIL", "matplotlib", "tensorrt"}
+TENSORRT = {"tensorrt", "tensorrt_rtx"}
+HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "PIL", "matplotlib", "cuda", *TENSORRT}
 BASE = {"caan", "errors", "_files", "_machine"}  # what every room may use; "caan" is the package's __init__
 
 # Room → what it may import: rooms of this package, and packages of others.
@@ -19,24 +20,28 @@ ROOMS = {
     "_files": ({"errors"}, set()),
     "bundle": ({"errors", "_files"}, {"numpy"}),
     "metrics": ({"errors"}, {"numpy"}),
+    "tiling": (set(), {"numpy"}),
     "data": (BASE, {"numpy", "PIL"}),
     "model": (BASE | {"data", "bundle", "metrics"}, {"numpy", "torch", "tqdm"}),
-    "calibration": (BASE | {"data", "bundle", "metrics"}, {"numpy", "onnxruntime", "tqdm"}),
-    "export": (
-        BASE | {"data", "model", "calibration", "bundle"},
-        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnx_graphsurgeon", "tensorrt", "tqdm"},
+    "calibration": (
+        BASE | {"data", "bundle", "metrics", "tiling"},
+        {"numpy", "onnx", "onnxruntime", "tabulate", "tqdm"},
     ),
-    "runtime": (BASE | {"data", "bundle", "metrics"}, {"numpy", "onnxruntime", "tensorrt", "tqdm"}),
+    "export": (
+        BASE | {"data", "model", "calibration", "bundle", "tiling"},
+        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnx_graphsurgeon", *TENSORRT, "tabulate", "tqdm"},
+    ),
+    "runtime": (BASE | {"data", "bundle", "metrics", "tiling"}, {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm"}),
     "bench": (
-        BASE | {"data", "bundle", "metrics", "runtime", "model", "export"},
+        BASE | {"data", "bundle", "metrics", "tiling", "runtime", "model", "export"},
         {"numpy", "torch", "tabulate", "tqdm"},
     ),
 }
-OPEN = {"cli", "__init__"}  # the commands may import everything
+OPEN = {"cli", "commands", "__init__"}  # the commands may import everything
 SOURCES = [
     path
     for path in sorted(ROOT.rglob("*.py"))
-    if path.relative_to(ROOT).parts[0] in {*ROOMS, *(f"{room}.py" for room in [*ROOMS, *OPEN])}
+    if path.relative_to(ROOT).parts[0] in {room + end for room in [*ROOMS, *OPEN] for end in ("", ".py")}
 ]
 
 
@@ -120,8 +125,10 @@ def test_importing_the_runtime_loads_numpy_and_tqdm_alone():
     [
         ("main", ["caan", "--help"]),
         ("main", ["caan", "search", "--help"]),
+        ("main", ["caan", "inspect", "--help"]),
         ("main", ["caan", "--version"]),
         ("export_main", ["caan-export", "--help"]),
+        ("build_engine_main", ["caan-build-engine", "--help"]),
         ("bench_main", ["caan-bench", "--help"]),
     ],
 )
@@ -149,3 +156,10 @@ def test_a_search_by_command_loads_no_pytorch(tiny_folder, tiny_data):
     loaded = loaded_by("from caan.cli import main; main()", argv=["caan", "eval", bundle, "--data", data])
     assert "onnxruntime" in loaded
     assert loaded & (HEAVY - {"onnxruntime"}) == set()
+
+
+def test_an_inspection_loads_onnx_alone(tiny_folder):
+    code = "from caan.cli import main; main()"
+    for arguments in ([], ["--json"], ["--layers", "scorer"]):
+        loaded = loaded_by(code, argv=["caan", "inspect", str(tiny_folder / "model.caan"), *arguments])
+        assert loaded & HEAVY == {"onnx"}

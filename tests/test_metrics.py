@@ -188,3 +188,49 @@ def test_parity_has_the_sign_of_what_was_lost():
 def test_parity_of_different_shapes_is_refused():
     with pytest.raises(DataError, match="not of one shape"):
         parity(np.zeros((2, 4)), np.zeros((4, 2)), np.arange(4) // 2)
+
+
+def noisy_pair(change: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(scores, reference, truth) of 60 images × 300 captions; `change` is how far the scores are from the reference."""
+    generator = np.random.default_rng(5)
+    truth = np.arange(300) // 5
+    reference = 0.5 * generator.standard_normal((60, 300)) + (np.arange(60)[:, None] == truth)
+    return reference + change * generator.standard_normal(reference.shape), reference, truth
+
+
+def test_the_interval_of_delta_rsum_holds_it_and_is_nothing_for_equal_scores():
+    for change in (0.05, 0.3):
+        found = parity(*noisy_pair(change))
+        low, high = found.delta_rsum_interval
+        assert low < found.delta_rsum < high
+    scores, _, truth = noisy_pair(0)
+    assert parity(scores, scores, truth).delta_rsum_interval == (0, 0)
+
+
+def test_the_interval_is_as_wide_as_resampling_the_queries_says():
+    scores, reference, truth = noisy_pair(0.3)
+    low, high = parity(scores, reference, truth).delta_rsum_interval
+    generator = np.random.default_rng(1)
+    deltas = []
+    relevant = np.arange(60)[:, None] == truth
+    for _ in range(400):
+        rows, columns = generator.integers(0, 60, 60), generator.integers(0, 300, 300)
+        rsums = []
+        for matrix in (scores, reference):
+            images = np.mean([_hits_of(matrix[i], relevant[i]) for i in rows], axis=0).sum()
+            captions = np.mean([_hits_of(matrix[:, c], relevant[:, c]) for c in columns], axis=0).sum()
+            rsums.append(100 * (images + captions))
+        deltas.append(rsums[0] - rsums[1])
+    expected = np.percentile(deltas, (2.5, 97.5))
+    assert np.allclose((low, high), expected, atol=0.15 * (high - low))
+
+
+def _hits_of(scores: np.ndarray, relevant: np.ndarray) -> list[bool]:
+    rank = 1 + int(((scores >= scores[relevant].max()) & ~relevant).sum())
+    return [rank <= k for k in (1, 5, 10)]
+
+
+def test_delta_rsum_is_the_difference_of_both_rsums():
+    scores, reference, truth = noisy_pair(0.3)
+    rsums = [retrieval_metrics(matrix, truth).rsum for matrix in (scores, reference)]
+    assert parity(scores, reference, truth).delta_rsum == pytest.approx(rsums[0] - rsums[1], abs=1e-9)

@@ -6,13 +6,15 @@ A tile is some images × some captions. Its size follows from a memory budget: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_TILE_BYTES = 64 << 20
+# A GPU has no use for tiles that fit a CPU's cache; it wants enough pairs at once to keep all its cores busy.
+GPU_TILE_BYTES = 1 << 30
 # Copies of the (R + T) × d products that a runtime keeps at once: the sum's three terms and its result.
 _LIVE_COPIES = 4
 
@@ -38,6 +40,16 @@ def widen(tile: TileSize, images: int, captions: int) -> TileSize:
     c = min(tile.captions, captions)
     n = min(max(tile.images, pairs // c), images)
     return TileSize(n, min(max(c, pairs // n), captions))
+
+
+def fit_tile(tile: TileSize, images: int, captions: int, limits: Sequence[TileSize]) -> TileSize:
+    """The tile for so many images × captions: as `widen`, within the one of `limits` that lets the most pairs in.
+
+    Without limits a tile is bounded by its memory alone.
+    """
+    room = limits or [TileSize(images, captions)]
+    tiles = [widen(tile, min(images, limit.images), min(captions, limit.captions)) for limit in room]
+    return max(tiles, key=lambda t: t.images * t.captions)
 
 
 def chunks_by_length(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -1,0 +1,12 @@
+"""The progress bar of this room."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from tqdm import tqdm
+
+
+def progress_bar(total: int, name: str, unit: str, shown: bool) -> tqdm[NoReturn]:
+    """A bar on standard error, and none where that is no terminal."""
+    return tqdm(total=total, desc=name, unit=unit, disable=None if shown else True)

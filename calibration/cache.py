@@ -1,0 +1,89 @@
+"""Ranges that were found once are kept: the user's cache holds a JSON file per graphs, data, method, seed and sample.
+
+A file is used only if it is whole, which its checksum tells. The cache never fails a job: what is wrong with it is a
+CaanWarning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+from .._files import atomic_file, cache_folder
+from ..bundle import GRAPHS
+from ..errors import CaanWarning, OutputError
+
+Ranges = dict[str, dict[str, float]]  # graph → tensor → range
+
+FORMAT = "caan-calibration"
+ALGORITHM = 1  # raised whenever the same key would give other ranges
+
+
+def load(key: dict[str, Any]) -> Ranges | None:
+    """The ranges kept under a key; None if there are none, or, with a CaanWarning, if their file is damaged."""
+    path = cache_path(key)
+    try:
+        return _read(path, key)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        warnings.warn(
+            f"the cached calibration {path} is damaged ({reason}); it is calibrated again and the file replaced",
+            CaanWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def store(key: dict[str, Any], ranges: Ranges) -> None:
+    """Keep ranges under a key, in place of what was there. A CaanWarning says so if the cache can't be written."""
+    content = {"format": FORMAT, "key": _versioned(key), "ranges": ranges, "sha256": _digest(ranges)}
+    try:
+        with atomic_file(cache_path(key)) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except (OutputError, OSError) as error:
+        warnings.warn(f"the calibration was not kept for the next time: {error}", CaanWarning, stacklevel=2)
+
+
+def cache_path(key: dict[str, Any]) -> Path:
+    """The file that keeps what belongs to a key (JSON-able)."""
+    return cache_folder("calibration") / f"{_digest(_versioned(key))}.json"
+
+
+def _read(path: Path, key: dict[str, Any]) -> Ranges:
+    """Raises OSError, ValueError or RecursionError, saying why, if a file does not hold ranges for a key."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("key") != _versioned(key):
+        raise ValueError("it holds something else")
+    ranges: Ranges = content.get("ranges", {})
+    if content.get("sha256") != _digest(ranges):
+        raise ValueError("its checksum does not fit its content")
+    if not _is_ranges(ranges):
+        raise ValueError("it holds no ranges")
+    return ranges
+
+
+def _versioned(key: dict[str, Any]) -> dict[str, Any]:
+    return {**key, "algorithm": ALGORITHM}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_ranges(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and set(content) == set(GRAPHS)
+        and all(isinstance(tensors, dict) for tensors in content.values())
+        and all(
+            isinstance(value, float) and 0 < value < math.inf
+            for tensors in content.values()
+            for value in tensors.values()
+        )
+    )

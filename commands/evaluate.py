@@ -1,0 +1,46 @@
+"""`caan eval`: R@K of a bundle on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import options
+from .output import metrics_table
+
+
+@click.command("eval", epilog=options.EXIT_CODES)
+@options.bundle
+@click.option("--data", type=options.PATH, metavar="DIR", required=True, help="A data set in SCAN's format.")
+@options.split
+@options.backend
+@options.precision
+@options.device
+@options.threads
+@click.option("--folds", is_flag=True, help="MS-COCO's 1K protocol: five folds, averaged.")
+@options.as_json
+def evaluate(
+    bundle: Path | None,
+    data: Path,
+    split: str,
+    backend: str,
+    precision: str,
+    device: str,
+    threads: int | None,
+    folds: bool,
+    as_json: bool,
+) -> None:
+    """R@1/5/10, median and mean rank of BUNDLE (with --backend torch: of a checkpoint) on a data set."""
+    from ..bundle import find_bundle
+    from ..data.scan import open_split
+    from ..metrics import five_fold_metrics, retrieval_metrics
+    from ..runtime import Retriever
+
+    dataset = open_split(data, split)
+    path = find_bundle(bundle, Path())
+    retriever = Retriever.open(path, backend, precision, device=device, threads=threads)
+    scores = retriever.score_dataset(dataset.features, dataset.captions, progress=True)
+    metrics = five_fold_metrics(scores) if folds else retrieval_metrics(scores, dataset.image_of_caption)
+    click.echo(json.dumps(metrics.as_dict(), indent=2) if as_json else metrics_table(metrics))

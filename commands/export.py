@@ -1,0 +1,67 @@
+"""`caan export`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import needs
+from . import options
+from .output import log
+
+
+@click.command(epilog=options.EXIT_CODES)
+@click.argument("checkpoint", type=options.PATH)
+@click.option(
+    "-o", "--output", type=options.PATH, metavar="BUNDLE", help="[default: CHECKPOINT's name with .caan, here]"
+)
+@options.data
+@options.split
+@options.overwrite
+@click.option("--vocab", type=options.PATH, metavar="FILE", help="Vocabulary JSON; for SCAN-family checkpoints.")
+@click.option("--tokenizer", default="word-punct", show_default=True, help="Of --vocab: whitespace or word-punct.")
+@click.option(
+    "--key-map", type=options.PATH, metavar="FILE", help="JSON {our name: their name}; for SCAN-family checkpoints."
+)
+@click.option(
+    "--attention-scale",
+    type=float,
+    metavar="λ",
+    help="For SCAN-family checkpoints.  [default: the file's, or 1]",
+)
+def export(
+    checkpoint: Path,
+    output: Path | None,
+    data: Path | None,
+    split: str,
+    overwrite: bool,
+    vocab: Path | None,
+    tokenizer: str,
+    key_map: Path | None,
+    attention_scale: float | None,
+) -> None:
+    """Turn CHECKPOINT (model.pt) into a bundle of validated ONNX graphs.
+
+    With --data the bundle's R@K is compared with PyTorch's too, and must be the same.
+    """
+    from .._files import check_target
+
+    target = output or Path(checkpoint.stem + ".caan")
+    check_target(target, overwrite=overwrite)
+    with needs("export", "caan export"):
+        from ..export.to_bundle import export_checkpoint
+        from ..model.checkpoint import ScanOptions, load_checkpoint
+
+    gate = None
+    if data is not None:
+        from ..bench.gate import fp32_gate
+
+        gate = fp32_gate(data, split, checkpoint)
+    loaded = load_checkpoint(checkpoint, ScanOptions(vocab, tokenizer, key_map, attention_scale))
+    report = export_checkpoint(loaded, checkpoint, target, overwrite=overwrite, gate=gate, progress=log)
+    click.echo(f"{target}: {', '.join(report.bundle.manifest['files'])}")
+    worst = max(report.errors.values())
+    click.echo(f"ONNX Runtime differs from PyTorch by {worst:.1e} at most, on random inputs")
+    if report.gate is not None:
+        click.echo(f"on {report.gate['data']}: {report.gate['summary']}")

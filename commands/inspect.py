@@ -1,0 +1,67 @@
+"""`caan inspect`: what a bundle holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ..bundle import GRAPHS, graph_file
+from ..errors import BundleError, MissingError
+from . import options
+
+
+@click.command(epilog=options.EXIT_CODES)
+@options.bundle
+@click.option("--layers", type=click.Choice(GRAPHS), help="The nodes of this graph instead, and what each computes in.")
+@click.option("--precision", help="Of --layers: one that the bundle has.  [default: fp32]")
+@options.as_json
+def inspect(bundle: Path | None, layers: str | None, precision: str | None, as_json: bool) -> None:
+    """Show what BUNDLE holds: files, graphs, precisions, engines, and what was checked.
+
+    BUNDLE defaults to the only *.caan of the current folder.
+    """
+    from ..bundle import find_bundle
+    from ..export.describe import describe
+    from .inspect_text import summary_text
+
+    if precision is not None and layers is None:
+        raise click.UsageError("--precision belongs to --layers GRAPH; the summary shows every precision")
+    path = find_bundle(bundle, Path())
+    if layers is not None:
+        _show_layers(path, layers, precision or "fp32", as_json)
+        return
+    found = describe(path)
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else summary_text(found))
+
+
+def _show_layers(path: Path, graph: str, precision: str, as_json: bool) -> None:
+    """The nodes of the ONNX graph, and what TensorRT fused them into, where an engine can be loaded."""
+    from ..export.describe import describe_layers
+    from .engine_layers import engine_layers
+    from .inspect_text import layers_text
+
+    nodes, found, reason = describe_layers(path, graph, precision), None, None
+    try:
+        found = engine_layers(path, graph, precision)
+    except (BundleError, MissingError) as error:
+        reason = str(error)
+    if as_json:
+        content = {
+            "bundle": str(path),
+            "graph": graph,
+            "precision": precision,
+            "layers": [asdict(node) for node in nodes],
+            "engine": found and {"plan": found[0], "layers": [asdict(layer) for layer in found[1]]},
+            "engine_not_inspected": reason,
+        }
+        click.echo(json.dumps(content, indent=2))
+        return
+    click.echo(layers_text(f"{path / graph_file(graph, precision)}: {len(nodes)} nodes", nodes))
+    if found is not None:
+        plan, fused = found
+        click.echo("\n" + layers_text(f"{path / plan}: {len(fused)} layers", fused))
+    elif reason is not None:
+        click.echo(f"\nengine not inspected: {reason}")

@@ -1,0 +1,256 @@
+"""A bundle's description as text for a terminal: no wider than it, at most 120 columns."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from ..bundle import GRAPHS, graph_file, plan_file
+from ..calibration.sensitivity import NodeCost, cost_table
+from ..export.describe import Description, Ends, Layer
+from ..export.profiles import profile_table
+from ..runtime.engine import build_command
+
+_LABEL = 13  # columns of a label and what follows it
+_COST = [field.name for field in fields(NodeCost)]
+_TYPES = ("INT8", "FP16", "FP32")
+
+
+def summary_text(found: Description) -> str:
+    """The whole bundle: a paragraph each for the model, files, graphs, every precision and every engine."""
+    manifest = found.manifest
+    parts = [
+        _model(found),
+        _files(manifest),
+        _graphs(found.ends),
+        *(_precision(name, entry) for name, entry in manifest["precisions"].items()),
+        *(_engine(found, name, entry) for name, entry in manifest.get("engines", {}).items()),
+    ]
+    return _styled("\n\n".join(parts))
+
+
+def layers_text(title: str, layers: Sequence[Layer]) -> str:
+    """One line per node: name, operator, the type it computes in, and its first output."""
+    rows = []
+    for layer in layers:
+        output = [layer.outputs[0].dtype, _shape(layer.outputs[0].axes)] if layer.outputs else ["–", ""]
+        rows.append([layer.name, layer.op, layer.computes_in or "–", *output])
+    headers = ["node", "operator", "in", "output", ""]
+    table = _table(rows, headers, left=5)
+    excess = max(map(len, table.splitlines())) - _width()
+    if excess > 0:
+        # The passes' own nodes have long names, which say least; the shapes beside them say most.
+        room = max(len(row[0]) for row in rows) - excess
+        table = _table([[_middle_out(name, room), *others] for name, *others in rows], headers, left=5)
+    return _styled(f"{title}\n{table}")
+
+
+def _model(found: Description) -> str:
+    manifest = found.manifest
+    checkpoint = manifest.get("checkpoint", {})
+    rsum = (checkpoint.get("metrics") or {}).get("rsum")
+    trained = f" (rsum {rsum:.2f})" if isinstance(rsum, float | int) else ""
+    tools = {"caan": manifest.get("caan", "?"), **manifest.get("tools", {})}
+    lines = [
+        str(found.folder),
+        _entry("model", _pairs(manifest["config"])),
+        _entry("tokenizer", manifest["tokenizer"]),
+        _entry("limits", ", ".join(f"{size} {axis}" for axis, size in manifest["limits"].items())),
+        _entry("checkpoint", checkpoint.get("file", "–") + trained),
+        _entry("made by", f"{_pairs(tools)}; opset {manifest.get('opset', '?')}"),
+    ]
+    return "\n".join(lines)
+
+
+def _files(manifest: Mapping[str, Any]) -> str:
+    sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+    total = sum(sizes.values())
+    groups = {f"onnx {p}": [graph_file(graph, p) for graph in GRAPHS] for p in manifest["precisions"]}
+    for engine in manifest.get("engines", {}):
+        groups[f"engine {engine}"] = [plan_file(graph, engine) for graph in GRAPHS]
+    rows = []
+    for label, files in groups.items():
+        own = [sizes.pop(file) for file in files]
+        rows.append([label, *map(_bytes, own), _bytes(sum(own))])
+    rows += [[name, *[""] * len(GRAPHS), _bytes(size)] for name, size in sizes.items()]
+    rows.append(["all", *[""] * len(GRAPHS), _bytes(total)])
+    return "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
+
+
+def _graphs(ends: Mapping[str, Mapping[str, Ends]] | None) -> str:
+    if ends is None:
+        return "graphs\n" + _entry("not shown", "inputs and outputs need onnx: pip install 'caan-deploy[export]'")
+    # (graph, direction, tensor, shape) → precision → dtype
+    seen: dict[tuple[str, str, str, str], dict[str, str]] = {}
+    for graph in GRAPHS:
+        for precision, graphs in ends.items():
+            for direction, tensors in (("in", graphs[graph].inputs), ("out", graphs[graph].outputs)):
+                for tensor in tensors:
+                    seen.setdefault((graph, direction, tensor.name, _shape(tensor.axes)), {})[precision] = tensor.dtype
+    rows, last = [], ""
+    for (graph, *rest), dtypes in seen.items():
+        rows.append([graph if graph != last else "", *rest, *(dtypes.get(p, "–") for p in ends)])
+        last = graph
+    return "graphs\n" + _table(rows, ["", "", "tensor", "shape", *ends], left=4 + len(ends))
+
+
+def _precision(name: str, entry: Mapping[str, Any]) -> str:
+    nodes = entry.get("nodes", {})
+    lines = [f"precision {name}: {entry['status']}" if "status" in entry else f"precision {name}", *_checks(entry)]
+    if "calibration" in entry:
+        lines.append(_entry("calibration", _calibration(entry["calibration"])))
+    for key, label in (("kept_fp16", "not INT8"), ("kept_fp32", "asked FP32")):
+        lines += [_entry(label, ", ".join(entry[key]))] if entry.get(key) else []
+    for type_ in _TYPES:
+        members = {graph: found["nodes"].get(type_, []) for graph, found in nodes.items()}
+        listed = [f"{graph}: {_shortened(graph, own)}" for graph, own in members.items() if own]
+        if listed and type_.lower() != name:
+            lines.append(_entry(f"in {type_}", "\n".join(listed)))
+    lines += _macs(nodes)
+    if entry.get("sensitivity"):
+        costs = [NodeCost(**{field: cost[field] for field in _COST}) for cost in entry["sensitivity"]]
+        lines += ["", _indented(cost_table(costs))]
+    return "\n".join(lines)
+
+
+def _calibration(record: Mapping[str, Any]) -> str:
+    return (
+        f"{record['method']}, on {record['data']} {record['split']}: {record['pairs']:,} pairs of"
+        f" {record['images']:,} images and {record['captions']:,} captions, seed {record['seed']}"
+    )
+
+
+def _macs(nodes: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for graph, found in nodes.items():
+        macs = found["macs"]
+        total = sum(macs.values())
+        rows.append([graph, f"{total / 1e6:.2f} M", *(_share(macs.get(type_, 0), total) for type_ in _TYPES)])
+    return ["", _table(rows, ["multiply-adds", "", *_TYPES], left=1)] if rows else []
+
+
+def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
+    capabilities = ", ".join(entry["compute_capabilities"])
+    gpus = f"compute capability {capabilities}" if capabilities else "every compute capability of that target"
+    stale, precision = found.stale[name], entry["precision"]
+    source = f"✓ the {precision} graphs of this bundle"
+    if stale:
+        command = f"{build_command(found.folder, precision)} --target {entry['target']}"
+        source = f"✗ stale: the {precision} {_and(stale)} changed since; build again:\n{command}"
+    lines = [
+        f"engine {name}",
+        _entry("target", f"{entry['target']} {entry['version']}, {gpus}"),
+        _entry("options", ", ".join(_option(key, value) for key, value in entry["options"].items() if value)),
+        _entry("built from", source),
+        *_checks(entry),
+    ]
+    lines += [_entry("run", f"✗ {entry['run']}")] if entry["run"] else []
+    return "\n".join([*lines, "", _indented(profile_table(found.profiles[name]))])
+
+
+def _checks(entry: Mapping[str, Any]) -> list[str]:
+    return [_entry("check", _check(record)) for record in entry.get("checks", [])]
+
+
+def _check(record: Mapping[str, Any]) -> str:
+    passed = record.get("passed")
+    mark = "" if passed is None else "✓ " if passed else "✗ "
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in record.get("errors", {}).items())
+    result = record.get("summary", errors)
+    where = ", ".join(record[key] for key in ("what", "data", "device") if key in record)
+    return f"{mark}{result}\n{where}"
+
+
+def _width() -> int:
+    """Columns of the terminal; of what is not one, 100. Beyond 120 a line is hard to follow."""
+    return max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
+
+
+def _entry(label: str, text: str) -> str:
+    """A label and its text, wrapped beside it."""
+    columns = _width() - _LABEL - 2
+    lines = []
+    for part in text.split("\n"):
+        kept = part.replace(" %", "\N{NO-BREAK SPACE}%")
+        lines += [
+            line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, columns, break_on_hyphens=False)
+        ]
+    first, *rest = lines or ["–"]
+    return "\n".join([f"  {label:<{_LABEL}}{first}", *(" " * (_LABEL + 2) + line for line in rest)])
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], left: int) -> str:
+    """The first `left` columns are flush left, the others right."""
+    sides = ["left" if column < left else "right" for column in range(len(headers))]
+    return _indented(tabulate(rows, headers, disable_numparse=True, colalign=sides if rows else None))
+
+
+def _indented(table: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in table.splitlines())
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _bytes(size: int) -> str:
+    if size >= 2**20:
+        return f"{size / 2**20:.1f} MiB"
+    return f"{size / 1000:.1f} kB" if size >= 1000 else f"{size} B"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _option(name: str, value: Any) -> str:
+    """As "optimization level 3", "workspace 512 MiB", and of a switch that is on its name."""
+    words = name.removesuffix("_mib").replace("_", " ")
+    if value is True:
+        return words
+    return f"{words} {value} MiB" if name.endswith("_mib") else f"{words} {value}"
+
+
+def _shape(axes: Iterable[int | str | None]) -> str:
+    return " × ".join("?" if axis is None else str(axis) for axis in axes) or "one number"
+
+
+def _share(part: int, whole: int) -> str:
+    if not part:
+        return "–"
+    percent = 100 * part / whole
+    return f"{percent:.1f} %" if percent >= 0.1 else "<0.1 %"
+
+
+def _middle_out(name: str, columns: int) -> str:
+    if len(name) <= columns:
+        return name
+    half = max(1, (columns - 1) // 2)
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def _shortened(graph: str, nodes: Iterable[str]) -> str:
+    """Node names without their graph's; three or more of one beginning as "norm_A_* (5)"."""
+    families: dict[str, list[str]] = {}
+    for node in nodes:
+        name = node.removeprefix(f"{graph}/")
+        families.setdefault(name.rpartition("_")[0], []).append(name)
+    shown = [[f"{start}_* ({len(names)})"] if start and len(names) > 2 else names for start, names in families.items()]
+    return ", ".join(name for names in shown for name in names)
+
+
+def _styled(text: str) -> str:
+    """Headings bold, marks coloured; characters that a terminal would obey are replaced first."""
+    plain = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    marks = {"✓": click.style("✓", fg="green"), "✗": click.style("✗", fg="red")}
+    lines = []
+    for line in plain.split("\n"):
+        heading = line and not line.startswith(" ")
+        lines.append(click.style(line, bold=True) if heading else "".join(marks.get(c, c) for c in line))
+    return "\n".join(lines)

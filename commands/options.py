@@ -1,0 +1,23 @@
+"""What several commands take, said once. Values are checked where they are used: the message says how to mend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 an accuracy gate failed, 4 something missing here."
+)
+
+PATH = click.Path(path_type=Path)
+bundle = click.argument("bundle", type=PATH, required=False)
+data = click.option("--data", type=PATH, metavar="DIR", help="A data set in SCAN's format.")
+split = click.option("--split", default="test", show_default=True, help="The data set's split.")
+backend = click.option("--backend", default="auto", show_default=True, help="onnxruntime, torch or auto.")
+device = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+precision = click.option("--precision", default="fp32", show_default=True, help="One that the bundle has.")
+threads = click.option("--threads", type=click.IntRange(min=1), help="Of one scorer call.  [default: all cores]")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+checkpoint = click.option("--checkpoint", type=PATH, metavar="FILE", help="The bundle's model.pt, if it was moved.")

@@ -1,0 +1,76 @@
+"""`caan index` and `caan search`: images become a gallery, a caption finds its images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command(epilog=options.EXIT_CODES)
+@click.argument("bundle", type=options.PATH)
+@click.argument("features", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, metavar="GALLERY", required=True, help="The folder to write.")
+@click.option("--ids", type=options.PATH, metavar="FILE", help="One name per image, a line each.")
+@options.overwrite
+@options.precision
+@options.device
+@options.threads
+def index(
+    bundle: Path,
+    features: Path,
+    output: Path,
+    ids: Path | None,
+    overwrite: bool,
+    precision: str,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Encode the images of FEATURES (.npy: images, regions, F) with BUNDLE into a gallery to search in."""
+    from ..data.scan import open_features, read_captions
+    from ..runtime import Retriever
+    from ..runtime.index import index_images
+
+    array = open_features(features)
+    names = None if ids is None else read_captions(ids)
+    retriever = Retriever.open(bundle, "onnxruntime", precision, device=device, threads=threads)
+    gallery = index_images(retriever, bundle, array, names, output, overwrite=overwrite, progress=True)
+    click.echo(f"{output}: {len(gallery)} images")
+
+
+@click.command(epilog=options.EXIT_CODES)
+@click.argument("gallery", type=options.PATH)
+@click.argument("caption")
+@click.option("-k", type=click.IntRange(min=1), help="How many hits.  [default: 10, or all there are]")
+@click.option("--bundle", type=options.PATH, metavar="BUNDLE", help="[default: the one the gallery was made with]")
+@options.precision
+@options.device
+@options.threads
+@options.as_json
+def search(
+    gallery: Path,
+    caption: str,
+    k: int | None,
+    bundle: Path | None,
+    precision: str,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Rank the images of GALLERY for a typed CAPTION."""
+    from ..runtime import Gallery, Retriever
+    from ..runtime.index import bundle_of
+
+    opened = Gallery.open(gallery)
+    path = bundle or bundle_of(opened, gallery)
+    retriever = Retriever.open(path, "onnxruntime", precision, device=device, threads=threads)
+    hits = retriever.search(caption, opened, min(10, len(opened)) if k is None else k)
+    if as_json:
+        rows = [{"index": h.index, "id": opened.ids and opened.ids[h.index], "score": h.score} for h in hits]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for rank, hit in enumerate(hits, 1):
+        click.echo(f"{rank:3d}  {hit.score:8.4f}  {opened.ids[hit.index] if opened.ids else hit.index}")

@@ -1,0 +1,46 @@
+"""`caan train`: a checkpoint from a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import CaanError, needs
+from . import options
+from .output import metrics_table
+
+
+@click.command(epilog=options.EXIT_CODES)
+@click.argument("data", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, default="model.pt", show_default=True, metavar="FILE")
+@click.option("--restart", is_flag=True, help="Train anew, even if FILE exists or its training could go on.")
+@click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
+@click.option("--decay-every", type=click.IntRange(min=1), default=4, show_default=True, metavar="EPOCHS")
+@click.option("--decay", type=float, default=0.3, show_default=True, help="Factor of the learning rate's step decay.")
+@click.option("--embed-dim", type=click.IntRange(min=1), default=96, show_default=True, help="D")
+@click.option("--word-dim", type=click.IntRange(min=1), default=64, show_default=True, help="E")
+@click.option("--attention-dim", type=click.IntRange(min=1), default=32, show_default=True, help="d")
+@click.option("--attention-scale", type=float, default=6.0, show_default=True, help="λ")
+@click.option("--tokenizer", default="whitespace", show_default=True, help="whitespace or word-punct.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="More suit larger models.")
+def train(data: Path, output: Path, restart: bool, **values: Any) -> None:
+    """Train a CAAN on DATA's splits train and dev (SCAN's format); the best rsum on dev is kept.
+
+    The defaults suit the demo world. Ctrl-C keeps the last checkpoint; the same command goes on from there.
+    """
+    with needs("export", "caan train"):
+        from ..model.train import TrainOptions
+        from ..model.train import train as run_training
+
+    report = run_training(data, output, TrainOptions(**values), restart=restart, progress=True)
+    if report.metrics is not None:
+        click.echo(metrics_table(report.metrics))
+        click.echo(f"{output}: the best of {report.epochs} epochs on dev")
+    if report.interrupted:
+        raise CaanError(f"stopped after {report.epochs} of {values['epochs']} epochs; run the same command to go on")

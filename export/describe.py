@@ -1,0 +1,299 @@
+"""What a bundle holds: from its manifest, and from its graphs where the package onnx is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import combinations
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, WORDS, Bundle, graph_file, open_bundle, plan_file
+from ..errors import BundleError, needs
+from .profiles import Profile, Range
+
+if TYPE_CHECKING:
+    import onnx
+
+T = TypeVar("T")
+
+# What is read from a manifest beyond what every reader relies on. A key with "?" may be absent; [x] is a list of x,
+# {str: x} an object whose values are x.
+_CHECK = {
+    "what": str,
+    "data?": str,
+    "device?": str,
+    "summary?": str,
+    "errors?": {str: (int, float)},
+    "allowed?": object,
+}
+_MANIFEST = {
+    "caan?": str,
+    "opset?": int,
+    "tools?": {str: str},
+    "checkpoint?": {"file": str, "metrics?": (dict, type(None))},
+    "precisions": {
+        str: {
+            "checks?": [_CHECK],
+            "status?": str,
+            "nodes?": {str: {"macs": {str: int}, "nodes": {str: [str]}}},
+            "calibration?": {
+                **dict.fromkeys(("method", "data", "split"), str),
+                **dict.fromkeys(("images", "captions", "pairs", "seed"), int),
+            },
+            "sensitivity?": [
+                {
+                    "node": str,
+                    **dict.fromkeys(("delta_rsum", "mean_abs", "max_abs", "rank_flips"), (int, float)),
+                }
+            ],
+            "kept_fp16?": [str],
+            "kept_fp32?": [str],
+        }
+    },
+    "engines?": {
+        str: {
+            "target": str,
+            "version": str,
+            "precision": str,
+            "compute_capabilities": [str],
+            "options": {str: (int, float, str, type(None))},
+            "profiles": {str: [{"name": str, "shapes": {str: {"min": [int], "opt": [int], "max": [int]}}}]},
+            "onnx": {str: str},
+            "checks?": [_CHECK],
+            "run": (str, type(None)),
+        }
+    },
+}
+
+# The axes that profiles range over; the lengths have no others.
+_TENSORS = {
+    "features": (IMAGES, REGIONS),
+    "image_states": (IMAGES, REGIONS),
+    "tokens": (CAPTIONS, WORDS),
+    "text_states": (CAPTIONS, WORDS),
+}
+
+# Stand-ins for the dynamic axes while shapes are inferred: primes that no layer has as its width, so that a size found
+# says which axes it is made of.
+_STAND_INS = {IMAGES: 10007, REGIONS: 10009, CAPTIONS: 10037, WORDS: 10039}
+_AXES = {2 * size: f"2·{axis}" for axis, size in _STAND_INS.items()} | {
+    prod(_STAND_INS[axis] for axis in axes): "·".join(axes)
+    for count in range(1, len(_STAND_INS) + 1)
+    for axes in combinations(_STAND_INS, count)
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A value of a graph. An axis is a size, a name, a product of names as "images·regions", or None: not known."""
+
+    name: str
+    dtype: str  # as numpy calls it
+    axes: list[int | str | None]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What goes into a graph and what comes out."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node of a graph, and the type it computes in: INT8, FP16, FP32; None if it computes on no floats."""
+
+    name: str
+    op: str
+    computes_in: str | None
+    outputs: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything `caan inspect` says of a bundle."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    ends: dict[str, dict[str, Ends]] | None  # precision → graph → its ends; None without the package onnx
+    profiles: dict[str, dict[str, list[Profile]]]  # engine → graph → its profiles
+    stale: dict[str, list[str]]  # engine → graphs whose ONNX is no longer the one it was built from
+
+    def as_dict(self) -> dict[str, Any]:
+        graphs = None
+        if self.ends is not None:
+            graphs = {p: {name: asdict(ends) for name, ends in own.items()} for p, own in self.ends.items()}
+        return {"bundle": str(self.folder), "manifest": self.manifest, "graphs": graphs, "stale": self.stale}
+
+
+def describe(path: Path) -> Description:
+    """Open a bundle, verify its files, and describe it.
+
+    Raises BundleError if it is damaged, as `open_bundle`, or if what its manifest says of precisions and engines is
+    not what caan writes there.
+    """
+
+    def read(bundle: Bundle) -> Description:
+        for misfit in _misfits(bundle.manifest, _MANIFEST):
+            raise _invalid(bundle, misfit)
+        engines = bundle.manifest.get("engines", {})
+        _check_plans(bundle, engines)
+        profiles = {name: _profiles(bundle, name, engine) for name, engine in engines.items()}
+        stale = {name: _stale_graphs(bundle, engine) for name, engine in engines.items()}
+        return Description(path, bundle.manifest, _all_ends(bundle), profiles, stale)
+
+    return _read(path, read)
+
+
+def describe_layers(path: Path, graph: str, precision: str) -> list[Layer]:
+    """The nodes of one graph in the order they are computed, constants left out.
+
+    Raises MissingError without the package onnx, BundleError if the bundle is damaged or hasn't this precision.
+    """
+    with needs("export", "the layers of a graph"):
+        from .audit import audit
+
+    def read(bundle: Bundle) -> list[Layer]:
+        with _graph(bundle.graph(graph, precision)) as model:
+            types = audit(model, _STAND_INS[REGIONS], _STAND_INS[WORDS]).types
+            tensors = _all_tensors(model)
+            return [
+                Layer(
+                    node.name,
+                    node.op_type,
+                    types.get(node.name),
+                    [tensors.get(name, Tensor(name, "?", [])) for name in node.output if name],
+                )
+                for node in model.graph.node
+                if node.op_type != "Constant"
+            ]
+
+    return _read(path, read)
+
+
+def _read(path: Path, read: Callable[[Bundle], T]) -> T:
+    """What `read` makes of the bundle; again, if the bundle was replaced while it was being read."""
+    while True:
+        bundle = open_bundle(path)
+        try:
+            result = read(bundle)
+        except BundleError:
+            if bundle.is_current():
+                raise
+        else:
+            if bundle.is_current():
+                return result
+
+
+def _misfits(value: Any, kind: Any, where: str = "") -> Iterator[str]:
+    """Where a JSON value is not of its kind, as "engines.NAME.profiles"."""
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            yield where
+        elif str in kind:
+            for key in value:
+                yield from _misfits(value[key], kind[str], f"{where}.{key}")
+        else:
+            for key, inner in kind.items():
+                name = key.removesuffix("?")
+                if name in value or name == key:
+                    yield from _misfits(value.get(name), inner, f"{where}.{name}".removeprefix("."))
+    elif isinstance(kind, list):
+        if not isinstance(value, list) or any(True for item in value for _ in _misfits(item, kind[0])):
+            yield where
+    elif not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**63):
+        yield where
+
+
+def _invalid(bundle: Bundle, entry: str) -> BundleError:
+    return BundleError(f"{bundle.folder / MANIFEST} has no valid {entry[:200]!r}; export the checkpoint again")
+
+
+def _check_plans(bundle: Bundle, engines: Iterable[str]) -> None:
+    for name in engines:
+        for graph in GRAPHS:
+            plan = plan_file(graph, name)
+            if plan not in bundle.manifest["files"]:
+                raise BundleError(f"{bundle.folder / MANIFEST} does not list {plan}; build the engine again")
+
+
+def _profiles(bundle: Bundle, name: str, engine: Mapping[str, Any]) -> dict[str, list[Profile]]:
+    """What the manifest holds as shapes per tensor, as ranges per axis."""
+
+    def profile(entry: Mapping[str, Any]) -> Profile:
+        axes: dict[str, Range] = {}
+        for tensor, shape in entry["shapes"].items():
+            sizes = zip(*(shape[end] for end in Range._fields), strict=True)
+            axes.update(zip(_TENSORS.get(tensor, ()), (Range(*size) for size in sizes), strict=False))
+        return Profile(entry["name"], axes, {})
+
+    try:
+        return {graph: [profile(entry) for entry in own] for graph, own in engine["profiles"].items()}
+    except ValueError as error:  # a tensor's three shapes are not of one length
+        raise _invalid(bundle, f"engines.{name}.profiles") from error
+
+
+def _stale_graphs(bundle: Bundle, engine: Mapping[str, Any]) -> list[str]:
+    files = bundle.manifest["files"]
+
+    def current(graph: str) -> bool:
+        entry = files.get(graph_file(graph, engine["precision"]))
+        return entry is not None and entry["sha256"] == engine["onnx"].get(graph)
+
+    return [graph for graph in GRAPHS if not current(graph)]
+
+
+def _all_ends(bundle: Bundle) -> dict[str, dict[str, Ends]] | None:
+    if find_spec("onnx") is None:
+        return None
+
+    def ends(file: Path) -> Ends:
+        with _graph(file) as model:
+            return Ends([_tensor(v) for v in model.graph.input], [_tensor(v) for v in model.graph.output])
+
+    return {p: {graph: ends(bundle.graph(graph, p)) for graph in GRAPHS} for p in bundle.precisions}
+
+
+def _all_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """Every value of a graph whose type and shape ONNX can infer."""
+    import onnx
+
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for value in [*sized.graph.input, *sized.graph.output]:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in _STAND_INS:
+                dimension.dim_value = _STAND_INS[dimension.dim_param]
+    inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+    return {value.name: _tensor(value) for value in [*inferred.value_info, *inferred.output]}
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    import onnx
+
+    kind = value.type.tensor_type
+    axes: list[int | str | None] = []
+    for dimension in kind.shape.dim:
+        size = dimension.dim_value
+        name = None if dimension.dim_param.startswith("unk__") else dimension.dim_param or None
+        axes.append(_AXES.get(size, size) if dimension.HasField("dim_value") else name)
+    return Tensor(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, axes)
+
+
+@contextmanager
+def _graph(file: Path) -> Iterator[onnx.ModelProto]:
+    """The graph of a file, to be read in the block: whatever goes wrong there, the file is named."""
+    import onnx
+
+    try:
+        model = onnx.load(file)
+        onnx.checker.check_model(model)
+        yield model
+    except Exception as error:  # protobuf's decoder and ONNX's inference have their own, unrelated exception types
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"{file} can't be read as ONNX ({reason}); export the checkpoint again") from error

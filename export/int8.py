@@ -1,0 +1,79 @@
+"""FP32 ONNX → INT8 ONNX: explicit Q/DQ around the matrix products, everything else as in FP16.
+
+Symmetric, zero point 0; weights per output channel, activations per tensor: the products of a pair (H, Hu U Q3, …) are
+quantised as the products with weights are. The recurrence of the GRU and the embedding stay FP16 (docs/precision.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import version_converter
+
+from ..errors import ExportError, needs
+from .fp16 import folded, to_fp16
+
+# The first whose QuantizeLinear takes FP16, so that no cast stands between the product and its Q/DQ.
+OPSET = 19
+# A scale is stored in FP16: below its smallest normal number, 2⁻¹⁴, it would lose digits, and then vanish.
+SMALLEST_SCALE = 2.0**-14
+
+
+def quantizable(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that the INT8 pass can quantise: the matrix products."""
+    return [node.name for node in graph.graph.node if node.op_type == "MatMul"]
+
+
+def to_int8(
+    graph: onnx.ModelProto, ranges: Mapping[str, float], nodes: Collection[str], keep_fp32: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """A copy of an FP32 graph with these nodes in INT8 and the rest as `to_fp16` makes it; opset 19.
+
+    ranges: tensor → the |value| that becomes 127, for every activation that a node in `nodes` reads.
+    Raises ExportError if a range is missing, and as `to_fp16`.
+    """
+    with needs("cpu", "the INT8 pass"):
+        from onnxruntime.quantization import CalibrationMethod, QuantType
+        from onnxruntime.quantization.calibrate import TensorsData
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    graph = version_converter.convert_version(folded(graph), OPSET)
+    chosen = [node for node in graph.graph.node if node.name in set(nodes) - set(keep_fp32)]
+    constants = {initializer.name for initializer in graph.graph.initializer}
+    missing = {name for node in chosen for name in node.input if name not in constants} - set(ranges)
+    if missing:
+        raise ExportError(f"no range was calibrated for {sorted(missing)[0]}; calibrate again: remove the cache")
+    if chosen:
+        limits = {name: (np.float32(-value), np.float32(value)) for name, value in ranges.items()}
+        quantizer = QDQQuantizer(
+            graph,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
+            nodes_to_quantize=[node.name for node in chosen],
+            nodes_to_exclude=[],
+            op_types_to_quantize=["MatMul"],
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                "MinimumRealRange": 2 * 127 * SMALLEST_SCALE,
+                "TensorQuantOverrides": _left_weights(chosen, constants),
+            },
+        )
+        quantizer.quantize_model()
+        graph = quantizer.model.model
+    return to_fp16(graph, keep_fp32)
+
+
+def _left_weights(nodes: Sequence[onnx.NodeProto], constants: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """Weights on the left of a product, one scale each: their columns are summed over, and can't have their own."""
+    from onnxruntime.quantization import QuantType
+
+    override = {"quant_type": QuantType.QInt8, "symmetric": True}
+    return {node.input[0]: [override] for node in nodes if node.input[0] in constants}

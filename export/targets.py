@@ -1,0 +1,222 @@
+"""The two TensorRTs that build engines, behind one adapter: TensorRT, and TensorRT for RTX.
+
+Both modules have one API. What differs, as tried with tensorrt_rtx 1.7.1 on a machine without a GPU:
+
+                        tensorrt                tensorrt-rtx
+    builds              on the GPU it is for    ahead of time, for named compute capabilities or for 8.0 and newer
+    version compatible  yes                     no: it wants a lean runtime that is in none of its wheels
+    hardware compatible yes                     no: "unsupported in TensorRT-RTX", a warning and no effect
+    weight stripping    yes                     with a GPU only: compiles for the one at hand, and fails without one
+    timing cache        yes                     no: it times nothing, the calls are deprecated and ask for a GPU
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from threading import Lock
+from types import ModuleType
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from .._machine import has_nvidia_driver
+from ..errors import InputError, MissingError, needs
+
+TARGETS = ("tensorrt", "tensorrt-rtx")
+
+VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "--version-compatible", "--hardware-compatible"
+STRIP_WEIGHTS, TIMING_CACHE = "--strip-weights", "timing cache"
+
+_EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
+_PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
+_RTX_LACKS = {
+    VERSION_COMPATIBLE: "its engines load in the version that built them alone",
+    HARDWARE_COMPATIBLE: "its engines run on every GPU of compute capability 8.0 and newer, or on those named",
+    TIMING_CACHE: "it builds without timing anything",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A TensorRT that is installed, and what it can do on this machine."""
+
+    name: str
+    module: ModuleType
+    capabilities: tuple[str, ...]  # compute capabilities it builds for ahead of time; none: for the GPU at hand alone
+    lacks: dict[str, str]  # options that it does not have, and why
+
+    @property
+    def version(self) -> str:
+        return str(self.module.__version__)
+
+    @property
+    def update(self) -> str:
+        """The command that installs its newest version."""
+        return f"pip install -U {_PACKAGES[self.name]}"
+
+    @property
+    def log(self) -> Any:
+        """The one logger of all builders: `log.errors` are the messages of that severity, nothing is printed."""
+        return _log_of(self.module)
+
+    def monitor(self, bar: tqdm[NoReturn], profiles: Sequence[str]) -> Any:
+        """TensorRT's progress monitor: feeds a bar of total 1, names the profile at work, can `cancel()` the build."""
+        return _monitor_class(self.module)(bar, profiles)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    def check_option(self, option: str) -> None:
+        """Raise InputError if the target does not have an option, which TensorRT itself would silently ignore."""
+        if option in self.lacks:
+            raise InputError(f"{self} has no {option}: {self.lacks[option]}; leave the option out")
+
+    def check_capabilities(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Compute capabilities as `--compute-capability` names them ("8.6"), in order, each once.
+
+        Raises InputError, listing those the target has, for any other.
+        """
+        if names and not self.capabilities:
+            raise InputError(
+                f"{self} builds for the GPU at hand, so --compute-capability has no meaning; leave it out, or use"
+                " --target tensorrt-rtx"
+            )
+        for name in names:
+            if name not in self.capabilities:
+                raise InputError(
+                    f"{self} has no compute capability '{name}'; it has: {', '.join(self.capabilities)}. For another"
+                    " GPU, as a 9.0, build on a machine that has one, with --target tensorrt"
+                )
+        return tuple(capability for capability in self.capabilities if capability in names)
+
+    def capability(self, name: str) -> Any:
+        """The module's ComputeCapability for a name as "8.6"."""
+        return getattr(self.module.ComputeCapability, f"SM{name.replace('.', '')}")
+
+
+def open_target(name: str | None = None) -> Target:
+    """A target by name; by default `tensorrt` where it is installed and a GPU is visible, else `tensorrt-rtx`.
+
+    Raises InputError for an unknown name, MissingError for one that is not installed or needs a GPU that is not there.
+    """
+    if name is None:
+        name = "tensorrt" if has_nvidia_driver() and find_spec("tensorrt") else "tensorrt-rtx"
+    if name not in TARGETS:
+        raise InputError(f"unknown target '{name}'; known: {', '.join(TARGETS)}")
+    with needs(_EXTRAS[name], f"building engines for the target '{name}'"):
+        module = import_module(name.replace("-", "_"))
+    if name == "tensorrt-rtx":
+        return Target(name, module, _capabilities(module), _rtx_lacks())
+    if not has_nvidia_driver():
+        raise MissingError(
+            "the target 'tensorrt' builds on the GPU that the engine is for, and no NVIDIA driver is visible here; use"
+            " --target tensorrt-rtx, which needs none"
+        )
+    return Target(name, module, (), {})
+
+
+def _capabilities(module: ModuleType) -> tuple[str, ...]:
+    """("7.5", "8.0", …) of the members SM75, SM80, …; NONE and CURRENT name no GPU."""
+    found = [re.fullmatch(r"SM(\d+)(\d)", member) for member in module.ComputeCapability.__members__]
+    pairs = sorted((int(match[1]), int(match[2])) for match in found if match)
+    return tuple(f"{major}.{minor}" for major, minor in pairs)
+
+
+def _rtx_lacks() -> dict[str, str]:
+    if has_nvidia_driver():
+        return dict(_RTX_LACKS)
+    return {**_RTX_LACKS, STRIP_WEIGHTS: "it strips weights only where an NVIDIA GPU is, and no driver is visible here"}
+
+
+@cache
+def _log_of(trt: Any) -> Any:
+    """The logger of a TensorRT module, kept for ever: the library holds on to the first one that it is given."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # the module is known when the program runs
+        """Keeps errors, drops the rest: warnings tell a user nothing that he could act on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.errors.append(message)
+
+    return Log()
+
+
+@cache
+def _monitor_class(trt: Any) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the module is known when the program runs
+        """Feeds a bar with how far a build is, and cancels it. TensorRT may call this from several threads."""
+
+        def __init__(self, bar: tqdm[NoReturn], profiles: Sequence[str]) -> None:
+            super().__init__()
+            self._bar, self._lock = bar, Lock()
+            self._phases = _Phases(profiles)
+            self._cancelled = False
+
+        def cancel(self) -> None:
+            self._cancelled = True
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            with self._lock:
+                self._phases.start(phase, parent, steps)
+                self._bar.set_postfix_str(self._phases.profile, refresh=False)
+                self._bar.update(0)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            with self._lock:
+                self._bar.update(max(0, self._phases.step(phase, step) - self._bar.n))
+            return not self._cancelled
+
+        def phase_finish(self, phase: str) -> None:
+            with self._lock:
+                self._phases.finish(phase)
+
+    return Monitor
+
+
+class _Phases:
+    """Where a build is. TensorRT's phases have steps, and hold phases; nearly all time goes into those per profile."""
+
+    _PROFILES, _NEXT_PROFILE = "Computing profile costs", "Timing tactics"
+
+    def __init__(self, profiles: Sequence[str]) -> None:
+        self._names = profiles
+        self._begun = 0  # profiles
+        self._open: dict[str, tuple[str | None, int]] = {}  # phase → its parent and number of steps
+        self._done: dict[str, int] = {}  # phase → steps that are complete
+
+    @property
+    def profile(self) -> str:
+        """The profile that is being built; empty before the first."""
+        return self._names[min(self._begun, len(self._names)) - 1] if self._begun and self._names else ""
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        self._open[name], self._done[name] = (parent, max(1, steps)), 0
+        if (parent, name) == (self._PROFILES, self._NEXT_PROFILE):
+            self._begun += 1
+
+    def step(self, name: str | None, step: int) -> float:
+        """Complete a step; how far the whole build now is, 0 to 1."""
+        if name in self._open:
+            self._done[name] = step + 1
+        inside = 0.0  # of the phase at hand
+        while name in self._open and name != self._PROFILES:
+            parent, steps = self._open[name]
+            inside = min(1.0, (self._done[name] + inside) / steps)
+            name = parent
+        if name != self._PROFILES or not self._begun:
+            return 0.0
+        # A profile's phases are two: its tactics are timed, then code is generated, which counts no steps.
+        return min(1.0, (self._begun - 1 + inside / 2) / max(1, len(self._names)))
+
+    def finish(self, name: str) -> None:
+        self._open.pop(name, None)

@@ -1,0 +1,130 @@
+"""Which gallery tiles are on the device already.
+
+A gallery is scored again and again, its tiles never change: their copies on the device are kept between calls.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+V = TypeVar("V")
+Key = tuple[int, int, tuple[int, ...], tuple[int, ...], str]
+
+# A copy that was of no use for so many look-ups makes room for another. Dropping the longest unused one at once would
+# be worse than keeping nothing: a search walks through its gallery in one order, and each tile would be gone by the
+# time it is wanted again.
+_IDLE_LOOKUPS = 4096
+
+
+@dataclass
+class _Entry(Generic[V]):
+    root: weakref.ref[Any]
+    value: V
+    size: int  # bytes
+    used: int  # look-up at which it was last of use
+
+
+class DeviceTiles(Generic[V]):
+    """Copies `V` of arrays, found again by the array. Several threads may use one.
+
+    Only read-only views qualify: the array they look into outlives them, so it may come back, and it does not change.
+    An entry goes by the identity of that array, of which a weak reference is held, and never by a bare address, at
+    which another array may lie by now.
+    """
+
+    def __init__(self, budget: Callable[[], int]) -> None:
+        """budget: bytes for all copies, asked for when the first one is kept."""
+        self._ask_budget = budget
+        self._budget: int | None = None
+        self._entries: OrderedDict[Key, _Entry[V]] = OrderedDict()  # the longest unused first
+        self._seen: OrderedDict[Key, weakref.ref[Any]] = OrderedDict()
+        self._used_bytes = 0
+        self._lookups = 0
+        self._gone: deque[Key] = deque()  # of arrays that died; a weak reference's callback may come at any moment
+        self._lock = Lock()
+
+    def find(self, array: NDArray[Any]) -> V | None:
+        """The copy of this array, None if there is none."""
+        key, root = _identify(array)
+        if root is None:
+            return None
+        with self._lock:
+            self._drop_gone()
+            self._lookups += 1
+            entry = self._entries.get(key)
+            if entry is None or entry.root() is not root:
+                return None
+            entry.used = self._lookups
+            self._entries.move_to_end(key)
+            return entry.value
+
+    def wants(self, array: NDArray[Any]) -> bool:
+        """Whether to keep a copy: this array was here before, and there is room. A first call only makes it known."""
+        key, root = _identify(array)
+        if root is None:
+            return False
+        with self._lock:
+            self._drop_gone()
+            before = self._seen.get(key)
+            self._seen[key] = weakref.ref(root)
+            self._seen.move_to_end(key)
+            while len(self._seen) > _IDLE_LOOKUPS:
+                self._seen.popitem(last=False)
+            return before is not None and before() is root and self._make_room(array.nbytes)
+
+    def keep(self, array: NDArray[Any], value: V) -> None:
+        """Keep a copy. If another thread was quicker, its copy stays."""
+        key, root = _identify(array)
+        if root is None:
+            return
+        with self._lock:
+            self._drop_gone()
+            if key not in self._entries and self._make_room(array.nbytes):
+                reference = weakref.ref(root, lambda _, gone=self._gone: gone.append(key))  # type: ignore[misc]
+                self._entries[key] = _Entry(reference, value, array.nbytes, self._lookups)
+                self._used_bytes += array.nbytes
+
+    def clear(self) -> None:
+        """Forget everything; a copy is freed when its last user is done with it."""
+        with self._lock:
+            self._entries.clear()
+            self._seen.clear()
+            self._used_bytes = 0
+
+    def _make_room(self, size: int) -> bool:
+        if self._budget is None:
+            self._budget = self._ask_budget()
+        while self._used_bytes + size > self._budget:
+            oldest = next(iter(self._entries.items()), None)
+            if oldest is None or self._lookups - oldest[1].used < _IDLE_LOOKUPS:
+                return False
+            self._remove(oldest[0])
+        return True
+
+    def _drop_gone(self) -> None:
+        while self._gone:
+            key = self._gone.popleft()
+            entry = self._entries.get(key)
+            if entry is not None and entry.root() is None:
+                self._remove(key)
+
+    def _remove(self, key: Key) -> None:
+        self._used_bytes -= self._entries.pop(key).size
+
+
+def _identify(array: NDArray[Any]) -> tuple[Key, NDArray[Any] | None]:
+    """A key of the memory that a view looks at, and the array whose memory it is; None if the array won't do."""
+    root = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    offset = array.ctypes.data - root.ctypes.data
+    key = (id(root), offset, array.shape, array.strides, array.dtype.str)
+    return key, None if root is array or array.flags.writeable else root

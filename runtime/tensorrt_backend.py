@@ -1,0 +1,133 @@
+"""Backend `tensorrt`: a bundle's TensorRT engines on an NVIDIA GPU, of TensorRT or of TensorRT for RTX.
+
+A plan is a program for the GPU, and a version compatible one brings code for the processor too: open bundles that you
+trust.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, VOCABULARY, WORDS, Bundle
+from ..data.vocabulary import Vocabulary
+from ..errors import BundleError, InputError
+from ..tiling import TileSize
+from .backend import Tile
+from .cuda import Gpu
+from .device_tiles import DeviceTiles
+from .engine import EngineRecord, choose_engine, installed_module, this_machine
+from .lane import Call, Lane, LanePool, Resident
+from .opening import check_sizes, encoder_hashes, from_bundle
+from .plans import Plan, load_plan
+from .profiles import batch_limit, item_limits, tile_limits
+
+# Of the device memory that is free when the first gallery tile is kept. The rest is for other threads' lanes.
+_RESIDENT_SHARE = 0.5
+
+
+class TensorRTBackend:
+    """The three graphs as engines. Threads may share it: each call at a time has streams and contexts of its own."""
+
+    name = "tensorrt"
+    device = "cuda"
+
+    def __init__(self, bundle: Bundle, record: EngineRecord, trt: Any, gpu: Gpu) -> None:
+        """Load an engine that `choose_engine` chose; `trt` is its target's module."""
+        self.engine = record
+        self.precision = record.precision
+        self.config = bundle.config
+        self.vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
+        self.encoders = encoder_hashes(bundle, record.precision)
+        gpu.enter()
+        self._plans = {graph: load_plan(trt, record, bundle, graph, gpu.capability) for graph in GRAPHS}
+        self._check(bundle)
+        self.state_dtype = self._plans["scorer"].dtypes["image_states"]
+        own, of_bundle = item_limits(self._profiles()), bundle.manifest["limits"]
+        self.limits = {side: min(own[side], of_bundle[side]) for side in own}
+        self._residents: DeviceTiles[Resident] = DeviceTiles(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
+        self._pools = {
+            graph: LanePool(partial(Lane, gpu, plan, self._residents)) for graph, plan in self._plans.items()
+        }
+        self._finalizer = weakref.finalize(self, _save_kernels, gpu, list(self._plans.values()))
+
+    @classmethod
+    def open(
+        cls, path: Path, precision: str, device: str, threads: int | None, *, checked: bool = False
+    ) -> TensorRTBackend:
+        """Open the bundle's first engine of this precision that can be used here.
+
+        threads is of no meaning to a GPU; checked: only an engine that passed its check on a GPU.
+        Raises InputError for another device than a GPU, BundleError for an engine that is not there, stale, or not
+        for this TensorRT or GPU, with the command that builds it; MissingError for what this machine lacks.
+        """
+        if device == "cpu":
+            raise InputError("the backend 'tensorrt' runs on device 'cuda'; on 'cpu' use backend 'onnxruntime'")
+
+        def load(bundle: Bundle) -> TensorRTBackend:
+            record = choose_engine(bundle, precision, this_machine, checked=checked)
+            return cls(bundle, record, installed_module(record.target), Gpu.open())
+
+        return from_bundle(path, precision, load)
+
+    def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
+        limit = batch_limit(self._plans["image_encoder"].profiles, IMAGES, REGIONS, features.shape[1])
+        chunks = ({"features": features[i : i + limit]} for i in range(0, len(features), limit))
+        return np.concatenate(list(self._run("image_encoder", chunks)))
+
+    def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating]:
+        limit = batch_limit(self._plans["text_encoder"].profiles, CAPTIONS, WORDS, tokens.shape[1])
+        chunks = (
+            {"tokens": tokens[i : i + limit], "text_lengths": lengths[i : i + limit]}
+            for i in range(0, len(tokens), limit)
+        )
+        return np.concatenate(list(self._run("text_encoder", chunks)))
+
+    def score_tiles(self, tiles: Iterable[Tile]) -> Iterator[NDArray[np.float32]]:
+        """As `Backend`. Raises InputError for a tile that no profile takes."""
+        return self._run("scorer", (tile._asdict() for tile in tiles))
+
+    def tile_limits(self, regions: int, words: int) -> Sequence[TileSize]:
+        return tile_limits(self._plans["scorer"].profiles, regions, words)
+
+    def close(self) -> None:
+        """Free the device's memory, what calls that still run use when they are done, and keep compiled kernels."""
+        self._finalizer()
+        for pool in self._pools.values():
+            pool.close()
+        self._residents.clear()
+
+    def _run(self, graph: str, calls: Iterable[Call]) -> Iterator[NDArray[Any]]:
+        with self._pools[graph].lane() as lane:
+            yield from lane.run(calls)
+
+    def _profiles(self) -> dict[str, Any]:
+        return {graph: plan.profiles for graph, plan in self._plans.items()}
+
+    def _check(self, bundle: Bundle) -> None:
+        """The manifest's sizes against the plans', and the plans' states against each other."""
+        scorer = self._plans["scorer"]
+        columns = {name: size for graph in GRAPHS for name, size in self._plans[graph].columns.items()}
+        check_sizes(bundle, self.vocabulary, columns)
+        for side, encoder in (("image_states", "image_encoder"), ("text_states", "text_encoder")):
+            made = self._plans[encoder]
+            if (made.dtypes[side], made.columns[side]) != (scorer.dtypes[side], scorer.columns[side]):
+                raise BundleError(
+                    f"{bundle.folder / MANIFEST}: the plans of {self.engine.name} do not fit each other in {side};"
+                    f" build them again: {self.engine.rebuild(bundle.folder)}"
+                )
+
+
+def _save_kernels(gpu: Gpu, plans: list[Plan]) -> None:
+    # Also at the end of the process, when the device may be gone: what can't be kept is compiled again.
+    with suppress(Exception):
+        gpu.enter()
+        for plan in plans:
+            plan.save_kernels()

@@ -1,0 +1,181 @@
+"""The accuracy gate: what it compares with, what it lets through, and what it keeps for the next time."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from caan.bench import reference_scores as reference_module
+from caan.bench.gate import DEFAULT_LIMITS, AccuracyGate, Limits, fp32_gate, limits_text
+from caan.bench.reference_scores import OWN_FP32, PYTORCH, reference_scores
+from caan.bench.workload import data_workload
+from caan.bundle import open_bundle
+from caan.errors import CaanWarning, CheckpointError, GateError
+from caan.metrics import parity
+
+
+@pytest.fixture
+def bundle(tiny_folder):
+    return open_bundle(tiny_folder / "model.caan")
+
+
+@pytest.fixture
+def workload(tiny_folder):
+    return data_workload(tiny_folder / "data", "test")
+
+
+@pytest.fixture
+def fresh_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "reference"
+
+
+@pytest.fixture
+def scorings(monkeypatch):
+    """Backends that scored a whole data set, in order."""
+    from caan.runtime import Retriever
+
+    seen = []
+    original = Retriever.score_dataset
+
+    def counted(self, *arguments, **options):
+        seen.append(self.backend.name)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Retriever, "score_dataset", counted)
+    return seen
+
+
+def gate_with(reference, limits, workload):
+    return AccuracyGate(workload, reference, "a reference", limits)
+
+
+def scores_like(workload, change=0.0):
+    truth = workload.image_of_caption
+    generator = np.random.default_rng(0)
+    clean = 0.4 * generator.standard_normal((len(workload.features), len(truth))).astype(np.float32)
+    clean += np.arange(len(workload.features))[:, None] == truth
+    return clean, (clean + change * generator.standard_normal(clean.shape)).astype(np.float32)
+
+
+def test_the_reference_is_pytorch_and_is_computed_once(bundle, workload, fresh_cache, scorings):
+    first, name = reference_scores(workload, bundle, None)
+    again, _ = reference_scores(workload, bundle, None)
+    assert name == PYTORCH and scorings == ["torch"]
+    assert np.array_equal(first, again) and first.shape == (6, 30)
+
+
+def test_other_captions_are_other_reference_scores(bundle, workload, fresh_cache, scorings):
+    reference_scores(workload, bundle, None)
+    captions = ["w1 w2", *list(workload.captions)[1:]]
+    other, _ = reference_scores(replace(workload, captions=captions), bundle, None)
+    assert scorings == ["torch", "torch"]
+    first, _ = reference_scores(workload, bundle, None)
+    assert (first[:, 0] != other[:, 0]).any()
+
+
+def test_damaged_reference_scores_are_computed_again(bundle, workload, fresh_cache, scorings):
+    whole, _ = reference_scores(workload, bundle, None)
+    (file,) = fresh_cache.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (b"", bytes(content[:100]), bytes(content)):
+        file.write_bytes(damaged)
+        again, _ = reference_scores(workload, bundle, None)
+        assert np.array_equal(whole, again)
+    assert scorings == ["torch"] * 4
+
+
+def test_a_cache_that_can_t_be_written_is_no_obstacle(bundle, workload, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "file"))
+    with pytest.warns(CaanWarning, match="can't be kept"):
+        scores, _ = reference_scores(workload, bundle, None)
+    assert scores.shape == (6, 30)
+
+
+def test_only_the_newest_reference_scores_are_kept(bundle, workload, fresh_cache, monkeypatch):
+    monkeypatch.setattr(reference_module, "_KEPT", 2)
+    for word in ("w1", "w2", "w3"):
+        reference_scores(replace(workload, captions=[word] * 30), bundle, None)
+    assert len(list(fresh_cache.iterdir())) == 2
+
+
+def test_without_the_checkpoint_the_bundle_s_fp32_graphs_are_the_reference(
+    tiny_bundle, bundle, workload, fresh_cache, scorings
+):
+    # The copy of the bundle lies where its manifest leads to no checkpoint.
+    scores, name = reference_scores(workload, open_bundle(tiny_bundle), None)
+    assert name == OWN_FP32 and scorings == ["onnxruntime"]
+    pytorch, _ = reference_scores(workload, bundle, None)
+    assert np.abs(scores - pytorch).max() <= 1e-5
+
+
+def test_a_named_checkpoint_of_another_model_is_refused(bundle, workload, tmp_path):
+    (tmp_path / "other.pt").write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="is not what"):
+        reference_scores(workload, bundle, tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize(
+    ("limits", "change", "passed"),
+    [
+        (Limits(delta_rsum=0.0), 0.0, True),
+        (Limits(delta_rsum=5.0), 2.0, False),
+        (Limits(delta_rsum=600.0), 2.0, True),
+        (Limits(max_abs=1e-4), 1e-3, False),
+        (Limits(max_abs=1.0), 1e-3, True),
+        (Limits(), 2.0, True),
+    ],
+)
+def test_the_gate_holds_within_its_limits(workload, limits, change, passed):
+    reference, scores = scores_like(workload, change)
+    record = gate_with(reference, limits, workload).compare(scores, "onnxruntime")
+    assert record["passed"] is passed
+    found = parity(scores, reference, workload.image_of_caption)
+    assert record["parity"]["delta_rsum"] == found.delta_rsum
+    assert record["metrics"]["rsum"] - record["reference"]["rsum"] == pytest.approx(found.delta_rsum)
+    json.dumps(record, allow_nan=False)
+
+
+def test_an_rsum_that_rises_too_far_is_missed_too(workload):
+    good, bad = scores_like(workload, 2.0)
+    assert not gate_with(bad, Limits(delta_rsum=5.0), workload).compare(good, "x")["passed"]
+
+
+def test_nan_never_passes(workload):
+    reference, scores = scores_like(workload)
+    scores[0, 0] = np.nan
+    record = gate_with(reference, Limits(), workload).compare(scores, "onnxruntime")
+    assert record["passed"] is False and "1 of 180 scores are NaN" in record["summary"]
+
+
+def test_a_sample_is_the_same_gate_on_fewer_images(workload):
+    reference, _ = scores_like(workload, 0.3)
+    gate = gate_with(reference, Limits(), workload)
+    sample = gate.sample(3)
+    assert sample.workload.features.shape[0] == 3 and len(sample.workload.captions) == 15
+    images = [0, 2, 5]
+    columns = np.flatnonzero(np.isin(workload.image_of_caption, images))
+    assert np.array_equal(sample.reference, reference[np.ix_(images, columns)])
+    assert np.array_equal(sample.truth, np.repeat([0, 1, 2], 5))
+    assert np.array_equal(sample.workload.features[1], workload.features[2])
+    assert list(sample.workload.captions) == [workload.captions[c] for c in columns]
+    assert gate.sample(100).workload.features.shape[0] == 6
+
+
+def test_the_default_limits_are_the_documented_ones():
+    assert DEFAULT_LIMITS["fp32"].max_abs == 1e-4
+    assert (DEFAULT_LIMITS["fp16"].delta_rsum, DEFAULT_LIMITS["int8"].delta_rsum) == (0.5, 2.0)
+    assert limits_text({"allowed": {"delta_rsum": 0.5}}) == "|Δ rsum| 0.5"
+
+
+def test_the_export_s_gate_passes_its_bundle_and_fails_a_wrong_one(tiny_folder, bundle, monkeypatch):
+    data, checkpoint = tiny_folder / "data", tiny_folder / "model.pt"
+    record = fp32_gate(data, "test", checkpoint)(bundle.folder)
+    assert record["parity"]["max_abs"] <= 1e-5 and record["metrics"]["rsum"] == record["reference"]["rsum"]
+    honest = AccuracyGate.scores
+    monkeypatch.setattr(AccuracyGate, "scores", lambda self, *a: honest(self, *a) + np.float32(2e-4))
+    with pytest.raises(GateError, match=r"too far from PyTorch: .*allowed: max \|Δ score\| 1e-04"):
+        fp32_gate(data, "test", checkpoint)(bundle.folder)
