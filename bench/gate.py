@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import describe_machine
-from ..bundle import Bundle, open_bundle
+from ..bundle import Bundle, change_bundle, open_bundle
 from ..errors import GateError
 from ..metrics import Parity, parity, retrieval_metrics
 from ..runtime import Retriever
-from .reference_scores import reference_scores
+from .reference_scores import PYTORCH, reference_scores
 from .workload import Workload, data_workload
 
 
@@ -116,6 +116,28 @@ def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict
         return record
 
     return gate
+
+
+def complete_engine_records(
+    bundle: Path, workload: Workload, reference: NDArray[np.float32], scores: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Write into the manifest how good engines are that could not be run where they were built.
+
+    reference: PyTorch's scores (images, captions); scores: precision → those of its engine, on the same workload.
+    """
+
+    def waiting(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+        return [e for e in manifest.get("engines", {}).values() if e.get("run") and e["precision"] in scores]
+
+    def record(folder: Path, manifest: dict[str, Any]) -> None:
+        for engine in waiting(manifest):
+            precision = engine["precision"]
+            gate = AccuracyGate(workload, reference, PYTORCH, DEFAULT_LIMITS[precision])
+            engine["checks"].append(gate.compare(scores[precision], "tensorrt"))
+            engine["run"] = None
+
+    if waiting(open_bundle(bundle).manifest):
+        change_bundle(bundle, record)
 
 
 def _summary(rsum: float, difference: Parity) -> str:

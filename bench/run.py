@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import describe_machine
-from ..bundle import VOCABULARY, Bundle, change_bundle, open_bundle
+from ..bundle import VOCABULARY, Bundle, open_bundle
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from ..errors import CaanError, CheckpointError
 from ..metrics import Parity, RetrievalMetrics, parity, retrieval_metrics
-from .gate import DEFAULT_LIMITS, AccuracyGate
-from .reference_scores import PYTORCH, checkpoint_of
+from .gate import complete_engine_records
+from .reference_scores import checkpoint_of
 from .worker import RowSpec, serve
 from .workload import Workload, check_dimension, data_workload, random_workload
 
@@ -212,27 +212,11 @@ def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:
 
 
 def _complete_records(bundle: Bundle, rows: list[Row], workload: Workload) -> None:
-    """Engines that could not be run where they were built have been run now: the manifest says how well.
-
-    Without PyTorch's scores in the same run there is nothing to compare with.
-    """
+    """Engines ran, perhaps for the first time; without PyTorch's scores there is nothing to compare them with."""
     reference = next((row.scores for row in rows if row.spec.backend == "torch" and row.scores is not None), None)
     ran = {row.spec.precision: row.scores for row in rows if row.spec.backend == "tensorrt" and row.scores is not None}
-    waiting = [e for e in bundle.manifest.get("engines", {}).values() if e.get("run") and e["precision"] in ran]
-    if reference is None or not waiting:
-        return
-    verdicts = {
-        precision: AccuracyGate(workload, reference, PYTORCH, DEFAULT_LIMITS[precision]).compare(scores, "tensorrt")
-        for precision, scores in ran.items()
-    }
-
-    def record(folder: Path, manifest: dict[str, Any]) -> None:
-        for engine in manifest.get("engines", {}).values():
-            if engine.get("run") and engine["precision"] in verdicts:
-                engine["checks"].append(verdicts[engine["precision"]])
-                engine["run"] = None
-
-    change_bundle(bundle.folder, record)
+    if reference is not None:
+        complete_engine_records(bundle.folder, workload, reference, ran)
 
 
 class _Worker:

@@ -61,6 +61,7 @@ class _Command(click.Command):
 @click.option("--compute-capability", multiple=True, metavar="X.Y", help="Build ahead for this GPU; repeatable.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True, help="Of the builder.")
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of the builder's scratch memory.")
+@click.option("--timing-cache", type=options.PATH, metavar="FILE", help="[default: one per GPU in the user's cache]")
 @click.option("--version-compatible", is_flag=True, help="Plans that later TensorRT versions load.")
 @click.option("--hardware-compatible", is_flag=True, help="Plans that other GPUs than this one load.")
 @click.option("--strip-weights", is_flag=True, help="Plans without weights, which come from the ONNX when loaded.")
@@ -125,6 +126,7 @@ def _build_options(target: Any, given: dict[str, Any]) -> Any:
         version_compatible=given["version_compatible"],
         hardware_compatible=given["hardware_compatible"],
         strip_weights=given["strip_weights"],
+        timing_cache=given["timing_cache"],
     )
 
 

@@ -36,7 +36,7 @@ def engine_layers(path: Path, graph: str, precision: str) -> tuple[str, list[Lay
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine((path / plan).read_bytes())
     if engine is None:
         raise BundleError(
-            f"TensorRT {record.version} does not load {path / plan}; build it again: {record.rebuild(path)}"
+            f"TensorRT {record.version} does not load {path / plan}; build it again: {record.rebuild(bundle)}"
         )
     told = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return plan, [_layer(entry) for entry in json.loads(told)["Layers"]]

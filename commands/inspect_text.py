@@ -24,7 +24,7 @@ _TYPES = ("INT8", "FP16", "FP32")
 
 def summary_text(found: Description) -> str:
     """The whole bundle: a paragraph each for the model, files, graphs, every precision and every engine."""
-    manifest = found.manifest
+    manifest = found.bundle.manifest
     parts = [
         _model(found),
         _files(manifest),
@@ -52,13 +52,13 @@ def layers_text(title: str, layers: Sequence[Layer]) -> str:
 
 
 def _model(found: Description) -> str:
-    manifest = found.manifest
+    manifest = found.bundle.manifest
     checkpoint = manifest.get("checkpoint", {})
     rsum = (checkpoint.get("metrics") or {}).get("rsum")
     trained = f" (rsum {rsum:.2f})" if isinstance(rsum, float | int) else ""
     tools = {"caan": manifest.get("caan", "?"), **manifest.get("tools", {})}
     lines = [
-        str(found.folder),
+        str(found.bundle.folder),
         _entry("model", _pairs(manifest["config"])),
         _entry("tokenizer", manifest["tokenizer"]),
         _entry("limits", ", ".join(f"{size} {axis}" for axis, size in manifest["limits"].items())),
@@ -141,7 +141,7 @@ def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
     stale, precision = found.stale[name], entry["precision"]
     source = f"✓ the {precision} graphs of this bundle"
     if stale:
-        command = f"{build_command(found.folder, precision)} --target {entry['target']}"
+        command = f"{build_command(found.bundle, precision)} --target {entry['target']}"
         source = f"✗ stale: the {precision} {_and(stale)} changed since; build again:\n{command}"
     lines = [
         f"engine {name}",
@@ -192,7 +192,7 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], left: int) -> 
 
 
 def _indented(table: str) -> str:
-    return "\n".join(f"  {line}".rstrip() for line in table.splitlines())
+    return "\n".join(f"  {line}" for line in table.splitlines())
 
 
 def _and(names: Sequence[str]) -> str:

@@ -118,8 +118,7 @@ class Layer:
 class Description:
     """Everything `caan inspect` says of a bundle."""
 
-    folder: Path
-    manifest: dict[str, Any]
+    bundle: Bundle
     ends: dict[str, dict[str, Ends]] | None  # precision → graph → its ends; None without the package onnx
     profiles: dict[str, dict[str, list[Profile]]]  # engine → graph → its profiles
     stale: dict[str, list[str]]  # engine → graphs whose ONNX is no longer the one it was built from
@@ -128,7 +127,12 @@ class Description:
         graphs = None
         if self.ends is not None:
             graphs = {p: {name: asdict(ends) for name, ends in own.items()} for p, own in self.ends.items()}
-        return {"bundle": str(self.folder), "manifest": self.manifest, "graphs": graphs, "stale": self.stale}
+        return {
+            "bundle": str(self.bundle.folder),
+            "manifest": self.bundle.manifest,
+            "graphs": graphs,
+            "stale": self.stale,
+        }
 
 
 def describe(path: Path) -> Description:
@@ -145,7 +149,7 @@ def describe(path: Path) -> Description:
         _check_plans(bundle, engines)
         profiles = {name: _profiles(bundle, name, engine) for name, engine in engines.items()}
         stale = {name: _stale_graphs(bundle, engine) for name, engine in engines.items()}
-        return Description(path, bundle.manifest, _all_ends(bundle), profiles, stale)
+        return Description(bundle, _all_ends(bundle), profiles, stale)
 
     return _read(path, read)
 

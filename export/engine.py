@@ -243,7 +243,10 @@ class _TimingCache:
         return result
 
     def save(self, config: Any) -> None:
-        content = bytes(config.get_timing_cache().serialize())
+        timings = config.get_timing_cache()
+        if timings is None:  # the build had none
+            return
+        content = bytes(timings.serialize())
         try:
             with atomic_file(self.path) as temporary:
                 temporary.write_bytes(_sealed(content))

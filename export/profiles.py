@@ -119,11 +119,13 @@ def default_profiles(
     one = Range(1, 1, 1)
     add("image_encoder", "single", images=one, regions=R)
     add("image_encoder", "chunk", images=_up_to(CHUNK[IMAGES], statistics.images), regions=R)
-    for words in _word_buckets(statistics.words, limits[WORDS]):
+    buckets = _word_buckets(statistics.words, limits[WORDS])
+    # A plan holds the weights once per profile, and the text encoder's are nearly all there are: two profiles are enough.
+    T = Range(1, buckets[0], buckets[-1])
+    add("text_encoder", "single", captions=one, words=T)
+    add("text_encoder", "chunk", captions=_up_to(CHUNK[CAPTIONS], statistics.captions), words=T)
+    for words in buckets:
         T = Range(1, words, words)
-        add("text_encoder", f"single-{words}", captions=one, words=T)
-        add("text_encoder", f"chunk-{words}", captions=_up_to(CHUNK[CAPTIONS], statistics.captions), words=T)
-
         tile = tile_size(regions, words, config["attention_dim"], budget)
         pairs = tile.images * tile.captions
         images, captions = _up_to(pairs, statistics.images), _up_to(pairs, statistics.captions)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, CaanWarning, InputError, MissingError
 from ..tiling import TileSize
+from .engine import has_checked_engine
 
 
 class Tile(NamedTuple):
@@ -96,8 +97,6 @@ def _open(name: str, path: Path, precision: str, device: str, threads: int | Non
 
 
 def _checked_engine(path: Path, precision: str, device: str) -> Backend | None:
-    from .engine import has_checked_engine
-
     if not has_checked_engine(path, precision):
         return None
     try:

@@ -9,6 +9,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -48,7 +49,7 @@ class DeviceTiles(Generic[V]):
         self._seen: OrderedDict[Key, weakref.ref[Any]] = OrderedDict()
         self._used_bytes = 0
         self._lookups = 0
-        self._gone: deque[Key] = deque()  # of arrays that died; a weak reference's callback may come at any moment
+        self._gone: deque[Key] = deque()  # of arrays that died
         self._lock = Lock()
 
     def find(self, array: NDArray[Any]) -> V | None:
@@ -88,7 +89,7 @@ class DeviceTiles(Generic[V]):
         with self._lock:
             self._drop_gone()
             if key not in self._entries and self._make_room(array.nbytes):
-                reference = weakref.ref(root, lambda _, gone=self._gone: gone.append(key))  # type: ignore[misc]
+                reference = weakref.ref(root, partial(_forget, weakref.ref(self), key))
                 self._entries[key] = _Entry(reference, value, array.nbytes, self._lookups)
                 self._used_bytes += array.nbytes
 
@@ -118,6 +119,18 @@ class DeviceTiles(Generic[V]):
 
     def _remove(self, key: Key) -> None:
         self._used_bytes -= self._entries.pop(key).size
+
+
+def _forget(tiles: weakref.ref[DeviceTiles[Any]], key: Key, _: object) -> None:
+    """What a weak reference calls when its array dies: at any moment, in any thread, even amid the methods above."""
+    alive = tiles()
+    if alive is not None:
+        alive._gone.append(key)
+        if alive._lock.acquire(blocking=False):  # else whoever holds it, or the next one, sees to it
+            try:
+                alive._drop_gone()
+            finally:
+                alive._lock.release()
 
 
 def _identify(array: NDArray[Any]) -> tuple[Key, NDArray[Any] | None]:

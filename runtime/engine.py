@@ -46,7 +46,7 @@ class EngineRecord:
     onnx: dict[str, str]  # graph → SHA-256 of the ONNX graph that it was built from
     checked: bool  # its scores were compared with the reference's on a GPU, and passed
 
-    def rebuild(self, bundle: Path) -> str:
+    def rebuild(self, bundle: Bundle) -> str:
         """The command that builds it anew."""
         target = "" if self.target == "tensorrt" else f" --target {self.target}"
         return f"{build_command(bundle, self.precision)}{target}"
@@ -61,10 +61,10 @@ class Machine:
     rtx_capabilities: tuple[str, ...] = ()  # those that TensorRT for RTX supports; empty where it is not installed
 
 
-def build_command(bundle: Path, precision: str) -> str:
+def build_command(bundle: Bundle, precision: str) -> str:
     """The command that adds an engine of this precision to a bundle."""
-    data = " --calibration-data DIR" if precision == "int8" else ""
-    return f"caan-build-engine {bundle} --{precision}{data}"
+    data = " --calibration-data DIR" if precision == "int8" and precision not in bundle.precisions else ""
+    return f"caan-build-engine {bundle.folder} --{precision}{data}"
 
 
 def choose_engine(
@@ -79,7 +79,7 @@ def choose_engine(
     if not records:
         raise BundleError(
             f"{bundle.folder} has no TensorRT engine of precision '{precision}'; build one:"
-            f" {build_command(bundle.folder, precision)}"
+            f" {build_command(bundle, precision)}"
         )
     machine, refusals = look(), []
     for record in sorted(records, key=lambda r: list(MODULES).index(r.target)):
@@ -102,7 +102,7 @@ def engine_records(bundle: Bundle) -> list[EngineRecord]:
 
 def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None:
     """Raise BundleError or MissingError, with the command that helps, if this engine can't be used here."""
-    where, rebuild = f"the engine {record.name} of {bundle.folder}", record.rebuild(bundle.folder)
+    where, rebuild = f"the engine {record.name} of {bundle.folder}", record.rebuild(bundle)
     for graph in GRAPHS:
         if bundle.manifest["files"].get(graph_file(graph, record.precision), {}).get("sha256") != record.onnx.get(
             graph
@@ -122,7 +122,7 @@ def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None
             f"{where} was built with {_title(record.target)} {record.version}, installed is {installed}; build it"
             f" again: {rebuild}"
         )
-    _check_capability(record, bundle.folder, machine)
+    _check_capability(record, bundle, machine)
 
 
 def this_machine() -> Machine:
@@ -205,10 +205,10 @@ def _version_fits(record: EngineRecord, installed: str) -> bool:
     return bool(record.options.get("version_compatible")) and built[:1] == here[:1] and built <= here
 
 
-def _check_capability(record: EngineRecord, bundle: Path, machine: Machine) -> None:
+def _check_capability(record: EngineRecord, bundle: Bundle, machine: Machine) -> None:
     assert machine.capability is not None
     here, named = _numbers(machine.capability), record.compute_capabilities
-    where = f"the engine {record.name} of {bundle}"
+    where = f"the engine {record.name} of {bundle.folder}"
     if record.target == "tensorrt-rtx" and machine.capability not in machine.rtx_capabilities:
         raise BundleError(
             f"{where} can't run here: this GPU has compute capability {machine.capability}, TensorRT for RTX supports"

@@ -50,6 +50,7 @@ class Lane:
 
     def __init__(self, gpu: Gpu, plan: Plan, residents: DeviceTiles[Resident]) -> None:
         self._gpu, self._plan, self._residents = gpu, plan, residents
+        gpu.enter()
         self._copies, self._compute = gpu.stream(), gpu.stream()
         # One for all contexts: they run one after the other.
         self._scratch = gpu.allocate(plan.scratch_bytes)
@@ -184,30 +185,30 @@ class LanePool:
     """Lanes for as many calls as run at once: contexts and streams must not be shared by two threads."""
 
     def __init__(self, make: Callable[[], Lane]) -> None:
-        self._make = make
+        self._make: Callable[[], Lane] | None = make  # None: the pool is closed, and holds on to no plan
         self._free: list[Lane] = []
-        self._closed = False
         self._lock = Lock()
 
     @contextmanager
     def lane(self) -> Iterator[Lane]:
         """A lane that is nobody else's. Raises InputError if the pool is closed."""
         with self._lock:
-            if self._closed:
-                raise InputError("this backend is closed; open it again")
+            make = self._make
             lane = self._free.pop() if self._free else None
-        lane = lane or self._make()
+        if make is None:
+            raise InputError("this backend is closed; open it again")
+        lane = lane or make()
         try:
             yield lane
         finally:
             with self._lock:
-                if lane.healthy and not self._closed:
+                if lane.healthy and self._make is not None:
                     self._free.append(lane)
 
     def close(self) -> None:
         """Free the idle lanes now, the others when their calls are done."""
         with self._lock:
-            self._closed = True
+            self._make = None
             self._free.clear()
 
 

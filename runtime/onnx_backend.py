@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from itertools import starmap
 from pathlib import Path
@@ -122,8 +122,10 @@ def run_bound(
     for name, array in inputs.items():
         value = residents.find(array)
         if value is None and residents.wants(array):
-            value = _onnxruntime().OrtValue.ortvalue_from_numpy(array, device)
-            residents.keep(array, value)
+            # Without room on the device the array is sent again each time.
+            with suppress(Exception):  # ONNX Runtime's have no common type of their own
+                value = _onnxruntime().OrtValue.ortvalue_from_numpy(array, device)
+                residents.keep(array, value)
         if value is None:
             binding.bind_cpu_input(name, array)
         else:

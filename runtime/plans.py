@@ -176,10 +176,13 @@ def load_plan(trt: Any, record: EngineRecord, bundle: Bundle, graph: str, capabi
     Raises BundleError, with the command that builds it again, if TensorRT does not take it; MissingError if the
     machine is the reason.
     """
-    path, log, rebuild = bundle.folder / plan_file(graph, record.name), log_of(trt), record.rebuild(bundle.folder)
+    path, log, rebuild = bundle.folder / plan_file(graph, record.name), log_of(trt), record.rebuild(bundle)
     log.errors.clear()
     runtime = trt.Runtime(log)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
     if hasattr(runtime, "get_engine_validity"):
         _check_validity(trt, runtime.get_engine_validity(content), path, rebuild)
     if record.options.get("version_compatible"):
@@ -228,7 +231,8 @@ def _check_validity(trt: Any, verdict: tuple[Any, int], path: Path, rebuild: str
         return
     found = [name for name, bit in trt.EngineInvalidityDiagnostics.__members__.items() if int(bit) & int(mask)]
     reasons = [_DIAGNOSES.get(name, (name.lower().replace("_", " "), True)) for name in found]
-    text = ", ".join(reason for reason, _ in reasons) or "TensorRT gives no reason"
+    said = log_of(trt).errors
+    text = ", ".join(reason for reason, _ in reasons) or (said[-1][:300] if said else "TensorRT gives no reason")
     if reasons and not any(helps for _, helps in reasons):
         raise MissingError(f"{path} can't be loaded here: {text}; see caan doctor")
     raise BundleError(f"{path} can't be loaded here: {text}; build it again: {rebuild}")

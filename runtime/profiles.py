@@ -91,7 +91,7 @@ def choose_profile(graph: str, profiles: Sequence[Profile], sizes: Sizes) -> tup
             f"the engine's {graph} does not take {_text({axis: str(size) for axis, size in sizes.items()})}; its"
             f" profiles take {'; '.join(map(str, profiles))}. Build it with a larger --profile"
         )
-    return min(fitting, key=lambda pair: pair[0].distance(pair[1]))
+    return min(fitting, key=lambda pair: pair[0].distance(sizes))
 
 
 def sizes_of(graph: str, shapes: Mapping[str, Shape]) -> Sizes:

@@ -7,7 +7,7 @@ trust.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -47,16 +47,15 @@ class TensorRTBackend:
         self.vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
         self.encoders = encoder_hashes(bundle, record.precision)
         gpu.enter()
-        self._plans = {graph: load_plan(trt, record, bundle, graph, gpu.capability) for graph in GRAPHS}
-        self._check(bundle)
-        self.state_dtype = self._plans["scorer"].dtypes["image_states"]
-        own, of_bundle = item_limits(self._profiles()), bundle.manifest["limits"]
+        plans = {graph: load_plan(trt, record, bundle, graph, gpu.capability) for graph in GRAPHS}
+        _check_fit(bundle, record, self.vocabulary, plans)
+        self._profiles = {graph: plan.profiles for graph, plan in plans.items()}
+        self.state_dtype = plans["scorer"].dtypes["image_states"]
+        own, of_bundle = item_limits(self._profiles), bundle.manifest["limits"]
         self.limits = {side: min(own[side], of_bundle[side]) for side in own}
         self._residents: DeviceTiles[Resident] = DeviceTiles(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
-        self._pools = {
-            graph: LanePool(partial(Lane, gpu, plan, self._residents)) for graph, plan in self._plans.items()
-        }
-        self._finalizer = weakref.finalize(self, _save_kernels, gpu, list(self._plans.values()))
+        self._pools = {graph: LanePool(partial(Lane, gpu, plan, self._residents)) for graph, plan in plans.items()}
+        self._finalizer = weakref.finalize(self, _save_kernels, gpu, list(plans.values()))
 
     @classmethod
     def open(
@@ -78,12 +77,12 @@ class TensorRTBackend:
         return from_bundle(path, precision, load)
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
-        limit = batch_limit(self._plans["image_encoder"].profiles, IMAGES, REGIONS, features.shape[1])
+        limit = batch_limit(self._profiles["image_encoder"], IMAGES, REGIONS, features.shape[1])
         chunks = ({"features": features[i : i + limit]} for i in range(0, len(features), limit))
         return np.concatenate(list(self._run("image_encoder", chunks)))
 
     def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating]:
-        limit = batch_limit(self._plans["text_encoder"].profiles, CAPTIONS, WORDS, tokens.shape[1])
+        limit = batch_limit(self._profiles["text_encoder"], CAPTIONS, WORDS, tokens.shape[1])
         chunks = (
             {"tokens": tokens[i : i + limit], "text_lengths": lengths[i : i + limit]}
             for i in range(0, len(tokens), limit)
@@ -95,10 +94,10 @@ class TensorRTBackend:
         return self._run("scorer", (tile._asdict() for tile in tiles))
 
     def tile_limits(self, regions: int, words: int) -> Sequence[TileSize]:
-        return tile_limits(self._plans["scorer"].profiles, regions, words)
+        return tile_limits(self._profiles["scorer"], regions, words)
 
     def close(self) -> None:
-        """Free the device's memory, what calls that still run use when they are done, and keep compiled kernels."""
+        """Keep compiled kernels and free the device's memory; what calls that still run use, when they are done."""
         self._finalizer()
         for pool in self._pools.values():
             pool.close()
@@ -108,21 +107,18 @@ class TensorRTBackend:
         with self._pools[graph].lane() as lane:
             yield from lane.run(calls)
 
-    def _profiles(self) -> dict[str, Any]:
-        return {graph: plan.profiles for graph, plan in self._plans.items()}
 
-    def _check(self, bundle: Bundle) -> None:
-        """The manifest's sizes against the plans', and the plans' states against each other."""
-        scorer = self._plans["scorer"]
-        columns = {name: size for graph in GRAPHS for name, size in self._plans[graph].columns.items()}
-        check_sizes(bundle, self.vocabulary, columns)
-        for side, encoder in (("image_states", "image_encoder"), ("text_states", "text_encoder")):
-            made = self._plans[encoder]
-            if (made.dtypes[side], made.columns[side]) != (scorer.dtypes[side], scorer.columns[side]):
-                raise BundleError(
-                    f"{bundle.folder / MANIFEST}: the plans of {self.engine.name} do not fit each other in {side};"
-                    f" build them again: {self.engine.rebuild(bundle.folder)}"
-                )
+def _check_fit(bundle: Bundle, record: EngineRecord, vocabulary: Vocabulary, plans: Mapping[str, Plan]) -> None:
+    """Raise BundleError if the manifest's sizes are not the plans', or the plans' states not each other's."""
+    check_sizes(bundle, vocabulary, {name: size for plan in plans.values() for name, size in plan.columns.items()})
+    scorer = plans["scorer"]
+    for tensor, encoder in (("image_states", "image_encoder"), ("text_states", "text_encoder")):
+        made = plans[encoder]
+        if (made.dtypes[tensor], made.columns[tensor]) != (scorer.dtypes[tensor], scorer.columns[tensor]):
+            raise BundleError(
+                f"{bundle.folder / MANIFEST}: the plans of {record.name} do not fit each other in {tensor}; build them"
+                f" again: {record.rebuild(bundle)}"
+            )
 
 
 def _save_kernels(gpu: Gpu, plans: list[Plan]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,7 @@ def test_what_the_tests_below_spoil_works(run, tiny_bundle, tiny_data, calibrati
     done = run("build-engine", tiny_bundle, "--int8", "--calibration-data", calibration_data, *LENIENT, *ONE)
     assert done.code == 0, done
     assert "engine not run: no NVIDIA GPU here" in done.out.splitlines()[-1]
-    assert "scorer         multiply-adds: 100.0 % INT8" in done.out
+    assert re.search(r"scorer +multiply-adds: 9\d\.\d % INT8", done.out)
 
 
 # Which bundle, which precision

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 
 from caan.bench import reference_scores as reference_module
-from caan.bench.gate import DEFAULT_LIMITS, AccuracyGate, Limits, fp32_gate, limits_text
+from caan.bench.gate import (
+    DEFAULT_LIMITS,
+    AccuracyGate,
+    Limits,
+    complete_engine_records,
+    fp32_gate,
+    limits_text,
+)
 from caan.bench.reference_scores import OWN_FP32, PYTORCH, reference_scores
 from caan.bench.workload import data_workload
-from caan.bundle import open_bundle
+from caan.bundle import change_bundle, open_bundle
 from caan.errors import CaanWarning, CheckpointError, GateError
 from caan.metrics import parity
 
@@ -179,3 +186,36 @@ def test_the_export_s_gate_passes_its_bundle_and_fails_a_wrong_one(tiny_folder, 
     monkeypatch.setattr(AccuracyGate, "scores", lambda self, *a: honest(self, *a) + np.float32(2e-4))
     with pytest.raises(GateError, match=r"too far from PyTorch: .*allowed: max \|Δ score\| 1e-04"):
         fp32_gate(data, "test", checkpoint)(bundle.folder)
+
+
+@pytest.fixture
+def with_engines(tiny_bundle):
+    """A bundle with an engine of two precisions that nobody has run yet."""
+
+    def add(folder, manifest):
+        manifest["engines"] = {
+            f"tensorrt-{precision}": {"precision": precision, "checks": [], "run": "engine not run: no NVIDIA GPU here"}
+            for precision in ("fp32", "fp16")
+        }
+
+    change_bundle(tiny_bundle, add)
+    return tiny_bundle
+
+
+def test_an_engine_s_first_run_completes_its_record(with_engines, workload):
+    reference, scores = scores_like(workload, 1e-6)
+    complete_engine_records(with_engines, workload, reference, {"fp32": scores})
+    engines = open_bundle(with_engines).manifest["engines"]
+    ran, waits = engines["tensorrt-fp32"], engines["tensorrt-fp16"]
+    assert (
+        ran["run"] is None and ran["checks"][0]["passed"] is True and ran["checks"][0]["allowed"] == {"max_abs": 1e-4}
+    )
+    assert waits["run"] and waits["checks"] == []
+
+
+def test_a_record_that_is_complete_stays_as_it_is(with_engines, workload):
+    reference, scores = scores_like(workload, 1e-6)
+    complete_engine_records(with_engines, workload, reference, {"fp32": scores})
+    before = (with_engines / "manifest.json").read_bytes()
+    complete_engine_records(with_engines, workload, reference, {"fp32": scores + 1})
+    assert (with_engines / "manifest.json").read_bytes() == before

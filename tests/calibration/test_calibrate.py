@@ -44,7 +44,7 @@ def test_every_activation_of_every_product_gets_a_range(bundle, make_split, cach
 
 
 def test_min_max_finds_the_largest_values_of_the_sample(bundle, make_split, cache_folder):
-    dataset = make_split()
+    dataset = make_split(160)
     found = calibrate(bundle, dataset, method="min-max", seed=5).ranges
     sample = draw_sample(dataset, 5)
     retriever = Retriever.open(bundle.folder)
@@ -72,7 +72,8 @@ def inputs_of(bundle, graph):
 
 
 def test_the_scorer_sees_every_pair_of_the_sample_and_no_padding(bundle, make_split, cache_folder, feeds):
-    found = calibrate(bundle, make_split(), method="min-max")
+    found = calibrate(bundle, make_split(160), method="min-max")  # 40 images, more than one feed
+    assert found.record["images"] == 40
     texts = [feed for feed in feeds if "tokens" in feed]
     tiles = [feed for feed in feeds if "image_states" in feed]
     assert all((feed["text_lengths"] == feed["tokens"].shape[1]).all() for feed in texts)

@@ -228,7 +228,8 @@ def test_layers_of_a_named_precision_in_json(run, full_bundle):
 @pytest.mark.parametrize("columns", [100, 120])
 def test_the_text_fits_the_terminal(run, full_bundle, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    change(full_bundle, lambda m: m["precisions"]["int8"].update(kept_fp32=["scorer/a-long-name"] * 30))
+    names = ["scorer/" + "ab-" * length + "z" for length in range(1, 20)]
+    change(full_bundle, lambda m: m["precisions"]["int8"].update(kept_fp32=names))
     monkeypatch.chdir(full_bundle.parent)
     out = run("inspect").out + run("inspect", "--layers", "scorer").out
     widths = [sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line) for line in out.splitlines()]

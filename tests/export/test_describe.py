@@ -210,7 +210,7 @@ def test_a_bundle_replaced_meanwhile_is_read_again(with_engine, monkeypatch):
     monkeypatch.setattr(module, "_all_ends", replace_then_read)
     found = describe(with_engine)
     assert len(calls) == 2
-    assert (found.manifest["tokenizer"], found.profiles) == ("word-punct", {})
+    assert (found.bundle.manifest["tokenizer"], found.profiles) == ("word-punct", {})
 
 
 def unknown_operator():

@@ -13,7 +13,7 @@ from caan.data.scan import open_split
 from caan.errors import BundleError, ExportError, InputError
 from caan.export.audit import FP16, FP32, INT8, audit, check_types
 from caan.export.fp16 import ISLANDS, folded, island_nodes, match_nodes, to_fp16
-from caan.export.int8 import SMALLEST_SCALE, quantizable, to_int8
+from caan.export.int8 import SMALLEST_SCALE, STAY_FP16, quantizable, to_int8
 from caan.export.precision import PrecisionPass, gate_bundle, random_check
 from caan.export.rounding import with_explicit_rounding
 from caan.runtime import Retriever
@@ -114,7 +114,8 @@ def test_every_product_becomes_int8_and_the_gru_stays_fp16(int8):
         products = {node: type_ for node, type_ in found.types.items() if node in quantizable(int8.graphs[name])}
         assert set(products.values()) == {INT8}
     assert {int8.audits["text_encoder"].types[f"text_encoder/gru_{way}"] for way in ("forward", "backward")} == {FP16}
-    assert int8.share_of_int8("scorer") == 100
+    stay = {node: int8.audits["scorer"].types[node] for node in STAY_FP16}
+    assert set(stay.values()) == {FP16} and 80 < int8.share_of_int8("scorer") < 100
 
 
 def test_quantisation_is_symmetric_per_channel_for_weights_and_per_tensor_for_activations(int8, graphs):
@@ -130,6 +131,16 @@ def test_quantisation_is_symmetric_per_channel_for_weights_and_per_tensor_for_ac
             assert scale.size == (1 if weight is None or name == "scorer" else weight.shape[-1])
             if weight is not None:
                 assert weight.dtype == np.int8
+
+
+def test_only_quantised_products_read_what_is_quantised(int8, bundle, ranges):
+    """V and U go into the states as they are, also where a product next to them reads them in INT8."""
+    alone = PrecisionPass(bundle, "int8", ranges=ranges).graphs(["image_encoder/VK", "scorer/Su"])
+    for made, chosen in ((int8, None), (alone, {"image_encoder/VK", "scorer/Su"})):
+        for graph in made.graphs.values():
+            quantised = {n.output[0] for n in graph.graph.node if n.op_type == "DequantizeLinear"}
+            readers = {n.name for n in graph.graph.node if set(n.input) & quantised}
+            assert readers <= (set(quantizable(graph)) if chosen is None else chosen)
 
 
 def test_a_tiny_weight_s_scale_does_not_vanish(graphs, ranges):

@@ -84,7 +84,8 @@ def test_graphs_plans_and_records_of_every_precision(tiny_bundle, job, gate, cal
     assert entry["status"] == "passed"
     assert entry["checks"][-1]["data"].startswith("data test, 6 images") and "device" in entry["checks"][-1]
     if precision == "int8":
-        assert entry["calibration"]["pairs"] > 0 and entry["nodes"]["scorer"]["macs"]["FP16"] == 0
+        assert entry["calibration"]["pairs"] > 0
+        assert entry["nodes"]["scorer"]["nodes"]["FP16"].count("scorer/av_V") == 1
     json.loads((tiny_bundle / "manifest.json").read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
@@ -170,7 +171,7 @@ def test_auto_takes_the_most_harmful_nodes_back_until_the_gate_holds(tiny_bundle
     )
     entry = report.precision
     assert entry["status"] == "passed" and entry["kept_fp16"] == ["scorer/A_Hu"]
-    assert entry["sensitivity"][0]["node"] == "scorer/A_Hu" and len(entry["sensitivity"]) == 18
+    assert entry["sensitivity"][0]["node"] == "scorer/A_Hu" and len(entry["sensitivity"]) == 16
     assert any(line.startswith("scorer/A_Hu goes back to FP16: alone it changes scores by") for line in said)
     assert report.made.share_of_int8("scorer") < 100
 

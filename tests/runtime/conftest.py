@@ -99,27 +99,38 @@ class FakeGpu:
         self.room = 1 << 40
         self.uploaded = self.launched = 0
         self.scratch_streams = {}
+        self.entered = threading.local()
         self.lock = threading.RLock()
 
     def enter(self):
-        pass
+        self.entered.current = True
+
+    def _check_entered(self):
+        assert getattr(self.entered, "current", False), "the GPU is not current in this thread"
 
     def free_bytes(self):
+        self._check_entered()
         return self.room
 
     def stream(self):
+        self._check_entered()
         return FakeStream(self)
 
     def event(self):
+        self._check_entered()
         return FakeEvent(self)
 
     def allocate(self, size):
+        self._check_entered()
         return FakeMemory(self, size, self.device)
 
     def pin(self, size):
+        self._check_entered()
         return FakeMemory(self, size, self.host)
 
     def upload(self, device, host, size, stream):
+        self._check_entered()
+
         def run():
             self.uploaded += size
             self.at(self.device, device, size)[:] = self.at(self.host, host, size)
@@ -207,7 +218,7 @@ class FakeContext:
         shapes, addresses, runs = dict(self.shapes), dict(self.addresses), int(stream.captured is None)
 
         def run():
-            self.engine.run(gpu, shapes, addresses)
+            self.engine._run(gpu, shapes, addresses)
             self.busy -= runs
 
         self.busy += runs
@@ -284,7 +295,7 @@ class FakeEngine:
             assert strategy.cache is not None
         return FakeContext(self, graphed)
 
-    def run(self, gpu, shapes, addresses):
+    def _run(self, gpu, shapes, addresses):
         def array(name, shape):
             dtype = np.dtype(self.trt.nptype(self.ends[name].type))
             size = int(np.prod(shape)) * dtype.itemsize
@@ -457,3 +468,22 @@ def on_a_gpu(monkeypatch, gpu, trt):
     monkeypatch.setattr(tensorrt_backend, "installed_module", lambda target: trt)
     monkeypatch.setattr(tensorrt_backend.Gpu, "open", lambda: gpu)
     monkeypatch.setattr(engines, "has_nvidia_driver", lambda: True)
+
+
+@pytest.fixture
+def stand_ins(trt):
+    """{name in TensorRT's module: class that stands in for it}."""
+    return {
+        "IExecutionContext": FakeContext,
+        "ICudaEngine": FakeEngine,
+        "IRuntimeConfig": FakeConfig,
+        "IRuntimeCache": FakeKernels,
+        "Runtime": trt.Runtime,
+        "Refitter": trt.Refitter,
+        "OnnxParserRefitter": trt.OnnxParserRefitter,
+    }
+
+
+@pytest.fixture
+def stand_in_gpu():
+    return FakeGpu

@@ -1,7 +1,7 @@
 """The calls to NVIDIA's Python bindings: the real cuda-core and cuda-bindings, on a stand-in for the driver.
 
-A machine without a GPU has no driver library; stand_in_driver.c is built as one. It says nothing of what a GPU does, but
-every call must be one that the installed bindings have, with arguments that they take.
+A machine without a GPU has no driver library; stand_in_driver.c is built as one. It says nothing of what a GPU does,
+but every call must be one that the installed bindings have, with arguments that they take.
 """
 
 import os

@@ -5,6 +5,7 @@ The GPU is a stand-in (conftest.py) whose streams run as late, as early and as m
 
 import random
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -256,20 +257,40 @@ def test_device_and_pinned_memory_are_freed_with_the_lane(gpu, lane, plan, resid
     assert set(gpu.device) == before
 
 
+def test_an_array_on_the_device_is_not_used_where_it_would_have_to_be_padded(
+    gpu, make_profile, default_profiles, add_engine, tiny_bundle, trt, residents
+):
+    R, T = (1, 5, 5), (1, 12, 12)
+    profiles = [
+        make_profile("scorer", "pairs", images=(3, 3, 3), regions=R, captions=(2, 2, 4), words=T),
+        make_profile("scorer", "search", images=(5, 5, 9), regions=R, captions=(1, 1, 1), words=T),
+    ]
+    add_engine(profiles={**default_profiles, "scorer": profiles})
+    bundle = open_bundle(tiny_bundle)
+    plan = load_plan(trt, engines.engine_records(bundle)[0], bundle, "scorer", "8.6")
+    lane, generator = Lane(gpu, plan, residents), np.random.default_rng(0)
+    states = generator.standard_normal((15, IMAGE)).astype(np.float32)
+    image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
+    images = {"image_states": image_states, "image_lengths": image_lengths}
+    asked = [call(generator, 3, captions) | images for captions in (2, 2, 2, 1, 1, 1)]
+    assert_equal(list(lane.run(asked)), expected(trt.engines[-1].session, asked))
+    assert [shapes["image_states"][0] for _, _, shapes, _ in trt.runs] == [3, 3, 3, 5, 5, 5]
+
+
 def test_a_pool_gives_every_call_a_lane_of_its_own(gpu, plan, residents, session):
     pool, failures, used = LanePool(lambda: Lane(gpu, plan, residents)), [], []
 
     def work(seed):
         generator = np.random.default_rng(seed)
         asked = [call(generator, 3, 4) for _ in range(6)]
-        with pool.lane() as lane:
-            assert lane not in used
-            used.append(lane)
-            found = list(lane.run(asked))
-            used.remove(lane)
         try:
+            with pool.lane() as lane:
+                assert lane not in used
+                used.append(lane)
+                found = list(lane.run(asked))
+                used.remove(lane)
             assert_equal(found, expected(session, asked))
-        except AssertionError as error:
+        except Exception as error:
             failures.append(error)
 
     for _ in range(3):
@@ -281,10 +302,36 @@ def test_a_pool_gives_every_call_a_lane_of_its_own(gpu, plan, residents, session
     assert failures == [] and used == []
 
 
-def test_a_closed_pool_lends_no_lane(gpu, plan, residents):
-    pool = LanePool(lambda: Lane(gpu, plan, residents))
-    with pool.lane() as lane:
+class Idle:
+    """A lane that does nothing."""
+
+    healthy = True
+
+
+def test_a_lane_is_lent_again_unless_its_streams_failed():
+    pool = LanePool(Idle)
+    with pool.lane() as first:
+        pass
+    with pool.lane() as second, pool.lane() as other:
+        assert second is first and other is not first
+        second.healthy = False
+    with pool.lane() as one, pool.lane() as two:
+        assert one is other and two is not first
+
+
+def test_a_closed_pool_lends_no_lane_and_keeps_none():
+    lanes = []
+
+    def make():
+        lane = Idle()
+        lanes.append(weakref.ref(lane))
+        return lane
+
+    pool = LanePool(make)
+    with pool.lane(), pool.lane():
+        pass
+    with pool.lane():
         pool.close()
-        list(lane.run([call(np.random.default_rng(0), 2, 2)]))
+    assert [lane() for lane in lanes] == [None, None]
     with pytest.raises(InputError, match="this backend is closed"), pool.lane():
         pass

@@ -73,6 +73,14 @@ def test_a_plan_that_may_be_slower_here_is_loaded(add_engine, load, trt):
     assert load().graph == "scorer"
 
 
+def test_a_plan_that_went_away_meanwhile(add_engine, trt, tiny_bundle):
+    name = add_engine()
+    bundle = open_bundle(tiny_bundle)
+    (tiny_bundle / "engines" / name / "scorer.plan").unlink()
+    with pytest.raises(BundleError, match=r"scorer\.plan can't be read \(No such file or directory\); copy the bundle"):
+        load_plan(trt, engine_records(bundle)[0], bundle, "scorer", "8.6")
+
+
 def test_a_plan_of_another_graph(add_engine, refused, default_profiles, tiny_bundle, trt, monkeypatch):
     add_engine()
     monkeypatch.setattr("caan.runtime.plans.plan_file", lambda graph, name: f"engines/{name}/image_encoder.plan")
@@ -192,6 +200,7 @@ def test_kernels_lie_in_the_cache_folder_by_plan_and_gpu(add_engine, load, tiny_
     name = add_engine()
     digest = open_bundle(tiny_bundle).hash_of(f"engines/{name}/scorer.plan")
     plan = load()
+    gpu.enter()
     plan.new_context(plan.profiles[0], gpu.allocate(plan.scratch_bytes), gpu.stream(), repeating=False)
     plan.save_kernels()
     assert (Path(os.environ["CAAN_CACHE"]) / "runtime" / f"{digest[:40]}-8.6.cache").is_file()

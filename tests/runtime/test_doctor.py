@@ -1,0 +1,61 @@
+"""What `caan doctor` says of TensorRT, on machines that differ."""
+
+import pytest
+
+from caan.errors import MissingError
+from caan.runtime import doctor
+from caan.runtime.doctor import diagnose
+
+
+@pytest.fixture
+def checks(monkeypatch, trt, gpu):
+    """checks(installed, driver, capability): {name: check} of the lines on TensorRT."""
+
+    def look(installed=("tensorrt", "tensorrt-rtx"), driver=True, capability="8.6"):
+        monkeypatch.setattr(doctor, "installed_module", lambda target: trt if target in installed else None)
+        monkeypatch.setattr(doctor, "has_nvidia_driver", lambda: driver)
+        monkeypatch.setattr(gpu, "capability", capability)
+        monkeypatch.setattr(doctor.Gpu, "open", lambda: gpu)
+        return {check.name: check for check in diagnose().checks if check.name.startswith("backend tensorrt")}
+
+    return look
+
+
+def test_everything_is_there(checks):
+    found = checks()
+    assert list(found) == ["backend tensorrt", "backend tensorrt, rtx"]
+    for check in found.values():
+        assert check.ok and check.advice == ""
+        assert check.detail == "1.7.1.116, Fake GPU with compute capability 8.6"
+
+
+def test_a_module_is_missing(checks):
+    found = checks(installed=())
+    assert not found["backend tensorrt"].ok and "caan-deploy[gpu]" in found["backend tensorrt"].advice
+    assert "tensorrt_rtx is not installed" in found["backend tensorrt, rtx"].detail
+    assert "caan-deploy[rtx]" in found["backend tensorrt, rtx"].advice
+
+
+def test_there_is_no_gpu(checks):
+    found = checks(driver=False)
+    assert found["backend tensorrt"].detail == "1.7.1.116; no NVIDIA GPU or driver here"
+    assert found["backend tensorrt, rtx"].detail == "1.7.1.116, builds engines; no NVIDIA GPU or driver here"
+    assert all("driver" in check.advice and not check.ok for check in found.values())
+
+
+def test_the_gpu_is_none_that_tensorrt_for_rtx_knows(checks):
+    found = checks(capability="9.0")
+    assert found["backend tensorrt"].ok
+    check = found["backend tensorrt, rtx"]
+    assert not check.ok and "compute capability 9.0, only for 7.5, 8.6, 12.0" in check.detail
+    assert "caan-deploy[gpu]" in check.advice
+
+
+def test_the_bindings_are_missing(checks, monkeypatch):
+    def missing():
+        raise MissingError("the backend 'tensorrt' needs the package 'cuda'; pip install 'caan-deploy[gpu]'")
+
+    found = checks()
+    monkeypatch.setattr(doctor.Gpu, "open", missing)
+    found = {check.name: check for check in diagnose().checks}
+    assert "needs the package 'cuda'" in found["backend tensorrt"].detail and not found["backend tensorrt"].ok

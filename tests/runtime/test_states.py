@@ -1,0 +1,96 @@
+"""Half-precision states: galleries of FP16 and INT8 graphs, in memory and on disk; galleries that can't be changed."""
+
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from caan.bundle import GRAPHS, graph_file, write_manifest
+from caan.errors import BundleError, DataError
+from caan.export.fp16 import to_fp16
+from caan.runtime import Gallery, Retriever
+
+
+@pytest.fixture
+def half(tiny_bundle) -> Retriever:
+    """The tiny bundle's FP16 graphs."""
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    for graph in GRAPHS:
+        source = onnx.load(tiny_bundle / graph_file(graph, "fp32"))
+        onnx.save(to_fp16(source), tiny_bundle / graph_file(graph, "fp16"))
+    manifest["precisions"]["fp16"] = {"checks": []}
+    write_manifest(tiny_bundle, manifest)
+    return Retriever.open(tiny_bundle, precision="fp16")
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(0).standard_normal((6, 5, 12)).astype(np.float32)
+
+
+def test_half_precision_graphs_give_half_size_galleries(half, tiny_bundle, features):
+    whole = Retriever.open(tiny_bundle)
+    assert (half.backend.state_dtype, whole.backend.state_dtype) == (np.float16, np.float32)
+    for a, b in (
+        (half.encode_images(features), whole.encode_images(features)),
+        (half.encode_captions(["w1 w2", "w3"]), whole.encode_captions(["w1 w2", "w3"])),
+    ):
+        assert (a.states.dtype, b.states.dtype) == (np.float16, np.float32)
+        assert 2 * a.states.nbytes == b.states.nbytes
+        assert np.abs(a.states.astype(np.float32) - b.states).max() < 2e-3
+
+
+def test_scores_are_float32_and_near_the_whole_ones(half, tiny_bundle, features):
+    captions, whole = ["w1 w2 w3", "w4", "w5 w6 w7 w8"], Retriever.open(tiny_bundle)
+    scores = half.score_matrix(half.encode_images(features, [1, 2, 3, 4, 5, 5]), captions)
+    expected = whole.score_matrix(whole.encode_images(features, [1, 2, 3, 4, 5, 5]), captions)
+    assert scores.dtype == np.float32
+    assert 0 < np.abs(scores - expected).max() < 5e-3
+
+
+def test_a_half_size_gallery_on_disk_is_the_one_in_memory(half, features, tmp_path):
+    in_memory = half.encode_images(features, [4, 1, 3, 2, 4, 5])
+    on_disk = half.encode_images(features, [4, 1, 3, 2, 4, 5], folder=tmp_path)
+    dataclasses.replace(on_disk, bundle="../model.caan").save(tmp_path)
+    opened = Gallery.open(tmp_path)
+    assert opened.states.dtype == np.float16 and (opened.states == in_memory.states).all()
+    assert (half.score_matrix(opened, ["w1"]) == half.score_matrix(in_memory, ["w1"])).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int16, np.uint8])
+def test_states_of_any_other_type_are_damage(half, features, tmp_path, dtype):
+    half.encode_images(features, folder=tmp_path).save(tmp_path)
+    states = np.load(tmp_path / "states.npy")
+    np.save(tmp_path / "states.npy", states.astype(dtype))
+    with pytest.raises(BundleError, match="is damaged"):
+        Gallery.open(tmp_path)
+
+
+def test_another_precisions_gallery_is_refused(half, tiny_bundle, features):
+    whole = Retriever.open(tiny_bundle)
+    with pytest.raises(BundleError, match="made with another model or precision"):
+        half.search("w1", whole.encode_images(features), 1)
+
+
+def test_a_gallerys_states_can_not_be_changed(half, features, tmp_path):
+    """A backend may keep a copy of them on its device."""
+    for gallery in (half.encode_images(features), half.encode_images(features, folder=tmp_path)):
+        with pytest.raises(ValueError, match="read-only"):
+            gallery.states[0] = 0
+        with pytest.raises(ValueError, match="read-only"):
+            gallery.gather(np.arange(3))[0][0] = 0
+
+
+def test_graphs_of_one_precision_whose_states_differ_are_refused(half, tiny_bundle):
+    onnx.save(onnx.load(tiny_bundle / graph_file("scorer", "fp32")), tiny_bundle / graph_file("scorer", "fp16"))
+    write_manifest(tiny_bundle, json.loads((tiny_bundle / "manifest.json").read_text()))
+    with pytest.raises(BundleError, match=r"its fp16 graphs do not fit each other, states are tensor\(float\) and"):
+        Retriever.open(tiny_bundle, precision="fp16")
+
+
+def test_features_too_large_for_half_precision_are_named(half, features):
+    features[3] = 1e30
+    with pytest.raises(DataError, match="image 3 can't be encoded"):
+        half.encode_images(features)
