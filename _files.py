@@ -124,9 +124,13 @@ def reserve(path: Path) -> None:
 
 def cache_folder(name: str) -> Path:
     """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name."""
-    named = os.environ.get("CAAN_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caan"
-    return (Path(named) if named else home) / name
+    if named := os.environ.get("CAAN_CACHE"):
+        return Path(named) / name
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        cache = Path(tempfile.gettempdir())
+    return cache / "caan" / name
 
 
 def sha256_of(path: Path) -> str:

@@ -27,6 +27,22 @@ MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
 MAX_REGIONS, MAX_WORDS = 512, 128
 # The graphs' dynamic axes.
 IMAGES, REGIONS, CAPTIONS, WORDS = "images", "regions", "captions", "words"
+# Graph → its inputs, and its one output, each with its dynamic axes.
+INPUTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "image_encoder": {"features": (IMAGES, REGIONS)},
+    "text_encoder": {"tokens": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)},
+    "scorer": {
+        "image_states": (IMAGES, REGIONS),
+        "image_lengths": (IMAGES,),
+        "text_states": (CAPTIONS, WORDS),
+        "text_lengths": (CAPTIONS,),
+    },
+}
+OUTPUTS = {
+    "image_encoder": ("image_states", (IMAGES, REGIONS)),
+    "text_encoder": ("text_states", (CAPTIONS, WORDS)),
+    "scorer": ("scores", (IMAGES, CAPTIONS)),
+}
 
 # Manifest entries a reader relies on, with the JSON type each must have.
 _REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from .._progress import progress_bar
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
 from ..data.scan import ScanSplit, content_digest
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, CaanWarning, DataError
 from ..tiling import DEFAULT_TILE_BYTES, tile_size
 from . import cache
-from ._progress import progress_bar
 from .observe import Batch, Feed, activation_inputs, observe
 from .pairs import Sample, SampleSize, draw_sample, equal_lengths, tiles
 from .ranges import check_method, find_ranges, passes

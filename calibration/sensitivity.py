@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .._progress import progress_bar
 from ..metrics import parity, retrieval_metrics
-from ._progress import progress_bar
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def _precision(given: dict[str, Any]) -> str:
 def _build_options(target: Any, given: dict[str, Any]) -> Any:
     from ..export.engine import BuildOptions
 
-    return BuildOptions(
+    chosen = BuildOptions(
         compute_capabilities=target.check_capabilities(given["compute_capability"]),
         optimization_level=given["optimization_level"],
         workspace_mib=given["workspace"],
@@ -128,6 +128,8 @@ def _build_options(target: Any, given: dict[str, Any]) -> Any:
         strip_weights=given["strip_weights"],
         timing_cache=given["timing_cache"],
     )
+    chosen.check(target)  # now, not after the minutes of calibration and gate
+    return chosen
 
 
 def _open(bundle: Bundle, folder: Path | None, split: str) -> ScanSplit | None:

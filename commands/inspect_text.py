@@ -137,7 +137,8 @@ def _macs(nodes: Mapping[str, Any]) -> list[str]:
 
 def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
     capabilities = ", ".join(entry["compute_capabilities"])
-    gpus = f"compute capability {capabilities}" if capabilities else "every compute capability of that target"
+    usual = "compute capability 8.0 and newer" if entry["target"] == "tensorrt-rtx" else "the GPU that built it"
+    gpus = f"compute capability {capabilities}" if capabilities else usual
     stale, precision = found.stale[name], entry["precision"]
     source = f"✓ the {precision} graphs of this bundle"
     if stale:

@@ -11,7 +11,19 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, WORDS, Bundle, graph_file, open_bundle, plan_file
+from ..bundle import (
+    CAPTIONS,
+    GRAPHS,
+    IMAGES,
+    INPUTS,
+    MANIFEST,
+    REGIONS,
+    WORDS,
+    Bundle,
+    graph_file,
+    open_bundle,
+    plan_file,
+)
 from ..errors import BundleError, needs
 from .profiles import Profile, Range
 
@@ -67,14 +79,6 @@ _MANIFEST = {
             "run": (str, type(None)),
         }
     },
-}
-
-# The axes that profiles range over; the lengths have no others.
-_TENSORS = {
-    "features": (IMAGES, REGIONS),
-    "image_states": (IMAGES, REGIONS),
-    "tokens": (CAPTIONS, WORDS),
-    "text_states": (CAPTIONS, WORDS),
 }
 
 # Stand-ins for the dynamic axes while shapes are inferred: primes that no layer has as its width, so that a size found
@@ -229,15 +233,15 @@ def _check_plans(bundle: Bundle, engines: Iterable[str]) -> None:
 def _profiles(bundle: Bundle, name: str, engine: Mapping[str, Any]) -> dict[str, list[Profile]]:
     """What the manifest holds as shapes per tensor, as ranges per axis."""
 
-    def profile(entry: Mapping[str, Any]) -> Profile:
+    def profile(graph: str, entry: Mapping[str, Any]) -> Profile:
         axes: dict[str, Range] = {}
         for tensor, shape in entry["shapes"].items():
-            sizes = zip(*(shape[end] for end in Range._fields), strict=True)
-            axes.update(zip(_TENSORS.get(tensor, ()), (Range(*size) for size in sizes), strict=False))
+            sizes = list(zip(*(shape[end] for end in Range._fields), strict=True))
+            axes.update(zip(INPUTS[graph].get(tensor, ()), (Range(*size) for size in sizes), strict=False))
         return Profile(entry["name"], axes, {})
 
     try:
-        return {graph: [profile(entry) for entry in own] for graph, own in engine["profiles"].items()}
+        return {graph: [profile(graph, entry) for entry in own] for graph, own in engine["profiles"].items()}
     except ValueError as error:  # a tensor's three shapes are not of one length
         raise _invalid(bundle, f"engines.{name}.profiles") from error
 

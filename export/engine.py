@@ -133,6 +133,8 @@ def timing_cache_file(target: Target) -> Path:
 
 def _configure(builder: Any, target: Target, options: BuildOptions) -> Any:
     trt, config = target.module, builder.create_builder_config()
+    # Without it the engine inspector knows layers by name alone, not their types.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.optimization_level
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from ..bundle import CAPTIONS, GRAPHS, IMAGES, REGIONS, WORDS, state_widths
+from ..bundle import CAPTIONS, GRAPHS, IMAGES, INPUTS, REGIONS, WORDS, state_widths
 from ..data.scan import ScanSplit
 from ..errors import InputError
 from ..tiling import GPU_TILE_BYTES, tile_size
@@ -33,16 +33,6 @@ CHUNK = {IMAGES: 32, CAPTIONS: 128}
 
 EXAMPLE = "scorer:search:images=1/256/1000,captions=1,words=3/14/32,regions=36"
 
-_INPUTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "image_encoder": {"features": (IMAGES, REGIONS)},
-    "text_encoder": {"tokens": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)},
-    "scorer": {
-        "image_states": (IMAGES, REGIONS),
-        "image_lengths": (IMAGES,),
-        "text_states": (CAPTIONS, WORDS),
-        "text_lengths": (CAPTIONS,),
-    },
-}
 _AXES = (IMAGES, REGIONS, CAPTIONS, WORDS)
 _BUCKET = 8  # word buckets end at multiples of this
 _PROFILE = re.compile(r"([^:]*):([\w.-]+):(.*)", re.ASCII)
@@ -120,7 +110,8 @@ def default_profiles(
     add("image_encoder", "single", images=one, regions=R)
     add("image_encoder", "chunk", images=_up_to(CHUNK[IMAGES], statistics.images), regions=R)
     buckets = _word_buckets(statistics.words, limits[WORDS])
-    # A plan holds the weights once per profile, and the text encoder's are nearly all there are: two profiles are enough.
+    # A plan holds the weights once per profile, and the text encoder's are nearly all there are: two profiles are
+    # enough.
     T = Range(1, buckets[0], buckets[-1])
     add("text_encoder", "single", captions=one, words=T)
     add("text_encoder", "chunk", captions=_up_to(CHUNK[CAPTIONS], statistics.captions), words=T)
@@ -207,11 +198,11 @@ def _profile(graph: str, name: str, axes: dict[str, Range], config: dict[str, An
         return Shapes(*((*sizes, *last) for sizes in zip(*(axes[axis] for axis in names), strict=True)))
 
     ordered = {axis: axes[axis] for axis in _axes_of(graph)}
-    return Profile(name, ordered, {tensor: shapes(tensor, names) for tensor, names in _INPUTS[graph].items()})
+    return Profile(name, ordered, {tensor: shapes(tensor, names) for tensor, names in INPUTS[graph].items()})
 
 
 def _axes_of(graph: str) -> list[str]:
-    used = {axis for names in _INPUTS[graph].values() for axis in names}
+    used = {axis for names in INPUTS[graph].values() for axis in names}
     return [axis for axis in _AXES if axis in used]
 
 

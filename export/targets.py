@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from .._machine import has_nvidia_driver
+from .._tensorrt_log import log_of
 from ..errors import InputError, MissingError, needs
 
 TARGETS = ("tensorrt", "tensorrt-rtx")
@@ -62,7 +63,7 @@ class Target:
     @property
     def log(self) -> Any:
         """The one logger of all builders: `log.errors` are the messages of that severity, nothing is printed."""
-        return _log_of(self.module)
+        return log_of(self.module)
 
     def monitor(self, bar: tqdm[NoReturn], profiles: Sequence[str]) -> Any:
         """TensorRT's progress monitor: feeds a bar of total 1, names the profile at work, can `cancel()` the build."""
@@ -131,24 +132,6 @@ def _rtx_lacks() -> dict[str, str]:
     if has_nvidia_driver():
         return dict(_RTX_LACKS)
     return {**_RTX_LACKS, STRIP_WEIGHTS: "it strips weights only where an NVIDIA GPU is, and no driver is visible here"}
-
-
-@cache
-def _log_of(trt: Any) -> Any:
-    """The logger of a TensorRT module, kept for ever: the library holds on to the first one that it is given."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]  # the module is known when the program runs
-        """Keeps errors, drops the rest: warnings tell a user nothing that he could act on."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(message)
-
-    return Log()
 
 
 @cache

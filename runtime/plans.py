@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .._files import atomic_file, cache_folder
-from ..bundle import Bundle, graph_file, plan_file
+from .._tensorrt_log import log_of
+from ..bundle import INPUTS, OUTPUTS, Bundle, graph_file, plan_file
 from ..errors import BundleError, CaanError, MissingError, OutputError
 from .engine import EngineRecord
-from .profiles import INPUTS, OUTPUTS, Profile, Shape, Sizes
+from .profiles import Profile, Shape, Sizes
 
 # TensorRT for RTX's diagnoses: in words, and whether building the engine again helps.
 _DIAGNOSES = {
@@ -204,25 +204,6 @@ def load_plan(trt: Any, record: EngineRecord, bundle: Bundle, graph: str, capabi
         name = f"{bundle.hash_of(plan_file(graph, record.name))[:40]}-{capability}.cache"
         kernels = KernelCache(cache_folder("runtime") / name)
     return Plan(trt, runtime, engine, graph, record.profile_names[graph], kernels)
-
-
-@cache
-def log_of(trt: Any) -> Any:
-    """The logger of a TensorRT module: `.errors`. Kept for ever, the library holds on to the first it is given."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]  # the module is known when the program runs
-        """Keeps errors, drops the rest."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(message)
-                del self.errors[:-100]
-
-    return Log()
 
 
 def _check_validity(trt: Any, verdict: tuple[Any, int], path: Path, rebuild: str) -> None:

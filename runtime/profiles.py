@@ -11,27 +11,11 @@ from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
 
-from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
+from ..bundle import CAPTIONS, IMAGES, INPUTS, REGIONS, WORDS
 from ..errors import InputError
 from ..tiling import TileSize
 
 # The graphs' tensors and their dynamic axes; features and states have one more, of fixed size.
-INPUTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "image_encoder": {"features": (IMAGES, REGIONS)},
-    "text_encoder": {"tokens": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)},
-    "scorer": {
-        "image_states": (IMAGES, REGIONS),
-        "image_lengths": (IMAGES,),
-        "text_states": (CAPTIONS, WORDS),
-        "text_lengths": (CAPTIONS,),
-    },
-}
-OUTPUTS = {
-    "image_encoder": ("image_states", (IMAGES, REGIONS)),
-    "text_encoder": ("text_states", (CAPTIONS, WORDS)),
-    "scorer": ("scores", (IMAGES, CAPTIONS)),
-}
-
 Sizes = dict[str, int]  # axis → size
 Shape = tuple[int, ...]
 

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from .._progress import progress_bar
 from ..bundle import state_widths
 from ..errors import BundleError, DataError, OutputError
 from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES, TileSize, chunks_by_length, fit_tile, tile_size
@@ -87,7 +87,7 @@ class Retriever:
         check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
         regions = image_lengths(features, lengths)
         gallery, states = self._new_gallery("image", regions, ids, len(features), folder)
-        with _progress_bar(len(features), "encoding images", "image", progress) as bar:
+        with progress_bar(len(features), "encoding images", "image", progress) as bar:
             for start in range(0, len(features), _IMAGES_PER_CHUNK):
                 chunk = np.ascontiguousarray(features[start : start + _IMAGES_PER_CHUNK], dtype=np.float32)
                 items = np.arange(start, start + len(chunk))
@@ -110,7 +110,7 @@ class Retriever:
         """
         tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
         gallery, states = self._new_gallery("text", lengths, ids, len(captions), folder)
-        with _progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
+        with progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
             for items, encoded in self._encode_in_chunks(tokens, lengths):
                 self._store(gallery, states, items, encoded)
                 bar.update(len(items))
@@ -156,7 +156,7 @@ class Retriever:
                 places.append((images, items))
                 yield tile
 
-        with _progress_bar(scores.size, "scoring", "pair", progress) as bar:
+        with progress_bar(scores.size, "scoring", "pair", progress) as bar:
             for block in self.backend.score_tiles(tiles()):
                 images, items = places.popleft()
                 scores[np.ix_(images, items)] = block
@@ -266,8 +266,3 @@ class Retriever:
                 what = "its features hold NaN, infinity or huge values; extract them again"
                 raise DataError(f"{gallery.kind} {item}{name} can't be encoded: {what}")
             states[start:end] = valid
-
-
-def _progress_bar(total: int, name: str, unit: str, shown: bool) -> tqdm[NoReturn]:
-    """A bar on standard error, and none where that is no terminal."""
-    return tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=None if shown else True)

@@ -115,7 +115,7 @@ def test_a_damaged_calibration_cache_is_calibrated_again(run, tiny_bundle, calib
     (file,) = (tmp_path / "cache" / "calibration").iterdir()
     file.write_text(file.read_text().replace("0.", "9.", 1))
     again = run(*command)
-    assert again.code == 0 and f"Warning: the calibration cache {file}"[:40] in again.err and "again" in again.err
+    assert again.code == 0 and f"Warning: the cached calibration {file}" in again.err
     assert (tiny_bundle / "onnx" / "scorer.int8.onnx").read_bytes() == whole
 
 

@@ -213,3 +213,39 @@ def test_a_place_that_takes_no_file_is_refused(tmp_path, monkeypatch, atomic, pl
 def test_sha256_is_the_standards(tmp_path):
     (tmp_path / "abc").write_text("abc")
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "own"))
+    assert _files.cache_folder("x") == tmp_path / "own" / "x"
+    monkeypatch.delenv("CAAN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert _files.cache_folder("x") == tmp_path / "cache" / "caan" / "x"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _files.cache_folder("x") == tmp_path / ".cache" / "caan" / "x"
+
+
+def test_a_user_without_a_home_has_a_cache_too(monkeypatch):
+    def homeless():
+        raise RuntimeError("no home")
+
+    for name in ("CAAN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_files.Path, "home", homeless)
+    assert _files.cache_folder("x").parts[-2:] == ("caan", "x")
+
+
+def test_a_folder_that_changed_meanwhile_is_not_replaced(bundle):
+    with pytest.raises(_files.Outdated), atomic_folder(bundle, overwrite=True, unchanged=lambda: False) as folder:
+        (folder / "new").touch()
+    assert names(bundle) == ["manifest.json", "old"] and names(bundle.parent) == ["model.caan"]
+
+
+def test_work_in_progress_is_removed_and_a_full_disk_explained():
+    with (
+        pytest.raises(OutputError, match=r"no room for work in progress.*TMPDIR"),
+        _files.temporary_folder("x") as folder,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not folder.exists()

@@ -11,7 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TENSORRT = {"tensorrt", "tensorrt_rtx"}
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "PIL", "matplotlib", "cuda", *TENSORRT}
-BASE = {"caan", "errors", "_files", "_machine"}  # what every room may use; "caan" is the package's __init__
+BASE = {
+    "caan",
+    "errors",
+    "_files",
+    "_machine",
+    "_progress",
+    "_tensorrt_log",
+}  # what every room may use; "caan" is the package's __init__
 
 # Room → what it may import: rooms of this package, and packages of others.
 ROOMS = {
@@ -21,6 +28,8 @@ ROOMS = {
     "bundle": ({"errors", "_files"}, {"numpy"}),
     "metrics": ({"errors"}, {"numpy"}),
     "tiling": (set(), {"numpy"}),
+    "_progress": (set(), {"tqdm"}),
+    "_tensorrt_log": (set(), set()),
     "data": (BASE, {"numpy", "PIL"}),
     "model": (BASE | {"data", "bundle", "metrics"}, {"numpy", "torch", "tqdm"}),
     "calibration": (

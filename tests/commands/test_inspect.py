@@ -181,7 +181,7 @@ def test_an_engine_that_was_run_and_names_no_gpu(run, full_bundle):
     alter = {"run": None, "checks": [gpu], "compute_capabilities": [], "options": {}}
     change(full_bundle, lambda m: m["engines"][ENGINE].update(alter))
     text = " ".join(run("inspect", full_bundle).out.split())
-    assert "every compute capability of that target options – built from" in text
+    assert "compute capability 8.0 and newer options – built from" in text
     assert "check ✓ rsum 239.70" in text and "NVIDIA RTX 4090" in text and "run ✗" not in text
 
 

@@ -21,11 +21,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from caan.bundle import GRAPHS, graph_file, open_bundle, plan_file, write_manifest
+from caan.bundle import GRAPHS, INPUTS, OUTPUTS, graph_file, open_bundle, plan_file, write_manifest
 from caan.export.fp16 import to_fp16
 from caan.runtime import engine as engines
 from caan.runtime import tensorrt_backend
-from caan.runtime.profiles import INPUTS, OUTPUTS, sizes_of
+from caan.runtime.profiles import sizes_of
 
 VERSION, CAPABILITY = "1.7.1.116", "8.6"
 

@@ -156,7 +156,8 @@ def test_a_tile_that_another_lane_is_still_sending_is_waited_for(gpu, plan, resi
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
     asked = call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths}
-    list(first.run([asked]))
+    list(first.run([call(generator, 3, 4), call(generator, 3, 1)]))  # contexts are made, for which a lane waits
+    assert not residents.wants(image_states)
     sending = first.run([call(generator, 3, 4), asked])
     next(sending)
     assert residents.find(image_states) is not None
