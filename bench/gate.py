@@ -16,7 +16,7 @@ from ..errors import GateError
 from ..metrics import Parity, parity, retrieval_metrics
 from ..runtime import Retriever
 from .reference_scores import PYTORCH, reference_scores
-from .workload import Workload, data_workload
+from .workload import Workload, data_workload, spread
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,21 @@ class AccuracyGate:
         self.truth: NDArray[np.int64] = truth
 
     @classmethod
-    def open(cls, workload: Workload, bundle: Bundle, checkpoint: Path | None, limits: Limits) -> AccuracyGate:
+    def open(
+        cls,
+        workload: Workload,
+        bundle: Bundle,
+        checkpoint: Path | None,
+        limits: Limits,
+        progress: Callable[[str], None] = lambda message: None,
+    ) -> AccuracyGate:
         """Compute the reference's scores, or take them from the cache. Raises as `reference_scores`."""
-        scores, name = reference_scores(workload, bundle, checkpoint)
+        scores, name = reference_scores(workload, bundle, checkpoint, progress)
         return cls(workload, scores, name, limits)
 
     def sample(self, images: int) -> AccuracyGate:
         """The same gate on evenly spread images, at most this many, with their captions: for many quick looks."""
-        count = len(self.workload.features)
-        chosen = np.unique(np.linspace(0, count - 1, min(images, count)).astype(np.int64))
+        chosen = spread(np.arange(len(self.workload.features)), images)
         rows = np.isin(self.truth, chosen)
         part = self.workload.subset(chosen)
         return AccuracyGate(
@@ -82,7 +88,7 @@ class AccuracyGate:
             "parity": asdict(difference),
             "allowed": {name: value for name, value in asdict(self.limits).items() if value is not None},
             "passed": self._holds(difference),
-            "summary": _summary(found.rsum, difference),
+            "summary": _summary(found.rsum, difference, sum(scores.shape)),
         }
 
     def _holds(self, difference: Parity) -> bool:
@@ -96,7 +102,9 @@ def limits_text(record: dict[str, Any]) -> str:
     return ", ".join(names[name].format(value) for name, value in record.get("allowed", {}).items()) or "finite scores"
 
 
-def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict[str, Any]]:
+def fp32_gate(
+    data: Path, split: str, checkpoint: Path, progress: Callable[[str], None] = lambda message: None
+) -> Callable[[Path], dict[str, Any]]:
     """A gate for `export_checkpoint`: score a data set's split with the bundle and with PyTorch, and compare.
 
     The data set is opened now, so that wrong input is found before anything is exported. The gate raises GateError
@@ -105,9 +113,8 @@ def fp32_gate(data: Path, split: str, checkpoint: Path) -> Callable[[Path], dict
     dataset = data_workload(data, split)
 
     def gate(bundle: Path) -> dict[str, Any]:
-        record = AccuracyGate.open(dataset, open_bundle(bundle), checkpoint, DEFAULT_LIMITS["fp32"]).check(
-            bundle, "fp32"
-        )
+        opened, limits = open_bundle(bundle), DEFAULT_LIMITS["fp32"]
+        record = AccuracyGate.open(dataset, opened, checkpoint, limits, progress).check(bundle, "fp32")
         if not record["passed"]:
             raise GateError(
                 f"on {record['data']} ONNX Runtime is too far from PyTorch: {record['summary']} (allowed:"
@@ -140,10 +147,10 @@ def complete_engine_records(
         change_bundle(bundle, record)
 
 
-def _summary(rsum: float, difference: Parity) -> str:
+def _summary(rsum: float, difference: Parity, queries: int) -> str:
     low, high = difference.delta_rsum_interval
     return (
         f"rsum {rsum:.2f}, Δ {difference.delta_rsum:+.2f} (95 % interval {low:+.2f} to {high:+.2f}), max |Δ score|"
-        f" {difference.max_abs:.1e}, top-10 kept {difference.top10_overlap:.1f} %, {difference.rank_flips} best items"
-        " changed"
+        f" {difference.max_abs:.1e}, top-10 kept {difference.top10_overlap:.1f} %, another best item for"
+        f" {difference.rank_flips} of {queries:,} queries"
     )

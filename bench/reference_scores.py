@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._files import atomic_file, cache_folder, sha256_of
-from ..bundle import Bundle
+from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
 from ..errors import CaanWarning, CheckpointError, MissingError, OutputError
 from ..runtime import Retriever
 from .workload import Workload
@@ -22,7 +23,12 @@ PYTORCH, OWN_FP32 = "PyTorch FP32", "the bundle's FP32 graphs in ONNX Runtime"
 _KEPT = 16  # score matrices in the cache; the oldest go
 
 
-def reference_scores(workload: Workload, bundle: Bundle, checkpoint: Path | None) -> tuple[NDArray[np.float32], str]:
+def reference_scores(
+    workload: Workload,
+    bundle: Bundle,
+    checkpoint: Path | None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> tuple[NDArray[np.float32], str]:
     """(scores (images, captions), who computed them).
 
     PyTorch from the bundle's checkpoint. Where the checkpoint or PyTorch is not to be had, as on a machine that only
@@ -31,12 +37,13 @@ def reference_scores(workload: Workload, bundle: Bundle, checkpoint: Path | None
     """
     try:
         source = checkpoint_of(bundle, checkpoint)
-        return _cached(source, "torch", workload, sha256_of(source)), PYTORCH
+        return _cached(source, "torch", workload, sha256_of(source), progress), PYTORCH
     except (CheckpointError, MissingError):
         if checkpoint is not None:
             raise
-    identity = "-".join(bundle.hash_of(name) for name in sorted(bundle.manifest["files"]) if name.endswith("fp32.onnx"))
-    return _cached(bundle.folder, "onnxruntime", workload, identity), OWN_FP32
+    progress("the checkpoint or PyTorch is not at hand: the bundle's FP32 graphs are the reference")
+    identity = "-".join(bundle.hash_of(name) for name in (VOCABULARY, *(graph_file(graph, "fp32") for graph in GRAPHS)))
+    return _cached(bundle.folder, "onnxruntime", workload, identity, progress), OWN_FP32
 
 
 def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
@@ -53,7 +60,9 @@ def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
     return path
 
 
-def _cached(path: Path, backend: str, workload: Workload, identity: str) -> NDArray[np.float32]:
+def _cached(
+    path: Path, backend: str, workload: Workload, identity: str, progress: Callable[[str], None]
+) -> NDArray[np.float32]:
     folder = cache_folder("reference")
     key = hashlib.sha256(f"{backend} {identity} {workload.digest()}".encode()).hexdigest()[:40]
     file = folder / f"{key}.npz"
@@ -65,6 +74,7 @@ def _cached(path: Path, backend: str, workload: Workload, identity: str) -> NDAr
         if scores.shape == shape and scores.dtype == np.float32:
             return scores
     retriever = Retriever.open(path, backend, device="cpu")
+    progress(f"scoring {workload.description} in FP32 with {backend}: the reference, kept for the next time")
     scores = retriever.score_dataset(workload.features, workload.captions, progress=True)
     try:
         with atomic_file(file) as temporary, temporary.open("wb") as stream:

@@ -65,6 +65,11 @@ def check_dimension(features: NDArray[np.floating], config: dict[str, Any], data
         raise DataError(f"features of {data} have dimension {found}, the model was trained on {expected}")
 
 
+def spread(items: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of the items, evenly spread over them, in their order."""
+    return items[np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(np.int64))]
+
+
 def random_workload(config: dict[str, Any], words: list[str]) -> Workload:
     """Random features and captions of a model's own sizes: right for speed, meaningless for R@K."""
     generator = np.random.default_rng(_RANDOM_SEED)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..export.to_engine import EngineReport
 
 
+# Of a training split, the gate scores so many images with their captions: all pairs of it could take days.
+_HELD_OUT_IMAGES = 500
+
+
 class _Command(click.Command):
     """`--int8` may stand alone: it must not swallow the bundle that follows it."""
 
@@ -76,7 +80,7 @@ def build_engine(bundle: Path | None, **given: Any) -> None:
     precision = _precision(given)
     path = find_bundle(bundle, Path())
     opened = open_bundle(path)
-    with needs("export", "caan build-engine"):
+    with needs("engine", "caan build-engine"):
         from ..export.profiles import default_profiles, parse_profiles, profile_table
         from ..export.targets import open_target
         from ..export.to_engine import EngineJob
@@ -177,7 +181,7 @@ def _gate(
     from dataclasses import replace
 
     from ..bench.gate import DEFAULT_LIMITS, AccuracyGate
-    from ..bench.workload import split_workload
+    from ..bench.workload import split_workload, spread
 
     limits = DEFAULT_LIMITS[precision]
     if given["gate_rsum"] is not None:
@@ -187,11 +191,10 @@ def _gate(
     if dataset is not None:
         workload = split_workload(dataset)
     elif calibration is not None and calibration_set is not None:
-        workload = split_workload(calibration_set).subset(calibration.held_out)
+        workload = split_workload(calibration_set).subset(spread(calibration.held_out, _HELD_OUT_IMAGES))
     else:
         return None
-    log(f"scoring {workload.description} in FP32, the reference, if that was not done before")
-    return AccuracyGate.open(workload, bundle, given["checkpoint"], limits)
+    return AccuracyGate.open(workload, bundle, given["checkpoint"], limits, log)
 
 
 def _print(path: Path, precision: str, report: EngineReport) -> None:

@@ -57,7 +57,7 @@ def export(
     if data is not None:
         from ..bench.gate import fp32_gate
 
-        gate = fp32_gate(data, split, checkpoint)
+        gate = fp32_gate(data, split, checkpoint, log)
     loaded = load_checkpoint(checkpoint, ScanOptions(vocab, tokenizer, key_map, attention_scale))
     report = export_checkpoint(loaded, checkpoint, target, overwrite=overwrite, gate=gate, progress=log)
     click.echo(f"{target}: {', '.join(report.bundle.manifest['files'])}")

@@ -104,9 +104,8 @@ def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None
     """Raise BundleError or MissingError, with the command that helps, if this engine can't be used here."""
     where, rebuild = f"the engine {record.name} of {bundle.folder}", record.rebuild(bundle)
     for graph in GRAPHS:
-        if bundle.manifest["files"].get(graph_file(graph, record.precision), {}).get("sha256") != record.onnx.get(
-            graph
-        ):
+        entry = bundle.manifest["files"].get(graph_file(graph, record.precision))
+        if entry is None or entry["sha256"] != record.onnx.get(graph):
             raise BundleError(f"{where} is stale: it was built from another {graph}; build it again: {rebuild}")
     _, extra = MODULES[record.target]
     if record.target not in machine.versions:

@@ -149,6 +149,16 @@ def test_tensorrt_rtx_not_installed_names_the_extra(refused, tiny_bundle, monkey
     refused("build-engine", "--fp16", "--target", "tensorrt-rtx", says=["caan-deploy[rtx]"], code=4)
 
 
+def test_a_missing_onnx_names_the_extra(tiny_bundle):
+    """In a process of its own: what is loaded already can't be missing."""
+    command = "main(['build-engine', 'model.caan', '--fp16'])"
+    code = f"import sys; sys.modules['onnx'] = None; from caan.cli import main; {command}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tiny_bundle.parent, capture_output=True, text=True)
+    assert (
+        done.returncode == 4 and "pip install 'caan-deploy[engine]'" in done.stderr and "Traceback" not in done.stderr
+    )
+
+
 def test_an_unknown_target(refused, tiny_bundle):
     refused("build-engine", "--fp16", "--target", "openvino", says=["openvino", "tensorrt", "tensorrt-rtx"])
 
@@ -213,15 +223,15 @@ def test_a_full_temporary_disk(tiny_bundle, small_disk, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 def test_ctrl_c_leaves_the_bundle_as_it_was(tiny_bundle, tmp_path):
     before = tree(tiny_bundle)
-    caan = Path(sys.executable).with_name("caan")
-    process = subprocess.Popen(
-        [caan, "build-engine", tiny_bundle, "--fp16"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    # Many profiles make a build of many seconds, which nothing but the signal ends in time.
+    profiles = [f"--profile=scorer:p{n}:images=1/2/{n},captions=1/2/4,regions=1/5/5,words=2/4/8" for n in range(4, 64)]
+    command = [Path(sys.executable).with_name("caan"), "build-engine", tiny_bundle, "--fp16", *profiles]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("building text_encoder"):
+        if line.startswith("building scorer"):
             break
-    time.sleep(0.05)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 1 and "Aborted" in rest and "Traceback" not in rest

@@ -147,6 +147,11 @@ def test_help_loads_click_alone(entrance, arguments):
     assert loaded & {*HEAVY, "numpy", "tqdm", "tabulate"} == set()
 
 
+def test_building_engines_needs_no_pytorch():
+    loaded = loaded_by("import caan.export.to_engine, caan.bench.gate, caan.calibration.calibrate")
+    assert "onnx" in loaded and "torch" not in loaded
+
+
 def test_a_search_loads_no_pytorch(tiny_folder):
     code = (
         "import numpy as np\n"

@@ -16,7 +16,7 @@ from caan.bench.gate import (
     limits_text,
 )
 from caan.bench.reference_scores import OWN_FP32, PYTORCH, reference_scores
-from caan.bench.workload import data_workload
+from caan.bench.workload import data_workload, spread
 from caan.bundle import change_bundle, open_bundle
 from caan.errors import CaanWarning, CheckpointError, GateError
 from caan.metrics import parity
@@ -219,3 +219,8 @@ def test_a_record_that_is_complete_stays_as_it_is(with_engines, workload):
     before = (with_engines / "manifest.json").read_bytes()
     complete_engine_records(with_engines, workload, reference, {"fp32": scores + 1})
     assert (with_engines / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [3]), (2, [3, 9]), (3, [3, 5, 9]), (9, [3, 4, 5, 7, 9])])
+def test_items_are_spread_over_all_there_are(count, expected):
+    assert spread(np.array([3, 4, 5, 7, 9]), count).tolist() == expected

@@ -148,10 +148,23 @@ def test_threads_share_it(tiles):
     assert [tiles.find(tile(images, item, item + 1)) for item in range(64)] == list(range(64))
 
 
-def test_cleared_it_knows_nothing(tiles):
+def test_of_two_copies_the_first_stays_and_one_is_counted():
     images = gallery()
+    tiles = DeviceTiles(lambda: 2 * tile(images, 0, 4).nbytes)
+    tiles.keep(tile(images, 0, 4), "first")
+    tiles.keep(tile(images, 0, 4), "second")
+    assert tiles.find(tile(images, 0, 4)) == "first"
+    tiles.keep(tile(images, 4, 8), "other")
+    assert tiles.find(tile(images, 4, 8)) == "other"
+
+
+def test_cleared_it_knows_nothing_and_has_all_its_room():
+    images = gallery()
+    tiles = DeviceTiles(lambda: tile(images, 0, 8).nbytes)
     for _ in range(2):
-        keep(tiles, tile(images, 0, 8))
-    tiles.clear()
-    assert tiles.find(tile(images, 0, 8)) is None
-    assert not tiles.wants(tile(images, 0, 8))
+        for _ in range(2):
+            keep(tiles, tile(images, 0, 8))
+        assert tiles.find(tile(images, 0, 8)) == "copy"
+        tiles.clear()
+        assert tiles.find(tile(images, 0, 8)) is None
+        assert not tiles.wants(tile(images, 0, 8))

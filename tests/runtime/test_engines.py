@@ -139,6 +139,17 @@ def test_an_engine_of_another_graph_is_stale(add_engine, refused, tiny_bundle, g
     refused(BundleError, says, f"caan-build-engine {tiny_bundle} --fp32 --target tensorrt-rtx", machine=NOTHING)
 
 
+def test_an_engine_whose_precision_is_gone_is_stale(add_engine, refused, tiny_bundle):
+    add_engine(precision="fp16")
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    del manifest["precisions"]["fp16"]
+    for graph in ("image_encoder", "text_encoder", "scorer"):
+        (tiny_bundle / "onnx" / f"{graph}.fp16.onnx").unlink()
+        del manifest["engines"]["tensorrt-rtx-fp16"]["onnx"][graph]
+    write_manifest(tiny_bundle, manifest)
+    refused(BundleError, "is stale", f"caan-build-engine {tiny_bundle} --fp16", precision="fp16")
+
+
 def test_tensorrt_is_preferred_where_both_load(add_engine, choose, refused):
     add_engine(target="tensorrt-rtx")
     add_engine(target="tensorrt")

@@ -237,6 +237,29 @@ def test_a_run_that_fails_says_what_tensorrt_said(lane, trt, monkeypatch):
         list(lane.run([call(np.random.default_rng(0), 2, 2)]))
 
 
+@pytest.mark.parametrize(
+    ("method", "answer", "says"),
+    [
+        ("set_input_shape", False, r"image_states can't have the shape \(2, 5, 41\)"),
+        ("infer_shapes", ["text_lengths"], "the shapes of text_lengths are not known"),
+        ("get_tensor_shape", (2, 3), r"scores has the shape \(2, 3\), not \(2, 2\)"),
+        ("set_tensor_address", False, "image_states can't be at the address 0x"),
+        ("set_optimization_profile_async", False, "the profile matrix can't be chosen"),
+    ],
+)
+def test_whatever_a_context_does_not_take_is_an_error(lane, trt, monkeypatch, method, answer, says):
+    context = type(trt.engines[-1].create_execution_context("user managed"))
+    monkeypatch.setattr(context, method, lambda *arguments: answer)
+    with pytest.raises(CaanError, match=f"TensorRT failed on the scorer: {says}"):
+        list(lane.run([call(np.random.default_rng(0), 2, 2)]))
+
+
+def test_an_engine_that_makes_no_context_is_an_error(lane, trt, monkeypatch):
+    monkeypatch.setattr(type(trt.engines[-1]), "create_execution_context", lambda self, how: None)
+    with pytest.raises(CaanError, match="TensorRT failed on the scorer: no execution context can be made"):
+        list(lane.run([call(np.random.default_rng(0), 2, 2)]))
+
+
 def test_results_that_nobody_wants_leave_nothing_on_its_way(gpu, lane, session):
     generator = np.random.default_rng(0)
     asked = [call(generator, 2, 2) for _ in range(4)]

@@ -56,8 +56,8 @@ def test_a_call_that_is_too_large_is_refused_with_every_profile():
 
 def test_tensors_that_share_an_axis_take_what_all_of_them_take():
     shapes = {
-        "image_states": [(1, 5, 41), (4, 5, 41), (9, 36, 41)],
-        "image_lengths": [(2,), (4,), (8,)],
+        "image_states": [(2, 5, 41), (4, 5, 41), (9, 36, 41)],
+        "image_lengths": [(1,), (4,), (8,)],
         "text_states": [(1, 1, 31), (1, 9, 31), (1, 16, 31)],
         "text_lengths": [(1,), (1,), (1,)],
     }
@@ -83,6 +83,12 @@ def test_items_are_limited_by_every_graph():
     assert batch_limit(text, "captions", "words", 16) == 128
     assert batch_limit(text, "captions", "words", 17) == 64
     assert batch_limit(text, "captions", "words", 31) == 1
+
+
+def test_tiles_are_limited_by_the_profiles_that_take_their_items():
+    assert tile_limits(ALL, 36, 16) == [TileSize(1000, 1), TileSize(64, 64), TileSize(48, 48)]
+    assert tile_limits(ALL, 36, 17) == [TileSize(48, 48)]
+    assert tile_limits(ALL, 37, 16) == []
 
 
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(0, 40)).map(

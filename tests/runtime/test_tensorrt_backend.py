@@ -216,6 +216,13 @@ def test_auto_takes_an_engine_that_was_checked_on_a_gpu(add_engine, tiny_bundle,
     assert Retriever.open(tiny_bundle, device="cpu").backend.name == "onnxruntime"
 
 
+def test_auto_takes_the_engine_that_was_checked_not_a_better_one(add_engine, tiny_bundle, on_a_gpu):
+    add_engine(target="tensorrt")
+    add_engine(target="tensorrt-rtx", **CHECKED)
+    assert Retriever.open(tiny_bundle, "tensorrt").backend.engine.target == "tensorrt"
+    assert Retriever.open(tiny_bundle).backend.engine.target == "tensorrt-rtx"
+
+
 def test_auto_says_why_a_checked_engine_is_passed_over(add_engine, tiny_bundle, on_a_gpu):
     add_engine(version="1.6.0.1", **CHECKED)
     with pytest.warns(CaanWarning, match=r"built with TensorRT for RTX 1\.6\.0\.1.*until then onnxruntime is used"):
