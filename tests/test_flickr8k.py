@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
+from caan.bench.gate import AccuracyGate, Limits
+from caan.bench.workload import data_workload
+from caan.bundle import open_bundle
+from caan.calibration.calibrate import calibrate
 from caan.data.scan import open_split
+from caan.export.precision import PrecisionPass, gate_bundle
 from caan.export.to_bundle import export_checkpoint
 from caan.metrics import retrieval_metrics
 from caan.model.checkpoint import load_checkpoint
@@ -43,3 +48,36 @@ def test_a_typed_caption_finds_dogs_in_snow(flickr8k, bundle):
     hits = retriever.search("Two dogs play in the snow", gallery, k=3)
     found = [" ".join(data.captions[5 * hit.index : 5 * hit.index + 5]) for hit in hits]
     assert any("dogs" in text and "snow" in text for text in found)
+
+
+@pytest.fixture(scope="module")
+def gate(flickr8k, bundle):
+    """100 photos of the test split, 500 captions."""
+    workload = data_workload(flickr8k, "test").subset(np.arange(0, 1000, 10))
+    return AccuracyGate.open(workload, open_bundle(bundle), flickr8k / "model.pt", Limits(delta_rsum=2.0))
+
+
+def test_fp16_graphs_hold_the_gate_on_real_pairs(bundle, gate, tmp_path):
+    opened = open_bundle(bundle)
+    made = PrecisionPass(opened, "fp16").graphs()
+    record = gate.check(gate_bundle(opened, made, tmp_path / "fp16.caan"), "fp16")
+    assert record["passed"], record["summary"]
+    assert abs(record["parity"]["delta_rsum"]) <= 0.5
+    # Different from FP32, or nothing was rounded
+    assert 1e-4 < record["parity"]["max_abs"] < 2e-3 and record["parity"]["top10_overlap"] > 99
+
+
+def test_int8_graphs_calibrated_on_real_pairs_hold_the_gate(flickr8k, bundle, gate, tmp_path):
+    opened = open_bundle(bundle)
+    calibration = calibrate(opened, open_split(flickr8k, "train"), method="min-max")
+    maker = PrecisionPass(opened, "int8", ranges=calibration.ranges)
+    made = maker.graphs(maker.quantizable())
+    record = gate.check(gate_bundle(opened, made, tmp_path / "int8.caan"), "int8")
+    assert record["passed"], record["summary"]
+    assert record["parity"]["max_abs"] < 0.05 and record["parity"]["top10_overlap"] > 95
+    assert made.share_of_int8("scorer") > 95
+    assert size_of(made.graphs) <= 0.45 * size_of(maker.sources)
+
+
+def size_of(graphs):
+    return sum(len(graph.SerializeToString()) for graph in graphs.values())

@@ -148,7 +148,8 @@ def test_several_threads_search_at_once(opened, gpu, world):
 def test_closed_it_gives_back_what_it_took(opened, gpu, world):
     engine, _ = opened()
     gallery = engine.encode_images(world[0])
-    engine.search("w1", gallery, 1)
+    for _ in range(3):  # by now the gallery is on the device
+        engine.search("w1", gallery, 1)
     engine.backend.close()
     gc.collect()
     assert gpu.device == {} and gpu.host == {}
@@ -162,6 +163,19 @@ def test_dropped_it_gives_back_what_it_took(opened, gpu, world):
     del engine
     gc.collect()
     assert gpu.device == {} and gpu.host == {}
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+def test_kernels_compiled_for_this_gpu_are_kept(opened, world, monkeypatch, tmp_path, how):
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
+    engine, _ = opened(target="tensorrt-rtx")
+    engine.search("w1", engine.encode_images(world[0]), 1)
+    assert not (tmp_path / "cache").exists()
+    if how == "closed":
+        engine.backend.close()
+    del engine
+    gc.collect()
+    assert len(list((tmp_path / "cache" / "runtime").iterdir())) == 3
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime"])
@@ -204,6 +218,7 @@ def test_plans_that_do_not_fit_each_other(add_engine, tiny_bundle, on_a_gpu, trt
         Retriever.open(tiny_bundle, "tensorrt")
 
 
+MISSED = {"passed": False, "summary": "rsum 300.00, Δ -96.80"}
 CHECKED = {"checks": [{"what": "tensorrt against PyTorch FP32", "passed": True}]}
 
 
@@ -243,7 +258,7 @@ def test_auto_is_silent_where_the_machine_lacks_something(add_engine, tiny_bundl
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime", "auto"])
-@pytest.mark.parametrize("checks", [[{"passed": False, "summary": "rsum 300.00, Δ -96.80"}], [], None])
+@pytest.mark.parametrize("checks", [[MISSED, {"passed": True, "summary": "rsum 396.80"}], [MISSED], [], None])
 def test_a_precision_that_missed_its_gate_is_opened_with_a_warning(add_engine, tiny_bundle, on_a_gpu, backend, checks):
     add_engine("fp16")
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
