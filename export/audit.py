@@ -41,7 +41,7 @@ def audit(graph: onnx.ModelProto, regions: int, words: int) -> Audit:
 
     Lengths of at least 2. Raises ExportError for a product whose shape can't be inferred.
     """
-    sized = _with_sizes(graph, {IMAGES: 1, CAPTIONS: 1, REGIONS: regions, WORDS: words})
+    sized = with_sizes(graph, {IMAGES: 1, CAPTIONS: 1, REGIONS: regions, WORDS: words})
     everything = [*sized.graph.value_info, *sized.graph.input, *sized.graph.output]
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in everything}
     elements = {v.name: v.type.tensor_type.elem_type for v in everything}
@@ -73,7 +73,8 @@ def check_types(name: str, found: Audit, asked: Mapping[str, str], default: str)
         raise ExportError(f"{absent[0]} is no longer in the {name} graph after the pass; nothing was written")
 
 
-def _with_sizes(graph: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+def with_sizes(graph: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy whose dynamic axes have these sizes, by name, with the type and shape of every value that follows."""
     sized = onnx.ModelProto()
     sized.CopyFrom(graph)
     for value in [*sized.graph.input, *sized.graph.output]:

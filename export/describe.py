@@ -269,15 +269,9 @@ def _all_ends(bundle: Bundle) -> dict[str, dict[str, Ends]] | None:
 
 def _all_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Every value of a graph whose type and shape ONNX can infer."""
-    import onnx
+    from .audit import with_sizes
 
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
-    for value in [*sized.graph.input, *sized.graph.output]:
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param in _STAND_INS:
-                dimension.dim_value = _STAND_INS[dimension.dim_param]
-    inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+    inferred = with_sizes(model, _STAND_INS).graph
     return {value.name: _tensor(value) for value in [*inferred.value_info, *inferred.output]}
 
 
