@@ -173,8 +173,9 @@ def test_kernels_compiled_for_this_gpu_are_kept(opened, world, monkeypatch, tmp_
     assert not (tmp_path / "cache").exists()
     if how == "closed":
         engine.backend.close()
-    del engine
-    gc.collect()
+    else:
+        del engine
+        gc.collect()
     assert len(list((tmp_path / "cache" / "runtime").iterdir())) == 3
 
 
