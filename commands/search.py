@@ -36,7 +36,7 @@ def index(
 
     array = open_features(features)
     names = None if ids is None else read_captions(ids)
-    retriever = Retriever.open(bundle, "onnxruntime", precision, device=device, threads=threads)
+    retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
     gallery = index_images(retriever, bundle, array, names, output, overwrite=overwrite, progress=True)
     click.echo(f"{output}: {len(gallery)} images")
 
@@ -66,7 +66,7 @@ def search(
 
     opened = Gallery.open(gallery)
     path = bundle or bundle_of(opened, gallery)
-    retriever = Retriever.open(path, "onnxruntime", precision, device=device, threads=threads)
+    retriever = Retriever.open(path, "auto", precision, device=device, threads=threads)
     hits = retriever.search(caption, opened, min(10, len(opened)) if k is None else k)
     if as_json:
         rows = [{"index": h.index, "id": opened.ids and opened.ids[h.index], "score": h.score} for h in hits]

@@ -136,6 +136,8 @@ def _configure(builder: Any, target: Target, options: BuildOptions) -> Any:
     # Without it the engine inspector knows layers by name alone, not their types.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.optimization_level
+    # On by default: FP32 products of 10 bits would not keep the FP32 gate.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.compute_capabilities:

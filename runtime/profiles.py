@@ -15,7 +15,6 @@ from ..bundle import CAPTIONS, IMAGES, INPUTS, REGIONS, WORDS
 from ..errors import InputError
 from ..tiling import TileSize
 
-# The graphs' tensors and their dynamic axes; features and states have one more, of fixed size.
 Sizes = dict[str, int]  # axis → size
 Shape = tuple[int, ...]
 

@@ -226,7 +226,12 @@ def test_ctrl_c_leaves_the_bundle_as_it_was(tiny_bundle, tmp_path):
     # Many profiles make a build of many seconds, which nothing but the signal ends in time.
     profiles = [f"--profile=scorer:p{n}:images=1/2/{n},captions=1/2/4,regions=1/5/5,words=2/4/8" for n in range(4, 64)]
     command = [Path(sys.executable).with_name("caan"), "build-engine", tiny_bundle, "--fp16", *profiles]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background job ignores Ctrl-C, and so would what the tests start in one.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("building scorer"):
