@@ -179,6 +179,16 @@ def test_multiply_adds_are_those_of_the_equations(graphs, regions, words):
     assert counts["scorer"] == R * T * D + attended + per_word + (R + T) * d + (R + T) * D
 
 
+def test_a_product_of_which_one_side_is_quantised_is_not_int8(int8):
+    graph = onnx.ModelProto()
+    graph.CopyFrom(int8.graphs["image_encoder"])
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    (product,) = [node for node in graph.graph.node if node.name == "image_encoder/XW"]
+    product.input[0] = makers[makers[product.input[0]].input[0]].input[0]
+    assert audit(graph, 5, 8).types["image_encoder/XW"] == FP16
+    assert int8.audits["image_encoder"].types["image_encoder/XW"] == INT8
+
+
 def test_int8_and_fp16_multiply_adds_add_up(int8, fp16):
     for name in GRAPHS:
         assert sum(int8.audits[name].macs.values()) == sum(fp16.audits[name].macs.values())

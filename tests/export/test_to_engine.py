@@ -121,6 +121,7 @@ def test_other_graphs_of_the_precision_lose_the_old_checks_and_the_old_engines(t
     named = replace(job, options=BuildOptions(compute_capabilities=("8.6",)), keep_fp32=["scorer/Su"])
     entry = build_engine(tiny_bundle, named).precision
     assert entry["status"] == "ungated" and entry["kept_fp32"] == ["scorer/Su"]
+    assert [check["data"] for check in entry["checks"]] == ["random inputs"]
     bundle = open_bundle(tiny_bundle)
     assert list(bundle.manifest["engines"]) == ["tensorrt-rtx-fp16-sm86"]
     assert not (tiny_bundle / "engines" / "tensorrt-rtx-fp16" / "scorer.plan").exists()
