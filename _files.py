@@ -47,8 +47,8 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
-    """A folder for work in progress, in the system's temporary folder. Raises OutputError when the disk is full."""
+def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path]:
+    """A folder in the system's temporary folder, removed afterwards. Raises OutputError when the disk is full."""
     try:
         with tempfile.TemporaryDirectory(prefix=f"caan-{name}-") as folder:
             yield Path(folder)
@@ -56,8 +56,8 @@ def temporary_folder(name: str) -> Iterator[Path]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OutputError(
-            f"no room for work in progress in the temporary folder {tempfile.gettempdir()}; free some space, or set"
-            " TMPDIR to another folder"
+            f"no room for {what} in the temporary folder ({error.strerror}); free some space, or set TMPDIR to another"
+            " folder"
         ) from error
 
 

@@ -15,10 +15,12 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from ._files import Outdated, atomic_folder, sha256_of
-from .errors import BundleError
+from .errors import BundleError, InputError
+
+T = TypeVar("T")
 
 FORMAT, VERSION = "caan-bundle", 1
 GRAPHS = ("image_encoder", "text_encoder", "scorer")
@@ -115,6 +117,24 @@ def open_bundle(folder: Path) -> Bundle:
                 raise
         else:
             return bundle
+
+
+def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
+    """What `read` makes of a bundle and its files; again, if the bundle was replaced while they were being read.
+
+    Raises as `open_bundle`, and what `read` raises of a bundle that is still there.
+    """
+    while True:
+        bundle = open_bundle(folder)
+        try:
+            result = read(bundle)
+        except InputError:
+            if bundle.is_current():
+                raise
+        else:
+            if bundle.is_current():
+                return result
+        # The files may be of two models. Read them again.
 
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:

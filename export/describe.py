@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -20,8 +20,8 @@ from ..bundle import (
     REGIONS,
     WORDS,
     Bundle,
+    from_bundle,
     graph_file,
-    open_bundle,
     plan_file,
 )
 from ..errors import BundleError, needs
@@ -155,7 +155,7 @@ def describe(path: Path) -> Description:
         stale = {name: _stale_graphs(bundle, engine) for name, engine in engines.items()}
         return Description(bundle, _all_ends(bundle), profiles, stale)
 
-    return _read(path, read)
+    return from_bundle(path, read)
 
 
 def describe_layers(path: Path, graph: str, precision: str) -> list[Layer]:
@@ -181,21 +181,7 @@ def describe_layers(path: Path, graph: str, precision: str) -> list[Layer]:
                 if node.op_type != "Constant"
             ]
 
-    return _read(path, read)
-
-
-def _read(path: Path, read: Callable[[Bundle], T]) -> T:
-    """What `read` makes of the bundle; again, if the bundle was replaced while it was being read."""
-    while True:
-        bundle = open_bundle(path)
-        try:
-            result = read(bundle)
-        except BundleError:
-            if bundle.is_current():
-                raise
-        else:
-            if bundle.is_current():
-                return result
+    return from_bundle(path, read)
 
 
 def _misfits(value: Any, kind: Any, where: str = "") -> Iterator[str]:

@@ -19,7 +19,7 @@ from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError, needs
 from .backend import Tile
 from .device_tiles import DeviceTiles
-from .opening import check_sizes, encoder_hashes, from_bundle
+from .opening import check_sizes, encoder_hashes, open_precision
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -62,7 +62,7 @@ class OnnxBackend:
 
     @classmethod
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> OnnxBackend:
-        return from_bundle(path, precision, lambda bundle: cls(bundle, precision, device, threads))
+        return open_precision(path, precision, lambda bundle: cls(bundle, precision, device, threads))
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         return self._run("image_encoder", features=features)

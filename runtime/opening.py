@@ -7,32 +7,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from ..bundle import MANIFEST, VOCABULARY, Bundle, graph_file, open_bundle, state_widths
+from ..bundle import MANIFEST, VOCABULARY, Bundle, from_bundle, graph_file, state_widths
 from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, CaanWarning, InputError
+from ..errors import BundleError, CaanWarning
 
 T = TypeVar("T")
 
 
-def from_bundle(path: Path, precision: str, make: Callable[[Bundle], T]) -> T:
+def open_precision(path: Path, precision: str, make: Callable[[Bundle], T]) -> T:
     """What `make` makes of the bundle at `path`; a CaanWarning if the precision missed its accuracy gate.
 
     Raises BundleError as `open_bundle`, and what `make` raises.
     """
     if path.is_file():
         raise BundleError(f"{path} is a file, not a bundle; export it first: caan-export {path}")
-    while True:
-        bundle = open_bundle(path)
-        try:
-            made = make(bundle)
-        except InputError:
-            if bundle.is_current():
-                raise
-        else:
-            if bundle.is_current():
-                _warn_of_failed_gate(bundle, precision)
-                return made
-        # The bundle was replaced while its files were read: they may be of two models. Read them again.
+
+    def read(bundle: Bundle) -> tuple[Bundle, T]:
+        return bundle, make(bundle)
+
+    bundle, made = from_bundle(path, read)
+    _warn_of_failed_gate(bundle, precision)
+    return made
 
 
 def encoder_hashes(bundle: Bundle, precision: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._files import temporary_folder
 from .._progress import progress_bar
 from ..bundle import state_widths
-from ..errors import BundleError, DataError, OutputError
+from ..errors import BundleError, DataError
 from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES, TileSize, chunks_by_length, fit_tile, tile_size
 from .backend import Backend, Tile, open_backend
 from .gallery import Gallery, new_states, offsets_of
@@ -170,15 +170,9 @@ class Retriever:
 
         Raises DataError as `encode_images` and `encode_captions`, OutputError if there is no room for the states.
         """
-        try:
-            with tempfile.TemporaryDirectory(prefix="caan-states-") as folder:
-                gallery = self.encode_images(features, folder=Path(folder), progress=progress)
-                return self.score_matrix(gallery, captions, progress=progress)
-        except OSError as error:
-            raise OutputError(
-                f"no room for the images' states in the temporary folder ({error.strerror}); free some space, or set"
-                " TMPDIR to another folder"
-            ) from error
+        with temporary_folder("states", "the images' states") as folder:
+            gallery = self.encode_images(features, folder=folder, progress=progress)
+            return self.score_matrix(gallery, captions, progress=progress)
 
     def _tiles(
         self, gallery: Gallery, texts: Gallery | Tokens

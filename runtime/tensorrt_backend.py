@@ -25,7 +25,7 @@ from .cuda import Gpu
 from .device_tiles import DeviceTiles
 from .engine import EngineRecord, choose_engine, installed_module, this_machine
 from .lane import Call, Lane, LanePool, Resident
-from .opening import check_sizes, encoder_hashes, from_bundle
+from .opening import check_sizes, encoder_hashes, open_precision
 from .plans import Plan, load_plan
 from .profiles import batch_limit, item_limits, tile_limits
 
@@ -74,7 +74,7 @@ class TensorRTBackend:
             record = choose_engine(bundle, precision, this_machine, checked=checked)
             return cls(bundle, record, installed_module(record.target), Gpu.open())
 
-        return from_bundle(path, precision, load)
+        return open_precision(path, precision, load)
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         limit = batch_limit(self._profiles["image_encoder"], IMAGES, REGIONS, features.shape[1])

@@ -207,6 +207,17 @@ def flickr8k() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def flickr8k_bundle(make_once, flickr8k) -> Path:
+    """The bundle of the CAAN that was trained on Flickr8k."""
+    source = flickr8k / "model.pt"
+
+    def make(folder: Path) -> None:
+        export_checkpoint(load_checkpoint(source), source, folder / "model.caan")
+
+    return make_once("flickr8k", make) / "model.caan"
+
+
 def write_tiny_data(folder: Path, images: int = 6, split: str = "test", seed: int = 0) -> None:
     """A random SCAN data set that fits the tiny model, with its vocabulary."""
     generator = np.random.default_rng(seed)

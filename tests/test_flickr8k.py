@@ -9,29 +9,17 @@ from caan.bundle import open_bundle
 from caan.calibration.calibrate import calibrate
 from caan.data.scan import open_split
 from caan.export.precision import PrecisionPass, gate_bundle
-from caan.export.to_bundle import export_checkpoint
 from caan.metrics import retrieval_metrics
-from caan.model.checkpoint import load_checkpoint
 from caan.runtime import Retriever
 
 IMAGES = 60
 
 
-@pytest.fixture(scope="module")
-def bundle(make_once, flickr8k):
-    source = flickr8k / "model.pt"
-
-    def make(folder):
-        export_checkpoint(load_checkpoint(source), source, folder / "model.caan")
-
-    return make_once("flickr8k", make) / "model.caan"
-
-
-def test_onnxruntime_scores_real_pairs_as_pytorch_does(flickr8k, bundle):
+def test_onnxruntime_scores_real_pairs_as_pytorch_does(flickr8k, flickr8k_bundle):
     data = open_split(flickr8k)
     captions, truth = data.captions[: 5 * IMAGES], data.image_of_caption[: 5 * IMAGES]
     scores = {}
-    for backend, path in (("torch", flickr8k / "model.pt"), ("onnxruntime", bundle)):
+    for backend, path in (("torch", flickr8k / "model.pt"), ("onnxruntime", flickr8k_bundle)):
         retriever = Retriever.open(path, backend)
         scores[backend] = retriever.score_matrix(retriever.encode_images(data.features[:IMAGES]), captions)
     assert np.abs(scores["torch"] - scores["onnxruntime"]).max() <= 1e-5
@@ -41,9 +29,9 @@ def test_onnxruntime_scores_real_pairs_as_pytorch_does(flickr8k, bundle):
     assert expected.rsum > 350
 
 
-def test_a_typed_caption_finds_dogs_in_snow(flickr8k, bundle):
+def test_a_typed_caption_finds_dogs_in_snow(flickr8k, flickr8k_bundle):
     data = open_split(flickr8k)
-    retriever = Retriever.open(bundle)
+    retriever = Retriever.open(flickr8k_bundle)
     gallery = retriever.encode_images(data.features[:IMAGES], ids=data.ids and data.ids[:IMAGES])
     hits = retriever.search("Two dogs play in the snow", gallery, k=3)
     found = [" ".join(data.captions[5 * hit.index : 5 * hit.index + 5]) for hit in hits]
@@ -51,14 +39,14 @@ def test_a_typed_caption_finds_dogs_in_snow(flickr8k, bundle):
 
 
 @pytest.fixture(scope="module")
-def gate(flickr8k, bundle):
+def gate(flickr8k, flickr8k_bundle):
     """100 photos of the test split, 500 captions."""
     workload = data_workload(flickr8k, "test").subset(np.arange(0, 1000, 10))
-    return AccuracyGate.open(workload, open_bundle(bundle), flickr8k / "model.pt", Limits(delta_rsum=2.0))
+    return AccuracyGate.open(workload, open_bundle(flickr8k_bundle), flickr8k / "model.pt", Limits(delta_rsum=2.0))
 
 
-def test_fp16_graphs_hold_the_gate_on_real_pairs(bundle, gate, tmp_path):
-    opened = open_bundle(bundle)
+def test_fp16_graphs_hold_the_gate_on_real_pairs(flickr8k_bundle, gate, tmp_path):
+    opened = open_bundle(flickr8k_bundle)
     made = PrecisionPass(opened, "fp16").graphs()
     record = gate.check(gate_bundle(opened, made, tmp_path / "fp16.caan"), "fp16")
     assert record["passed"], record["summary"]
@@ -67,8 +55,8 @@ def test_fp16_graphs_hold_the_gate_on_real_pairs(bundle, gate, tmp_path):
     assert 1e-4 < record["parity"]["max_abs"] < 2e-3 and record["parity"]["top10_overlap"] > 99
 
 
-def test_int8_graphs_calibrated_on_real_pairs_hold_the_gate(flickr8k, bundle, gate, tmp_path):
-    opened = open_bundle(bundle)
+def test_int8_graphs_calibrated_on_real_pairs_hold_the_gate(flickr8k, flickr8k_bundle, gate, tmp_path):
+    opened = open_bundle(flickr8k_bundle)
     calibration = calibrate(opened, open_split(flickr8k, "train"), method="min-max")
     maker = PrecisionPass(opened, "int8", ranges=calibration.ranges)
     made = maker.graphs(maker.quantizable())

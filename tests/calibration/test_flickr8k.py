@@ -2,34 +2,21 @@
 
 import numpy as np
 import onnx
-import pytest
 
 from caan.bundle import open_bundle
 from caan.calibration.calibrate import calibrate
 from caan.calibration.observe import activation_inputs, observe
 from caan.calibration.pairs import SampleSize
 from caan.data.scan import open_split
-from caan.export.to_bundle import export_checkpoint
-from caan.model.checkpoint import load_checkpoint
 from caan.runtime import Retriever
 
 
-@pytest.fixture(scope="module")
-def bundle(make_once, flickr8k):
-    source = flickr8k / "model.pt"
-
-    def make(folder):
-        export_checkpoint(load_checkpoint(source), source, folder / "model.caan")
-
-    return make_once("flickr8k", make) / "model.caan"
-
-
-def test_ranges_of_train_photos_fit_unseen_ones(flickr8k, bundle, cache_folder):
-    opened = open_bundle(bundle)
+def test_ranges_of_train_photos_fit_unseen_ones(flickr8k, flickr8k_bundle, cache_folder):
+    opened = open_bundle(flickr8k_bundle)
     found = calibrate(opened, open_split(flickr8k, "train"), method="mse", size=SampleSize(32, 1024))
     assert (found.record["images"], found.record["pairs"], found.record["positives"]) == (32, 1024, 8)
     assert len(found.held_out) >= 400
-    data, retriever = open_split(flickr8k), Retriever.open(bundle)
+    data, retriever = open_split(flickr8k), Retriever.open(flickr8k_bundle)
     images, regions = retriever.encode_images(data.features[:8]).gather(np.arange(8))
     texts = retriever.encode_captions(data.captions[:40])
     graph = onnx.load(opened.graph("scorer", "fp32"))

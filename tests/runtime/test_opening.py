@@ -6,7 +6,7 @@ import pytest
 
 from caan.bundle import write_manifest
 from caan.errors import BundleError
-from caan.runtime.opening import from_bundle
+from caan.runtime.opening import open_precision
 
 
 def replace(bundle):
@@ -29,7 +29,7 @@ def test_what_was_read_of_the_old_one_is_read_again(tiny_bundle, fails):
                 raise BundleError("the files do not fit each other")
         return bundle
 
-    assert from_bundle(tiny_bundle, "fp32", make).is_current()
+    assert open_precision(tiny_bundle, "fp32", make).is_current()
     assert len(set(stamps)) == 2
 
 
@@ -38,4 +38,4 @@ def test_an_error_in_a_bundle_that_stays_is_raised(tiny_bundle):
         raise BundleError("the files do not fit each other")
 
     with pytest.raises(BundleError, match="do not fit"):
-        from_bundle(tiny_bundle, "fp32", make)
+        open_precision(tiny_bundle, "fp32", make)
