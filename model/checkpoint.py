@@ -41,6 +41,8 @@ _SCAN_KEYS = {
     **{f"scorer.{name}": f"2.{name}" for name in ("K", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "w_v", "w_u")},
 }
 
+_FOLDER = 0x10  # in the attributes of a zip archive's part
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -156,9 +158,13 @@ def _check_archive(path: Path) -> None:
         return  # the old, uncompressed form, or no checkpoint at all: torch.load will tell
     try:
         with zipfile.ZipFile(path) as archive:
+            # PyTorch reads nothing of a part that is marked as a folder, and hands out whatever was in memory.
+            marked = [part.filename for part in archive.infolist() if part.external_attr & _FOLDER]
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises nearly any type for damaged input
         raise CheckpointError(f"{path} is truncated or corrupted; copy it again") from error
+    if marked:
+        raise CheckpointError(f"{path} is corrupted: its part {marked[0]} is marked as a folder; copy it again")
     if damaged is not None:
         raise CheckpointError(f"{path} is corrupted: the checksum of its part {damaged} is wrong; copy it again")
 

@@ -135,6 +135,15 @@ def test_a_damaged_name_inside_the_archive(refused, tmp_path, tiny_folder):
     refused("export", "model.pt", says=["model.pt is truncated or corrupted", "copy it again"])
 
 
+def test_a_tensor_that_is_marked_as_a_folder(refused, tiny_folder, tmp_path):
+    """PyTorch would fill it with what happens to be in memory."""
+    damaged = bytearray((tiny_folder / "model.pt").read_bytes())
+    entry = damaged.rfind(b"PK\x01\x02", 0, damaged.rfind(b"/data/12"))
+    damaged[entry + 38] ^= 0x10  # the external attributes in the central directory
+    (tmp_path / "model.pt").write_bytes(damaged)
+    refused("export", "model.pt", says=["model.pt is corrupted", "data/12 is marked as a folder", "copy it again"])
+
+
 @settings(max_examples=60)
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_found_or_changes_no_weight(tiny_folder, tmp_path, position, bit):
