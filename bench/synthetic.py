@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .._files import temporary_folder
 from .._machine import has_nvidia_driver
 from ..errors import CaanError, needs
 
@@ -28,8 +28,8 @@ def synthetic_bundle(progress: Callable[[str], None]) -> Iterator[Path]:
     torch.manual_seed(0)
     words = [*SPECIAL_TOKENS, *(f"word{n}" for n in range(_WORDS))]
     config = CaanConfig(_REGION_DIM, _EMBED_DIM, _WORD_DIM, _EMBED_DIM, len(words))
-    with tempfile.TemporaryDirectory(prefix="caan-synthetic-") as folder:
-        checkpoint, bundle = Path(folder) / "model.pt", Path(folder) / "model.caan"
+    with temporary_folder("synthetic") as folder:
+        checkpoint, bundle = folder / "model.pt", folder / "model.caan"
         save_checkpoint(checkpoint, CAAN(config), Vocabulary({word: n for n, word in enumerate(words)}))
         export_checkpoint(load_checkpoint(checkpoint), checkpoint, bundle, progress=progress)
         if has_nvidia_driver():

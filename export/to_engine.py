@@ -7,7 +7,7 @@ as it was, unless the failure was asked to be kept; it is then marked as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,7 +84,6 @@ class _Chosen:
     entry: dict[str, Any]
     made: PrecisionGraphs | None = None
     record: dict[str, Any] | None = None  # of the gate that was run now
-    costs: list[NodeCost] = field(default_factory=list)
 
 
 def build_engine(
@@ -154,7 +153,11 @@ def _choose_graphs(
         return _Chosen(files, _with_checks(own, [], verdict), record=verdict)
     maker = PrecisionPass(bundle, job.precision, job.keep_fp32, calibration.ranges if calibration else None)
     search = _Search(bundle, maker, gate, scratch, progress)
-    made, verdict, costs = search.int8(job) if job.precision == "int8" else search.attempt(())
+    costs: list[NodeCost] = []
+    if job.precision == "int8":
+        made, verdict, costs = search.int8(job)
+    else:
+        made, verdict = search.attempt(())
     (scratch / "onnx").mkdir()
     files = {name: scratch / graph_file(name, job.precision) for name in GRAPHS}
     for name, path in files.items():
@@ -172,7 +175,7 @@ def _choose_graphs(
             for row in map(asdict, costs)
         ]
     earlier = own["checks"] if same else [random_check(bundle, made)]
-    return _Chosen(files, _with_checks(entry, earlier, verdict, own if same else None), made, verdict, costs)
+    return _Chosen(files, _with_checks(entry, earlier, verdict, own if same else None), made, verdict)
 
 
 class _Search:
@@ -185,20 +188,20 @@ class _Search:
         self.scratch = scratch
         self.tries = 0
 
-    def attempt(self, nodes: Sequence[str]) -> tuple[PrecisionGraphs, dict[str, Any] | None, list[NodeCost]]:
+    def attempt(self, nodes: Sequence[str]) -> tuple[PrecisionGraphs, dict[str, Any] | None]:
         """Graphs with these nodes in INT8, and the gate's verdict, None without a gate."""
         made = self.maker.graphs(nodes)
         if self.gate is None:
-            return made, None, []
+            return made, None
         self.progress(f"checking {made.precision} on the data")
         record = self.gate.check(self._folder(made), made.precision)
         self.progress(f"{'holds' if record['passed'] else 'missed'}: {record['summary']}")
-        return made, record, []
+        return made, record
 
     def int8(self, job: EngineJob) -> tuple[PrecisionGraphs, dict[str, Any] | None, list[NodeCost]]:
         """All products in INT8; with `auto`, the most harmful ones back in FP16 until the gate holds."""
         nodes = self.maker.quantizable()
-        made, record, _ = self.attempt(nodes)
+        made, record = self.attempt(nodes)
         wanting = job.auto and record is not None and not record["passed"]
         if self.gate is None or not (job.sensitivity or wanting):
             return made, record, []
@@ -208,7 +211,7 @@ class _Search:
                 break
             nodes.remove(cost.node)
             self.progress(f"{cost.node} goes back to FP16: alone it changes scores by {cost.mean_abs:.1e} on average")
-            made, record, _ = self.attempt(nodes)
+            made, record = self.attempt(nodes)
         return made, record, costs
 
     def _costs(self, nodes: Sequence[str], sample: Gate) -> list[NodeCost]:
