@@ -9,7 +9,7 @@ from typing import Any
 from ..bundle import open_bundle, plan_file
 from ..errors import BundleError
 from ..export.describe import Layer, Tensor
-from ..runtime.engine import choose_engine, engine_records, installed_module, this_machine
+from ..runtime.tensorrt.engine import choose_engine, engine_records, installed_module, this_machine
 
 # The inspector names a type as "Half", or as "Row major linear FP16 format" where a context is at hand.
 _TYPES = (

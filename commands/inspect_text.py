@@ -15,7 +15,7 @@ from ..bundle import GRAPHS, graph_file, plan_file
 from ..calibration.sensitivity import NodeCost, cost_table
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
-from ..runtime.engine import build_command
+from ..runtime.tensorrt.engine import build_command
 
 _LABEL = 13  # columns of a label and what follows it
 _COST = [field.name for field in fields(NodeCost)]

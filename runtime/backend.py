@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, CaanWarning, InputError, MissingError
 from ..tiling import TileSize
-from .engine import has_checked_engine
+from .tensorrt.engine import has_checked_engine
 
 
 class Tile(NamedTuple):
@@ -65,7 +65,7 @@ class Backend(Protocol):
 # import PyTorch; the runtime never does.
 BACKENDS = {
     "onnxruntime": ("caan.runtime.onnx_backend", "OnnxBackend"),
-    "tensorrt": ("caan.runtime.tensorrt_backend", "TensorRTBackend"),
+    "tensorrt": ("caan.runtime.tensorrt.backend", "TensorRTBackend"),
     "torch": ("caan.model.backend", "TorchBackend"),
 }
 
@@ -100,7 +100,7 @@ def _checked_engine(path: Path, precision: str, device: str) -> Backend | None:
     if not has_checked_engine(path, precision):
         return None
     try:
-        from .tensorrt_backend import TensorRTBackend
+        from .tensorrt.backend import TensorRTBackend
 
         return TensorRTBackend.open(path, precision, device, None, checked=True)
     except MissingError:

@@ -9,8 +9,8 @@ from typing import Any
 from .. import __version__
 from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
 from ..errors import MissingError
-from .cuda import Gpu
-from .engine import MODULES, installed_module, rtx_capabilities
+from .tensorrt.cuda import Gpu
+from .tensorrt.engine import MODULES, installed_module, rtx_capabilities
 
 _NO_GPU, _GET_GPU = "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU"
 _PACKAGES = {

@@ -10,7 +10,7 @@ from caan.commands import engine_layers as module
 from caan.commands.engine_layers import engine_layers
 from caan.errors import BundleError, MissingError
 from caan.export.describe import Layer, Tensor
-from caan.runtime.engine import Machine
+from caan.runtime.tensorrt.engine import Machine
 
 ENGINE = "tensorrt-rtx-fp32"
 TOLD = {

@@ -36,7 +36,7 @@ def with_driver(driver):
     start = (
         "import ctypes, gc, threading\n"
         "import numpy as np\n"
-        "from caan.runtime.cuda import Gpu\n"
+        "from caan.runtime.tensorrt.cuda import Gpu\n"
         "driver = ctypes.CDLL('libcuda.so.1')\n"
         "count = lambda name: ctypes.c_int.in_dll(driver, name).value\n"
         "gpu = Gpu.open()\n"

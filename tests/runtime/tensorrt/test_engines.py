@@ -7,7 +7,7 @@ import pytest
 from caan._machine import has_nvidia_driver
 from caan.bundle import open_bundle, write_manifest
 from caan.errors import BundleError, MissingError
-from caan.runtime.engine import Machine, choose_engine, has_checked_engine, rtx_capabilities, this_machine
+from caan.runtime.tensorrt.engine import Machine, choose_engine, has_checked_engine, rtx_capabilities, this_machine
 
 VERSION = "1.7.1.116"
 RTX = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
@@ -210,7 +210,7 @@ def test_an_engine_without_its_plan(add_engine, refused, tiny_bundle):
 
 @pytest.mark.parametrize("checks", [None, 5, [], [None], [{"passed": "yes"}], [{"passed": False}]])
 def test_what_is_no_passed_check(add_engine, tiny_bundle, monkeypatch, checks):
-    monkeypatch.setattr("caan.runtime.engine.has_nvidia_driver", lambda: True)
+    monkeypatch.setattr("caan.runtime.tensorrt.engine.has_nvidia_driver", lambda: True)
     add_engine(checks=checks)
     assert not has_checked_engine(tiny_bundle, "fp32")
 
@@ -218,7 +218,7 @@ def test_what_is_no_passed_check(add_engine, tiny_bundle, monkeypatch, checks):
 def test_a_passed_check_counts_where_there_is_a_driver(add_engine, tiny_bundle, monkeypatch):
     add_engine(checks=[{"passed": True}])
     for driver in (True, False):
-        monkeypatch.setattr("caan.runtime.engine.has_nvidia_driver", lambda driver=driver: driver)
+        monkeypatch.setattr("caan.runtime.tensorrt.engine.has_nvidia_driver", lambda driver=driver: driver)
         assert has_checked_engine(tiny_bundle, "fp32") == driver
         assert not has_checked_engine(tiny_bundle, "fp16")
         assert not has_checked_engine(tiny_bundle / "nowhere", "fp32")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
 
-from ..bundle import CAPTIONS, IMAGES, INPUTS, REGIONS, WORDS
-from ..errors import InputError
-from ..tiling import TileSize
+from ...bundle import CAPTIONS, IMAGES, INPUTS, REGIONS, WORDS
+from ...errors import InputError
+from ...tiling import TileSize
 
 Sizes = dict[str, int]  # axis → size
 Shape = tuple[int, ...]

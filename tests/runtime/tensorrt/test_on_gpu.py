@@ -15,8 +15,8 @@ from caan._machine import has_nvidia_driver
 from caan.errors import InputError
 from caan.runtime import Retriever
 from caan.runtime.backend import Tile
-from caan.runtime.cuda import Gpu
-from caan.runtime.engine import installed_module, rtx_capabilities
+from caan.runtime.tensorrt.cuda import Gpu
+from caan.runtime.tensorrt.engine import installed_module, rtx_capabilities
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caan.errors import InputError
-from caan.runtime.profiles import Profile, Range, batch_limit, choose_profile, item_limits, sizes_of, tile_limits
+from caan.runtime.tensorrt.profiles import (
+    Profile,
+    Range,
+    batch_limit,
+    choose_profile,
+    item_limits,
+    sizes_of,
+    tile_limits,
+)
 from caan.tiling import TileSize, fit_tile, tile_size
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .._files import atomic_file, cache_folder
-from .._tensorrt_log import log_of
-from ..bundle import INPUTS, OUTPUTS, Bundle, graph_file, plan_file
-from ..errors import BundleError, CaanError, MissingError, OutputError
+from ..._files import atomic_file, cache_folder
+from ..._tensorrt_log import log_of
+from ...bundle import INPUTS, OUTPUTS, Bundle, graph_file, plan_file
+from ...errors import BundleError, CaanError, MissingError, OutputError
 from .engine import EngineRecord
 from .profiles import Profile, Shape, Sizes
 

@@ -8,8 +8,8 @@ import pytest
 
 from caan.bundle import open_bundle
 from caan.errors import BundleError, MissingError
-from caan.runtime.engine import engine_records
-from caan.runtime.plans import KernelCache, load_plan
+from caan.runtime.tensorrt.engine import engine_records
+from caan.runtime.tensorrt.plans import KernelCache, load_plan
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def test_a_plan_that_went_away_meanwhile(add_engine, trt, tiny_bundle):
 
 def test_a_plan_of_another_graph(add_engine, refused, default_profiles, tiny_bundle, trt, monkeypatch):
     add_engine()
-    monkeypatch.setattr("caan.runtime.plans.plan_file", lambda graph, name: f"engines/{name}/image_encoder.plan")
+    monkeypatch.setattr(
+        "caan.runtime.tensorrt.plans.plan_file", lambda graph, name: f"engines/{name}/image_encoder.plan"
+    )
     with pytest.raises(BundleError, match="it is no scorer, it has features, image_states"):
         bundle = open_bundle(tiny_bundle)
         load_plan(trt, engine_records(bundle)[0], bundle, "scorer", "8.6")

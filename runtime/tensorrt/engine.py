@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .._machine import has_nvidia_driver
-from ..bundle import GRAPHS, MANIFEST, Bundle, graph_file, plan_file
-from ..errors import BundleError, CaanError, MissingError
+from ..._machine import has_nvidia_driver
+from ...bundle import GRAPHS, MANIFEST, Bundle, graph_file, plan_file
+from ...errors import BundleError, CaanError, MissingError
 
 # Target → Python module, extra that installs it. The first one is preferred: it is tuned for one kind of GPU.
 MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}

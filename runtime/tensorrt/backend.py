@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, VOCABULARY, WORDS, Bundle
-from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, InputError
-from ..tiling import TileSize
-from .backend import Tile
+from ...bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, VOCABULARY, WORDS, Bundle
+from ...data.vocabulary import Vocabulary
+from ...errors import BundleError, InputError
+from ...tiling import TileSize
+from ..backend import Tile
+from ..device_tiles import DeviceTiles
+from ..opening import check_sizes, encoder_hashes, open_precision
 from .cuda import Gpu
-from .device_tiles import DeviceTiles
 from .engine import EngineRecord, choose_engine, installed_module, this_machine
 from .lane import Call, Lane, LanePool, Resident
-from .opening import check_sizes, encoder_hashes, open_precision
 from .plans import Plan, load_plan
 from .profiles import batch_limit, item_limits, tile_limits
 

@@ -14,9 +14,9 @@ from caan._machine import has_nvidia_driver
 from caan._tensorrt_log import log_of
 from caan.bundle import open_bundle, write_manifest
 from caan.errors import BundleError
-from caan.runtime.cuda import Gpu
-from caan.runtime.engine import engine_records
-from caan.runtime.plans import _DIAGNOSES, load_plan
+from caan.runtime.tensorrt.cuda import Gpu
+from caan.runtime.tensorrt.engine import engine_records
+from caan.runtime.tensorrt.plans import _DIAGNOSES, load_plan
 
 # Method → names of its arguments, as the bindings' docstrings give them.
 CALLS = {

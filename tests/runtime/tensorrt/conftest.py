@@ -23,9 +23,9 @@ import pytest
 
 from caan.bundle import GRAPHS, INPUTS, OUTPUTS, graph_file, open_bundle, plan_file, write_manifest
 from caan.export.fp16 import to_fp16
-from caan.runtime import engine as engines
-from caan.runtime import tensorrt_backend
-from caan.runtime.profiles import sizes_of
+from caan.runtime.tensorrt import backend as tensorrt_backend
+from caan.runtime.tensorrt import engine as engines
+from caan.runtime.tensorrt.profiles import sizes_of
 
 VERSION, CAPABILITY = "1.7.1.116", "8.6"
 
@@ -89,7 +89,7 @@ class FakeGraph:
 
 
 class FakeGpu:
-    """As caan.runtime.cuda.Gpu."""
+    """As caan.runtime.tensorrt.cuda.Gpu."""
 
     name, capability = "Fake GPU", CAPABILITY
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import CaanError, InputError
+from ...errors import CaanError, InputError
+from ..device_tiles import DeviceTiles
 from .cuda import DeviceMemory, Gpu, PinnedMemory
-from .device_tiles import DeviceTiles
 from .plans import Plan
 from .profiles import Shape, Sizes, choose_profile, sizes_of
 from .repeats import RepeatedRun, Repeats

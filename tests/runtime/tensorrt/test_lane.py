@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from caan.bundle import open_bundle
 from caan.errors import CaanError, InputError
-from caan.runtime import engine as engines
 from caan.runtime.device_tiles import DeviceTiles
 from caan.runtime.gallery import Gallery
-from caan.runtime.lane import Lane, LanePool
-from caan.runtime.plans import load_plan
-from caan.runtime.repeats import Repeats
+from caan.runtime.tensorrt import engine as engines
+from caan.runtime.tensorrt.lane import Lane, LanePool
+from caan.runtime.tensorrt.plans import load_plan
+from caan.runtime.tensorrt.repeats import Repeats
 
 IMAGE, TEXT = 41, 31  # state columns of the tiny model
 

@@ -250,7 +250,7 @@ def test_auto_is_silent_where_the_machine_lacks_something(add_engine, tiny_bundl
         raise MissingError("no NVIDIA GPU answers")
 
     add_engine(**CHECKED)
-    monkeypatch.setattr("caan.runtime.tensorrt_backend.Gpu.open", missing)
+    monkeypatch.setattr("caan.runtime.tensorrt.backend.Gpu.open", missing)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Retriever.open(tiny_bundle).backend.name == "onnxruntime"
