@@ -21,8 +21,9 @@ from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.index import index
 from .commands.inspect import inspect
-from .commands.search import index, search
+from .commands.search import search
 from .commands.train import train
 from .errors import CaanError, CaanWarning, InputError
 
