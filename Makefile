@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Where the demo's files go; ignored by git.
 DEMO ?= demo
 
-.PHONY: demo test test-gpu lint bench clean
+.PHONY: demo test test-gpu lint bench bench-memory clean
 
 demo: $(INSTALLED)  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -25,7 +25,10 @@ test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the 
 	$(BIN)/caan-bench --synthetic --json docs/benchmarks/$$(date +%F)-gpu-synthetic.json
 
 bench: $(INSTALLED)  ## speed at the paper's size, without a trained model
-	$(BIN)/caan-bench --synthetic
+	$(BIN)/caan-bench --synthetic --retrieval
+
+bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 images, 125 million pairs: half an hour
+	$(BIN)/python -m caan.bench.memory
 
 clean:
 	rm -rf .venv $(DEMO) caan_deploy.egg-info
@@ -33,5 +36,5 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot,dev]'
 	touch $@

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .errors import OutputError
 
+PARTIAL = ".partial"
 _OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
 _REFUSALS = {
     getattr(errno, name)
@@ -32,13 +33,13 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
     Raises OutputError if the target can't be written or the disk is full.
     """
-    with _explained(target, creating=True):
+    with explained(target, creating=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         os.close(handle)
     temporary = Path(name)
     try:
-        with _explained(target):
+        with explained(target):
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
@@ -61,6 +62,35 @@ def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path
         ) from error
 
 
+@contextmanager
+def resumable_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield the folder `target.partial`, perhaps from an earlier run; put it in the target's place when all is well.
+
+    Otherwise it stays, unless it is empty, for the next run to go on with. One process at a time may use it. Raises
+    OutputError as `atomic_folder`, and if another process is at it.
+    """
+    check_target(target, overwrite=overwrite)
+    with explained(target, creating=True):
+        place = target.resolve()  # a link stays one: what it leads to is replaced
+        if place.suffix == PARTIAL:
+            raise OutputError(f"{target} ends in {PARTIAL}, as work in progress does; name another with -o")
+        partial = place.with_name(f"{place.name}{PARTIAL}")
+        partial.mkdir(parents=True, exist_ok=True)
+    with explained(target, resumable=True), locked(partial, wait=False):
+        check_target(target, overwrite=overwrite)  # another process may have come first
+        try:
+            yield partial
+        except BaseException:
+            if not any(partial.iterdir()):
+                partial.rmdir()
+            raise
+        # Held until the old folder is gone: it has this one's name then, and must not be taken for work in progress.
+        with locked(place):
+            check_target(target, overwrite=overwrite)
+            if _swap_in(partial, place):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
 class Outdated(Exception):  # noqa: N818
     """What a new folder was made from has been replaced meanwhile; make it again."""
 
@@ -76,16 +106,16 @@ def atomic_folder(
     when no other process can replace the target any more.
     """
     check_target(target, overwrite=overwrite)
-    with _explained(target, creating=True):
+    with explained(target, creating=True):
         if target.is_symlink():
             target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
-        with _explained(target):
+        with explained(target):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
-            with _locked(target):
+            with locked(target):
                 check_target(target, overwrite=overwrite)
                 if not unchanged():
                     raise Outdated
@@ -96,7 +126,7 @@ def atomic_folder(
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise OutputError early if writing the folder `target` is bound to fail."""
-    with _explained(target, creating=True):
+    with explained(target, creating=True):
         if not target.exists():
             return
         # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
@@ -122,6 +152,75 @@ def reserve(path: Path) -> None:
                 raise
 
 
+@contextmanager
+def explained(target: Path, *, creating: bool = False, resumable: bool = False) -> Iterator[None]:
+    """Turn a refusal to write into an OutputError; while `creating` the target, whatever the refusal is.
+
+    resumable: what is done so far is kept, and the same command goes on with it.
+    """
+    try:
+        yield
+    except OSError as error:
+        # numpy.save meets a full disk with an OSError that has no number: "3600 requested and 2016 written".
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "written" in str(error)):
+            again = " and give the same command again, it goes on where it was;" if resumable else ","
+            raise OutputError(
+                f"the disk of {target.parent} is full, {target.name} was not written; free some space{again} or name"
+                " another place"
+            ) from error
+        if creating or error.errno in _REFUSALS:
+            raise OutputError(f"can't write {str(target)[:200]}: {error.strerror}; name another place") from error
+        raise
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keep other processes from replacing a folder. No lock where it isn't there yet, or the system has none.
+
+    Raises OutputError, unless it may wait, if another process holds the lock.
+    """
+    while (handle := _open_folder(folder)) is not None:
+        try:
+            _lock(handle, folder, wait)
+            if _is_still(handle, folder):
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        # Replaced while we waited: what we hold is the old folder.
+        os.close(handle)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _open_folder(folder: Path) -> int | None:
+    """A handle to lock; None where there is no such folder, or the system can't open one."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        return os.open(folder, os.O_RDONLY)
+    return None
+
+
+def _lock(handle: int, folder: Path, wait: bool) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        raise OutputError(f"another process is writing {folder}; wait for it, or name another place") from error
+    except (ImportError, OSError):  # a system or network drive without locks
+        return
+
+
+def _is_still(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
 def cache_folder(name: str) -> Path:
     """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name."""
     if named := os.environ.get("CAAN_CACHE"):
@@ -145,57 +244,24 @@ def _is_ours(folder: Path) -> bool:
     return any(path.is_file() and _OUR_FORMAT.search(path.read_bytes()) for path in descriptions)
 
 
-@contextmanager
-def _explained(target: Path, *, creating: bool = False) -> Iterator[None]:
-    """Turn a refusal to write into an OutputError; while `creating` the target, whatever the refusal is."""
-    try:
-        yield
-    except OSError as error:
-        # numpy.save meets a full disk with an OSError that has no number: "3600 requested and 2016 written".
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "written" in str(error)):
-            raise OutputError(
-                f"the disk of {target.parent} is full, {target.name} was not written; free some space, or name"
-                " another place"
-            ) from error
-        if creating or error.errno in _REFUSALS:
-            raise OutputError(f"can't write {str(target)[:200]}: {error.strerror}; name another place") from error
-        raise
-
-
-def _swap_in(new: Path, target: Path) -> None:
+def _swap_in(new: Path, target: Path) -> bool:
+    """Put `new` in the place of `target`; whether `new` is the old target now."""
     if not target.exists():
         new.rename(target)
-    elif not _exchange(new, target):
-        # No atomic exchange on this system: the old folder steps aside, and comes back if the second step fails.
-        aside = new.with_suffix(".old")
-        target.rename(aside)
-        try:
-            new.rename(target)
-        except OSError:
-            aside.rename(target)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from replacing a folder. No lock where it isn't there yet, or the system has none."""
-    handle = None
-    with suppress(ImportError, FileNotFoundError, NotADirectoryError, PermissionError):
-        import fcntl
-
-        while handle is None:
-            handle = os.open(folder, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # Replaced while we waited: what we hold is the old folder.
-            if os.fstat(handle).st_ino != folder.stat().st_ino:
-                os.close(handle)
-                handle = None
+        return False
+    if _exchange(new, target):
+        return True
+    # No atomic exchange on this system: the old folder steps aside, and comes back if the second step fails.
+    aside = new.with_name(f".{new.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed amid these lines
+    target.rename(aside)
     try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+    return False
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -3,6 +3,7 @@
 NAME.caan/manifest.json
 NAME.caan/vocab.json
 NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
+NAME.caan/onnx/{explainer,expander}.fp32.onnx
 NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.plan
 """
 
@@ -23,7 +24,9 @@ from .errors import BundleError, InputError
 T = TypeVar("T")
 
 FORMAT, VERSION = "caan-bundle", 1
-GRAPHS = ("image_encoder", "text_encoder", "scorer")
+GRAPHS = ("image_encoder", "text_encoder", "scorer")  # what every precision has
+# In FP32 alone; bundles exported before there were any have none.
+EXPLAINER, EXPANDER = SIDE_GRAPHS = ("explainer", "expander")
 MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
 # The graphs' axes are dynamic; these bounds keep a damaged or hostile input from asking for all the memory.
 MAX_REGIONS, MAX_WORDS = 512, 128
@@ -78,6 +81,16 @@ class Bundle:
         if precision not in self.precisions:
             raise BundleError(f"{self.folder} has no precision '{precision}'; it has: {', '.join(self.precisions)}")
         return self.folder / graph_file(name, precision)
+
+    def side_graph(self, name: str) -> Path:
+        """The path of the explainer or the expander. Raises BundleError if the bundle has none."""
+        file = graph_file(name, "fp32")
+        if file not in self.manifest["files"]:
+            raise BundleError(
+                f"{self.folder} has no {name} graph: it is older than that graph; export the checkpoint again:"
+                f" caan-export model.pt -o {self.folder} --overwrite"
+            )
+        return self.folder / file
 
     def hash_of(self, file: str) -> str:
         """SHA-256 of a file, as the manifest gives it."""

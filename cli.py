@@ -20,8 +20,9 @@ from .commands.build_engine import build_engine
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
+from .commands.explain import explain
 from .commands.export import export
-from .commands.index import index
+from .commands.index import delete, index
 from .commands.inspect import inspect
 from .commands.search import search
 from .commands.train import train
@@ -34,7 +35,7 @@ def caan() -> None:
     """Export a trained CAAN to ONNX and search with it."""
 
 
-for _command in (export, build_engine, bench, train, evaluate, index, search, demo, inspect, doctor):
+for _command in (export, build_engine, bench, train, evaluate, index, delete, search, explain, demo, inspect, doctor):
     caan.add_command(_command)
 
 

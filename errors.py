@@ -10,6 +10,9 @@ Messages are one or two lines: what is wrong, where, and the command that mends 
     │   └── OutputError       2  a result that can't be written: it exists, no permission, disk full
     ├── ExportError           1  a graph failed its own validation; no bundle was written
     ├── GateError             3  an accuracy gate was missed
+    ├── Overloaded            1  more requests wait than a BatchingRetriever's queue may hold
+    ├── DeadlineExceeded      1  a request was not answered within its timeout; also a TimeoutError
+    ├── Closed                1  a BatchingRetriever that takes no requests any more
     └── MissingError          4  something is not installed or not present on this machine
 """
 
@@ -55,6 +58,18 @@ class GateError(CaanError):
     """An accuracy gate that was missed."""
 
     exit_code = 3
+
+
+class Overloaded(CaanError):  # noqa: N818
+    """More requests wait than a BatchingRetriever's queue may hold: this one was refused at once, not computed."""
+
+
+class DeadlineExceeded(CaanError, TimeoutError):  # noqa: N818
+    """A request that was not answered within its timeout."""
+
+
+class Closed(CaanError):  # noqa: N818
+    """A BatchingRetriever that takes no requests any more: it was closed, its thread died, or its process forked."""
 
 
 class MissingError(CaanError):

@@ -26,6 +26,11 @@ class Limits:
     max_abs: float | None = None  # largest |Δ score|
     delta_rsum: float | None = None  # |Δ rsum|, percentage points summed over the six R@K
 
+    def hold(self, difference: Parity) -> bool:
+        """Whether a precision's difference from the reference is within these limits."""
+        pairs = ((difference.max_abs, self.max_abs), (abs(difference.delta_rsum), self.delta_rsum))
+        return all(limit is None or value <= limit for value, limit in pairs)
+
 
 # With scores this close in FP32, R@K can differ only where two scores lie within twice this of each other: a tie.
 DEFAULT_LIMITS = {"fp32": Limits(max_abs=1e-4), "fp16": Limits(delta_rsum=0.5), "int8": Limits(delta_rsum=2.0)}
@@ -87,13 +92,9 @@ class AccuracyGate:
             "reference": retrieval_metrics(self.reference, self.truth).as_dict(),
             "parity": asdict(difference),
             "allowed": {name: value for name, value in asdict(self.limits).items() if value is not None},
-            "passed": self._holds(difference),
+            "passed": self.limits.hold(difference),
             "summary": _summary(found.rsum, difference, sum(scores.shape)),
         }
-
-    def _holds(self, difference: Parity) -> bool:
-        pairs = ((difference.max_abs, self.limits.max_abs), (abs(difference.delta_rsum), self.limits.delta_rsum))
-        return all(limit is None or value <= limit for value, limit in pairs)
 
 
 def limits_text(record: dict[str, Any]) -> str:

@@ -22,7 +22,8 @@ from ..errors import CaanError, CheckpointError
 from ..metrics import Parity, RetrievalMetrics, parity, retrieval_metrics
 from .gate import complete_engine_records
 from .reference_scores import checkpoint_of
-from .worker import RowSpec, serve
+from .retrieval import RetrievalSpeed
+from .worker import RowSpec, TunedShape, serve
 from .workload import Workload, check_dimension, data_workload, random_workload
 
 DEFAULT_ROUNDS = 5
@@ -42,10 +43,18 @@ class Row:
     captions_per_second: float | None = None
     peak_bytes: int | None = None
     tile_bytes: int | None = None
+    tuning: dict[str, TunedShape] | None = None  # "query" and "pairs"
+    retrieval: RetrievalSpeed | None = None
     metrics: RetrievalMetrics | None = None
     parity: Parity | None = None
     scores: NDArray[np.float32] | None = None  # (images, captions)
     rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """As "onnxruntime fp16 cuda"; the CPU goes without saying."""
+        device = "" if self.spec.device == "cpu" else f" {self.spec.device}"
+        return f"{self.spec.label} {self.spec.precision}{device}"
 
     def as_dict(self) -> dict[str, Any]:
         s = self.spec
@@ -62,6 +71,8 @@ class Row:
             "captions_per_second": self.captions_per_second,
             "peak_bytes": self.peak_bytes,
             "tile_bytes": self.tile_bytes,
+            "tuning": self.tuning and {shape: asdict(tuned) for shape, tuned in self.tuning.items()},
+            "retrieval": self.retrieval and self.retrieval.as_dict(),
             "metrics": self.metrics and self.metrics.as_dict(),
             "parity": self.parity and asdict(self.parity),
             "rounds": self.rounds,
@@ -74,6 +85,11 @@ class BenchResult:
 
     workload: str
     rows: list[Row]
+
+    @property
+    def reference(self) -> Row | None:
+        """The row with PyTorch's scores, if there is one."""
+        return _reference(self.rows)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -91,11 +107,13 @@ def run_bench(
     checkpoint: Path | None = None,
     rounds: int = DEFAULT_ROUNDS,
     threads: int | None = None,
+    retrieval: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> BenchResult:
     """Measure every backend and precision of a bundle against PyTorch.
 
-    With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone. A row
+    With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone.
+    `retrieval`: also what galleries, search_many and batching cost, with one row of each device. A row
     that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used.
     """
     bundle = open_bundle(bundle_path)
@@ -121,6 +139,10 @@ def run_bench(
             for worker, row in running:
                 worker.send("measure")
                 row.rounds.append(worker.receive())
+        for worker, row in _first_of_each_device(running) if retrieval else []:
+            progress(f"galleries, search_many and batching with {row.name}; minutes")
+            worker.send("retrieval")
+            row.retrieval = worker.receive()["retrieval"]
     finally:
         for worker in workers.values():
             worker.stop()
@@ -165,17 +187,22 @@ def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
     return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in [*onnx_rows, *engine_rows]]
 
 
+def _first_of_each_device(running: list[tuple[_Worker, Row]]) -> list[tuple[_Worker, Row]]:
+    chosen: dict[str, tuple[_Worker, Row]] = {}
+    for worker, row in running:
+        if row.spec.backend != "torch":
+            chosen.setdefault(row.spec.device, (worker, row))
+    return list(chosen.values())
+
+
 def _prepare(row: Row, worker: _Worker) -> None:
     try:
         prepared = worker.receive()
     except CaanError as error:
         row.reason, row.error = str(error), error
         return
-    row.peak_bytes, row.tile_bytes, row.scores = (
-        prepared["peak_bytes"],
-        prepared["tile_bytes"],
-        prepared.get("scores"),
-    )
+    row.peak_bytes, row.tile_bytes, row.tuning = prepared["peak_bytes"], prepared["tile_bytes"], prepared["tuning"]
+    row.scores = prepared.get("scores")
 
 
 def _raise_if_none_ran(rows: list[Row]) -> None:
@@ -202,21 +229,25 @@ def _summarise(row: Row) -> None:
         )
 
 
+def _reference(rows: list[Row]) -> Row | None:
+    return next((row for row in rows if row.spec.backend == "torch" and row.scores is not None), None)
+
+
 def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:
-    reference = next((row.scores for row in rows if row.spec.backend == "torch" and row.scores is not None), None)
+    reference = _reference(rows)
     for row in rows:
         if row.scores is not None:
             row.metrics = retrieval_metrics(row.scores, image_of_caption)
-            if reference is not None:
-                row.parity = parity(row.scores, reference, image_of_caption)
+            if reference is not None and reference.scores is not None:
+                row.parity = parity(row.scores, reference.scores, image_of_caption)
 
 
 def _complete_records(bundle: Bundle, rows: list[Row], workload: Workload) -> None:
     """Engines ran, perhaps for the first time; without PyTorch's scores there is nothing to compare them with."""
-    reference = next((row.scores for row in rows if row.spec.backend == "torch" and row.scores is not None), None)
+    reference = _reference(rows)
     ran = {row.spec.precision: row.scores for row in rows if row.spec.backend == "tensorrt" and row.scores is not None}
-    if reference is not None:
-        complete_engine_records(bundle.folder, workload, reference, ran)
+    if reference is not None and reference.scores is not None:
+        complete_engine_records(bundle.folder, workload, reference.scores, ran)
 
 
 class _Worker:

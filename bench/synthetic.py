@@ -10,13 +10,14 @@ from .._files import temporary_folder
 from .._machine import has_nvidia_driver
 from ..errors import CaanError, needs
 
-# Bottom-up attention features and the paper's joint dimension; 1,000 words, since speed does not depend on more.
-_REGION_DIM, _EMBED_DIM, _WORD_DIM, _WORDS = 2048, 1024, 300, 1000
+# Bottom-up attention features; 1,000 words, since speed does not depend on more.
+_REGION_DIM, _WORD_DIM, _WORDS = 2048, 300, 1000
+PAPER_DIM = 1024  # the paper's joint dimension
 
 
 @contextmanager
-def synthetic_bundle(progress: Callable[[str], None]) -> Iterator[Path]:
-    """Yield a bundle exported from random weights at R = 36, D = d = 1024, with its checkpoint beside it."""
+def synthetic_bundle(progress: Callable[[str], None], dim: int = PAPER_DIM) -> Iterator[Path]:
+    """Yield a bundle exported from random weights at R = 36, D = d = `dim`, with its checkpoint beside it."""
     with needs("export", "--synthetic"):
         import torch
 
@@ -27,7 +28,7 @@ def synthetic_bundle(progress: Callable[[str], None]) -> Iterator[Path]:
 
     torch.manual_seed(0)
     words = [*SPECIAL_TOKENS, *(f"word{n}" for n in range(_WORDS))]
-    config = CaanConfig(_REGION_DIM, _EMBED_DIM, _WORD_DIM, _EMBED_DIM, len(words))
+    config = CaanConfig(_REGION_DIM, dim, _WORD_DIM, dim, len(words))
     with temporary_folder("synthetic") as folder:
         checkpoint, bundle = folder / "model.pt", folder / "model.caan"
         save_checkpoint(checkpoint, CAAN(config), Vocabulary({word: n for n, word in enumerate(words)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from .retrieval import RetrievalSpeed
 from .run import BenchResult, Row
 
 _HEADERS = [
@@ -29,6 +30,14 @@ _QUALITY_HEADERS = [
     "top-10\nkept",
 ]
 
+_FORM_HEADERS = [
+    "gallery",
+    "KiB\nper image",
+    "1 query\nms",
+    "of 128 at once\nms per query",
+    "indexed\nimages/s",
+]
+
 
 def bench_table(result: BenchResult, style: str = "simple") -> str:
     """The tables of one run; `style` is tabulate's, as "github" for Markdown."""
@@ -40,7 +49,11 @@ def bench_table(result: BenchResult, style: str = "simple") -> str:
     if any(row.metrics for row in ran):
         rows = [_quality(row) for row in ran if row.metrics]
         parts.append(_table(rows, _QUALITY_HEADERS, style))
-    absent = [f"  {_name(row)}: {row.reason}" for row in result.rows if row.reason is not None]
+    tuned = [line for row in ran for line in _tuning(row)]
+    if tuned:
+        parts.append("tiles and threads, chosen on this machine:\n" + "\n".join(tuned))
+    parts += [text for row in ran if row.retrieval for text in _retrieval(row, row.retrieval, style)]
+    absent = [f"  {row.name}: {row.reason}" for row in result.rows if row.reason is not None]
     if absent:
         parts.append("not run here:\n" + "\n".join(absent))
     return "\n\n".join(parts)
@@ -55,7 +68,7 @@ def _table(rows: list[list[str]], headers: list[str], style: str) -> str:
 
 def _speed(row: Row) -> list[str]:
     return [
-        _name(row),
+        row.name,
         _number(row.pairs_per_second),
         _milliseconds(row.text_query),
         _milliseconds(row.image_query),
@@ -70,12 +83,45 @@ def _quality(row: Row) -> list[str]:
     i, t, p = row.metrics.image_to_text, row.metrics.text_to_image, row.parity
     recalls = [f"{value:.2f}" for value in (i.r1, i.r5, i.r10, t.r1, t.r5, t.r10, row.metrics.rsum)]
     difference = [f"{p.delta_rsum:+.2f}", f"{p.max_abs:.1e}", f"{p.top10_overlap:.2f} %"] if p else ["–"] * 3
-    return [_name(row), *recalls, *difference]
+    return [row.name, *recalls, *difference]
 
 
-def _name(row: Row) -> str:
-    device = "" if row.spec.device == "cpu" else f" {row.spec.device}"
-    return f"{row.spec.label} {row.spec.precision}{device}"
+_SHAPES = {"query": "single queries", "pairs": "many × many"}
+
+
+def _tuning(row: Row) -> list[str]:
+    lines = []
+    for shape, tuned in (row.tuning or {}).items():
+        layout = ""
+        if tuned.workers is not None:
+            layout = f", {tuned.workers} at a time × {tuned.threads} thread{'s' if tuned.threads != 1 else ''}"
+        far = "the fastest of" if tuned.short_of_best <= 0 else f"{tuned.short_of_best:.0f} % short of the fastest of"
+        chosen = f"tiles of {tuned.tile_bytes >> 20} MiB{layout}"
+        lines.append(f"  {row.name}, {_SHAPES[shape]}: {chosen}; {far} {len(tuned.tried)} tried")
+    return lines
+
+
+def _retrieval(row: Row, found: RetrievalSpeed, style: str) -> list[str]:
+    forms = [
+        [
+            form.name,
+            f"{form.bytes_per_image / 2**10:,.0f}",
+            f"{1000 * form.seconds_alone:.0f}",
+            f"{1000 * form.seconds_together:.1f}",
+            _number(form.images_per_second),
+        ]
+        for form in found.forms
+    ]
+    s = found.serving
+    lines = [
+        f"search_many, {found.captions:,} captions × {found.images:,} images: {found.pairs_per_second:,.0f} pairs/s,"
+        f" {found.share_of_tiles:.2f} × the backend's on tiles that lie ready",
+        f"{s.callers} callers at once through BatchingRetriever: {s.queries_per_second:.1f} queries/s,"
+        f" {s.against_many:.2f} × search_many with the same {s.callers}",
+        f"the same callers, a gallery of {s.few_images} images: {s.against_one_by_one:.2f} × one by one",
+    ]
+    title = f"{row.name}, a gallery of {found.images:,} images in each of its forms"
+    return [f"{title}\n\n{_table(forms, _FORM_HEADERS, style)}", "\n".join(lines)]
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 from .._machine import peak_memory
 from ..errors import CaanError
 from ..runtime import Gallery, Retriever
+from ..runtime.backend import Layout
 from ..runtime.gallery import offsets_of
+from ..runtime.tiles import Choice
+from ..runtime.tuning import Trial, best, try_all
+from .retrieval import measure_retrieval
 from .timing import seconds
 from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 
@@ -43,11 +47,31 @@ class RowSpec:
     tune_tile: bool = False
 
 
+@dataclass(frozen=True)
+class TunedShape:
+    """How one shape is scored, single queries or many captions × many images, and the speeds of what was tried."""
+
+    tile_bytes: int
+    workers: int | None  # scorer calls at a time, and threads of each; None where the backend has but one way
+    threads: int | None
+    short_of_best: float  # percent that the fastest trial is faster by
+    tried: list[tuple[int, Layout | None, float]]  # tile bytes, layout, pairs/s
+
+    @classmethod
+    def of(cls, choice: Choice, trials: Sequence[Trial]) -> TunedShape:
+        own = next(trial for trial in trials if trial.choice == choice)
+        workers, threads = choice.layout or (None, None)
+        short = 100.0 * (1 - own.pairs_per_second / best(trials).pairs_per_second)
+        tried = [(*trial.choice, trial.pairs_per_second) for trial in trials]
+        return cls(choice.tile_bytes, workers, threads, short, tried)
+
+
 def serve(
     connection: Connection, spec: RowSpec, load: Callable[[], Workload], threads: int | None, folder: Path
 ) -> None:
     """Answer the bench's calls: `ready`, then one measurement per message, until None. Runs in the child process.
 
+    The messages are "measure" and, for what the runtime adds, "retrieval".
     `load` opens the workload here: features stay memory-mapped. `folder` is the row's own, and the caller's to remove.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
@@ -55,8 +79,8 @@ def serve(
     try:
         row = _Row(spec, load(), threads, folder)
         connection.send(row.prepare())
-        while connection.recv() is not None:
-            connection.send(row.measure())
+        while (asked := connection.recv()) is not None:
+            connection.send(row.measure() if asked == "measure" else row.retrieval())
     except CaanError as error:
         connection.send(error)
     except Exception:
@@ -95,7 +119,7 @@ class _Row:
             assert isinstance(self.retriever.backend, TorchBackend)
             self.research = ResearchScorer(self.retriever.backend, self.some_images, self.some_captions)
         self._score_pairs()
-        result: dict[str, Any] = {"tile_bytes": self.retriever.tile_bytes}
+        result: dict[str, Any] = {"tile_bytes": self.retriever.tile_bytes, "tuning": self._tune()}
         if w.image_of_caption is not None and not self.spec.research_form:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
@@ -124,6 +148,22 @@ class _Row:
         result["images_per_second"] = len(some) / seconds(lambda: r.encode_images(some))
         result["captions_per_second"] = len(texts) / seconds(lambda: r.encode_captions(texts))
         return result
+
+    def retrieval(self) -> dict[str, Any]:
+        """search_many, the gallery's forms, and batching."""
+        return {"retrieval": measure_retrieval(self.retriever, self.spec.path, self.workload)}
+
+    def _tune(self) -> dict[str, TunedShape] | None:
+        """What the runtime chose to score with; how far that is from the best is told by other trials than its own."""
+        r = self.retriever
+        if self.spec.backend == "torch":
+            return None
+        chosen = r.tuning or r.tune(self.some_images, self.some_captions)
+        again = try_all(r.backend, self.some_images, self.some_captions)
+        return {
+            "query": TunedShape.of(best(chosen.query).choice, again.query),
+            "pairs": TunedShape.of(best(chosen.pairs).choice, again.pairs),
+        }
 
     def _score_pairs(self) -> NDArray[np.float32]:
         if self.spec.research_form:

@@ -1,4 +1,4 @@
-"""`caan index`: images or captions become a gallery."""
+"""`caan index` and `caan delete`: images or captions become a gallery, some leave it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from pathlib import Path
 import click
 
 from . import options
+from .output import log
 
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("bundle", type=options.PATH)
 @click.argument("features", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, metavar="GALLERY", required=True, help="The folder to write.")
-@click.option("--ids", type=options.PATH, metavar="FILE", help="One name per image, a line each.")
+@click.option("--ids", type=options.PATH, metavar="FILE", help="One name per item, a line each.")
+@click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
+@click.option("--dtype", help="float16 or float32 states.  [default: float16]")
+@click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is computed again per query.")
+@click.option("--append", is_flag=True, help="Add to the gallery that is there.")
 @options.overwrite
 @options.precision
 @options.device
@@ -23,18 +28,60 @@ def index(
     features: Path,
     output: Path,
     ids: Path | None,
+    lengths: Path | None,
+    dtype: str | None,
+    compact: bool,
+    append: bool,
     overwrite: bool,
     precision: str,
     device: str,
     threads: int | None,
 ) -> None:
-    """Encode the images of FEATURES (.npy: images, regions, F) with BUNDLE into a gallery to search in."""
-    from ..data.scan import open_features, read_captions
-    from ..runtime import Retriever
-    from ..runtime.index import index_images
+    """Encode the images of FEATURES with BUNDLE into a gallery to search in.
 
-    array = open_features(features)
+    FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one a line, for a gallery that is
+    searched with images. A run that was interrupted goes on where it was when the same command is given again.
+    """
+    from ..data.scan import open_features, open_lengths, read_captions
+    from ..runtime import Retriever
+    from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
+
+    if append and overwrite:
+        raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
+    is_text = features.suffix == ".txt"
+    if is_text and lengths is not None:
+        raise click.UsageError("--lengths is for the regions of images; captions have their own")
+    captions = read_captions(features) if is_text else []
+    array = None if is_text else open_features(features)
     names = None if ids is None else read_captions(ids)
+    regions = None if lengths is None else open_lengths(lengths)
     retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
-    gallery = index_images(retriever, bundle, array, names, output, overwrite=overwrite, progress=True)
-    click.echo(f"{output}: {len(gallery)} images")
+    source: Source = Captions(retriever, captions) if array is None else Images(retriever, array, regions)
+    chosen = IndexOptions(dtype, compact, overwrite, append, progress=True)
+    try:
+        gallery = index_items(retriever, bundle, source, output, names, chosen)
+    except KeyboardInterrupt:
+        log("interrupted; the same command goes on where it was")
+        raise
+    click.echo(f"{output}: {len(gallery.live)} {'captions' if is_text else 'images'}")
+
+
+@click.command(epilog=options.EXIT_CODES)
+@click.argument("gallery", type=options.PATH)
+@click.argument("items", nargs=-1, metavar="ITEM…")
+@click.option("--ids", type=options.PATH, metavar="FILE", help="Items to delete, a line each.")
+def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
+    """Delete ITEMs from GALLERY, by id, or by index where it has no ids.
+
+    The other items keep their index. Room on disk is given back when the gallery is indexed anew.
+    """
+    from ..data.scan import read_captions
+    from ..runtime.index import delete_items
+
+    names = [*items, *(read_captions(ids) if ids is not None else [])]
+    if not names:
+        raise click.UsageError("name the items to delete, or a file of them: --ids FILE")
+    left = delete_items(gallery, names)
+    click.echo(f"{gallery}: {left} items are left")
+    if left == 0:
+        log("nothing can be found in it any more")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from ..bundle import GRAPHS, graph_file, plan_file
+from ..bundle import GRAPHS, SIDE_GRAPHS, graph_file, plan_file
 from ..calibration.sensitivity import NodeCost, cost_table
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
@@ -88,8 +88,10 @@ def _graphs(ends: Mapping[str, Mapping[str, Ends]] | None) -> str:
         return "graphs\n" + _entry("not shown", "inputs and outputs need onnx: pip install 'caan-deploy[export]'")
     # (graph, direction, tensor, shape) → precision → dtype
     seen: dict[tuple[str, str, str, str], dict[str, str]] = {}
-    for graph in GRAPHS:
+    for graph in (*GRAPHS, *SIDE_GRAPHS):
         for precision, graphs in ends.items():
+            if graph not in graphs:
+                continue
             for direction, tensors in (("in", graphs[graph].inputs), ("out", graphs[graph].outputs)):
                 for tensor in tensors:
                     seen.setdefault((graph, direction, tensor.name, _shape(tensor.axes)), {})[precision] = tensor.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -21,3 +22,11 @@ threads = click.option("--threads", type=click.IntRange(min=1), help="Of one sco
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 checkpoint = click.option("--checkpoint", type=PATH, metavar="FILE", help="The bundle's model.pt, if it was moved.")
+
+
+def grid(text: str) -> tuple[int, int]:
+    """ROWSxCOLUMNS, as 6x6, as two numbers: an option's type."""
+    sizes = re.fullmatch(r"([1-9][0-9]{0,3})[x×]([1-9][0-9]{0,3})", text.strip().lower())
+    if sizes is None:
+        raise click.BadParameter(f"'{text[:40]}' is not ROWSxCOLUMNS, as 6x6", param_hint="--grid")
+    return int(sizes[1]), int(sizes[2])

@@ -1,45 +1,111 @@
-"""`caan search`: a caption finds its images in a gallery."""
+"""`caan search`: captions find their images in a gallery."""
 
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import DataError
 from . import options
+
+if TYPE_CHECKING:
+    from ..report.find_pictures import PictureFolder
+    from ..runtime import Gallery, Hit
 
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("gallery", type=options.PATH)
-@click.argument("caption")
+@click.argument("caption", required=False)
+@click.option("--captions", metavar="FILE", help="Many captions instead, one a line; - reads them from stdin.")
 @click.option("-k", type=click.IntRange(min=1), help="How many hits.  [default: 10, or all there are]")
 @click.option("--bundle", type=options.PATH, metavar="BUNDLE", help="[default: the one the gallery was made with]")
+@click.option("--html", type=options.PATH, metavar="FILE.html", help="Write a page, with pictures if ids name them.")
+@click.option(
+    "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
+)
 @options.precision
 @options.device
 @options.threads
 @options.as_json
 def search(
     gallery: Path,
-    caption: str,
+    caption: str | None,
+    captions: str | None,
     k: int | None,
     bundle: Path | None,
+    html: Path | None,
+    pictures: Path | None,
     precision: str,
     device: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Rank the images of GALLERY for a typed CAPTION."""
+    """Rank the images of GALLERY for a typed CAPTION, or for each of --captions.
+
+    With --json, CAPTION's hits are a list; those of --captions a list of captions with their hits.
+    """
+    from .._files import atomic_file
     from ..runtime import Gallery, Retriever
     from ..runtime.index import bundle_of
 
+    if (caption is None) == (captions is None):
+        raise click.UsageError("give a CAPTION, or many in a file with --captions; one of the two")
+    if pictures is not None and html is None:
+        raise click.UsageError("--pictures is for the page; add --html FILE.html")
     opened = Gallery.open(gallery)
-    path = bundle or bundle_of(opened, gallery)
-    retriever = Retriever.open(path, "auto", precision, device=device, threads=threads)
-    hits = retriever.search(caption, opened, min(10, len(opened)) if k is None else k)
+    if opened.kind != "image":
+        raise DataError(
+            f"{gallery} holds captions, and captions search among images; make a gallery of images with: caan index"
+            " BUNDLE FEATURES.npy"
+        )
+    texts = [caption] if caption is not None else _read(str(captions))
+    folder = _pictures(pictures) if html is not None else None
+    # Opened before the search, in case it can't be written.
+    with atomic_file(html) if html is not None else nullcontext() as target:
+        path = bundle or bundle_of(opened, gallery)
+        retriever = Retriever.open(path, "auto", precision, device=device, threads=threads)
+        found = retriever.search_many(texts, opened, min(10, len(opened.live)) if k is None else k)
+        if target is not None and folder is not None:
+            from ..report.search_page import search_page
+
+            target.write_text(search_page(gallery.resolve().name, texts, found, opened, folder), encoding="utf-8")
+    rows = [[_row(hit, opened) for hit in hits] for hits in found]
     if as_json:
-        rows = [{"index": h.index, "id": opened.ids and opened.ids[h.index], "score": h.score} for h in hits]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        grouped = [{"caption": text, "hits": hits} for text, hits in zip(texts, rows, strict=True)]
+        click.echo(json.dumps(grouped if caption is None else rows[0], indent=2, ensure_ascii=False))
         return
-    for rank, hit in enumerate(hits, 1):
-        click.echo(f"{rank:3d}  {hit.score:8.4f}  {opened.ids[hit.index] if opened.ids else hit.index}")
+    tables = [_table(hits) for hits in rows]
+    if caption is None:
+        tables = [f"{text}\n{table}" for text, table in zip(texts, tables, strict=True)]
+    click.echo("\n\n".join(tables))
+
+
+def _read(file: str) -> list[str]:
+    from ..data.scan import captions_of, read_captions
+
+    return captions_of(sys.stdin.buffer.read(), "standard input") if file == "-" else read_captions(Path(file))
+
+
+def _pictures(folder: Path | None) -> PictureFolder:
+    """Where the page's pictures lie; fails now, not after the search, if there can't be a page."""
+    from ..report.find_pictures import PictureFolder
+    from ..report.template import check_installed
+
+    check_installed("--html")
+    return PictureFolder(folder)
+
+
+def _row(hit: Hit, gallery: Gallery) -> dict[str, Any]:
+    return {"index": hit.index, "id": gallery.ids and gallery.ids[hit.index], "score": hit.score}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{rank:3d}  {row['score']:8.4f}  {row['index'] if row['id'] is None else row['id']}"
+        for rank, row in enumerate(rows, 1)
+    )

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,21 +77,20 @@ def open_features(path: Path) -> NDArray[np.floating]:
     Raises DataError if the file is missing, no `.npy` file, truncated, not three-dimensional, not floating point,
     or has no image, region or feature.
     """
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged header makes numpy raise nearly any type
-        raise DataError(
-            f"{path} is no .npy file of numbers, or is truncated; save the features with numpy.save, or copy it again"
-        ) from error
-    if not isinstance(features, np.ndarray):
-        raise DataError(f"{path} holds several arrays (.npz); save one array (N, R, F) with numpy.save")
+    features = _load_array(path)
     if features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
         raise DataError(f"{path} holds {features.dtype} {features.shape}; expected floats (images, regions, features)")
     if 0 in features.shape:
         raise DataError(f"{path} is empty: its shape is {features.shape} (images, regions, features)")
     return features
+
+
+def open_lengths(path: Path) -> NDArray[np.integer]:
+    """How many of its regions each image has, (N,) int. Raises DataError for a file that holds something else."""
+    lengths = _load_array(path)
+    if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer):
+        raise DataError(f"{path} holds {lengths.dtype} {lengths.shape}; expected integers (images,), regions of each")
+    return lengths
 
 
 def read_captions(path: Path) -> list[str]:
@@ -99,6 +99,11 @@ def read_captions(path: Path) -> list[str]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
+    return captions_of(content, str(path))
+
+
+def captions_of(content: bytes, name: str) -> list[str]:
+    """As `read_captions`, of what a file or stream called `name` holds."""
     # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     captions = []
@@ -106,12 +111,12 @@ def read_captions(path: Path) -> list[str]:
         try:
             caption = line.decode("utf-8").strip()
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number} is not UTF-8; convert the file, as with iconv -t UTF-8") from error
+            raise DataError(f"{name}, line {number} is not UTF-8; convert the file, as with iconv -t UTF-8") from error
         if not caption:
-            raise DataError(f"{path}, line {number} is empty; every line must hold a caption")
+            raise DataError(f"{name}, line {number} is empty; every line must hold a caption")
         captions.append(caption)
     if not captions:
-        raise DataError(f"{path} is empty; expected one caption a line")
+        raise DataError(f"{name} is empty; expected one caption a line")
     return captions
 
 
@@ -141,6 +146,21 @@ def write_split(
     _write_lines(folder / f"{split}_caps.txt", [caption for group in captions for caption in group])
     if ids is not None:
         _write_lines(folder / f"{split}_ids.txt", ids)
+
+
+def _load_array(path: Path) -> NDArray[Any]:
+    """Memory-map an .npy file."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged header makes numpy raise nearly any type
+        raise DataError(
+            f"{path} is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")
+    return array
 
 
 def _layout(features: NDArray[np.floating], captions: int, features_path: Path, captions_path: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from ..bundle import (
     INPUTS,
     MANIFEST,
     REGIONS,
+    SIDE_GRAPHS,
     WORDS,
     Bundle,
     from_bundle,
@@ -250,7 +251,11 @@ def _all_ends(bundle: Bundle) -> dict[str, dict[str, Ends]] | None:
         with _graph(file) as model:
             return Ends([_tensor(v) for v in model.graph.input], [_tensor(v) for v in model.graph.output])
 
-    return {p: {graph: ends(bundle.graph(graph, p)) for graph in GRAPHS} for p in bundle.precisions}
+    found = {p: {graph: ends(bundle.graph(graph, p)) for graph in GRAPHS} for p in bundle.precisions}
+    for graph in SIDE_GRAPHS:
+        if "fp32" in found and graph_file(graph, "fp32") in bundle.manifest["files"]:
+            found["fp32"][graph] = ends(bundle.side_graph(graph))
+    return found
 
 
 def _all_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:

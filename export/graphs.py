@@ -1,8 +1,10 @@
-"""CAAN → three ONNX graphs, every axis but the feature dimensions dynamic.
+"""CAAN → ONNX graphs, every axis but the feature dimensions dynamic: the three that every precision has, and two more.
 
 image_encoder   features (images, regions, F) float32                     → image_states (images, regions, 2D+3d)
 text_encoder    tokens (captions, words) int64, text_lengths (captions,)  → text_states (captions, words, D+3d)
 scorer          both states and both lengths                              → scores (images, captions)
+explainer       the scorer's inputs                                       → scores and H, Hu, Hv, av, au
+expander        regions (images, regions, D) float32                      → image_states (images, regions, 2D+3d)
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
+from ..bundle import CAPTIONS, EXPANDER, EXPLAINER, IMAGES, REGIONS, WORDS
 from ..model.caan import CAAN
 
 OPSET = 18
@@ -30,7 +32,7 @@ _NORM = ("Pow", "ReduceSum", "Clip", "Sqrt", "Div")  # what l2norm becomes, in t
 
 # Op type → names of its nodes in the order of the trace. A product is named for what it computes, with t for a
 # transpose; `A_Hu` is A (Aᵀ V Q2) + Hu (U Q3).
-_NODE_NAMES = {
+_NODE_NAMES: dict[str, dict[str, list[str]]] = {
     "image_encoder": {"MatMul": ["XW", "VK", "VQ1", "VQ2", "VQ6"], **{op: [f"norm_V_{op}"] for op in _NORM}},
     "text_encoder": {
         "GRU": ["gru_forward", "gru_backward"],
@@ -47,6 +49,8 @@ _NODE_NAMES = {
         "ReduceSum": ["norm_A_ReduceSum", "norm_B_ReduceSum", "score_ReduceSum"],
     },
 }
+_NODE_NAMES[EXPLAINER] = _NODE_NAMES["scorer"]
+_NODE_NAMES[EXPANDER] = {"MatMul": _NODE_NAMES["image_encoder"]["MatMul"][1:]}
 
 
 @dataclass(frozen=True)
@@ -54,27 +58,29 @@ class GraphSpec:
     """What one graph computes, and the names of its tensors and dynamic axes."""
 
     name: str
-    compute: Callable[..., Tensor]
+    compute: Callable[..., Tensor | tuple[Tensor, ...]]
     inputs: dict[str, tuple[str, ...]]  # input → names of its leading, dynamic axes
-    output: str
-    output_axes: tuple[str, ...]
+    outputs: dict[str, tuple[str, ...]]  # output → the same, in the order that `compute` returns them
 
 
 def graph_specs(model: CAAN) -> list[GraphSpec]:
-    """The three graphs of a model."""
-    image_side = {"image_states": (IMAGES, REGIONS), "image_lengths": (IMAGES,)}
-    text_side = {"text_states": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)}
-    tokens = {"tokens": (CAPTIONS, WORDS), "text_lengths": (CAPTIONS,)}
+    """The graphs of a model: the three that every precision has, then those that are FP32 alone."""
+    images, captions, pairs = (IMAGES, REGIONS), (CAPTIONS, WORDS), (IMAGES, CAPTIONS)
+    tokens = {"tokens": captions, "text_lengths": (CAPTIONS,)}
+    states = {
+        "image_states": images,
+        "image_lengths": (IMAGES,),
+        "text_states": captions,
+        "text_lengths": (CAPTIONS,),
+    }
+    alignments = dict.fromkeys(("H", "Hu", "Hv"), (*pairs, REGIONS, WORDS))
+    explained = {"scores": pairs, **alignments, "av": (*pairs, REGIONS), "au": (*pairs, WORDS)}
     return [
-        GraphSpec(
-            "image_encoder",
-            model.image_states,
-            {"features": (IMAGES, REGIONS)},
-            "image_states",
-            (IMAGES, REGIONS),
-        ),
-        GraphSpec("text_encoder", model.text_states, tokens, "text_states", (CAPTIONS, WORDS)),
-        GraphSpec("scorer", model.score_states, {**image_side, **text_side}, "scores", (IMAGES, CAPTIONS)),
+        GraphSpec("image_encoder", model.image_states, {"features": images}, {"image_states": images}),
+        GraphSpec("text_encoder", model.text_states, tokens, {"text_states": captions}),
+        GraphSpec("scorer", model.score_states, states, {"scores": pairs}),
+        GraphSpec(EXPLAINER, model.explain_states, states, explained),
+        GraphSpec(EXPANDER, model.expand_regions, {"regions": images}, {"image_states": images}),
     ]
 
 
@@ -89,7 +95,7 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=list(example),
-            output_names=[spec.output],
+            output_names=list(spec.outputs),
             dynamic_shapes=(axes,),  # one *args parameter
             verbose=False,
         )
@@ -97,11 +103,15 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
     graph: onnx.ModelProto = program.model_proto
     graph.graph.name = f"caan_{spec.name}"
     _name_nodes(graph, spec.name)
-    # The exporter derives the output's axes from the trace and bakes some of them in; they are the inputs'.
-    for dimension, axis in zip(graph.graph.output[0].type.tensor_type.shape.dim, spec.output_axes, strict=False):
-        dimension.dim_param = axis
+    # The exporter derives the outputs' axes from the trace and bakes some of them in; they are the inputs'.
+    for output in graph.graph.output:
+        for dimension, axis in zip(output.type.tensor_type.shape.dim, spec.outputs[output.name], strict=False):
+            dimension.dim_param = axis
     # So are those of intermediate values, and every tool infers them anyway.
     del graph.graph.value_info[:]
+    # Stack traces: they hold the exporter's paths, and would give the same graph another hash on another machine.
+    for traced in (graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output):
+        del traced.metadata_props[:]
     return graph
 
 
@@ -118,12 +128,14 @@ def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator
     tokens = torch.randint(0, model.config.vocab_size, (M, T), generator=generator)
     image_lengths, text_lengths = lengths(N, R), lengths(M, T)
     with torch.no_grad():
+        regions = model.image_encoder(features)
         everything = {
             "features": features,
             "tokens": tokens,
             "image_lengths": image_lengths,
             "text_lengths": text_lengths,
-            "image_states": model.image_states(features),
+            "regions": regions,
+            "image_states": model.expand_regions(regions),
             "text_states": model.text_states(tokens, text_lengths),
         }
     return {name: everything[name] for name in spec.inputs}
@@ -148,12 +160,12 @@ def _name_nodes(graph: onnx.ModelProto, name: str) -> None:
 class _Function(nn.Module):
     """A method of the model as a module, which the exporter wants; the model's parameters come along."""
 
-    def __init__(self, compute: Callable[..., Tensor], model: CAAN) -> None:
+    def __init__(self, compute: Callable[..., Tensor | tuple[Tensor, ...]], model: CAAN) -> None:
         super().__init__()
         self.model = model
         self.compute = compute
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.compute(*inputs)
 
 

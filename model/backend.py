@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class TorchBackend:
 
     name = "torch"
     state_dtype = np.dtype(np.float32)
+    layouts: Sequence[Any] = ()
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
         torch.set_num_threads(threads or default_threads())
@@ -36,6 +37,7 @@ class TorchBackend:
         self.config: dict[str, Any] = checkpoint.model.config.as_dict()
         self.limits = {"regions": MAX_REGIONS, "words": MAX_WORDS}
         self.encoders = {"image": identity, "text": identity}
+        self.fingerprint = f"torch {torch.__version__} {device} {identity}"
 
     @classmethod
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> TorchBackend:
@@ -57,8 +59,19 @@ class TorchBackend:
     def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._back(self.model.text_states(self._to(tokens), self._to(lengths)))
 
-    def score_tiles(self, tiles: Iterable[tuple[NDArray[Any], ...]]) -> Iterator[NDArray[np.float32]]:
+    def score_tiles(
+        self, tiles: Iterable[tuple[NDArray[Any], ...]], layout: Any = None
+    ) -> Iterator[NDArray[np.float32]]:
         return starmap(self.score, tiles)
+
+    @torch.inference_mode()
+    def explain(self, tile: tuple[NDArray[Any], ...]) -> dict[str, NDArray[np.float32]]:
+        found = self.model.explain_states(*(self._to(array) for array in tile))
+        return {name: self._back(values) for name, values in found._asdict().items()}
+
+    @torch.inference_mode()
+    def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._back(self.model.expand_regions(self._to(regions)))
 
     def tile_limits(self, regions: int, words: int) -> tuple[()]:
         return ()

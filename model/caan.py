@@ -61,8 +61,11 @@ class CAAN(nn.Module):
 
     def image_states(self, features: Tensor) -> Tensor:
         """features (N, R, F) → states `[V | VK | VQ1 | VQ2 | VQ6]`, (N, R, 2D + 3d)."""
-        V = self.image_encoder(features)
-        s = self.scorer
+        return self.expand_regions(self.image_encoder(features))
+
+    def expand_regions(self, regions: Tensor) -> Tensor:
+        """Regions V (N, R, D), an image state's first columns, → the whole states, (N, R, 2D + 3d)."""
+        V, s = regions, self.scorer
         return torch.cat([V, V @ s.K, V @ s.Q1, V @ s.Q2, V @ s.Q6], dim=-1)
 
     def text_states(self, tokens: Tensor, text_lengths: Tensor) -> Tensor:
@@ -79,6 +82,20 @@ class CAAN(nn.Module):
         image_states (N, R, 2D + 3d), image_lengths (N,), text_states (M, T, D + 3d), text_lengths (M,) → (N, M).
         Padded rows may hold anything finite.
         """
+        return self._attention_of_states(image_states, image_lengths, text_states, text_lengths).scores
+
+    def explain_states(
+        self, image_states: Tensor, image_lengths: Tensor, text_states: Tensor, text_lengths: Tensor
+    ) -> StatesAttention:
+        """What `score_states` computes on its way to the scores, from the same states; zero where padded."""
+        found = self._attention_of_states(image_states, image_lengths, text_states, text_lengths)
+        region = _valid(image_lengths, image_states.shape[1])[:, None, :, None]  # (N, 1, R, 1)
+        word = _valid(text_lengths, text_states.shape[1])[None, :, None, :]  # (1, M, 1, T)
+        return found._replace(H=found.H * (region & word))
+
+    def _attention_of_states(
+        self, image_states: Tensor, image_lengths: Tensor, text_states: Tensor, text_lengths: Tensor
+    ) -> StatesAttention:
         D, d = self.config.embed_dim, self.config.attention_dim
         V, VK, VQ1, VQ2, VQ6 = torch.split(image_states, [D, D, d, d, d], dim=-1)
         U, UQ3, UQ4, UQ5 = torch.split(text_states, [D, d, d, d], dim=-1)
@@ -151,6 +168,20 @@ class Attention(NamedTuple):
     au: Tensor  # (N, M, T) weight of each word in the score
 
 
+class StatesAttention(NamedTuple):
+    """`Attention` as it comes from precomputed states, without the matrices that are never formed there.
+
+    Zero where padded, but for H as `Scorer.from_products` gives it.
+    """
+
+    scores: Tensor  # (N, M)
+    H: Tensor  # (N, M, R, T)
+    Hu: Tensor  # (N, M, R, T)
+    Hv: Tensor  # (N, M, R, T)
+    av: Tensor  # (N, M, R)
+    au: Tensor  # (N, M, T)
+
+
 class Scorer(nn.Module):
     """The cross-attention scorer."""
 
@@ -200,8 +231,8 @@ class Scorer(nn.Module):
         UQ4: Tensor,
         UQ5: Tensor,
         text_lengths: Tensor,
-    ) -> Tensor:
-        """The scores (N, M) when every product of one item with a weight is already there.
+    ) -> StatesAttention:
+        """The scores and what they come from when every product of one item with a weight is already there.
 
         Image products (N, R, D or d), text products (M, T, D or d). `Sv (V Q2)` is taken as `A (Aᵀ (V Q2))`,
         which never forms the R × R matrix.
@@ -223,7 +254,7 @@ class Scorer(nn.Module):
         au = _weigh(Zu, self.w_u).masked_fill(~word[:, :, 0], MASKED).softmax(-1)  # (N, M, T)
         image = av @ V  # (N, M, D)
         text = (au.transpose(0, 1) @ U).transpose(0, 1)  # (N, M, D)
-        return (image * text).sum(-1)
+        return StatesAttention((image * text).sum(-1), H, Hu, Hv, av, au)
 
     def _cross_softmax(self, H: Tensor, region: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
         """Hu, Hv (N, M, R, T) from the affinity; padded regions and words hold and receive exactly 0."""

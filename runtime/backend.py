@@ -29,6 +29,13 @@ class Tile(NamedTuple):
     text_lengths: NDArray[np.int64]  # (m,)
 
 
+class Layout(NamedTuple):
+    """How scorer calls share a processor's cores: so many at a time, each with so many threads."""
+
+    workers: int
+    threads: int
+
+
 class Backend(Protocol):
     """The three graphs of one model, run by somebody. All arrays are NumPy's, C-contiguous; lengths are int64.
 
@@ -43,6 +50,8 @@ class Backend(Protocol):
     vocabulary: Vocabulary
     encoders: dict[str, str]  # "image" and "text": hash of what makes the states
     state_dtype: np.dtype[Any]  # float32 or float16
+    layouts: Sequence[Layout]  # ways to run the scorer, the default first; none: there is but one
+    fingerprint: str  # what its speed depends on, besides the machine: library and version, device, precision, model
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         """features (n, R, F) → image states (n, R, 2D + 3d)."""
@@ -50,12 +59,21 @@ class Backend(Protocol):
     def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating]:
         """tokens (m, T), lengths (m,) → text states (m, T, D + 3d)."""
 
-    def score_tiles(self, tiles: Iterable[Tile]) -> Iterator[NDArray[np.float32]]:
-        """Scores (n, m) of each tile, in their order.
+    def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
+        """Scores (n, m) of each tile, in their order; `layout`: one of `layouts`.
 
         A backend may take a tile or two before it hands out the first result: their copies overlap with the scoring.
         Image states that are read-only views may stay on a device for the next call.
         """
+
+    def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
+        """What the scorer computes for a tile: scores (n, m), H, Hu, Hv (n, m, R, T), av (n, m, R) and au (n, m, T).
+
+        Zero where padded. States that are float16 are taken as they are, what follows is FP32 whatever the precision.
+        """
+
+    def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Regions (n, R, D), the first columns of image states → the whole states (n, R, 2D + 3d), in FP32."""
 
     def tile_limits(self, regions: int, words: int) -> Sequence[TileSize]:
         """The largest tiles that the scorer takes with items up to these lengths; none: memory alone limits them."""

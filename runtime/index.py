@@ -1,40 +1,146 @@
-"""Galleries as folders: encode into one, find the bundle that one was made with."""
+"""Galleries as folders: encode into one, append to it, delete from it, find the bundle that it was made with."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import atomic_folder
-from ..errors import BundleError
-from .gallery import Gallery
+from .._files import explained, locked, resumable_folder
+from .._progress import progress_bar
+from ..bundle import state_widths
+from ..errors import BundleError, DataError, InputError
+from .backend import Backend
+from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
+from .gallery import Gallery, Kind, offsets_of
+from .gallery_folder import DTYPES, Contents, Description, read, without, write_description
+from .gallery_writer import GalleryWriter, Input
+from .inputs import Caption, check_features, image_lengths, tokenize
 from .retriever import Retriever
 
 
-def index_images(
+@dataclass(frozen=True)
+class IndexOptions:
+    """How a gallery is written: the states' dtype, V alone (compact), in place of or behind what is there."""
+
+    dtype: str | None = None  # float16 by default
+    compact: bool = False
+    overwrite: bool = False
+    append: bool = False
+    progress: bool = False
+
+
+class Source(Protocol):
+    """What is encoded: items of one kind, in their order."""
+
+    kind: Kind
+    lengths: NDArray[np.int64]  # (items,) rows of each
+    per_block: int  # items
+
+    def crc32(self, start: int, stop: int) -> int:
+        """Of all that the states of these items depend on, the model aside."""
+
+    def encode(self, backend: Backend, start: int, stop: int) -> Iterator[Encoded]:
+        """States of these items; positions count from `start`."""
+
+
+class Images:
+    """Region features (N, R, F), perhaps memory-mapped, of `lengths` (N,) regions, all R by default."""
+
+    kind: Kind = "image"
+    per_block = 4 * IMAGES_PER_CALL
+
+    def __init__(self, retriever: Retriever, features: NDArray[np.floating], lengths: Any = None) -> None:
+        backend = retriever.backend
+        check_features(features, backend.config["region_dim"], backend.limits["regions"])
+        self.lengths = image_lengths(features, lengths)
+        self._features = features
+
+    def crc32(self, start: int, stop: int) -> int:
+        features = np.ascontiguousarray(self._features[start:stop])
+        return zlib.crc32(features.data, zlib.crc32(f"{features.dtype} {self.lengths[start:stop].tolist()}".encode()))
+
+    def encode(self, backend: Backend, start: int, stop: int) -> Iterator[Encoded]:
+        return encode_images(backend, self._features[start:stop])
+
+
+class Captions:
+    """Texts or token lists."""
+
+    kind: Kind = "text"
+    per_block = 4 * CAPTIONS_PER_CALL
+
+    def __init__(self, retriever: Retriever, captions: Sequence[Caption]) -> None:
+        backend = retriever.backend
+        self._tokens, self.lengths = tokenize(captions, backend.vocabulary, backend.limits["words"], stacklevel=4)
+
+    def crc32(self, start: int, stop: int) -> int:
+        return zlib.crc32(json.dumps(self._tokens[start:stop]).encode())
+
+    def encode(self, backend: Backend, start: int, stop: int) -> Iterator[Encoded]:
+        return encode_tokens(backend, self._tokens[start:stop], self.lengths[start:stop])
+
+
+def index_items(
     retriever: Retriever,
     bundle: Path,
-    features: NDArray[np.floating],
-    ids: Sequence[str] | None,
+    source: Source,
     target: Path,
-    *,
-    overwrite: bool = False,
-    progress: bool = False,
+    ids: Sequence[str] | None = None,
+    options: IndexOptions = IndexOptions(),
 ) -> Gallery:
-    """Encode features (N, R, F) into the gallery folder `target` and open it, memory-mapped.
+    """Encode images or captions into the gallery folder `target` and open it, memory-mapped.
 
-    Written beside the target and moved into place: an interrupted run leaves nothing. Raises DataError as
-    `Retriever.encode_images`, OutputError if the target exists or can't be written.
+    Written to `target.partial` and moved into place. Killed at any point, the same call goes on where it was, and the
+    files end with the same bytes. An append grows the gallery where it is, and readers see it all or not at all.
+
+    Raises DataError as `Retriever.encode_images` and for ids that are not unique, InputError for options that don't
+    go together, OutputError if the target exists or can't be written, BundleError if it can't be appended to, or for
+    a compact gallery of a bundle that can't expand it. CaanWarning if another job's work in progress is replaced.
     """
-    with atomic_folder(target, overwrite=overwrite) as folder:
-        gallery = retriever.encode_images(features, ids=ids, folder=folder, progress=progress)
-        replace(gallery, bundle=os.path.relpath(bundle.resolve(), target.resolve())).save(folder)
+    _check_ids(ids, len(source.lengths))
+    asked = _new(retriever, bundle, source, target, options)
+    opening = _in_place(target) if options.append else resumable_folder(target, overwrite=options.overwrite)
+    with opening as folder:
+        there = read(folder) if options.append else None
+        if there is not None:
+            _check_append(there.description, asked, options, target, ids)
+        with GalleryWriter(folder, asked if there is None else there.description) as writer:
+            if there is None or not (writer.is_published(_inputs(source)) and _same_ids(there.ids, ids)):
+                if there is not None:
+                    _check_new(ids, there)
+                _encode(retriever.backend, source, writer, ids, options.progress)
+                writer.publish(source.lengths, ids)
     return Gallery.open(target)
+
+
+def delete_items(folder: Path, names: Sequence[str]) -> int:
+    """Delete items of a gallery by id, or by index where it has no ids; returns how many are left.
+
+    Their room on disk is given back when the gallery is indexed anew. Raises DataError, naming it, for an item that
+    is not there or deleted already, and BundleError as `Gallery.open`.
+    """
+    with _in_place(folder):
+        found = read(folder)
+        live = np.ones(found.description.items, np.bool_) if found.deleted is None else ~found.deleted
+        known = found.ids if found.ids is not None else map(str, range(len(live)))
+        position = {name: number for number, name in enumerate(known) if live[number]}
+        what = "item" if found.ids is not None else "index"
+        for name in names:
+            if name not in position:
+                raise DataError(f"{folder} has no {what} '{name[:80]}', or it is deleted already; nothing was deleted")
+        items = np.array([position[name] for name in set(names)], np.int64)
+        write_description(folder, without(found.description, items))
+        return int(live.sum()) - len(items)
 
 
 def bundle_of(gallery: Gallery, folder: Path) -> Path:
@@ -43,3 +149,119 @@ def bundle_of(gallery: Gallery, folder: Path) -> Path:
     if gallery.bundle is None or not path.is_dir():
         raise BundleError(f"the bundle of {folder} is no longer at {path}; name it with --bundle")
     return path
+
+
+def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, options: IndexOptions) -> Description:
+    """A gallery without items."""
+    backend = retriever.backend
+    if options.compact and source.kind != "image":
+        raise InputError("--compact is for galleries of images; captions' states are kept whole")
+    if options.compact:  # a bundle that can't expand is refused now, not by the first search
+        backend.expand_regions(np.zeros((1, 1, backend.config["embed_dim"]), np.float32))
+    dtype = options.dtype or "float16"
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
+    if dtype == "float32" and backend.state_dtype == np.float16:
+        raise InputError(f"the states of precision {backend.precision} are float16; leave --dtype float32 out")
+    return Description(
+        kind=source.kind,
+        encoder=backend.encoders[source.kind],
+        dtype="float16" if dtype == "float16" else "float32",
+        columns=backend.config["embed_dim"] if options.compact else state_widths(backend.config)[source.kind],
+        compact=options.compact,
+        bundle=_relative(bundle.resolve(), target.resolve()),
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # on Windows, another drive
+        return str(path)
+
+
+def _check_append(
+    base: Description, asked: Description, options: IndexOptions, target: Path, ids: Sequence[str] | None
+) -> None:
+    """Raise unless what is asked for fits the gallery that is there."""
+    if base.kind != asked.kind:
+        raise DataError(f"{target} holds {base.kind} states, not {asked.kind}; name another gallery with -o")
+    if base.encoder != asked.encoder:
+        raise BundleError(f"{target} was made with another model or precision; name that bundle, or index all anew")
+    if (options.dtype or base.dtype) != base.dtype or (options.compact and not base.compact):
+        kept = f"{base.dtype}{', compact' if base.compact else ''}"
+        raise InputError(f"{target} is {kept}, and what is appended is so too; leave --dtype and --compact out")
+    if (base.ids is None) != (ids is None):
+        mend = "leave --ids out" if base.ids is None else "give ids for the new items too: --ids FILE"
+        raise DataError(f"{target} has {'no ' if base.ids is None else ''}ids; {mend}")
+
+
+def _check_ids(ids: Sequence[str] | None, items: int) -> None:
+    """Raise DataError unless ids are as many texts, each another."""
+    if ids is None:
+        return
+    if len(ids) != items:
+        raise DataError(f"{len(ids)} ids don't fit {items} items; give one name per item")
+    for number, name in enumerate(ids):
+        if not isinstance(name, str) or not _is_unicode(name):
+            raise DataError(f"id {number} is no text: {name!r:.80}; ids are strings that UTF-8 can hold")
+    if len(set(ids)) < len(ids):
+        name, _ = Counter(ids).most_common(1)[0]
+        raise DataError(f"the id {name!r:.80} stands for two items; ids must be unique")
+
+
+def _is_unicode(name: str) -> bool:
+    """False for half a surrogate pair, as Python makes of file names that are not UTF-8."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_new(ids: Sequence[str] | None, there: Contents) -> None:
+    """Raise DataError for an id that an item of the gallery has; a deleted item's may be used again."""
+    if ids is None or there.ids is None:
+        return
+    gone = np.zeros(len(there.ids), np.bool_) if there.deleted is None else there.deleted
+    taken = {name for name, deleted in zip(there.ids, gone, strict=True) if not deleted}
+    for name in ids:
+        if name in taken:
+            raise DataError(f"the id {name!r:.80} is in the gallery already; ids must be unique")
+
+
+def _same_ids(there: Sequence[str] | None, ids: Sequence[str] | None) -> bool:
+    """Whether these are the ids of the gallery's last items."""
+    return ids is None or there is None or list(ids) == there[-len(ids) :]
+
+
+def _inputs(source: Source) -> Iterator[Input]:
+    """What each block is made from."""
+    for start in range(0, len(source.lengths), source.per_block):
+        stop = min(start + source.per_block, len(source.lengths))
+        yield Input(stop - start, int(source.lengths[start:stop].sum()), source.crc32(start, stop))
+
+
+def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequence[str] | None, progress: bool) -> None:
+    """Write every block that is not there yet."""
+    description = writer.base
+    with progress_bar(len(source.lengths), f"indexing {source.kind}s", source.kind, progress) as bar:
+        start = 0
+        for made_from in _inputs(source):
+            stop = start + made_from.items
+            if not writer.keep(made_from):
+                offsets = offsets_of(source.lengths[start:stop])
+                states = np.empty((made_from.rows, description.columns), description.dtype)
+                names = None if ids is None else ids[start:stop]
+                for encoded in source.encode(backend, start, stop):
+                    place(states, offsets, encoded, source.kind, names, start)
+                writer.add(states, made_from)
+            bar.update(made_from.items)
+            start = stop
+
+
+@contextmanager
+def _in_place(folder: Path) -> Iterator[Path]:
+    """Change a gallery where it is; nobody else does meanwhile."""
+    with explained(folder, resumable=True), locked(folder, wait=False):
+        yield folder

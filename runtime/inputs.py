@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.vocabulary import UNKNOWN, Vocabulary
+from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
 from ..errors import CaanWarning, DataError, InputError
 
 Caption = str | Sequence[str]
+Query = Caption | NDArray[np.floating]  # a caption, or an image's region features (R, F)
+# And <start> and <end>: T = 14, the mean of the field's data sets.
+RANDOM_WORDS = 12
 Tokens = tuple[list[list[int]], NDArray[np.int64]]  # token ids of each caption, and their number (captions,)
 
 
-def tokenize(captions: Sequence[Caption], vocabulary: Vocabulary, limit: int) -> Tokens:
+def tokenize(captions: Sequence[Caption], vocabulary: Vocabulary, limit: int, stacklevel: int = 3) -> Tokens:
     """Token ids of each caption, cut to `limit`, and their number.
 
-    CaanWarning for captions that were cut, and for those without a known word; it points at the caller's caller.
+    CaanWarning for captions that were cut, and for those without a known word; by default it points at the caller's
+    caller.
     Raises DataError, naming the caption, for one that is empty or not UTF-8, InputError for a string instead of a list.
     """
     if isinstance(captions, str):
@@ -40,10 +44,10 @@ def tokenize(captions: Sequence[Caption], vocabulary: Vocabulary, limit: int) ->
         result.append(ids)
     if cut:
         message = f"{_count(cut)} longer than {limit - 2} words; the words beyond were dropped"
-        warnings.warn(message, CaanWarning, stacklevel=3)
+        warnings.warn(message, CaanWarning, stacklevel=stacklevel)
     if unknown:
         message = f"{_count(unknown)} without any word of the vocabulary; the scores mean little"
-        warnings.warn(message, CaanWarning, stacklevel=3)
+        warnings.warn(message, CaanWarning, stacklevel=stacklevel)
     return result, np.array([len(ids) for ids in result], np.int64)
 
 
@@ -52,6 +56,39 @@ def check_known(caption: Caption, vocabulary: Vocabulary) -> None:
     if all(number == UNKNOWN for number in vocabulary.encode(caption)[1:-1]):
         shown = caption if isinstance(caption, str) else " ".join(caption)
         raise DataError(f"no word of '{shown[:60]}' is in the model's vocabulary; try other words")
+
+
+def are_images(queries: Sequence[Query], kind: str) -> TypeGuard[Sequence[NDArray[np.floating]]]:
+    """Whether these are images' features, as a gallery of captions is searched with. Raises DataError for a mixture.
+
+    kind: what the gallery holds, "image" or "text".
+    """
+    if isinstance(queries, str) or len(queries) == 0:
+        return False  # `tokenize` says what is wrong
+    images = [isinstance(query, np.ndarray) for query in queries]
+    if any(images) != all(images):
+        raise DataError("the queries are captions and images mixed; search with one kind at a time")
+    if all(images) != (kind == "text"):
+        asked, needed = ("images", "captions") if all(images) else ("captions", "images' features")
+        raise DataError(f"this gallery holds {kind}s; search it with {needed}, not with {asked}")
+    return all(images)
+
+
+def pad_features(images: Sequence[NDArray[np.floating]], expected: int) -> tuple[NDArray[np.float32], list[int]]:
+    """Images' features (R_i, F) of various R → one array (n, R, F) padded with zeros, and the regions of each.
+
+    Raises DataError, naming the image, for one that is not (R_i ≥ 1, expected) float.
+    """
+    for number, image in enumerate(images):
+        if image.ndim != 2 or image.shape[1] != expected or len(image) == 0 or image.dtype.kind != "f":
+            raise DataError(
+                f"image {number} must be a float array (regions, {expected}), not {image.dtype} {image.shape}"
+            )
+    lengths = [len(image) for image in images]
+    padded = np.zeros((len(images), max(lengths), expected), np.float32)
+    for row, image in zip(padded, images, strict=True):
+        row[: len(image)] = image
+    return padded, lengths
 
 
 def check_features(features: NDArray[np.floating], expected: int, limit: int) -> None:
@@ -83,6 +120,12 @@ def image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.in
             f"lengths must be 1 to {regions}, the regions in the features, not {result.min()} to {result.max()}"
         )
     return result.astype(np.int64)
+
+
+def random_captions(vocabulary: Vocabulary, number: int) -> list[list[str]]:
+    """Captions of random words, always the same ones: for measuring speed alone."""
+    words = [word for word in vocabulary.words if word not in SPECIAL_TOKENS]
+    return [list(row) for row in np.random.default_rng(0).choice(words, (number, RANDOM_WORDS)).tolist()]
 
 
 def _count(numbers: list[int]) -> str:

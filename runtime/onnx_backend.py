@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from itertools import starmap
@@ -14,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads, has_nvidia_driver
-from ..bundle import GRAPHS, VOCABULARY, Bundle
+from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError, needs
-from .backend import Tile
+from .backend import Layout, Tile
 from .device_tiles import DeviceTiles
 from .opening import check_sizes, encoder_hashes, open_precision
+from .side_graphs import SideGraphs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -54,10 +57,18 @@ class OnnxBackend:
             # onnxruntime-gpu on a machine without a usable GPU: "auto" allowed the CPU.
             self.device = "cpu"
             self._sessions = {name: open_session(path, "cpu", threads) for name, path in paths.items()}
+        self.layouts = [Layout(1, threads or default_threads())]
+        if self.device == "cpu" and self.layouts[0].threads > 1:
+            # Threads that share one call wait for each other after every product; calls of one thread each don't.
+            self._sessions["single_scorer"] = open_session(paths["scorer"], "cpu", 1)
+            self.layouts.append(Layout(self.layouts[0].threads, 1))
+        version, scorer = _onnxruntime().__version__, bundle.hash_of(graph_file("scorer", precision))
+        self.fingerprint = f"onnxruntime {version} {self.device} {precision} {scorer}"
         image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
         ends = (image.get_inputs()[0], image.get_outputs()[0], text.get_outputs()[0])
         check_sizes(bundle, self.vocabulary, {end.name: end.shape[-1] for end in ends})
         self.state_dtype = self._state_dtype(bundle)
+        self._side_graphs = SideGraphs(bundle, threads)
         self._residents: DeviceTiles[ort.OrtValue] = DeviceTiles(lambda: _RESIDENT_BYTES)
 
     @classmethod
@@ -70,8 +81,16 @@ class OnnxBackend:
     def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating]:
         return self._run("text_encoder", tokens=tokens, text_lengths=lengths)
 
-    def score_tiles(self, tiles: Iterable[Tile]) -> Iterator[NDArray[np.float32]]:
-        return starmap(self.score, tiles)
+    def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
+        if layout is None or layout.workers == 1:
+            return starmap(self.score, tiles)
+        return side_by_side(lambda tile: self._run("single_scorer", **tile._asdict()), tiles, layout.workers)
+
+    def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
+        return self._side_graphs.explain(tile)
+
+    def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._side_graphs.expand_regions(regions)
 
     def tile_limits(self, regions: int, words: int) -> tuple[()]:
         return ()
@@ -109,6 +128,24 @@ class OnnxBackend:
             output: NDArray[Any] = session.run(None, inputs)[0]
             return output
         return run_bound(session, inputs, self.device, self._residents)
+
+
+def side_by_side(
+    score: Callable[[Tile], NDArray[np.float32]], tiles: Iterable[Tile], workers: int
+) -> Iterator[NDArray[np.float32]]:
+    """`score` of each tile, in their order, so many at a time; one more is prepared meanwhile."""
+    waiting: deque[Future[NDArray[np.float32]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for tile in tiles:
+                waiting.append(pool.submit(score, tile))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for unwanted in waiting:
+                unwanted.cancel()
 
 
 def run_bound(

@@ -1,28 +1,46 @@
-"""The public interface: open a model, encode, search, score."""
+"""The public interface: open a model, encode, search, score, explain."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import temporary_folder
+from .._files import atomic_file, reserve, temporary_folder
 from .._progress import progress_bar
 from ..bundle import state_widths
 from ..errors import BundleError, DataError
-from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES, TileSize, chunks_by_length, fit_tile, tile_size
-from .backend import Backend, Tile, open_backend
+from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES
+from .backend import Backend, open_backend
+from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
+from .explain import Explanation, explain
 from .gallery import Gallery, new_states, offsets_of
 from .inputs import Caption as Caption
-from .inputs import Tokens, check_features, check_known, image_lengths, tokenize
+from .inputs import (
+    Query,
+    Tokens,
+    are_images,
+    check_features,
+    check_known,
+    image_lengths,
+    pad_features,
+    random_captions,
+    tokenize,
+)
+from .states import gather_states
+from .tiles import Choice, Scored, score_stream
+from .top_k import TopK
+from .tuning import Tuning, cached_tuning, is_worth_tuning, tune
 
-# Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one chunk stay small.
-_IMAGES_PER_CHUNK, _CAPTIONS_PER_CHUNK = 32, 128
+# Images that are searched with: more of them leave their states on disk.
+_QUERIES_IN_MEMORY = 64
+
+Queries = Sequence[Query] | Gallery
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,8 @@ class Retriever:
         self.backend = backend
         default = DEFAULT_TILE_BYTES if backend.device == "cpu" else GPU_TILE_BYTES
         self.tile_bytes = default if tile_bytes is None else tile_bytes
+        self.tuning = cached_tuning(backend) if tile_bytes is None else None
+        self._may_tune = tile_bytes is None
 
     @classmethod
     def open(
@@ -59,8 +79,8 @@ class Retriever:
 
         backend: onnxruntime, tensorrt, torch, or auto: tensorrt where the bundle has an engine that was checked on a
         GPU and loads here, else onnxruntime; precision: one that the bundle has; device: cpu, cuda or auto; threads:
-        of one scorer call on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates, by
-        default 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles permitting.
+        of the scorer on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates. By default it
+        is what `tune` found on this machine, else 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles permitting.
 
         Raises InputError for an unknown backend, precision or device; BundleError or CheckpointError for a file that
         can't be used; MissingError for a package or device that is not there. CaanWarning for a precision that missed
@@ -81,19 +101,14 @@ class Retriever:
 
         features (N, R, F) float of any width, may be memory-mapped: it is read in chunks; lengths (N,) int, regions
         of each image (all R by default), rows beyond are ignored; ids (N,) names; `folder`: existing folder for the
-        states, which are then memory-mapped.
+        states, which are then memory-mapped. `caan index` makes galleries that stay.
         Raises DataError, naming the image, for another feature dimension, too many regions, NaN or infinity.
         """
         check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
         regions = image_lengths(features, lengths)
-        gallery, states = self._new_gallery("image", regions, ids, len(features), folder)
         with progress_bar(len(features), "encoding images", "image", progress) as bar:
-            for start in range(0, len(features), _IMAGES_PER_CHUNK):
-                chunk = np.ascontiguousarray(features[start : start + _IMAGES_PER_CHUNK], dtype=np.float32)
-                items = np.arange(start, start + len(chunk))
-                self._store(gallery, states, items, self.backend.encode_images(chunk))
-                bar.update(len(chunk))
-        return gallery
+            encoded = _counted(bar, encode_images(self.backend, features))
+            return self._encode("image", regions, encoded, ids, folder)
 
     def encode_captions(
         self,
@@ -109,37 +124,57 @@ class Retriever:
         with a CaanWarning. Raises DataError, naming the caption, for one that is empty or not UTF-8.
         """
         tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
-        gallery, states = self._new_gallery("text", lengths, ids, len(captions), folder)
         with progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
-            for items, encoded in self._encode_in_chunks(tokens, lengths):
-                self._store(gallery, states, items, encoded)
-                bar.update(len(items))
-        return gallery
+            encoded = _counted(bar, encode_tokens(self.backend, tokens, lengths))
+            return self._encode("text", lengths, encoded, ids, folder)
 
-    def search(self, query: Caption | NDArray[np.floating], gallery: Gallery, k: int = 10) -> list[Hit]:
+    def search(self, query: Query, gallery: Gallery, k: int = 10) -> list[Hit]:
         """The k best items of a gallery, best first; equal scores in the gallery's order.
 
         query: a caption (text or tokens) for a gallery of images; region features (R, F) for one of captions.
         Raises DataError for k above the gallery's size, for a caption without a known word, and as encoding does.
         """
-        if not 1 <= k <= len(gallery):
-            raise DataError(f"k is {k}, the gallery has {len(gallery)} items; ask for 1 to {len(gallery)}")
-        if isinstance(query, np.ndarray):
-            single = self.encode_images(query[None])
-            scores = self.score_matrix(single, gallery)[0]  # (items,)
-        else:
-            check_known(query, self.backend.vocabulary)
-            scores = self.score_matrix(gallery, [query])[:, 0]  # (items,)
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [Hit(int(index), float(scores[index])) for index in order]
+        return self._search(self._queries([query], gallery), gallery, k, False)[0]
+
+    def search_many(
+        self, queries: Queries, gallery: Gallery, k: int = 10, *, progress: bool = False
+    ) -> list[list[Hit]]:
+        """As `search` for each query, sharing the encoder's and the scorer's work. No score matrix is ever made.
+
+        queries: captions, or a gallery of captions, for a gallery of images; region features (R_i, F) of images, or a
+        gallery of images, for one of captions; its deleted items find nothing. Raises what `search` raises, naming the
+        query.
+        """
+        with ExitStack() as stack:
+            folder = None
+            if len(queries) > _QUERIES_IN_MEMORY:
+                folder = stack.enter_context(temporary_folder("queries", "the queries' states"))
+            return self._search(self._queries(queries, gallery, folder), gallery, k, progress)
+
+    def explain(self, features: NDArray[np.floating], caption: Caption) -> Explanation:
+        """What CAAN looks at in one image, features (R, F), for one caption, text or tokens.
+
+        FP16 and INT8 encode in their precision; the scorer's part is FP32 whatever the precision, so its score may
+        differ from a search's in the last digits. Raises DataError for features of another shape, for a caption
+        without a known word, and as encoding does; BundleError for a bundle without the explainer graph; MissingError
+        without ONNX Runtime.
+        """
+        return explain(self.backend, features, caption)
 
     def score_matrix(
-        self, gallery: Gallery, captions: Sequence[Caption] | Gallery, *, progress: bool = False
+        self,
+        gallery: Gallery,
+        captions: Sequence[Caption] | Gallery,
+        *,
+        out: Path | None = None,
+        progress: bool = False,
     ) -> NDArray[np.float32]:
-        """Scores of every image of a gallery with every caption, (N, M) float32.
+        """Scores of every image of a gallery with every caption, (N, M) float32; -inf for deleted items.
 
         captions: texts, token lists, or a gallery of captions. Texts are encoded on the way, so their states never
-        are in memory all at once. Raises DataError as `encode_captions`, BundleError for another model's gallery.
+        are in memory all at once. `out`: a file (.npy) for the scores, which are then memory-mapped from it; written
+        beside it and moved into place. Raises DataError as `encode_captions`, BundleError for another model's
+        gallery, OutputError if `out` can't be written.
         """
         self._check_gallery(gallery, "image")
         if isinstance(captions, Gallery):
@@ -147,21 +182,18 @@ class Retriever:
             texts: Gallery | Tokens = captions
         else:
             texts = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
-        scores = np.empty((len(gallery), len(captions)), np.float32)  # (images, captions)
-        # The backend may take tiles before it gives the first one's scores: where those go waits here.
-        places: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque()
-
-        def tiles() -> Iterator[Tile]:
-            for images, items, tile in self._tiles(gallery, texts):
-                places.append((images, items))
-                yield tile
-
-        with progress_bar(scores.size, "scoring", "pair", progress) as bar:
-            for block in self.backend.score_tiles(tiles()):
-                images, items = places.popleft()
-                scores[np.ix_(images, items)] = block
-                bar.update(block.size)
-        return scores
+        shape = (len(gallery), len(captions))
+        if out is None:
+            scores = np.empty(shape, np.float32)
+            self._fill(scores, gallery, texts, progress)
+            return scores
+        with atomic_file(out) as temporary:
+            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            reserve(temporary)
+            self._fill(mapped, gallery, texts, progress)
+            mapped.flush()
+        result: NDArray[np.float32] = np.load(out, mmap_mode="r")
+        return result
 
     def score_dataset(
         self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
@@ -174,89 +206,139 @@ class Retriever:
             gallery = self.encode_images(features, folder=folder, progress=progress)
             return self.score_matrix(gallery, captions, progress=progress)
 
-    def _tiles(
-        self, gallery: Gallery, texts: Gallery | Tokens
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Tile]]:
-        """(indices of images, indices of captions, tile) until every image has met every caption."""
-        for items, states, lengths in self._caption_chunks(texts):
-            size = self._tile_size(gallery, states.shape[1], len(items))
-            for images in chunks_by_length(gallery.lengths, size.images):
-                image_states, image_lengths = gallery.gather(images)
-                for start in range(0, len(items), size.captions):
-                    part = slice(start, start + size.captions)
-                    longest = int(lengths[part].max())
-                    text_states = np.ascontiguousarray(states[part, :longest])
-                    yield images, items[part], Tile(image_states, image_lengths, text_states, lengths[part])
+    def load(self, gallery: Gallery) -> Gallery:
+        """The same gallery in memory, as the scorer takes it: nothing is read, widened or computed again per query.
 
-    def _caption_chunks(
-        self, texts: Gallery | Tokens
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.int64]]]:
-        """(indices, padded states, lengths) of captions of similar length."""
-        if isinstance(texts, Gallery):
-            for items in chunks_by_length(texts.lengths, _CAPTIONS_PER_CHUNK):
-                yield items, *texts.gather(items)
-            return
-        tokens, lengths = texts
-        for items, states in self._encode_in_chunks(tokens, lengths):
-            yield items, states, lengths[items]
+        For (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
+        """
+        self._check_gallery(gallery, gallery.kind)
+        width = state_widths(self.backend.config)[gallery.kind]
+        states = new_states(int(gallery.offsets[-1]), width, self.backend.state_dtype, None)
+        for start in range(0, len(gallery), IMAGES_PER_CALL):
+            items = np.arange(start, min(start + IMAGES_PER_CALL, len(gallery)))
+            padded, lengths = gather_states(self.backend, gallery, items)
+            rows = states[gallery.offsets[start] : gallery.offsets[items[-1] + 1]]
+            rows[:] = padded[np.arange(padded.shape[1]) < lengths[:, None]]
+        return replace(gallery, states=states, compact=False, check=None)
 
-    def _tile_size(self, gallery: Gallery, words: int, captions: int) -> TileSize:
-        regions = int(gallery.lengths.max())
-        size = tile_size(regions, words, int(self.backend.config["attention_dim"]), self.tile_bytes)
-        return fit_tile(size, len(gallery), captions, self.backend.tile_limits(regions, words))
+    def tune(self, gallery: Gallery, captions: Sequence[Caption] | Gallery | None = None) -> Tuning:
+        """Find the fastest tiles and thread layout for this gallery of images on this machine: a few seconds.
 
-    def _encode_in_chunks(
-        self, tokens: list[list[int]], lengths: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]:
-        """(indices, padded states) of captions of similar length."""
-        for items in chunks_by_length(lengths, _CAPTIONS_PER_CHUNK):
-            padded = np.zeros((len(items), int(lengths[items].max())), np.int64)
-            for row, item in zip(padded, items, strict=True):
-                row[: lengths[item]] = tokens[item]
-            yield items, self.backend.encode_captions(padded, lengths[items])
+        captions: what will be searched for, by default random words. The result is used from now on, and kept for
+        other processes with the same machine, backend and bundle. Scoring many pairs at once does this by itself.
+        """
+        self._check_gallery(gallery, "image")
+        if captions is None:
+            captions = random_captions(self.backend.vocabulary, CAPTIONS_PER_CALL)
+        if not isinstance(captions, Gallery):
+            captions = self.encode_captions(captions[:CAPTIONS_PER_CALL])
+        self._check_gallery(captions, "text")
+        _check_any(gallery)
+        _check_any(captions)
+        self.tuning = tune(self.backend, gallery, captions)
+        return self.tuning
+
+    def choice(self, images: int, captions: int) -> Choice:
+        """The tiles and thread layout that so many images × captions are scored with now."""
+        return Choice(self.tile_bytes) if self.tuning is None else self.tuning.choice(images, captions)
+
+    def _queries(self, queries: Queries, gallery: Gallery, folder: Path | None = None) -> Gallery | Tokens:
+        """Captions as tokens, images as a gallery, in memory or in `folder`; what is encoded already as it is."""
+        if isinstance(queries, Gallery):
+            self._check_gallery(queries, "text" if gallery.kind == "image" else "image")
+            return queries
+        if are_images(queries, gallery.kind):
+            return self.encode_images(*pad_features(queries, self.backend.config["region_dim"]), folder=folder)
+        captions = cast(Sequence[Caption], queries)
+        for caption in captions:
+            check_known(caption, self.backend.vocabulary)
+        return tokenize(captions, self.backend.vocabulary, self.backend.limits["words"], stacklevel=4)
+
+    def _search(self, queries: Gallery | Tokens, gallery: Gallery, k: int, progress: bool) -> list[list[Hit]]:
+        self._check_gallery(gallery, gallery.kind)
+        live = len(gallery.live)
+        _check_any(gallery)
+        if not 1 <= k <= live:
+            raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
+        by_image = gallery.kind == "text"
+        number = len(queries) if isinstance(queries, Gallery) else len(queries[1])
+        best = TopK(number, k)
+        images, texts = (queries, gallery) if by_image else (gallery, queries)
+        assert isinstance(images, Gallery)
+        for some_images, some_captions, scores in self._scored(images, texts, progress):
+            if by_image:
+                best.add(some_images, some_captions, scores)
+            else:
+                best.add(some_captions, some_images, scores.T)
+        hits = [
+            [Hit(index, score) for index, score in zip(*row, strict=True)]
+            for row in zip(best.items.tolist(), best.scores.tolist(), strict=True)
+        ]
+        if isinstance(queries, Gallery) and queries.deleted is not None:
+            return [[] if gone else some for some, gone in zip(hits, queries.deleted, strict=True)]
+        return hits
+
+    def _fill(self, scores: NDArray[np.float32], gallery: Gallery, texts: Gallery | Tokens, progress: bool) -> None:
+        scores[:] = -np.inf
+        for images, captions, block in self._scored(gallery, texts, progress):
+            scores[np.ix_(images, captions)] = block
+
+    def _scored(self, images: Gallery, texts: Gallery | Tokens, progress: bool) -> Iterator[Scored]:
+        number = len(texts.live) if isinstance(texts, Gallery) else len(texts[1])
+        pairs = len(images.live) * number
+        if self._may_tune and self.tuning is None and is_worth_tuning(self.backend, pairs):
+            self.tuning = tune(self.backend, images, texts if isinstance(texts, Gallery) else self._some(texts))
+        choice = self.choice(len(images.live), number)
+        with progress_bar(pairs, "scoring", "pair", progress) as bar:
+            for scored in score_stream(self.backend, choice, images, texts):
+                yield scored
+                bar.update(scored.scores.size)
+
+    def _some(self, texts: Tokens) -> Gallery:
+        """One encoder call's worth of captions."""
+        tokens, lengths = texts[0][:CAPTIONS_PER_CALL], texts[1][:CAPTIONS_PER_CALL]
+        return self._encode("text", lengths, encode_tokens(self.backend, tokens, lengths), None, None)
 
     def _check_gallery(self, gallery: Gallery, kind: str) -> None:
         if gallery.kind != kind:
             raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
         if gallery.encoder != self.backend.encoders[kind]:
             raise BundleError("this gallery was made with another model or precision; encode it again: caan index")
-        if gallery.states.dtype != self.backend.state_dtype:
+        width = self.backend.config["embed_dim"] if gallery.compact else state_widths(self.backend.config)[kind]
+        if gallery.states.shape[1] != width:
             raise BundleError(
-                f"this gallery holds {gallery.states.dtype} states, the model's are {self.backend.state_dtype}; encode"
-                " it again: caan index"
+                f"this gallery's states have {gallery.states.shape[1]} columns, the model's {width}; encode it again:"
+                " caan index"
             )
         part = "regions" if kind == "image" else "words"
         longest, limit = int(gallery.lengths.max()), self.backend.limits[part]
         if longest > limit:
             raise DataError(f"this gallery has {kind}s of {longest} {part}, the backend takes up to {limit}")
 
-    def _new_gallery(
+    def _encode(
         self,
         kind: Any,
         lengths: NDArray[np.int64],
+        encoded: Iterable[Encoded],
         ids: Sequence[str] | None,
-        items: int,
         folder: Path | None,
-    ) -> tuple[Gallery, NDArray[np.floating]]:
-        """A gallery, and its states (rows, S) to be filled."""
-        if ids is not None and len(ids) != items:
-            raise DataError(f"{len(ids)} ids don't fit {items} items; give one name per item")
+    ) -> Gallery:
+        if ids is not None and len(ids) != len(lengths):
+            raise DataError(f"{len(ids)} ids don't fit {len(lengths)} items; give one name per item")
         offsets = offsets_of(lengths)
         width = state_widths(self.backend.config)[kind]
         states = new_states(int(offsets[-1]), width, self.backend.state_dtype, folder)
-        names = None if ids is None else list(ids)
-        return Gallery(kind, self.backend.encoders[kind], states, offsets, names), states
+        for some in encoded:
+            place(states, offsets, some, kind, ids)
+        return Gallery(kind, self.backend.encoders[kind], states, offsets, None if ids is None else list(ids))
 
-    @staticmethod
-    def _store(
-        gallery: Gallery, states: NDArray[np.floating], items: NDArray[np.int64], encoded: NDArray[np.floating]
-    ) -> None:
-        """Put padded states (n, L, S) of some items into their places."""
-        for item, rows in zip(items, encoded, strict=True):
-            start, end = gallery.offsets[item], gallery.offsets[item + 1]
-            valid = rows[: end - start]
-            if not np.isfinite(valid).all():
-                name = f" ({gallery.ids[item]})" if gallery.ids else ""
-                what = "its features hold NaN, infinity or huge values; extract them again"
-                raise DataError(f"{gallery.kind} {item}{name} can't be encoded: {what}")
-            states[start:end] = valid
+
+def _check_any(gallery: Gallery) -> None:
+    if len(gallery.live) == 0:
+        raise DataError("every item of this gallery is deleted; append some, or index it anew: caan index")
+
+
+def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:
+    for some in encoded:
+        yield some
+        bar.update(len(some[0]))

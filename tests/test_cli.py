@@ -60,8 +60,9 @@ def test_eval_folds_is_the_mean_of_five(run, tiny_folder, tmp_path):
 def test_index_then_search_finds_what_the_library_finds(run, tiny_folder, scores, tmp_path):
     names = [f"photo {n}.jpg" for n in range(6)]
     (tmp_path / "ids.txt").write_text("\n".join(names))
+    ids = ["--ids", tmp_path / "ids.txt", "-o", tmp_path / "gallery"]
     bundle, features = tiny_folder / "model.caan", tiny_folder / "data" / "test_ims.npy"
-    assert run("index", bundle, features, "--ids", tmp_path / "ids.txt", "-o", tmp_path / "gallery").code == 0
+    assert run("index", bundle, features, *ids, "--dtype", "float32").code == 0
     caption = open_split(tiny_folder / "data").captions[0]
     hits = json.loads(run("search", tmp_path / "gallery", caption, "--json").out)
     order = np.argsort(-scores[:, 0], kind="stable")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from caan import _files
-from caan._files import atomic_file, atomic_folder, check_target, sha256_of
+from caan._files import atomic_file, atomic_folder, check_target, locked, resumable_folder, sha256_of
 from caan.errors import OutputError
 
 BUNDLE_JSON = '{"format": "caan-bundle"}'
@@ -249,3 +249,82 @@ def test_work_in_progress_is_removed_and_a_full_disk_explained():
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_work_goes_on_in_the_same_folder_until_it_is_done(bundle, tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(_files, "_exchange", lambda first, second: False)
+    with pytest.raises(KeyboardInterrupt), resumable_folder(bundle, overwrite=True) as folder:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["model.caan", "model.caan.partial"] and names(bundle) == ["manifest.json", "old"]
+    with resumable_folder(bundle, overwrite=True) as folder:
+        assert names(folder) == ["half"]
+        (folder / "rest").touch()
+    assert names(tmp_path) == ["model.caan"] and names(bundle) == ["half", "rest"]
+
+
+def test_work_that_left_nothing_leaves_no_folder(tmp_path):
+    with pytest.raises(KeyboardInterrupt), resumable_folder(tmp_path / "new"):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_work_may_be_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with resumable_folder(_files.Path("."), overwrite=True) as folder:
+        (folder / "new").touch()
+    assert names(tmp_path) == ["here"] and names(tmp_path / "here") == ["new"]
+
+
+@posix
+def test_one_at_a_time_may_work_on_a_folder(tmp_path):
+    with resumable_folder(tmp_path / "new") as folder:
+        with (
+            pytest.raises(OutputError, match=r"another process is writing .*new.partial; wait for it"),
+            resumable_folder(tmp_path / "new"),
+        ):
+            pass
+        (folder / "file").touch()
+    assert names(tmp_path) == ["new"]
+
+
+def test_what_another_process_finished_meanwhile_is_not_replaced(tmp_path):
+    with (
+        pytest.raises(OutputError, match="new exists already; add --overwrite"),
+        resumable_folder(tmp_path / "new") as folder,
+    ):
+        (folder / "file").touch()
+        (tmp_path / "new").mkdir()
+    assert names(tmp_path) == ["new", "new.partial"]
+
+
+def test_a_name_that_work_in_progress_has_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"new.partial ends in .partial"), resumable_folder(tmp_path / "new.partial"):
+        pass
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_lock_that_can_not_be_had_leaves_no_open_file(bundle):
+    import fcntl
+
+    handles = []
+    real = os.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", lambda *arguments: handles.append(real(*arguments)) or handles[-1])
+        with locked(bundle), pytest.raises(OutputError, match="another process"), locked(bundle, wait=False):
+            pass
+        for error in (KeyboardInterrupt, OSError(errno.ENOLCK, "No locks available")):
+            patch.setattr(fcntl, "flock", lambda *arguments, error=error: (_ for _ in ()).throw(error))
+            if isinstance(error, OSError):  # a network drive without locks: nothing to wait for
+                with locked(bundle):
+                    pass
+            else:
+                with pytest.raises(error), locked(bundle):
+                    pass
+    for handle in handles:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handle)

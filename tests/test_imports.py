@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORRT = {"tensorrt", "tensorrt_rtx"}
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "PIL", "matplotlib", "cuda", *TENSORRT}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "PIL",
+    "matplotlib",
+    "cuda",
+    "prometheus_client",
+    "jinja2",
+    *TENSORRT,
+}
 BASE = {
     "caan",
     "errors",
@@ -40,10 +51,18 @@ ROOMS = {
         BASE | {"data", "model", "calibration", "bundle", "tiling"},
         {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnx_graphsurgeon", *TENSORRT, "tabulate", "tqdm"},
     ),
-    "runtime": (BASE | {"data", "bundle", "metrics", "tiling"}, {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm"}),
+    "runtime": (
+        BASE | {"data", "bundle", "metrics", "tiling"},
+        {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm", "prometheus_client"},
+    ),
+    "pictures": (BASE | {"data", "runtime"}, {"numpy", "PIL", "matplotlib"}),
     "bench": (
         BASE | {"data", "bundle", "metrics", "tiling", "runtime", "model", "export"},
         {"numpy", "torch", "tabulate", "tqdm"},
+    ),
+    "report": (
+        BASE | {"data", "bundle", "metrics", "runtime", "bench", "pictures"},
+        {"numpy", "jinja2", "markupsafe", "PIL"},
     ),
 }
 OPEN = {"cli", "commands", "__init__"}  # the commands may import everything
@@ -134,6 +153,7 @@ def test_importing_the_runtime_loads_numpy_and_tqdm_alone():
     [
         ("main", ["caan", "--help"]),
         ("main", ["caan", "search", "--help"]),
+        ("main", ["caan", "explain", "--help"]),
         ("main", ["caan", "inspect", "--help"]),
         ("main", ["caan", "--version"]),
         ("export_main", ["caan-export", "--help"]),

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, VOCABULARY, WORDS, Bundle
+from ...bundle import CAPTIONS, GRAPHS, IMAGES, MANIFEST, REGIONS, VOCABULARY, WORDS, Bundle, plan_file
 from ...data.vocabulary import Vocabulary
 from ...errors import BundleError, InputError
 from ...tiling import TileSize
-from ..backend import Tile
+from ..backend import Layout, Tile
 from ..device_tiles import DeviceTiles
 from ..opening import check_sizes, encoder_hashes, open_precision
+from ..side_graphs import SideGraphs
 from .cuda import Gpu
 from .engine import EngineRecord, choose_engine, installed_module, this_machine
 from .lane import Call, Lane, LanePool, Resident
@@ -38,6 +39,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     device = "cuda"
+    layouts: Sequence[Layout] = ()
 
     def __init__(self, bundle: Bundle, record: EngineRecord, trt: Any, gpu: Gpu) -> None:
         """Load an engine that `choose_engine` chose; `trt` is its target's module."""
@@ -46,6 +48,7 @@ class TensorRTBackend:
         self.config = bundle.config
         self.vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
         self.encoders = encoder_hashes(bundle, record.precision)
+        self.fingerprint = f"{record.name} {gpu.capability} {bundle.hash_of(plan_file('scorer', record.name))}"
         gpu.enter()
         plans = {graph: load_plan(trt, record, bundle, graph, gpu.capability) for graph in GRAPHS}
         _check_fit(bundle, record, self.vocabulary, plans)
@@ -55,6 +58,7 @@ class TensorRTBackend:
         self.limits = {side: min(own[side], of_bundle[side]) for side in own}
         self._residents: DeviceTiles[Resident] = DeviceTiles(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
         self._pools = {graph: LanePool(partial(Lane, gpu, plan, self._residents)) for graph, plan in plans.items()}
+        self._side_graphs = SideGraphs(bundle)
         self._finalizer = weakref.finalize(self, _save_kernels, gpu, list(plans.values()))
 
     @classmethod
@@ -89,9 +93,17 @@ class TensorRTBackend:
         )
         return np.concatenate(list(self._run("text_encoder", chunks)))
 
-    def score_tiles(self, tiles: Iterable[Tile]) -> Iterator[NDArray[np.float32]]:
+    def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
         """As `Backend`. Raises InputError for a tile that no profile takes."""
         return self._run("scorer", (tile._asdict() for tile in tiles))
+
+    def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
+        """As `Backend`, by ONNX Runtime on the CPU."""
+        return self._side_graphs.explain(tile)
+
+    def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `Backend`, by ONNX Runtime on the CPU."""
+        return self._side_graphs.expand_regions(regions)
 
     def tile_limits(self, regions: int, words: int) -> Sequence[TileSize]:
         return tile_limits(self._profiles["scorer"], regions, words)

@@ -123,6 +123,8 @@ def test_every_graph_s_ends_are_in_the_table(shown):
     assert "image_encoder in features images × regions × 12 float32 float32 out image_states" in text
     assert "in text_lengths captions int64 int64" in text
     assert "out scores images × captions float32 float32" in text
+    assert "out av images × captions × regions float32 – " in text
+    assert "expander in regions images × regions × 10 float32 – out image_states" in text
 
 
 def test_files_are_shown_with_sizes(shown, full_bundle):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from caan.data import scan
-from caan.data.scan import open_features, open_split, read_captions, write_split
+from caan.data.scan import captions_of, open_features, open_lengths, open_split, read_captions, write_split
 from caan.errors import DataError
 
 IMAGES, REGIONS, DIMENSION = 4, 3, 6
@@ -139,3 +139,23 @@ def test_groups_of_captions_that_do_not_fit_are_not_written(tmp_path, features, 
 def test_captions_are_split_at_line_feeds_alone(tmp_path):
     (tmp_path / "caps.txt").write_bytes("a\u2028b\r\n c\x0bd \n\u0085e\x1cf".encode())
     assert read_captions(tmp_path / "caps.txt") == ["a\u2028b", "c\x0bd", "e\x1cf"]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_lengths_of_any_integer_type(tmp_path, dtype):
+    np.save(tmp_path / "lengths.npy", np.array([3, 1, 2], dtype))
+    assert open_lengths(tmp_path / "lengths.npy").tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("content", [np.ones(3), np.ones((3, 1), int), np.array(3), np.array(["3"])])
+def test_what_are_no_lengths_is_refused(tmp_path, content):
+    np.save(tmp_path / "lengths.npy", content)
+    with pytest.raises(DataError, match=r"lengths.npy holds .*; expected integers \(images,\), regions of each"):
+        open_lengths(tmp_path / "lengths.npy")
+
+
+def test_captions_of_a_stream_name_it(tmp_path):
+    assert captions_of(b"a\nb", "standard input") == ["a", "b"]
+    for content, says in ((b"", "is empty"), (b"a\n\nb", "line 2 is empty"), (b"a\n\xff", "line 2 is not UTF-8")):
+        with pytest.raises(DataError, match=f"standard input.*{says}"):
+            captions_of(content, "standard input")

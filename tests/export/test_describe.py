@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from caan.bundle import GRAPHS, graph_file, open_bundle, plan_file, write_manifest
+from caan.bundle import GRAPHS, SIDE_GRAPHS, graph_file, open_bundle, plan_file, write_manifest
 from caan.errors import BundleError, MissingError
 from caan.export import describe as module
 from caan.export.describe import Tensor, describe, describe_layers
@@ -100,7 +100,17 @@ def test_the_ends_of_every_graph_are_told_with_types_and_axes(tiny_folder):
         Tensor("text_lengths", "int64", ["captions"]),
     ]
     assert scorer.outputs == [Tensor("scores", "float32", ["images", "captions"])]
-    assert set(found.ends["fp32"]) == set(GRAPHS)
+    assert set(found.ends["fp32"]) == {*GRAPHS, *SIDE_GRAPHS}
+    assert [end.name for end in found.ends["fp32"]["explainer"].outputs] == ["scores", "H", "Hu", "Hv", "av", "au"]
+    assert found.ends["fp32"]["expander"].inputs == [Tensor("regions", "float32", ["images", "regions", 10])]
+
+
+def test_a_bundle_older_than_the_side_graphs_has_no_ends_of_them(tiny_bundle):
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    for graph in SIDE_GRAPHS:
+        (tiny_bundle / graph_file(graph, "fp32")).unlink()
+    write_manifest(tiny_bundle, manifest)
+    assert set(describe(tiny_bundle).ends["fp32"]) == set(GRAPHS)
 
 
 def test_a_bundle_without_engines_has_no_profiles(tiny_folder):

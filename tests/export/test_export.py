@@ -41,7 +41,12 @@ def test_every_axis_but_the_feature_dimensions_is_dynamic(graphs):
             "text_lengths": ["captions"],
             "scores": ["images", "captions"],
         },
+        "expander": {"regions": ["images", "regions", 10], "image_states": ["images", "regions", 41]},
     }
+    alignments = {name: ["images", "captions", "regions", "words"] for name in ("H", "Hu", "Hv")}
+    weights = {"av": ["images", "captions", "regions"], "au": ["images", "captions", "words"]}
+    expected["explainer"] = {**expected["scorer"], **alignments, **weights}
+    assert set(graphs) == set(expected)
     for name, graph in graphs.items():
         found = {
             value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -51,10 +56,29 @@ def test_every_axis_but_the_feature_dimensions_is_dynamic(graphs):
         assert [o.version for o in graph.opset_import if o.domain == ""] == [OPSET]
 
 
-def test_no_per_item_work_is_left_in_the_scorer(graphs):
+@pytest.mark.parametrize("name", ["scorer", "explainer"])
+def test_no_per_item_work_is_left_in_the_scorer(graphs, name):
     # K and Q1 … Q6 are in the encoders; the scorer keeps the two weight vectors.
-    sizes = [int(np.prod(tensor.dims)) for tensor in graphs["scorer"].graph.initializer]
+    sizes = [int(np.prod(tensor.dims)) for tensor in graphs[name].graph.initializer]
     assert max(sizes) <= 7
+
+
+def test_a_graph_says_nothing_of_where_it_was_traced(tiny_folder):
+    """Its hash is an encoder's identity: galleries outlive another export of the same checkpoint elsewhere."""
+    for path in (tiny_folder / "model.caan" / "onnx").glob("*.onnx"):
+        assert b".py" not in path.read_bytes(), path
+
+
+def test_validation_sees_one_wrong_output_of_several(checkpoint, graphs):
+    broken = onnx.ModelProto()
+    broken.CopyFrom(graphs["explainer"])
+    for node in broken.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["right_au" if name == "au" else name for name in names]
+    broken.graph.node.append(onnx.helper.make_node("Mul", ["right_au", "right_au"], ["au"]))
+    spec = graph_specs(checkpoint.model)[3]
+    with pytest.raises(ExportError, match="explainer graph differs from PyTorch"):
+        validate_graph(spec, broken, checkpoint.model)
 
 
 def test_the_gru_is_one_onnx_operator_per_direction_with_pytorch_s_reset(graphs):
@@ -115,7 +139,7 @@ def test_a_failed_gate_leaves_no_bundle(checkpoint, tiny_folder, tmp_path):
 def test_the_manifest_says_what_was_checked(tiny_folder):
     manifest = json.loads((tiny_folder / "model.caan" / "manifest.json").read_text())
     check = manifest["precisions"]["fp32"]["checks"][0]
-    assert set(check["errors"]) == {"image_encoder", "text_encoder", "scorer"}
+    assert set(check["errors"]) == {"image_encoder", "text_encoder", "scorer", "explainer", "expander"}
     assert all(0 < error <= check["allowed"] == 1e-5 for error in check["errors"].values())
     assert manifest["tools"]["torch"] == torch.__version__
     assert manifest["checkpoint"]["file"] == "../model.pt"

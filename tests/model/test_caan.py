@@ -78,6 +78,46 @@ def test_encoders_and_intermediate_values_match_the_golden_cases(path):
         assert (found - expected).abs().max() <= 1e-10, name
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_what_states_explain_matches_the_golden_cases(path, dtype, tolerance):
+    model, case = load(path, dtype)
+    features, image_lengths, tokens, text_lengths = inputs_of(case, dtype)
+    states = model.image_states(features), image_lengths, model.text_states(tokens, text_lengths), text_lengths
+    found = model.explain_states(*states)
+    assert (found.scores.double() - case["scores"]).abs().max() <= tolerance
+    R, T = int(image_lengths[0]), int(text_lengths[0])
+    for name, valid in {"H": (R, T), "Hu": (R, T), "Hv": (R, T), "av": (R,), "au": (T,)}.items():
+        values = getattr(found, name)[0, 0].double()
+        part = values[tuple(slice(size) for size in valid)]
+        assert (part - case[f"pair00_{name}"]).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_what_is_explained_is_zero_where_padded_and_the_same_in_both_forms(path):
+    model, case = load(path, torch.float64)
+    features, image_lengths, tokens, text_lengths = inputs_of(case, torch.float64)
+    images, texts = model.image_states(features), model.text_states(tokens, text_lengths)
+    found = model.explain_states(images, image_lengths, texts, text_lengths)
+    D = model.config.embed_dim
+    plain = model.scorer.attention(images[..., :D], image_lengths, texts[..., :D], text_lengths)
+    region = torch.arange(features.shape[1]) < image_lengths[:, None]  # (N, R)
+    word = torch.arange(tokens.shape[1]) < text_lengths[:, None]  # (M, T)
+    valid = region[:, None, :, None] & word[None, :, None, :]  # (N, M, R, T)
+    for name in found._fields:
+        assert (getattr(found, name) - getattr(plain, name)).abs().max() <= 1e-10, name
+    for alignment in (found.H, found.Hu, found.Hv):
+        assert (alignment[~valid.expand_as(alignment)] == 0).all()
+    assert (found.av[~region[:, None].expand_as(found.av)] == 0).all()
+    assert (found.au[~word[None].expand_as(found.au)] == 0).all()
+
+
+def test_regions_expand_to_the_states_they_come_from():
+    model, case = load(CASES[0], torch.float64)
+    states = model.image_states(inputs_of(case, torch.float64)[0])
+    assert (model.expand_regions(states[..., : model.config.embed_dim]) == states).all()
+
+
 def test_the_copied_cases_are_the_shared_ones():
     if not SHARED_CASES:
         pytest.skip("needs the shared golden cases, which only the project's own machines have")

@@ -1,13 +1,12 @@
 """The invariances of docs/model.md, on ONNX Runtime: what a pair's score must not depend on."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caan.runtime import Gallery, Retriever
+from caan.runtime.index import Images, IndexOptions, bundle_of, index_items
 
 WORDS = [f"w{number}" for number in range(20)]
 TOLERANCE = 2e-6
@@ -127,12 +126,12 @@ def test_an_image_finds_captions_in_a_gallery_of_captions(retriever):
     assert [hit.index for hit in hits] == list(np.argsort(-column, kind="stable"))
 
 
-def test_a_gallery_on_disk_is_memory_mapped_and_scores_the_same(retriever, tmp_path):
+def test_a_gallery_on_disk_is_memory_mapped_and_scores_the_same(retriever, tiny_folder, tmp_path):
     features = np.random.default_rng(2).standard_normal((5, 4, REGION_DIM)).astype(np.float32)
     in_memory = retriever.encode_images(features, [4, 1, 3, 2, 4], ids=list("abcde"))
-    on_disk = retriever.encode_images(features, [4, 1, 3, 2, 4], ids=list("abcde"), folder=tmp_path)
-    dataclasses.replace(on_disk, bundle="../model.caan").save(tmp_path)
-    opened = Gallery.open(tmp_path)
+    source, whole = Images(retriever, features, [4, 1, 3, 2, 4]), IndexOptions("float32")
+    opened = index_items(retriever, tiny_folder / "model.caan", source, tmp_path / "new", list("abcde"), whole)
     assert isinstance(opened.states, np.memmap)
-    assert (opened.ids, opened.bundle, len(opened)) == (list("abcde"), "../model.caan", 5)
+    assert (opened.ids, len(opened)) == (list("abcde"), 5)
+    assert bundle_of(opened, tmp_path / "new") == tiny_folder / "model.caan"
     assert (retriever.score_matrix(opened, ["w1"]) == retriever.score_matrix(in_memory, ["w1"])).all()

@@ -27,7 +27,7 @@ class Pipelined:
     def tile_limits(self, regions, words):
         return self._limits
 
-    def score_tiles(self, tiles):
+    def score_tiles(self, tiles, layout=None):
         waiting = deque()
         for tile in tiles:
             self.tiles.append(tile)

@@ -180,12 +180,11 @@ def test_kernels_compiled_for_this_gpu_are_kept(opened, world, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime"])
-def test_states_of_the_other_type_are_refused(opened, world, backend):
+def test_states_of_the_other_type_are_converted(opened, world, backend):
     retriever = dict(zip(("tensorrt", "onnxruntime"), opened("fp16"), strict=True))[backend]
     gallery = retriever.encode_images(world[0])
     wide = Gallery(gallery.kind, gallery.encoder, gallery.states.astype(np.float32), gallery.offsets)
-    with pytest.raises(BundleError, match="holds float32 states, the model's are float16; encode it again"):
-        retriever.search("w1", wide, 1)
+    assert retriever.search("w1", wide, 2) == retriever.search("w1", gallery, 2)
 
 
 def test_the_cpu_is_not_for_engines(opened, tiny_bundle):

@@ -1,0 +1,135 @@
+"""What the runtime adds to the backend's own calls, and what the forms of a gallery cost: the rows of --retrieval."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime import Gallery, Retriever
+from ..runtime.index import Images, IndexOptions, index_items
+from ..runtime.tiles import tiles_of
+from .serving import CALLERS, FEW_IMAGES, ServingSpeed, measure_serving
+from .timing import seconds
+from .workload import Workload
+
+# search_many of so many captions over so many images, against tiles that lie ready.
+MANY_CAPTIONS, MANY_IMAGES = 1000, 1000
+_READY = 64  # images × captions whose tiles lie ready
+_ROUNDS, _QUERY_ROUNDS = 3, 9
+_TOGETHER = 128  # captions of one search_many per form of gallery
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the same gallery, searched with single captions and with many at once."""
+
+    name: str
+    bytes_per_image: float
+    seconds_alone: float  # median of single queries
+    seconds_together: float  # per query, of _TOGETHER at once
+    images_per_second: float | None  # indexed; None for a form that is not written
+
+
+@dataclass(frozen=True)
+class RetrievalSpeed:
+    """What `measure_retrieval` found."""
+
+    images: int
+    captions: int
+    share_of_tiles: float  # pairs/s of search_many ÷ the backend's on tiles that lie ready, median of the rounds
+    pairs_per_second: float  # of search_many
+    forms: tuple[Form, ...]
+    serving: ServingSpeed
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure_retrieval(
+    retriever: Retriever, bundle: Path, workload: Workload, progress: Callable[[str], None] = lambda message: None
+) -> RetrievalSpeed:
+    """Measure search_many, the gallery's forms and batching with a workload's images and captions, repeated if few."""
+    features = workload.features[np.arange(MANY_IMAGES) % len(workload.features)]
+    captions = [workload.captions[i % len(workload.captions)] for i in range(MANY_CAPTIONS)]
+    with tempfile.TemporaryDirectory(prefix="caan-retrieval-") as scratch:
+        progress("indexing the gallery in each of its forms")
+        forms = _forms(retriever, bundle, np.asarray(features), Path(scratch))
+        gallery = forms["in memory"][0]
+        progress("searching each form")
+        measured = _measure_forms(retriever, forms, captions)
+        progress(f"searching {MANY_CAPTIONS:,} captions in {MANY_IMAGES:,} images")
+        share, speed = _against_tiles(retriever, gallery, captions)
+        progress("batching concurrent callers")
+        serving = measure_serving(retriever, gallery, _first(gallery, FEW_IMAGES), captions[:CALLERS])
+    return RetrievalSpeed(len(gallery), len(captions), share, speed, measured, serving)
+
+
+def _forms(retriever: Retriever, bundle: Path, features: Any, folder: Path) -> dict[str, tuple[Gallery, float | None]]:
+    """Name → the gallery, and images/s of writing it."""
+    options = {"float16": IndexOptions("float16"), "float16, compact": IndexOptions("float16", compact=True)}
+    if retriever.backend.state_dtype == np.float32:
+        options = {"float32": IndexOptions("float32"), **options}
+    found: dict[str, tuple[Gallery, float | None]] = {}
+    for name, chosen in options.items():
+        write = partial(index_items, retriever, bundle, Images(retriever, features), folder / name, None, chosen)
+        took = seconds(write)
+        found[name] = Gallery.open(folder / name), len(features) / took
+    exact = "float32" if "float32" in found else "float16"
+    return {"in memory": (retriever.load(found[exact][0]), None), **found}
+
+
+def _measure_forms(
+    retriever: Retriever, forms: dict[str, tuple[Gallery, float | None]], captions: Sequence[Any]
+) -> tuple[Form, ...]:
+    """Every form in turns; a first query of each comes before, which reads and checks its file."""
+    alone: dict[str, list[float]] = {name: [] for name in forms}
+    together: dict[str, list[float]] = {name: [] for name in forms}
+    for number in range(_QUERY_ROUNDS + 1):
+        for name, (gallery, _) in forms.items():
+            alone[name].append(seconds(partial(retriever.search, captions[number], gallery)))
+    for _ in range(_ROUNDS):
+        for name, (gallery, _) in forms.items():
+            took = seconds(partial(retriever.search_many, captions[:_TOGETHER], gallery))
+            together[name].append(took / _TOGETHER)
+    return tuple(
+        Form(
+            name,
+            gallery.states.nbytes / len(gallery),
+            float(np.median(alone[name][1:])),
+            float(np.median(together[name])),
+            indexed,
+        )
+        for name, (gallery, indexed) in forms.items()
+    )
+
+
+def _against_tiles(retriever: Retriever, gallery: Gallery, captions: Sequence[Any]) -> tuple[float, float]:
+    """(search_many's pairs/s ÷ the backend's, median of rounds in turns; search_many's pairs/s)."""
+    texts = retriever.encode_captions(captions)
+    choice = retriever.choice(len(gallery), len(texts))
+    some = _first(gallery, _READY), _first(texts, _READY)
+    ready = list(tiles_of(retriever.backend, choice, *some))
+    times = -(-len(gallery) * len(texts) // (_READY * _READY))
+
+    def score_ready() -> None:
+        for _ in retriever.backend.score_tiles(chain.from_iterable(repeat(ready, times)), choice.layout):
+            pass
+
+    pairs, ready_pairs = len(gallery) * len(texts), times * _READY * _READY
+    shares, speeds = [], []
+    for _ in range(_ROUNDS):
+        speeds.append(pairs / seconds(partial(retriever.search_many, texts, gallery)))
+        shares.append(speeds[-1] * seconds(score_ready) / ready_pairs)
+    return float(np.median(shares)), float(np.median(speeds))
+
+
+def _first(gallery: Gallery, number: int) -> Gallery:
+    offsets = gallery.offsets[: number + 1]
+    return Gallery(gallery.kind, gallery.encoder, gallery.states[: offsets[-1]], offsets)

@@ -1,0 +1,58 @@
+"""Search a gallery from several threads at once: python embed.py GALLERY [CAPTION …].
+
+Needs `pip install 'caan-deploy[cpu]'`, and a gallery that `caan index` wrote. No PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from caan.errors import CaanError, MissingError
+from caan.runtime import BatchingRetriever, Gallery, Retriever, ServingMetrics
+from caan.runtime.index import bundle_of
+
+CAPTIONS = ["two dogs play in the snow", "a boat on the sea", "three birds fly", "a child with a red ball"]
+
+
+def main(folder: Path, captions: list[str]) -> None:
+    gallery = Gallery.open(folder)
+    retriever = Retriever.open(bundle_of(gallery, folder))
+    metrics = metrics_if_installed()
+    # A batch leaves 5 ms after its first request, or full; beyond 64 that wait, requests are refused: Overloaded.
+    with (
+        BatchingRetriever(retriever, max_delay_ms=5, max_batch=32, max_queue=64, metrics=metrics) as batching,
+        ThreadPoolExecutor(8, thread_name_prefix="request") as threads,
+    ):
+
+        def answer(caption: str) -> str:
+            """What a web application does for each request, in a thread of its own. `asearch` is for asyncio."""
+            try:
+                hits = batching.search(caption, gallery, min(3, len(gallery.live)), timeout=10)
+            except CaanError as error:  # a caption without a known word, too many requests, too late
+                return f"{caption}\n  {error}"
+            lines = [f"  {hit.score:8.4f}  {gallery.ids[hit.index] if gallery.ids else hit.index}" for hit in hits]
+            return "\n".join([caption, *lines])
+
+        for text in threads.map(answer, captions):
+            print(text)
+    if metrics is not None:
+        print(metrics.text())
+
+
+def metrics_if_installed() -> ServingMetrics | None:
+    try:
+        return ServingMetrics()
+    except MissingError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(f"usage: {sys.argv[0]} GALLERY [CAPTION …]")
+    try:
+        main(Path(sys.argv[1]), sys.argv[2:] or CAPTIONS)
+    except CaanError as problem:
+        sys.exit(f"Error: {problem}")

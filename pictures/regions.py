@@ -1,0 +1,118 @@
+"""Pictures and where their regions are: boxes as fractions x0, y0, x1, y1 of the picture, (0, 0) the upper left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, needs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# A picture of more is refused before it is decoded; one of a longer side is made smaller: a screen shows no more.
+MAX_PIXELS, MAX_SIDE = 100_000_000, 2048
+# Detectors clip boxes in pixels, and a fraction may end up this far outside.
+_TOLERANCE = 1e-3
+# How bright a region without any weight stays: dark enough to recede, bright enough to be recognised.
+_DIMMED = 0.22
+_OUTLINE = (255, 210, 0)
+
+
+def grid_boxes(rows: int, columns: int) -> NDArray[np.float32]:
+    """The cells of a regular grid, row by row: (rows · columns, 4) float32."""
+    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    cells = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=-1)
+    return cells.reshape(-1, 4).astype(np.float32)
+
+
+def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
+    """The boxes of a file's images, (images, regions, 4) float32, in 0..1.
+
+    Raises DataError if the file is no `.npy` file of that shape, or the boxes are not fractions x0 < x1, y0 < y1.
+    """
+    try:
+        boxes = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged header makes numpy raise nearly any type
+        raise DataError(f"{path} is no .npy file of numbers, or is truncated; save boxes with numpy.save") from error
+    shape = (images, regions, 4)
+    if not isinstance(boxes, np.ndarray) or boxes.shape != shape or not np.issubdtype(boxes.dtype, np.number):
+        found = getattr(boxes, "shape", "several arrays")
+        raise DataError(f"{path} holds {found}; the features need boxes {shape}: images, regions, x0 y0 x1 y1")
+    boxes = boxes.astype(np.float32)
+    if not np.isfinite(boxes).all():
+        raise DataError(f"{path} holds NaN or infinity; boxes are fractions of the picture, 0 to 1")
+    if boxes.max() > 1 + _TOLERANCE or boxes.min() < -_TOLERANCE:
+        raise DataError(
+            f"{path} holds {boxes.min():g} to {boxes.max():g}; boxes are fractions of the picture, 0 to 1: divide"
+            " pixels by the picture's width and height"
+        )
+    wrong = np.argwhere((boxes[..., :2] >= boxes[..., 2:]).any(axis=-1))
+    if len(wrong):
+        image, region = wrong[0]
+        raise DataError(
+            f"{path}: region {region} of image {image} has no area: {boxes[image, region]}; expected x0 < x1 and"
+            " y0 < y1 (not x, y, width, height)"
+        )
+    return boxes.clip(0, 1)
+
+
+def read_picture(path: Path) -> Image:
+    """A picture as RGB, turned as its camera says, its longer side at most 2048.
+
+    Raises DataError for what is no picture, is damaged, or has more than 100 megapixels; MissingError without Pillow.
+    """
+    with needs("plot", "a picture"):
+        from PIL import Image, ImageOps
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            if width * height <= MAX_PIXELS:
+                file.draft("RGB", (MAX_SIDE, MAX_SIDE))
+                picture = ImageOps.exif_transpose(file).convert("RGB")
+                picture.thumbnail((MAX_SIDE, MAX_SIDE))
+                return picture
+    except FileNotFoundError as error:
+        raise DataError(f"there is no picture {path}; name a PNG or JPEG file") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large a picture ({error}); make it smaller first") from error
+    except Exception as error:  # a damaged file makes Pillow raise nearly any type
+        raise DataError(f"{path} can't be read as a picture ({error}); save it as PNG or JPEG") from error
+    raise DataError(f"{path} has {width} × {height} pixels, too many; make it smaller first")
+
+
+def shade_regions(picture: Image, boxes: NDArray[np.floating], weights: NDArray[np.floating]) -> Image:
+    """The picture with every region as bright as its weight, the strongest outlined.
+
+    boxes (R, 4) fractions, weights (R,) ≥ 0 of any scale: the largest keeps the picture's brightness, none at all
+    leaves a fifth of it. Where boxes overlap the largest weight counts.
+    """
+    with needs("plot", "a picture"):
+        from PIL import Image, ImageDraw
+    corners = pixel_boxes(picture, boxes)
+    light = np.zeros((picture.height, picture.width), np.float32)
+    shares = np.asarray(weights, np.float32) / max(float(np.max(weights)), 1e-12)
+    for (x0, y0, x1, y1), share in zip(corners, shares, strict=True):
+        part = light[y0:y1, x0:x1]
+        np.maximum(part, share, out=part)
+    bright = np.asarray(picture, np.float32) * (_DIMMED + (1 - _DIMMED) * light[..., None])
+    shaded = Image.fromarray(bright.round().astype(np.uint8))
+    x0, y0, x1, y1 = corners[int(np.argmax(shares))]
+    width = max(2, round(min(picture.size) / 100))
+    ImageDraw.Draw(shaded).rectangle((x0, y0, x1 - 1, y1 - 1), outline=_OUTLINE, width=width)
+    return shaded
+
+
+def pixel_boxes(picture: Image, boxes: NDArray[np.floating]) -> list[tuple[int, int, int, int]]:
+    """Boxes (R, 4) as whole pixels x0, y0, x1, y1 of a picture, at least one pixel each."""
+    scale = np.array([picture.width, picture.height] * 2)
+    result = []
+    for x0, y0, x1, y1 in (np.asarray(boxes, np.float64) * scale).round().astype(int).tolist():
+        left, top = min(x0, picture.width - 1), min(y0, picture.height - 1)
+        result.append((left, top, max(x1, left + 1), max(y1, top + 1)))
+    return result

@@ -1,0 +1,65 @@
+"""Where a row and PyTorch disagree most: pairs with another score, queries with another best item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Direction = Literal["text → image", "image → text"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair with the row's score and the reference's."""
+
+    image: int
+    caption: int
+    score: float
+    reference: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A query whose best item is another one: the reference's choice and the row's, with both scores of both."""
+
+    direction: Direction
+    before: Pair
+    after: Pair
+
+    @property
+    def gap(self) -> float:
+        """How much better the reference found its own choice: what the row overturned."""
+        return self.before.reference - self.after.reference
+
+
+def worst_pairs(scores: NDArray[np.float32], reference: NDArray[np.float32], count: int) -> list[Pair]:
+    """The pairs of two score matrices (images, captions) that differ most, the largest |Δ score| first."""
+    difference = np.abs(scores - reference).ravel()
+    chosen = np.argpartition(-difference, min(count, difference.size) - 1)[:count]
+    chosen = chosen[np.lexsort((chosen, -difference[chosen]))]
+    return [_pair(scores, reference, *divmod(int(flat), scores.shape[1])) for flat in chosen]
+
+
+def changed_best(scores: NDArray[np.float32], reference: NDArray[np.float32], count: int) -> list[Change]:
+    """Queries of either direction whose best item changed, those first where the reference was surest."""
+    changes = []
+    for caption, (before, after) in _moved(scores.T, reference.T):
+        pairs = (_pair(scores, reference, image, caption) for image in (before, after))
+        changes.append(Change("text → image", *pairs))
+    for image, (before, after) in _moved(scores, reference):
+        pairs = (_pair(scores, reference, image, caption) for caption in (before, after))
+        changes.append(Change("image → text", *pairs))
+    return sorted(changes, key=lambda change: -change.gap)[:count]
+
+
+def _moved(scores: NDArray[np.float32], reference: NDArray[np.float32]) -> list[tuple[int, tuple[int, int]]]:
+    """Per query of (queries, items) whose best item moved: (query, (the reference's best, ours))."""
+    before, after = reference.argmax(axis=1), scores.argmax(axis=1)
+    return [(int(query), (int(before[query]), int(after[query]))) for query in np.flatnonzero(before != after)]
+
+
+def _pair(scores: NDArray[np.float32], reference: NDArray[np.float32], image: int, caption: int) -> Pair:
+    return Pair(image, caption, float(scores[image, caption]), float(reference[image, caption]))

@@ -1,0 +1,85 @@
+"""The pictures that a page shows: found by an item's id, made small, and put into the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CaanError, DataError
+from ..pictures.regions import read_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+SIDE = 224  # pixels of a thumbnail's longer side
+_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture of a page, or its name and why there is none."""
+
+    name: str
+    uri: str | None = None  # data:image/jpeg;base64,…
+    reason: str = ""
+
+
+class PictureFolder:
+    """Where pictures lie: a folder that ids name files of, or without one whatever path an id is."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is not None and not folder.is_dir():
+            raise DataError(f"{folder} is no folder of pictures; name another with --pictures DIR")
+        self.folder = folder
+        self._shown: dict[str, Thumbnail] = {}
+
+    def path_of(self, name: str) -> Path | None:
+        """The picture of an id, with its extension or without; None if there is none.
+
+        What a link or a ".." in an id leads to outside the folder is not of it: ids are not to be trusted with the
+        user's other files.
+        """
+        base = Path() if self.folder is None else self.folder
+        for candidate in (name, *(name + extension for extension in EXTENSIONS)):
+            path = base / candidate
+            try:
+                if path.suffix.lower() in EXTENSIONS and path.is_file() and self._holds(path):
+                    return path
+            except (OSError, ValueError):  # no file can have this name: too long, or a zero byte
+                return None
+        return None
+
+    def picture(self, name: str) -> Image:
+        """The picture of an id, its longer side at most 224 pixels.
+
+        Raises DataError if there is none or it can't be read, MissingError without Pillow.
+        """
+        path = self.path_of(name)
+        if path is None:
+            raise DataError("no picture of this name")
+        picture = read_picture(path)
+        picture.thumbnail((SIDE, SIDE))
+        return picture
+
+    def thumbnail(self, name: str) -> Thumbnail:
+        """As `picture`, for a page: a picture that can't be shown has a reason in its place."""
+        if name not in self._shown:
+            try:
+                self._shown[name] = Thumbnail(name, data_uri(self.picture(name)))
+            except CaanError as error:
+                self._shown[name] = Thumbnail(name, reason=str(error))
+        return self._shown[name]
+
+    def _holds(self, path: Path) -> bool:
+        return self.folder is None or path.resolve().is_relative_to(self.folder.resolve())
+
+
+def data_uri(picture: Image) -> str:
+    """A picture as a JPEG inside a URI."""
+    stream = io.BytesIO()
+    picture.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,129 @@
+"""The bench's report: one page of HTML that needs no network, no other file and no script."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Literal
+
+import numpy as np
+
+from .._machine import describe_machine, nvidia_gpus
+from ..bench.gate import DEFAULT_LIMITS, limits_text
+from ..bench.run import BenchResult, Row
+from ..bundle import Bundle
+from .disagreements import Change, Pair, changed_best, worst_pairs
+from .hits import best_hits
+from .measurements import draw_charts
+from .source import Source
+from .template import render
+
+_PACKAGES = ("caan-deploy", "numpy", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13")
+_WORST = 3  # pairs and queries shown per row
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What became of a row at the accuracy gate; `text` says what was allowed, or why there is no gate."""
+
+    state: Literal["passed", "failed", "none"]
+    text: str
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row that ran, its colour, its gate and where it differs most from PyTorch."""
+
+    row: Row
+    series: int
+    gate: Gate
+    ratio: float | None  # pairs/s against PyTorch with precomputed states, the median of the rounds' ratios
+    pairs: list[Pair]
+    changes: list[Change]
+
+
+def bench_page(result: BenchResult, bundle: Bundle, source: Source | None) -> str:
+    """The page for one run; without a source, that is without a data set, speed alone.
+
+    Raises MissingError without Jinja2. What else is missing, pictures, boxes or the explainer graph, the page says.
+    """
+    rows = [
+        _shown(result, bundle, row, number) for number, row in enumerate(r for r in result.rows if r.reason is None)
+    ]
+    return render(
+        "bench.html.jinja",
+        title=f"{bundle.folder.resolve().name} on {result.workload}",
+        result=result,
+        bundle=bundle,
+        source=source,
+        date=datetime.now(UTC),
+        machine=describe_machine(),
+        gpus=nvidia_gpus(),
+        packages=_packages(),
+        rows=rows,
+        verdict=_verdict(rows),
+        absent=[row for row in result.rows if row.reason is not None],
+        charts=draw_charts([(shown.row, shown.series, shown.ratio) for shown in rows], result.reference),
+        hits=best_hits(result, bundle.folder, source) if source is not None else None,
+        image_queries=_image_queries(rows),
+        queries=len(source.split.features) + len(source.split.captions) if source is not None else 0,
+    )
+
+
+def _shown(result: BenchResult, bundle: Bundle, row: Row, number: int) -> ShownRow:
+    reference, pairs, changes = result.reference, [], []
+    if reference is not None and reference is not row and reference.scores is not None and row.scores is not None:
+        pairs = worst_pairs(row.scores, reference.scores, _WORST)
+        changes = changed_best(row.scores, reference.scores, _WORST)
+    return ShownRow(row, number, _gate(row, reference, bundle), _ratio(result, row), pairs, changes)
+
+
+def _gate(row: Row, reference: Row | None, bundle: Bundle) -> Gate:
+    if row.spec.research_form:
+        return Gate("none", "measured for speed alone")
+    if row is reference:
+        return Gate("none", "the reference itself")
+    limits = DEFAULT_LIMITS.get(row.spec.precision)
+    if row.parity is None or limits is None:
+        return Gate("none", "there are no scores of PyTorch’s to compare with")
+    allowed = limits_text({"allowed": {name: value for name, value in asdict(limits).items() if value is not None}})
+    state: Literal["passed", "failed"] = "passed" if limits.hold(row.parity) else "failed"
+    built = bundle.manifest["precisions"].get(row.spec.precision, {}).get("status")
+    kept = "; the bundle keeps it marked as failed" if built == "failed" else ""
+    return Gate(state, f"limit: {allowed}{kept}")
+
+
+def _ratio(result: BenchResult, row: Row) -> float | None:
+    base = next((r for r in result.rows if r.spec.backend == "torch" and not r.spec.research_form and r.rounds), None)
+    if base is None or base is row:
+        return None
+    pairs = zip(row.rounds, base.rounds, strict=True)
+    return float(np.median([ours["pairs_per_second"] / theirs["pairs_per_second"] for ours, theirs in pairs]))
+
+
+def _verdict(rows: list[ShownRow]) -> Gate:
+    """All gates as one."""
+    failed = [shown.row.name for shown in rows if shown.gate.state == "failed"]
+    judged = [shown for shown in rows if shown.gate.state != "none"]
+    if failed:
+        return Gate("failed", f"gate failed: {', '.join(failed)}")
+    if not judged:
+        return Gate("none", "no gate was applied")
+    return Gate("passed", f"all {len(judged)} gates passed" if len(judged) > 1 else "the gate passed")
+
+
+def _image_queries(rows: list[ShownRow]) -> int:
+    """How many image queries one row answered."""
+    counts = (sum(len(r["image_query"]) for r in shown.row.rounds) for shown in rows if shown.row.image_query)
+    return next(counts, 0)
+
+
+def _packages() -> dict[str, str]:
+    installed = {}
+    for name in _PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed

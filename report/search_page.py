@@ -1,0 +1,57 @@
+"""The page of a search: the hits of each caption, as pictures where ids name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..runtime import Gallery, Hit
+from .find_pictures import PictureFolder, Thumbnail
+from .template import render
+
+# So many pictures make a page of about five megabytes.
+MOST_PICTURES = 500
+
+
+@dataclass(frozen=True)
+class ShownHit:
+    """One hit: the item's id, or its number if it has none; a thumbnail only if a picture is to be shown."""
+
+    name: str
+    score: float
+    thumbnail: Thumbnail | None
+
+
+def search_page(
+    gallery_name: str,
+    captions: Sequence[str],
+    found: Sequence[Sequence[Hit]],
+    gallery: Gallery,
+    pictures: PictureFolder,
+) -> str:
+    """The page for the hits of each caption in a gallery.
+
+    A picture that is missing leaves its id in its place; where no hit of the page has one, the page is of text. From
+    the 500th picture on, hits are text. Raises MissingError without Jinja2.
+    """
+    names = [[gallery.ids[hit.index] if gallery.ids else str(hit.index) for hit in hits] for hits in found]
+    illustrated = gallery.ids is not None and any(pictures.path_of(name) for group in names for name in set(group))
+    queries, left = [], MOST_PICTURES if illustrated else 0
+    for caption, hits, group in zip(captions, found, names, strict=True):
+        shown = left >= len(hits)
+        left -= len(hits) if shown else left
+        thumbnails = [pictures.thumbnail(name) if shown else None for name in group]
+        queries.append(
+            (caption, [ShownHit(*row) for row in zip(group, (h.score for h in hits), thumbnails, strict=True)])
+        )
+    return render(
+        "search.html.jinja",
+        title=f"{captions[0]} in {gallery_name}"
+        if len(captions) == 1
+        else f"{len(captions)} captions in {gallery_name}",
+        gallery=gallery_name,
+        items=len(gallery.live),
+        queries=queries,
+        without_pictures=sum(hits[0].thumbnail is None for _, hits in queries) if illustrated else 0,
+        illustrated=illustrated,
+    )

@@ -1,0 +1,77 @@
+"""What the measured data looks like: captions, pictures and where their regions are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.scan import ScanSplit, open_split
+from ..errors import DataError
+from ..pictures.regions import grid_boxes, read_boxes
+from .find_pictures import PictureFolder, Thumbnail
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's split, its pictures where they were found, its regions where they are known."""
+
+    split: ScanSplit
+    pictures: PictureFolder | None
+    boxes: NDArray[np.float32] | None  # (images, R, 4) fractions x0, y0, x1, y1
+
+    def name_of(self, image: int) -> str:
+        """An image's id, or "image 17"."""
+        return self.split.ids[image] if self.split.ids else f"image {image}"
+
+    def thumbnail(self, image: int) -> Thumbnail:
+        """The picture of an image, or its name."""
+        name = self.name_of(image)
+        if self.pictures is None or self.split.ids is None:
+            return Thumbnail(name)
+        return self.pictures.thumbnail(name)
+
+    def is_relevant(self, image: int, caption: int) -> bool:
+        """Whether the caption was written for the image."""
+        return bool(self.split.image_of_caption[caption] == image)
+
+    def missing(self) -> list[str]:
+        """What the page can't show, and what would mend it."""
+        folder, split = self.split.folder, self.split.split
+        notes = []
+        if self.split.ids is None:
+            notes.append(f"Pictures are found by their images’ names, and there is no {split}_ids.txt in {folder}.")
+        elif self.pictures is None:
+            notes.append(f"There is no folder {folder / 'thumbnails'}; name the pictures’ folder with --pictures DIR.")
+        if self.boxes is None:
+            notes.append(
+                f"Pictures are not shaded: where the regions lie is not known. Put boxes into {split}_boxes.npy in"
+                f" {folder}, or, for features of a regular grid, add --grid ROWSxCOLUMNS."
+            )
+        return notes
+
+
+def open_source(data: Path, split: str, pictures: Path | None, grid: tuple[int, int] | None) -> Source:
+    """Open what a report shows of a data set.
+
+    pictures: by default DATA/thumbnails, if it is there; grid: rows and columns of the features' cells, by default
+    the boxes in DATA/{split}_boxes.npy, if they are there. Raises DataError for a data set, a folder or boxes that
+    can't be used, or a grid that hasn't as many cells as the features have regions.
+    """
+    opened = open_split(data, split)
+    images, regions = opened.features.shape[:2]
+    usual, file = data / "thumbnails", data / f"{split}_boxes.npy"
+    folder = PictureFolder(pictures or usual) if pictures or usual.is_dir() else None
+    boxes = None
+    if grid is not None:
+        if grid[0] * grid[1] != regions:
+            raise DataError(
+                f"a grid of {grid[0]}x{grid[1]} has {grid[0] * grid[1]} cells, the features have {regions} regions;"
+                " name another --grid ROWSxCOLUMNS"
+            )
+        boxes = np.broadcast_to(grid_boxes(*grid), (images, regions, 4))
+    elif file.is_file():
+        boxes = read_boxes(file, images, regions)
+    return Source(opened, folder, boxes)

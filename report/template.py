@@ -1,0 +1,51 @@
+"""Pages from templates: everything that comes from data is escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import needs
+
+_MINUS = "\N{MINUS SIGN}"
+
+
+def render(name: str, **values: Any) -> str:
+    """The page that a template of this folder makes of the values. Raises MissingError without Jinja2."""
+    with needs("plot", "an HTML page"):
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(signed=_signed, change=_change, score=_score, count=_count)
+    return environment.get_template(name).render(**values)
+
+
+def check_installed(purpose: str) -> None:
+    """Raise MissingError now if `render` would, `purpose` being the option that needs it."""
+    with needs("plot", purpose):
+        import jinja2  # noqa: F401
+
+
+def _signed(value: float) -> str:
+    """As +0.50 or −1.70; 0.00 has no sign."""
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", _MINUS)
+
+
+def _change(value: float) -> str:
+    """A score's difference: as +0.0123, or +8.3e-07 where that is too small to see."""
+    text = f"{value:+.4f}" if abs(value) >= 5e-4 else f"{value:+.1e}"
+    return "0" if value == 0 else text.replace("-", _MINUS)
+
+
+def _score(value: float) -> str:
+    return f"{value:.4f}".replace("-", _MINUS)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"

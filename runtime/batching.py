@@ -1,0 +1,240 @@
+"""Many callers, one scorer: searches that arrive together are encoded and scored together."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
+from operator import index
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CaanError, DataError, DeadlineExceeded, InputError
+from .gallery import Gallery
+from .inputs import Caption, are_images, check_features, check_known, tokenize
+from .request_queue import Answer, Request, RequestQueue, outcome_of
+from .retriever import Hit, Retriever
+from .serving_metrics import ServingMetrics
+
+Query = Caption | NDArray[np.floating]
+
+# How long an exiting interpreter waits for the batch that is being scored.
+_EXIT_SECONDS = 10.0
+_CLOSED = "this BatchingRetriever was closed; make a new one to search again"
+
+
+class BatchingRetriever:
+    """Searches for many threads or asyncio tasks at once, batching requests that arrive within `max_delay_ms`.
+
+    Requests for the same Gallery object, all captions or all region features, share a batch whatever their k, and get
+    what `Retriever.search` gives alone, to 1e-5. A batch leaves when its oldest request has waited for `max_delay_ms`
+    or when it has `max_batch` requests. While one is scored the next one gathers, and leaves at once if it has waited
+    that long already: only an idle machine waits for company, and with `max_delay_ms=0` not even that one.
+
+    At most `max_queue` requests wait; more are refused with Overloaded. An accepted one is answered within
+    `max_delay + (2 + (max_queue - 1) // max_batch) × t`, t being the time of a full batch, if all search one gallery:
+    the batch that runs, the full ones ahead, its own. To keep that within a bound B, take
+    `max_queue = max_batch × ((B - max_delay) / t - 1)`, the bracket rounded down. Each further gallery that is searched
+    at the same time adds up to one batch.
+
+    Close it, or use it in a `with` block. After a fork it works in the parent alone.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        *,
+        max_delay_ms: float = 5.0,
+        max_batch: int = 32,
+        max_queue: int = 64,
+        metrics: ServingMetrics | None = None,
+    ) -> None:
+        """Raises InputError for a limit that is not positive; a `max_delay_ms` of 0 is allowed."""
+        if not 0 <= max_delay_ms < math.inf or index(max_batch) < 1 or index(max_queue) < 1:
+            raise InputError(
+                f"max_delay_ms must be 0 or more, max_batch and max_queue 1 or more, not {max_delay_ms}, {max_batch},"
+                f" {max_queue}"
+            )
+        self.retriever = retriever
+        self._metrics = metrics
+        self._queue = RequestQueue(max_delay_ms / 1000, max_batch, max_queue, metrics)
+        # The threads know the queue, not this object: forgotten without close(), it still can be collected, and they
+        # end once everything accepted is answered.
+        self._threads = [
+            threading.Thread(target=_serve, args=(self._queue, retriever), name="caan-batches", daemon=True),
+            threading.Thread(target=_watch_deadlines, args=(self._queue,), name="caan-deadlines", daemon=True),
+        ]
+        _QUEUES.add(self._queue)
+        weakref.finalize(self, self._queue.close, _CLOSED).atexit = False
+        for thread in self._threads:
+            _THREADS.add(thread)
+            thread.start()
+
+    def search(self, query: Query, gallery: Gallery, k: int = 10, *, timeout: float | None = None) -> list[Hit]:
+        """As `Retriever.search`; blocks. `timeout`: seconds until the answer must be there.
+
+        Raises as `submit`, DeadlineExceeded at the deadline, and what the search itself raises.
+        """
+        if threading.current_thread() in self._threads:
+            raise InputError("search() in a future's callback would wait for itself; use submit() there")
+        answer = self._submit(query, gallery, k, timeout)
+        try:
+            return answer.result()
+        finally:
+            answer.cancel()  # interrupted, as by Ctrl-C: nobody wants the answer any more
+
+    async def asearch(self, query: Query, gallery: Gallery, k: int = 10, *, timeout: float | None = None) -> list[Hit]:
+        """As `search`, for asyncio: the event loop goes on, and cancelling the task cancels the request."""
+        # Here, not above: whoever awaits has loaded it, whoever does not is spared it.
+        import asyncio
+
+        return await asyncio.wrap_future(self._submit(query, gallery, k, timeout))
+
+    def submit(self, query: Query, gallery: Gallery, k: int = 10, *, timeout: float | None = None) -> Answer:
+        """As `search`, without waiting: a future of the hits, which can be cancelled until it is done.
+
+        query and gallery as for `Retriever.search`; features are copied. A cancelled request frees its place at once;
+        if its batch is being scored its answer is dropped. The future's callbacks should be quick: they hold up others.
+        Raises DataError for a query, gallery or k that `Retriever.search` refuses, Overloaded when the queue is full,
+        DeadlineExceeded for a timeout that is over already, Closed after `close`, or after a fork in the child.
+        """
+        return self._submit(query, gallery, k, timeout)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Take no more requests, answer those that were accepted, and wait for that; `cancel` those not begun yet.
+
+        A new request then gets Closed. Closing again does nothing.
+        """
+        self._queue.close(_CLOSED, cancel=cancel)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, query: Query, gallery: Gallery, k: int, timeout: float | None) -> Answer:
+        arrived = time.monotonic()
+        try:
+            if timeout is not None and not timeout > 0:
+                raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
+            request = Request(self._checked(query, gallery, k), gallery, k, arrived)
+            if timeout is not None:
+                request.deadline = arrived + timeout
+            self._queue.admit(request)
+        except CaanError as error:
+            if self._metrics:
+                self._metrics.refused("invalid" if isinstance(error, DataError) else outcome_of(error))
+            raise
+        return request.answer
+
+    def _checked(self, query: Query, gallery: Gallery, k: int) -> list[str] | NDArray[np.float32]:
+        """What goes into a batch: a copy that is known to be sound, since one bad query would spoil the batch."""
+        live = len(gallery.live)
+        if not 1 <= index(k) <= live:
+            raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
+        backend = self.retriever.backend
+        if are_images([query], gallery.kind):
+            assert isinstance(query, np.ndarray)
+            check_features(query[None], backend.config["region_dim"], backend.limits["regions"])
+            return np.array(query, np.float32, order="C")
+        assert not isinstance(query, np.ndarray)
+        check_known(query, backend.vocabulary)
+        # Cut here, so that the warning points at the line that asked and the batch does not repeat it.
+        limit = backend.limits["words"]
+        tokenize([query], backend.vocabulary, limit, stacklevel=5)
+        words: Sequence[str] = backend.vocabulary.tokenize(query) if isinstance(query, str) else query
+        kept = list(words[: limit - 2])
+        check_known(kept, backend.vocabulary)
+        return kept
+
+
+_QUEUES: weakref.WeakSet[RequestQueue] = weakref.WeakSet()
+_THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _serve(queue: RequestQueue, retriever: Retriever) -> None:
+    """Score one batch after the other until the queue is closed and empty."""
+    try:
+        while batch := queue.take():
+            _answer(retriever, batch)
+    except BaseException as error:
+        queue.abort(f"the thread that scores batches died ({error!r}); make a new BatchingRetriever")
+
+
+def _watch_deadlines(queue: RequestQueue) -> None:
+    try:
+        while late := queue.take_expired():
+            for answer in late:
+                with suppress(InvalidStateError):
+                    answer.set_exception(DeadlineExceeded("no answer within the timeout; allow more, or retry later"))
+    except BaseException as error:
+        queue.abort(f"the thread that watches deadlines died ({error!r}); make a new BatchingRetriever")
+
+
+def _answer(retriever: Retriever, batch: list[Request]) -> None:
+    """Answer a batch. If it fails its halves are tried, until the requests that make it fail are found.
+
+    Empties `batch`: an error's traceback would keep the requests, and through them itself, alive.
+    """
+    wanted = [request for request in batch if not request.answer.done()]
+    batch.clear()
+    if not wanted:
+        return
+    try:
+        k = max(request.k for request in wanted)
+        found = retriever.search_many([request.query for request in wanted], wanted[0].gallery, k)
+    except Exception as error:
+        if len(wanted) == 1:
+            _complete(wanted.pop(), error)
+    else:
+        while wanted:
+            request = wanted.pop(0)
+            _complete(request, found.pop(0)[: request.k])
+    if wanted:
+        half = (len(wanted) + 1) // 2
+        _answer(retriever, wanted[:half])
+        _answer(retriever, wanted[half:])
+
+
+def _complete(request: Request, outcome: list[Hit] | Exception) -> None:
+    # Cancelled or expired meanwhile: nobody wants the answer.
+    with suppress(InvalidStateError):
+        if isinstance(outcome, Exception):
+            request.answer.set_exception(outcome)
+        else:
+            request.answer.set_result(outcome)
+
+
+def _at_exit() -> None:
+    """Let the batch that runs end: a thread that comes back from a backend into an interpreter that is gone crashes."""
+    for queue in list(_QUEUES):
+        queue.close(_CLOSED, cancel=True)
+    until = time.monotonic() + _EXIT_SECONDS
+    for thread in list(_THREADS):
+        thread.join(max(0.0, until - time.monotonic()))
+
+
+def _in_child() -> None:
+    """A forked process has neither the threads nor a usable backend."""
+    for queue in list(_QUEUES):
+        queue.abort_in_child("this process was forked from the one that opened the bundle; open it again here")
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,66 @@
+"""What CAAN looked at: the scorer's alignments and weights for one image and one caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.vocabulary import UNKNOWN
+from ..errors import DataError
+from .backend import Backend, Tile
+from .inputs import Caption, check_features, check_known, tokenize
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How the score of one image with R regions and one caption of T words came about (docs/model.md's equations).
+
+    All float32. `words` are the caption's as they were given, `<start>` and `<end>` included; a word that is not known
+    to the model counts there as `<unk>`, like any other such word.
+    """
+
+    score: float
+    words: list[str]  # T
+    known: list[bool]  # T: whether the word is in the model's vocabulary
+    H: NDArray[np.float32]  # (R, T) affinity of region and word, -1 to 1
+    Hu: NDArray[np.float32]  # (R, T) a region's attention over the words; rows sum to 1
+    Hv: NDArray[np.float32]  # (R, T) a word's attention over the regions; columns sum to 1
+    av: NDArray[np.float32]  # (R,) weight of each region in the score; sums to 1
+    au: NDArray[np.float32]  # (T,) weight of each word in the score; sums to 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("H", "Hu", "Hv", "av", "au")}
+        return {"score": self.score, "words": self.words, "known": self.known, **arrays}
+
+
+def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) -> Explanation:
+    """As `Retriever.explain`."""
+    if not isinstance(features, np.ndarray) or features.ndim != 2:
+        found = getattr(features, "shape", type(features).__name__)
+        raise DataError(f"explain takes one image's features (regions, features), not {found}; pick one: features[0]")
+    check_features(features[None], backend.config["region_dim"], backend.limits["regions"])
+    check_known(caption, backend.vocabulary)
+    (tokens,), text_lengths = tokenize([caption], backend.vocabulary, backend.limits["words"])
+    image_states = backend.encode_images(np.ascontiguousarray(features[None], dtype=np.float32))
+    if not np.isfinite(image_states).all():
+        what = "its features hold NaN, infinity or huge values; extract them again"
+        raise DataError(f"the image can't be encoded: {what}")
+    text_states = backend.encode_captions(np.array([tokens], np.int64), text_lengths)
+    tile = Tile(image_states, np.array([len(features)], np.int64), text_states, text_lengths)
+    found = {name: values[0, 0] for name, values in backend.explain(tile).items()}
+    return Explanation(
+        score=float(found.pop("scores")),
+        words=_words(backend.vocabulary.tokenize(caption) if isinstance(caption, str) else caption, len(tokens)),
+        known=[number != UNKNOWN for number in tokens],
+        **found,
+    )
+
+
+def _words(words: Sequence[str], length: int) -> list[str]:
+    """The caption's own words in the places of their tokens; cut as `tokenize` cuts them."""
+    return ["<start>", *words[: length - 2], "<end>"]

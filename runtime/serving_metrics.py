@@ -1,0 +1,77 @@
+"""What a BatchingRetriever counts and measures, in Prometheus's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, needs
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+OUTCOMES = ("answered", "failed", "invalid", "overloaded", "expired", "cancelled", "closed")
+# From a search in a small gallery on a GPU to one in a large gallery behind a full queue on a CPU.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class ServingMetrics:
+    """Counters and histograms for one or several BatchingRetrievers, in a registry of their own or the caller's.
+
+    caan_search_requests_total{outcome}   requests by how they ended: answered, failed (with an error), invalid,
+                                          overloaded, expired, cancelled, closed
+    caan_search_queue_depth               requests that wait for their batch now
+    caan_search_batch_size                histogram: requests per batch
+    caan_search_queue_seconds             histogram: from a request's arrival to the start of its batch
+    caan_search_seconds                   histogram: from a request's arrival to its answer, of those answered
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """Raises MissingError without prometheus-client, InputError if the registry has such metrics already."""
+        with needs("metrics", "ServingMetrics"):
+            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        self.registry = CollectorRegistry() if registry is None else registry
+        where = self.registry
+        try:
+            requests = Counter("caan_search_requests", "Requests by how they ended", ["outcome"], registry=where)
+            self._depth = Gauge("caan_search_queue_depth", "Requests that wait for their batch", registry=where)
+            self._size = Histogram("caan_search_batch_size", "Requests per batch", registry=where, buckets=_SIZES)
+            self._queue = Histogram(
+                "caan_search_queue_seconds", "From arrival to the batch's start", registry=where, buckets=_SECONDS
+            )
+            self._total = Histogram(
+                "caan_search_seconds", "From arrival to the answer", registry=where, buckets=_SECONDS
+            )
+        except ValueError as error:
+            raise InputError(
+                f"the registry has such metrics already ({error}); give all BatchingRetrievers the same ServingMetrics"
+            ) from error
+        # An outcome that has not happened yet is 0, not absent.
+        self._requests = {outcome: requests.labels(outcome) for outcome in OUTCOMES}
+
+    def text(self) -> str:
+        """The registry in Prometheus's text format, for an application's /metrics."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self.registry).decode()
+
+    def waiting(self, change: int) -> None:
+        """So many requests more, or fewer, wait for their batch."""
+        self._depth.inc(change)
+
+    def batch(self, waits: Sequence[float]) -> None:
+        """A batch starts whose requests have waited for so many seconds each."""
+        self._size.observe(len(waits))
+        for seconds in waits:
+            self._queue.observe(seconds)
+
+    def finished(self, outcome: str, seconds: float) -> None:
+        """A request ended so many seconds after its arrival."""
+        self._requests[outcome].inc()
+        if outcome == "answered":
+            self._total.observe(seconds)
+
+    def refused(self, outcome: str) -> None:
+        """A request was not accepted."""
+        self._requests[outcome].inc()

@@ -1,0 +1,33 @@
+"""The best items of many queries, kept while scores stream by: queries × items never exists at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NOBODY = np.iinfo(np.int64).max  # the item of a place that is not taken yet; it loses every tie
+
+
+class TopK:
+    """The k best items of each query among those seen so far. Equal scores rank by the item's index.
+
+    scores (queries, k) float32, best first; items (queries, k) int64. What is kept does not depend on the order or
+    the pieces in which scores arrive.
+    """
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.scores: NDArray[np.float32] = np.full((queries, k), -np.inf, np.float32)
+        self.items: NDArray[np.int64] = np.full((queries, k), _NOBODY, np.int64)
+
+    def add(self, queries: NDArray[np.int64], items: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        """Let some items compete for some queries: queries (q,), items (n,), each once; scores (q, n)."""
+        # Most blocks bring nothing better once a few have been seen.
+        better = scores.max(axis=1) >= self.scores[queries, -1]
+        if not better.any():
+            return
+        rows, block = queries[better], scores[better]
+        every_score = np.concatenate([self.scores[rows], block], axis=1)  # (q, k + n)
+        every_item = np.concatenate([self.items[rows], np.broadcast_to(items, block.shape)], axis=1)
+        best = np.lexsort((every_item, -every_score), axis=1)[:, : self.scores.shape[1]]
+        self.scores[rows] = np.take_along_axis(every_score, best, axis=1)
+        self.items[rows] = np.take_along_axis(every_item, best, axis=1)

@@ -1,0 +1,150 @@
+"""`caan search`: one caption or many, as text, JSON or a page with pictures."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caan.runtime import Gallery, Retriever
+
+from ..report.conftest import Page, check_self_contained
+
+IDS = ["a", "b.png", "sub/c", "<i>d</i>", "missing", "f"]
+
+
+@pytest.fixture
+def gallery(run, tiny_folder, tiny_data, tmp_path):
+    """A gallery of six images, all but one with a picture under tmp_path/pictures."""
+    for name in IDS:
+        path = tmp_path / "pictures" / (name if name.endswith(".png") else f"{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name != "missing":
+            Image.new("RGB", (300, 150), (10, 20, 200)).save(path)
+    (tmp_path / "ids.txt").write_text("\n".join(IDS) + "\n")
+    command = ["index", tiny_folder / "model.caan", tiny_data / "test_ims.npy", "--ids", tmp_path / "ids.txt"]
+    done = run(*command, "-o", tmp_path / "gallery")
+    assert done.code == 0, done.err
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def captions(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("w1 w2\nw3 <script>alert(1)</script>\nw4\n")
+    return path
+
+
+def test_many_captions_have_the_hits_that_each_has_alone(run, gallery, captions):
+    found = json.loads(run("search", gallery, "--captions", captions, "--json", "-k", 3).out)
+    assert [group["caption"] for group in found] == captions.read_text().splitlines()
+    for group in found:
+        alone = json.loads(run("search", gallery, group["caption"], "--json", "-k", 3).out)
+        assert [hit["id"] for hit in group["hits"]] == [hit["id"] for hit in alone]
+        # Captions that are encoded together differ from one alone in the last digits.
+        assert np.allclose([h["score"] for h in group["hits"]], [h["score"] for h in alone], atol=1e-5)
+
+
+def test_many_captions_as_text_are_grouped_by_caption(run, gallery, captions):
+    found = json.loads(run("search", gallery, "--captions", captions, "--json").out)
+    done = run("search", gallery, "--captions", captions)
+    assert (done.code, done.err) == (0, "")
+    for group, block in zip(found, done.out.split("\n\n"), strict=True):
+        caption, *lines = block.strip("\n").splitlines()
+        assert caption == group["caption"]
+        expected = [[str(rank), f"{hit['score']:.4f}", hit["id"]] for rank, hit in enumerate(group["hits"], 1)]
+        assert [line.split() for line in lines] == expected
+
+
+def test_hits_are_the_runtime_s(run, gallery, tiny_folder):
+    hits = json.loads(run("search", gallery, "w1 w2", "--json").out)
+    opened = Gallery.open(gallery)
+    expected = Retriever.open(tiny_folder / "model.caan").search("w1 w2", opened, 6)
+    assert [hit["index"] for hit in hits] == [hit.index for hit in expected]
+    assert [hit["id"] for hit in hits] == [IDS[hit.index] for hit in expected]
+    assert np.allclose([hit["score"] for hit in hits], [hit.score for hit in expected], atol=1e-6)
+
+
+def test_captions_come_from_standard_input(run, gallery, captions, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(captions.read_bytes())))
+    piped = run("search", gallery, "--captions", "-")
+    assert piped.code == 0 and piped.out == run("search", gallery, "--captions", captions).out
+
+
+def test_a_page_shows_pictures_where_ids_name_them(run, gallery, captions, tmp_path):
+    page = tmp_path / "page.html"
+    command = ["search", gallery, "--captions", captions, "--html", page, "--pictures", tmp_path / "pictures"]
+    done = run(*command)
+    assert (done.code, done.err) == (0, "")
+    made = Page(page.read_text(encoding="utf-8"))
+    check_self_contained(made)
+    assert len(made.attributes("src")) == 3 * 5
+    assert made.text.count("missing no picture of this name") == 3
+    for text in captions.read_text().splitlines():
+        assert text in made.text
+    for hit in json.loads(run("search", gallery, "w1 w2", "--json").out):
+        assert f"{hit['score']:.4f}".replace("-", "−") in made.text and hit["id"] in made.text
+
+
+def test_ids_are_paths_from_the_current_folder_without_pictures(run, gallery, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "pictures")
+    assert run("search", gallery, "w1", "--html", "page.html").code == 0
+    assert len(Page((tmp_path / "pictures" / "page.html").read_text(encoding="utf-8")).attributes("src")) == 5
+
+
+def test_a_page_without_any_picture_is_of_ids(run, gallery, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("search", gallery, "w1", "--html", "page.html").code == 0
+    made = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert made.attributes("src") == [] and "--pictures DIR" in made.text
+    assert [tag for tag, _ in made.elements].count("li") == 6 and "<i>d</i>" in made.text
+
+
+def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr("caan.report.search_page.MOST_PICTURES", 13)
+    (tmp_path / "many.txt").write_text("w1\nw2\nw3\nw4\n")
+    command = ["search", gallery, "--captions", tmp_path / "many.txt", "--html", tmp_path / "page.html"]
+    assert run(*command, "--pictures", tmp_path / "pictures").code == 0
+    made = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert len(made.attributes("src")) == 2 * 5
+    assert "Pictures are shown for the first captions alone; the last 2 have text" in made.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], ["give a CAPTION", "--captions"]),
+        (["w1", "--captions", "captions.txt"], ["one of the two"]),
+        (["w1", "--pictures", "."], ["--pictures is for the page", "--html"]),
+        (["--captions", "nowhere.txt"], ["can't read nowhere.txt"]),
+        (["--captions", "."], ["can't read ."]),
+        (["--captions", "empty.txt"], ["empty.txt is empty", "one caption a line"]),
+        (["--captions", "blank.txt"], ["blank.txt, line 2 is empty"]),
+        (["--captions", "latin1.txt"], ["latin1.txt, line 1 is not UTF-8", "iconv"]),
+        (["--captions", "unknown.txt"], ["no word of 'zebra quagga'", "try other words"]),
+        (["--captions", "captions.txt", "-k", "7"], ["k is 7, the gallery has 6 items", "ask for 1 to 6"]),
+        (["w1", "--html", "captions.txt/page.html"], ["can't write captions.txt/page.html", "name another place"]),
+        (["w1", "--html", "pictures"], ["can't write pictures", "name another place"]),
+        (["w1", "--html", "p.html", "--pictures", "nowhere"], ["nowhere is no folder of pictures"]),
+        (["zebra", "--html", "p.html"], ["no word of 'zebra'"]),
+    ],
+)
+def test_wrong_input_is_refused_and_nothing_is_written(refused, gallery, captions, tmp_path, arguments, says):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "blank.txt").write_text("w1\n\nw2\n")
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "unknown.txt").write_text("w1\nzebra quagga\n")
+    refused("search", gallery, *arguments, says=says)
+
+
+def test_a_gallery_of_captions_is_refused(run, refused, tiny_folder, tiny_data, tmp_path):
+    done = run("index", tiny_folder / "model.caan", tiny_data / "test_caps.txt", "-o", tmp_path / "texts")
+    assert done.code == 0, done.err
+    refused("search", tmp_path / "texts", "w1", says=["texts holds captions", "caan index BUNDLE FEATURES.npy"])
+
+
+def test_a_page_needs_jinja2(refused, gallery, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    refused("search", gallery, "w1", "--html", "p.html", code=4, says=["--html needs the package 'jinja2'", "plot"])

@@ -1,0 +1,78 @@
+"""What is explained makes sense: in the demo world, where objects have known places, words look at their objects."""
+
+import numpy as np
+import pytest
+
+from caan.data.demo.lexicon import NOUNS
+from caan.data.demo.painting import paint
+from caan.data.demo.world import make_split
+from caan.data.scan import open_split
+from caan.runtime import Retriever
+
+SCENES = 60
+
+
+@pytest.fixture(scope="module")
+def looks(demo_run):
+    """[(explanation, {position of an object's noun: which regions are its object's, (R,) bool})] of unseen captions."""
+    dataset = open_split(demo_run.data, "test")
+    first = int(dataset.ids[0].removeprefix("scene-"))
+    world = make_split(SCENES, first=first)
+    assert np.array_equal(world.features, dataset.features[:SCENES])  # the same scenes, drawn again
+    retriever = Retriever.open(demo_run.checkpoint, "torch")
+    result = []
+    for number, scene in enumerate(world.scenes):
+        own = regions_of_things(scene, world.boxes[number])
+        for caption in world.captions[number]:
+            found = retriever.explain(dataset.features[number], caption)
+            result.append((found, {at: own[thing] for at, thing in named_things(found.words, scene).items()}))
+    return result
+
+
+def regions_of_things(scene, boxes):
+    """For each thing, which regions are boxes of it or of a member of its row: [(R,) bool, …]."""
+    _, drawn = paint(scene)  # from the farthest to the nearest, every member
+    order = [thing for thing in sorted(scene.things, key=lambda thing: thing.base) for _ in range(thing.count)]
+    return [
+        np.any([overlap(boxes, box) > 0.5 for box, owner in zip(drawn, order, strict=True) if owner is thing], axis=0)
+        for thing in scene.things
+    ]
+
+
+def overlap(boxes, box):
+    """Intersection over union of boxes (R, 4) with one box, (R,)."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = sides.clip(0).prod(axis=1)
+    return shared / ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2] - box[0]) * (box[3] - box[1]) - shared)
+
+
+def named_things(words, scene):
+    """{position of a word: the thing whose noun it is}; no scene has two things of a kind."""
+    result = {}
+    for index, thing in enumerate(scene.things):
+        nouns = {phrase.split()[-1] for phrase in (*NOUNS[thing.kind].one, *NOUNS[thing.kind].many)}
+        places = [at for at, word in enumerate(words) if word in nouns]
+        if len(places) == 1:
+            result[places[0]] = index
+    return result
+
+
+def test_a_noun_looks_at_its_object(looks):
+    """Hv: seen when this was written, 90 % of nouns, where a region taken by lot is right for 10 %."""
+    right = [own[found.Hv[:, at].argmax()] for found, named in looks for at, own in named.items()]
+    chance = [own.mean() for _, named in looks for own in named.values()]
+    assert len(right) > 500
+    assert np.mean(right) > 0.75 and np.mean(right) > 5 * np.mean(chance)
+
+
+def test_half_of_a_noun_s_attention_is_its_object_s(looks):
+    """Hv: seen when this was written, 59 %."""
+    shares = [found.Hv[own, at].sum() for found, named in looks for at, own in named.items()]
+    assert np.mean(shares) > 0.45
+
+
+def test_the_region_with_the_most_weight_is_an_object_that_is_named(looks):
+    """av: seen when this was written, for 94 % of captions, by lot for 19 %."""
+    named = [(found, np.any(list(own.values()), axis=0)) for found, own in looks if own]
+    right, chance = [own[found.av.argmax()] for found, own in named], [own.mean() for _, own in named]
+    assert np.mean(right) > 0.8 and np.mean(right) > 3 * np.mean(chance)

@@ -1,0 +1,211 @@
+"""Tiles and thread layouts: every choice gives the same scores; the fastest is found once and kept for next time."""
+
+import dataclasses
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from caan._files import cache_folder
+from caan.runtime import Retriever, tuning
+from caan.runtime.backend import Layout
+from caan.runtime.onnx_backend import side_by_side
+from caan.runtime.tiles import Choice, score_stream
+
+CAPTIONS = [f"w{n % 20} w{n % 7} w{n % 3}" for n in range(60)]
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    """A cache that no other test has written to."""
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "_TRIAL_SECONDS", 0.001)
+    return cache_folder("tuning")
+
+
+@pytest.fixture
+def opened(tiny_folder, own_cache):
+    """opened(**options): a Retriever of the tiny bundle."""
+    return lambda **options: Retriever.open(tiny_folder / "model.caan", **{"threads": 2, **options})
+
+
+@pytest.fixture
+def gallery(opened):
+    features = np.random.default_rng(0).standard_normal((70, 5, 12)).astype(np.float32)
+    return opened().encode_images(features, np.arange(70) % 5 + 1)
+
+
+def scores_by(retriever, choice, gallery):
+    scores = np.empty((len(gallery), len(CAPTIONS)), np.float32)
+    for images, captions, block in score_stream(
+        retriever.backend, choice, gallery, retriever.encode_captions(CAPTIONS)
+    ):
+        scores[np.ix_(images, captions)] = block
+    return scores
+
+
+def test_every_layout_and_tile_gives_the_same_scores(opened, gallery):
+    retriever = opened()
+    assert retriever.backend.layouts == [Layout(1, 2), Layout(2, 1)]
+    expected = retriever.score_matrix(gallery, CAPTIONS)
+    for layout in (None, *retriever.backend.layouts):
+        for tile_bytes in (1, 20_000, 1 << 20):
+            assert np.abs(scores_by(retriever, Choice(tile_bytes, layout), gallery) - expected).max() <= 2e-6
+
+
+def test_one_thread_has_one_layout(opened):
+    assert opened(threads=1).backend.layouts == [Layout(1, 1)]
+
+
+def test_a_tuning_is_used_and_kept_for_the_next_retriever(opened, gallery):
+    retriever = opened()
+    assert retriever.tuning is None
+    found = retriever.tune(gallery)
+    assert retriever.tuning is found
+    assert {trial.choice.layout for trial in found.pairs} == {Layout(1, 2), Layout(2, 1)}
+    assert opened().tuning == found
+    assert np.abs(retriever.score_matrix(gallery, CAPTIONS) - scores_by(retriever, Choice(1), gallery)).max() <= 2e-6
+    assert len(retriever.search("w1", gallery, 70)) == 70
+
+
+def test_a_query_and_many_pairs_are_tuned_apart(opened, gallery):
+    fast, slow = tuning.Trial(Choice(1), 2.0), tuning.Trial(Choice(2), 1.0)
+    found = tuning.Tuning(query=(fast, slow), pairs=(dataclasses.replace(slow, pairs_per_second=3.0), fast))
+    assert (found.choice(1000, 1), found.choice(1, 1000), found.choice(1000, 1000)) == (Choice(1), Choice(1), Choice(2))
+
+
+def test_a_tuning_is_not_used_where_it_was_not_made(opened, gallery, tiny_bundle, monkeypatch):
+    opened().tune(gallery)
+    assert opened().tuning is not None
+    assert opened(tile_bytes=1 << 20).tuning is None
+    assert opened(threads=1).tuning is None  # which has no two scorers side by side
+    assert opened(threads=3).tuning is None
+    backend = opened().backend
+    for other in ("fp16", "another scorer"):
+        monkeypatch.setattr(backend, "fingerprint", f"{backend.fingerprint} {other}")
+        assert tuning.cached_tuning(backend) is None
+    monkeypatch.setattr(tuning, "describe_machine", lambda: "another machine")
+    assert opened().tuning is None
+
+
+TRIAL = [1 << 20, [1, 2], 5.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[",
+        "[" * 100_000,
+        "null",
+        "[]",
+        "{}",
+        "\x00",
+        json.dumps({"query": [], "pairs": []}),
+        json.dumps({"query": [TRIAL]}),
+        json.dumps({"query": [TRIAL], "pairs": [[1 << 20, [7, 7], 5.0]]}),
+        json.dumps({"query": [TRIAL], "pairs": [[1 << 20, None, 5.0]]}),
+        json.dumps({"query": [TRIAL], "pairs": [[0, [1, 2], 5.0]]}),
+        json.dumps({"query": [TRIAL], "pairs": [["x", [1, 2], 5.0]]}),
+        json.dumps({"query": [TRIAL], "pairs": [[float("inf"), [1, 2], 5.0]]}),
+        json.dumps({"query": [TRIAL], "pairs": [[1 << 20, [1, 2]]]}),
+        json.dumps({"query": [TRIAL], "pairs": [5]}),
+    ],
+)
+def test_a_damaged_cache_is_as_good_as_none(opened, gallery, own_cache, content):
+    opened().tune(gallery)
+    (file,) = own_cache.iterdir()
+    assert opened().tuning is not None
+    file.write_text(content)
+    retriever = opened()
+    assert retriever.tuning is None
+    assert len(retriever.search("w1", gallery, 3)) == 3
+
+
+def test_a_cache_that_can_not_be_written_costs_time_alone(opened, gallery, own_cache):
+    own_cache.parent.mkdir()
+    own_cache.write_text("a file")
+    retriever = opened()
+    assert retriever.tune(gallery) is retriever.tuning
+    assert opened().tuning is None
+
+
+def test_a_large_job_tunes_by_itself_and_a_small_one_does_not(opened, gallery, monkeypatch):
+    pairs = 70 * len(CAPTIONS)
+    monkeypatch.setattr(tuning, "_WORTH_PAIRS", pairs + 1)
+    small = opened()
+    expected = small.score_matrix(gallery, CAPTIONS)
+    assert small.tuning is None
+    monkeypatch.setattr(tuning, "_WORTH_PAIRS", pairs)
+    given = opened(tile_bytes=1 << 20)
+    given.score_matrix(gallery, CAPTIONS)
+    assert given.tuning is None
+    large = opened()
+    scores = large.score_matrix(gallery, CAPTIONS)
+    assert large.tuning is not None
+    assert np.abs(scores - expected).max() <= 2e-6
+    assert opened().tuning == large.tuning
+
+
+def test_a_tuning_leaves_the_galleries_as_they_are(opened, gallery):
+    deleted = np.arange(70) % 2 == 0
+    half = dataclasses.replace(gallery, deleted=deleted)
+    opened().tune(half, CAPTIONS)
+    assert (half.deleted == (np.arange(70) % 2 == 0)).all() and gallery.deleted is None
+
+
+def test_side_by_side_keeps_the_order_and_looks_a_little_ahead():
+    taken, workers = [], 3
+
+    def tiles():
+        for number in range(30):
+            taken.append(number)
+            yield number
+
+    def score(number):
+        time.sleep(0.002 * (number % 4))
+        return number
+
+    for position, result in enumerate(side_by_side(score, tiles(), workers)):
+        assert result == position
+        assert len(taken) <= position + workers + 1
+    assert len(taken) == 30
+
+
+def test_side_by_side_hands_on_a_worker_s_exception():
+    def score(number):
+        if number == 5:
+            raise ValueError("five")
+        return number
+
+    seen = []
+    with pytest.raises(ValueError, match="five"):
+        for result in side_by_side(score, range(30), 2):
+            seen.append(result)
+    assert seen == [0, 1, 2, 3, 4]
+    assert_no_worker_is_left()
+
+
+def test_side_by_side_hands_on_an_exception_of_the_tiles():
+    def tiles():
+        yield 0
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        list(side_by_side(lambda tile: tile, tiles(), 2))
+    assert_no_worker_is_left()
+
+
+def test_side_by_side_stops_when_nobody_listens_any_more():
+    scored = []
+    stream = side_by_side(lambda tile: scored.append(tile) or tile, range(1000), 2)
+    assert next(stream) == 0
+    stream.close()
+    assert len(scored) <= 4
+    assert_no_worker_is_left()
+
+
+def assert_no_worker_is_left():
+    assert [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")] == []

@@ -1,0 +1,215 @@
+"""Damaged galleries: refused by the file's name, with the command that mends it; never other results."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caan.errors import BundleError
+from caan.runtime import Gallery, Retriever, gallery_folder
+from caan.runtime.gallery_folder import Block, read_description, write_description
+from caan.runtime.index import Images, IndexOptions, index_items
+
+IMAGES = 300  # three blocks
+FILES = ["gallery.json", "states.bin", "lengths.bin", "ids.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def retriever(tiny_folder) -> Retriever:
+    return Retriever.open(tiny_folder / "model.caan")
+
+
+@pytest.fixture(scope="module")
+def whole(retriever, tiny_folder, tmp_path_factory) -> dict[str, Path]:
+    """Two galleries whose files are of the same sizes: other images, lengths and ids, the same model."""
+    made = {}
+    for number, name in enumerate(("first", "other")):
+        generator = np.random.default_rng(number)
+        features = generator.standard_normal((IMAGES, 5, 12)).astype(np.float32)
+        lengths = generator.permutation(np.arange(IMAGES) % 5 + 1)
+        made[name] = tmp_path_factory.mktemp("galleries") / "gallery"
+        ids = [f"{name[0]}{image:03d}.jpg" for image in range(IMAGES)]
+        index_items(retriever, tiny_folder / "model.caan", Images(retriever, features, lengths), made[name], ids)
+    return made
+
+
+@pytest.fixture
+def gallery(whole, tmp_path) -> Path:
+    """A copy of the first gallery that a test may damage."""
+    return Path(shutil.copytree(whole["first"], tmp_path / "gallery"))
+
+
+@pytest.fixture
+def searched(refused, gallery, tiny_folder):
+    """searched(says=…): `caan search` of the gallery is refused."""
+    return lambda **expected: refused("search", gallery, "w1", "--bundle", tiny_folder / "model.caan", **expected)
+
+
+def test_a_whole_gallery_is_searched(run, gallery, tiny_folder):
+    """What the tests below spoil is not refused for some other reason."""
+    done = run("search", gallery, "w1 w2", "--bundle", tiny_folder / "model.caan", "-k", IMAGES)
+    assert (done.code, len(done.out.splitlines()), done.err) == (0, IMAGES, "")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_missing(searched, gallery, name):
+    (gallery / name).unlink()
+    searched(says=[name, "caan index"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_a_files_place(searched, gallery, name):
+    (gallery / name).unlink()
+    (gallery / name).mkdir()
+    searched(says=[name, "caan index"])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0, 1, 0.5, -1])
+def test_a_truncated_file(searched, gallery, name, kept):
+    content = (gallery / name).read_bytes().rstrip(b"\n" if name == "gallery.json" else b"")
+    (gallery / name).write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
+    searched(says=[name, "caan index"])
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(FILES), st.integers(0, 2**32), st.integers(0, 7))
+def test_one_bit_flipped_anywhere(retriever, whole, tmp_path, name, place, bit):
+    folder = Path(shutil.copytree(whole["first"], tmp_path / "gallery", dirs_exist_ok=True))
+    content = bytearray((folder / name).read_bytes())
+    content[place % len(content.rstrip(b"\n"))] ^= 1 << bit
+    (folder / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name}(.|\n)*(caan index|pip install -U)"):
+        retriever.search("w1 w2", Gallery.open(folder), 3)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, IMAGES - 1), st.integers(0, 7))
+def test_damaged_states_name_the_items_of_their_block(retriever, whole, tmp_path, item, bit):
+    folder = Path(shutil.copytree(whole["first"], tmp_path / "gallery", dirs_exist_ok=True))
+    opened = Gallery.open(folder)
+    content = bytearray((folder / "states.bin").read_bytes())
+    content[int(opened.offsets[item]) * 41 * 2] ^= 1 << bit
+    (folder / "states.bin").write_bytes(content)
+    first = item // 128 * 128
+    with pytest.raises(BundleError, match=f"states of items {first} to {min(first + 127, IMAGES - 1)} are not those"):
+        retriever.search("w1 w2", Gallery.open(folder), 3)
+
+
+def test_items_of_whole_blocks_are_used_though_another_block_is_damaged(gallery):
+    content = bytearray((gallery / "states.bin").read_bytes())
+    content[-1] ^= 1
+    (gallery / "states.bin").write_bytes(content)
+    opened = Gallery.open(gallery)
+    opened.gather(np.arange(100))
+    with pytest.raises(BundleError, match="items 256 to 299"):
+        opened.gather(np.arange(290, 295))
+
+
+@pytest.mark.parametrize("name", ["states.bin", "lengths.bin", "ids.jsonl"])
+def test_a_file_of_another_gallery(searched, gallery, whole, name):
+    sizes = [(folder / name).stat().st_size for folder in whole.values()]
+    assert sizes[0] == sizes[1]
+    shutil.copy(whole["other"] / name, gallery / name)
+    searched(says=[name, "was changed", "caan index"])
+
+
+def test_the_description_of_another_gallery(searched, gallery, whole):
+    shutil.copy(whole["other"] / "gallery.json", gallery / "gallery.json")
+    searched(says=["lengths.bin was changed", "caan index"])
+
+
+def test_two_blocks_exchanged(searched, retriever, gallery, tiny_folder, tmp_path):
+    again = IndexOptions(overwrite=True)
+    features = np.random.default_rng(0).standard_normal((IMAGES, 5, 12)).astype(np.float32)
+    index_items(retriever, tiny_folder / "model.caan", Images(retriever, features), tmp_path / "gallery", None, again)
+    states = np.fromfile(tmp_path / "gallery" / "states.bin", np.uint8)
+    block = 128 * 5 * 41 * 2
+    np.concatenate([states[block : 2 * block], states[:block], states[2 * block :]]).tofile(
+        tmp_path / "gallery" / "states.bin"
+    )
+    searched(says=["states.bin was changed", "items 0 to 127", "caan index"])
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [(1, "which an older caan wrote"), (0, "older"), (3, "pip install -U"), (None, "pip"), ("2", "pip"), (True, "pip")],
+)
+def test_another_format_version(searched, gallery, version, says):
+    description = json.loads((gallery / "gallery.json").read_text())
+    (gallery / "gallery.json").write_text(json.dumps({**description, "version": version}))
+    searched(says=["gallery.json", says])
+
+
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "null", "5", '"x"', "\udc80", '{"format": "caan-bundle"}'])
+def test_a_description_that_is_none(searched, gallery, text):
+    (gallery / "gallery.json").write_bytes(text.encode(errors="surrogateescape"))
+    searched(says=["gallery.json", "caan index"])
+
+
+@pytest.mark.parametrize("key", ["kind", "encoder", "columns", "blocks", "lengths", "deleted", "sha256"])
+@pytest.mark.parametrize("value", [None, 5, "x"])
+def test_a_description_changed_under_its_seal(searched, gallery, key, value):
+    description = json.loads((gallery / "gallery.json").read_text())
+    (gallery / "gallery.json").write_text(json.dumps({**description, key: value}))
+    searched(says=["gallery.json was changed", "caan index", "--overwrite"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "audio"},
+        {"kind": None},
+        {"encoder": 5},
+        {"dtype": "float64"},
+        {"columns": 0},
+        {"columns": "41"},
+        {"compact": 1},
+        {"bundle": 5},
+        {"blocks": ()},
+        {"blocks": (Block("300", 900, "", 0),)},
+        {"blocks": (Block(300, -900, "", 0),)},
+        {"blocks": (Block(300, 900, 5, 0),)},
+        {"deleted": ((0, 301),)},
+        {"deleted": ((5, 3),)},
+        {"deleted": ((0, True),)},
+        {"deleted": (("0", "1"),)},
+        {"lengths": None},
+        {"ids": gallery_folder.Part(-1, "")},
+    ],
+    ids=str,
+)
+def test_a_description_sealed_wrong(searched, gallery, change):
+    write_description(gallery, replace(read_description(gallery), **change))
+    searched(says=["gallery.json is no valid description", "caan index"])
+
+
+@pytest.mark.parametrize("blocks", [[(299, 900)], [(300, 899)], [(150, 400), (150, 400)]])
+def test_a_description_whose_sizes_are_not_the_files(searched, gallery, blocks):
+    changed = tuple(Block(items, rows, "0" * 64, 0) for items, rows in blocks)
+    write_description(gallery, replace(read_description(gallery), blocks=changed))
+    searched(says=["lengths.bin does not fit gallery.json", "caan index"])
+
+
+def test_an_append_to_a_damaged_gallery_does_not_hide_the_damage(refused, gallery, tiny_folder, tiny_data, tmp_path):
+    (tmp_path / "ids.txt").write_text("".join(f"new {n}\n" for n in range(6)))
+    command = ["index", tiny_folder / "model.caan", tiny_data / "test_ims.npy", "-o", gallery, "--append"]
+    for name in ("lengths.bin", "ids.jsonl", "states.bin"):
+        whole = (gallery / name).read_bytes()
+        (gallery / name).write_bytes(whole[:-1])
+        refused(*command, "--ids", tmp_path / "ids.txt", says=[f"{name} is truncated", "caan index"])
+        (gallery / name).write_bytes(whole)
+    flipped = bytearray((gallery / "lengths.bin").read_bytes())
+    flipped[0] ^= 1
+    (gallery / "lengths.bin").write_bytes(flipped)
+    refused(*command, "--ids", tmp_path / "ids.txt", says=["lengths.bin was changed", "caan index"])
+
+
+def test_a_deletion_from_a_damaged_gallery(refused, gallery):
+    (gallery / "ids.jsonl").write_bytes(b"[]" * 10)
+    refused("delete", gallery, "f000.jpg", says=["ids.jsonl is truncated", "caan index"])
