@@ -304,10 +304,11 @@ def _read_ids(path: Path, part: Part, items: int) -> list[str]:
 def _map_states(path: Path, description: Description) -> NDArray[np.floating]:
     expected = description.rows * description.row_bytes
     try:
-        size = path.stat().st_size
-        if size < expected:
-            raise BundleError(f"{path} is truncated: {size} bytes of {expected}; {_AGAIN} with --overwrite")
-        shape = (description.rows, description.columns)
-        return np.memmap(path, np.dtype(description.dtype).newbyteorder("<"), "r", shape=shape)
+        with path.open("rb") as file:  # measured and mapped: the same file, even if it is being replaced
+            size = os.fstat(file.fileno()).st_size
+            if size < expected:
+                raise BundleError(f"{path} is truncated: {size} bytes of {expected}; {_AGAIN} with --overwrite")
+            shape = (description.rows, description.columns)
+            return np.memmap(file, np.dtype(description.dtype).newbyteorder("<"), "r", shape=shape)
     except OSError as error:
         raise BundleError(f"{path} can't be read ({error.strerror}); {_AGAIN} with --overwrite") from error

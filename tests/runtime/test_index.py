@@ -566,7 +566,8 @@ def test_readers_see_whole_galleries_while_others_are_written(write, features, t
         finally:
             (tmp_path / "stop").touch()
         seen, errors = reader.communicate(timeout=60)
-    assert seen == "[200, 350]\n", errors
+    # On a busy machine it may not have had a turn while the gallery was the longer one.
+    assert seen in ("[200]\n", "[200, 350]\n"), errors
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux tells them")
