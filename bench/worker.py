@@ -21,7 +21,7 @@ from .._machine import peak_memory
 from ..errors import CaanError
 from ..runtime import Gallery, Retriever
 from ..runtime.backend import Layout
-from ..runtime.gallery import offsets_of
+from ..runtime.galleries.gallery import offsets_of
 from ..runtime.tiles import Choice
 from ..runtime.tuning import Trial, best, try_all
 from .retrieval import measure_retrieval

@@ -9,6 +9,9 @@ import click
 from . import options
 from .output import log
 
+# Fewer images are searched at once whatever the tiles.
+_WORTH_TUNING = 100
+
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("bundle", type=options.PATH)
@@ -63,6 +66,10 @@ def index(
     except KeyboardInterrupt:
         log("interrupted; the same command goes on where it was")
         raise
+    is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
+    if is_worth and retriever.tuning is None:
+        log("trying which tiles and threads are fastest on this machine; remembered for searches")
+        retriever.tune(gallery)
     click.echo(f"{output}: {len(gallery.live)} {'captions' if is_text else 'images'}")
 
 

@@ -1,9 +1,9 @@
 """The runtime that an application embeds: no PyTorch, just NumPy and a backend."""
 
-from .batching import BatchingRetriever
 from .explain import Explanation
-from .gallery import Gallery
+from .galleries.gallery import Gallery
 from .retriever import Hit, Retriever
-from .serving_metrics import ServingMetrics
+from .serving.batching import BatchingRetriever
+from .serving.metrics import ServingMetrics
 
 __all__ = ["BatchingRetriever", "Explanation", "Gallery", "Hit", "Retriever", "ServingMetrics"]

@@ -21,9 +21,9 @@ from ..bundle import state_widths
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
-from .gallery import Gallery, Kind, offsets_of
-from .gallery_folder import DTYPES, Contents, Description, read, without, write_description
-from .gallery_writer import GalleryWriter, Input
+from .galleries.folder import DTYPES, Contents, Description, read, without, write_description
+from .galleries.gallery import Gallery, Kind, offsets_of
+from .galleries.writer import GalleryWriter, Input
 from .inputs import Caption, check_features, image_lengths, tokenize
 from .retriever import Retriever
 

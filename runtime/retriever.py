@@ -19,7 +19,7 @@ from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES
 from .backend import Backend, open_backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .explain import Explanation, explain
-from .gallery import Gallery, new_states, offsets_of
+from .galleries.gallery import Gallery, new_states, offsets_of
 from .inputs import Caption as Caption
 from .inputs import (
     Query,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import Backend
-from .gallery import Gallery
+from .galleries.gallery import Gallery
 
 # ONNX models of one node, Cast, (rows, columns) from float16 to float32 and back, opset 18. NumPy takes eight times as
 # long. They are no part of a bundle, since they are the same for all.

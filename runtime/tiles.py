@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..tiling import TileSize, chunks_by_length, fit_tile, tile_size
 from .backend import Backend, Layout, Tile
 from .encoding import CAPTIONS_PER_CALL, encode_tokens
-from .gallery import Gallery
+from .galleries.gallery import Gallery
 from .inputs import Tokens
 from .states import gather_states
 

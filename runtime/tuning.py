@@ -22,7 +22,7 @@ from ..errors import CaanError
 from ..tiling import DEFAULT_TILE_BYTES
 from .backend import Backend, Layout
 from .encoding import CAPTIONS_PER_CALL
-from .gallery import Gallery
+from .galleries.gallery import Gallery
 from .tiles import Choice, score_stream
 
 _VERSION = 1

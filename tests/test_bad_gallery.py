@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caan.errors import BundleError
-from caan.runtime import Gallery, Retriever, gallery_folder
-from caan.runtime.gallery_folder import Block, read_description, write_description
+from caan.runtime import Gallery, Retriever
+from caan.runtime.galleries import folder as gallery_folder
+from caan.runtime.galleries.folder import Block, read_description, write_description
 from caan.runtime.index import Images, IndexOptions, index_items
 
 IMAGES = 300  # three blocks

@@ -16,7 +16,7 @@ from caan.errors import BundleError, CaanWarning, CheckpointError, DataError, In
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import save_checkpoint
 from caan.runtime import Gallery, Retriever
-from caan.runtime.gallery_folder import read_description, write_description
+from caan.runtime.galleries.folder import read_description, write_description
 from caan.runtime.index import Images, index_items
 
 NO_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()

@@ -10,7 +10,7 @@ from caan.bundle import GRAPHS
 from caan.data.scan import open_split
 from caan.errors import InputError
 from caan.export.profiles import CHUNK, EXAMPLE, Range, Statistics, default_profiles, parse_profiles, profile_table
-from caan.runtime import retriever
+from caan.runtime.encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL
 from caan.tiling import TileSize, fit_tile, tile_size
 
 CONFIG = {"region_dim": 2048, "embed_dim": 1024, "attention_dim": 1024, "num_regions": 36}
@@ -142,7 +142,7 @@ def test_without_data_the_checkpoint_s_regions_are_taken(num_regions, regions):
 
 
 def test_encoder_profiles_hold_what_the_runtime_encodes_at_a_time():
-    assert CHUNK == {"images": retriever._IMAGES_PER_CHUNK, "captions": retriever._CAPTIONS_PER_CHUNK}
+    assert CHUNK == {"images": IMAGES_PER_CALL, "captions": CAPTIONS_PER_CALL}
 
 
 def test_shapes_are_those_of_the_graphs_inputs(tiny_bundle):

@@ -6,7 +6,7 @@ import pytest
 
 from caan.runtime import Retriever, onnx_backend
 from caan.runtime.device_tiles import DeviceTiles
-from caan.runtime.gallery import Gallery
+from caan.runtime.galleries.gallery import Gallery
 from caan.runtime.onnx_backend import open_session, run_bound
 
 

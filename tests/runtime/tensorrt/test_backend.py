@@ -13,7 +13,7 @@ from caan.bundle import write_manifest
 from caan.errors import BundleError, CaanWarning, DataError, InputError, MissingError
 from caan.runtime import Retriever
 from caan.runtime.backend import Tile
-from caan.runtime.gallery import Gallery
+from caan.runtime.galleries.gallery import Gallery
 
 WORDS = [f"w{number}" for number in range(20)]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from caan.bundle import open_bundle
 from caan.errors import CaanError, InputError
 from caan.runtime.device_tiles import DeviceTiles
-from caan.runtime.gallery import Gallery
+from caan.runtime.galleries.gallery import Gallery
 from caan.runtime.tensorrt import engine as engines
 from caan.runtime.tensorrt.lane import Lane, LanePool
 from caan.runtime.tensorrt.plans import load_plan

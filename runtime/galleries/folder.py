@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import atomic_file
-from ..errors import BundleError
+from ..._files import atomic_file
+from ...errors import BundleError
 
 FORMAT, VERSION = "caan-gallery", 2
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import reserve
-from ..errors import DataError
-from . import gallery_folder
+from ..._files import reserve
+from ...errors import DataError
+from . import folder as gallery_folder
 
 Kind = Literal["image", "text"]
 
@@ -48,12 +49,12 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Regions or words of each item, (items,) int64."""
         return np.diff(self.offsets)
 
-    @property
+    @cached_property
     def live(self) -> NDArray[np.int64]:
         """Indices of the items that are not deleted, increasing."""
         return np.arange(len(self)) if self.deleted is None else np.flatnonzero(~self.deleted)

@@ -12,7 +12,8 @@ PROGRAM = """
     import os, signal, sys, threading, time
     import numpy as np
     from caan.errors import Closed
-    from caan.runtime import BatchingRetriever, Retriever, batching as module
+    from caan.runtime import BatchingRetriever, Retriever
+    from caan.runtime.serving import batching as module
 
     retriever = Retriever.open(sys.argv[1], "onnxruntime", threads=1)
     gallery = retriever.encode_images(np.ones((4, 5, 12), np.float32))

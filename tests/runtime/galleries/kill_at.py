@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from caan import cli
-from caan.runtime import gallery_writer, index, onnx_backend  # noqa: F401  (loaded once, before the forks)
+from caan.runtime import index, onnx_backend  # noqa: F401  (loaded once, before the forks)
 
 # Built-in functions that change files; written from caan's own files, or through pathlib and shutil by them.
 WRITES = {"open", "write", "flush", "fsync", "truncate", "replace", "rename", "unlink", "remove", "mkdir", "rmdir"}
-SOURCES = [str(Path(cli.__file__).parent / part) for part in ("_files.py", "runtime/gallery", "runtime/index.py")]
+SOURCES = [str(Path(cli.__file__).parent / part) for part in ("_files.py", "runtime/galleries", "runtime/index.py")]
 
 
 def main() -> None:

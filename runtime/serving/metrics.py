@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, needs
+from ...errors import InputError, needs
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -15,7 +15,7 @@ import pytest
 
 from caan.errors import Closed, DeadlineExceeded, Overloaded
 from caan.runtime import BatchingRetriever, Retriever, ServingMetrics
-from caan.runtime.request_queue import Request, RequestQueue
+from caan.runtime.serving.request_queue import Request, RequestQueue
 
 FOREVER = 60_000.0  # ms: a batch leaves when it is full, not before
 PATIENCE = 60  # seconds until a test that hangs fails

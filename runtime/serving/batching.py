@@ -18,12 +18,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CaanError, DataError, DeadlineExceeded, InputError
-from .gallery import Gallery
-from .inputs import Caption, are_images, check_features, check_known, tokenize
+from ...errors import CaanError, DataError, DeadlineExceeded, InputError
+from ..galleries.gallery import Gallery
+from ..inputs import Caption, are_images, check_features, check_known, tokenize
+from ..retriever import Hit, Retriever
+from .metrics import ServingMetrics
 from .request_queue import Answer, Request, RequestQueue, outcome_of
-from .retriever import Hit, Retriever
-from .serving_metrics import ServingMetrics
 
 Query = Caption | NDArray[np.floating]
 

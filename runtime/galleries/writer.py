@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, CaanWarning, OutputError
-from .gallery_folder import (
+from ...errors import BundleError, CaanWarning, OutputError
+from .folder import (
     DESCRIPTION,
     IDS,
     LENGTH,

@@ -15,10 +15,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import Closed, DeadlineExceeded, Overloaded
-from .gallery import Gallery
-from .retriever import Hit
-from .serving_metrics import ServingMetrics
+from ...errors import Closed, DeadlineExceeded, Overloaded
+from ..galleries.gallery import Gallery
+from ..retriever import Hit
+from .metrics import ServingMetrics
 
 Answer: TypeAlias = Future[list[Hit]]
 Lane: TypeAlias = tuple[int, bool]
