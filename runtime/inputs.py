@@ -9,8 +9,11 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle import state_widths
 from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
-from ..errors import CaanWarning, DataError, InputError
+from ..errors import BundleError, CaanWarning, DataError, InputError
+from .backend import Backend
+from .galleries.gallery import Gallery
 
 Caption = str | Sequence[str]
 Query = Caption | NDArray[np.floating]  # a caption, or an image's region features (R, F)
@@ -120,6 +123,30 @@ def image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.in
             f"lengths must be 1 to {regions}, the regions in the features, not {result.min()} to {result.max()}"
         )
     return result.astype(np.int64)
+
+
+def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
+    """Raise DataError for a gallery of the other kind, or of items too long; BundleError for another model's."""
+    if gallery.kind != kind:
+        raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
+    if gallery.encoder != backend.encoders[kind]:
+        raise BundleError("this gallery was made with another model or precision; encode it again: caan index")
+    width = backend.config["embed_dim"] if gallery.compact else state_widths(backend.config)[kind]
+    if gallery.states.shape[1] != width:
+        raise BundleError(
+            f"this gallery's states have {gallery.states.shape[1]} columns, the model's {width}; encode it again:"
+            " caan index"
+        )
+    part = "regions" if kind == "image" else "words"
+    longest, limit = int(gallery.lengths.max()), backend.limits[part]
+    if longest > limit:
+        raise DataError(f"this gallery has {kind}s of {longest} {part}, the backend takes up to {limit}")
+
+
+def check_any_left(gallery: Gallery) -> None:
+    """Raise DataError if every item is deleted."""
+    if len(gallery.live) == 0:
+        raise DataError("every item of this gallery is deleted; append some, or index it anew: caan index")
 
 
 def random_captions(vocabulary: Vocabulary, number: int) -> list[list[str]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .._files import atomic_file, reserve, temporary_folder
 from .._progress import progress_bar
 from ..bundle import state_widths
-from ..errors import BundleError, DataError
+from ..errors import DataError
 from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES
 from .backend import Backend, open_backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
@@ -25,7 +25,9 @@ from .inputs import (
     Query,
     Tokens,
     are_images,
+    check_any_left,
     check_features,
+    check_gallery,
     check_known,
     image_lengths,
     pad_features,
@@ -176,9 +178,9 @@ class Retriever:
         beside it and moved into place. Raises DataError as `encode_captions`, BundleError for another model's
         gallery, OutputError if `out` can't be written.
         """
-        self._check_gallery(gallery, "image")
+        check_gallery(gallery, "image", self.backend)
         if isinstance(captions, Gallery):
-            self._check_gallery(captions, "text")
+            check_gallery(captions, "text", self.backend)
             texts: Gallery | Tokens = captions
         else:
             texts = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
@@ -211,7 +213,7 @@ class Retriever:
 
         For (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
         """
-        self._check_gallery(gallery, gallery.kind)
+        check_gallery(gallery, gallery.kind, self.backend)
         width = state_widths(self.backend.config)[gallery.kind]
         states = new_states(int(gallery.offsets[-1]), width, self.backend.state_dtype, None)
         for start in range(0, len(gallery), IMAGES_PER_CALL):
@@ -227,14 +229,14 @@ class Retriever:
         captions: what will be searched for, by default random words. The result is used from now on, and kept for
         other processes with the same machine, backend and bundle. Scoring many pairs at once does this by itself.
         """
-        self._check_gallery(gallery, "image")
+        check_gallery(gallery, "image", self.backend)
         if captions is None:
             captions = random_captions(self.backend.vocabulary, CAPTIONS_PER_CALL)
         if not isinstance(captions, Gallery):
             captions = self.encode_captions(captions[:CAPTIONS_PER_CALL])
-        self._check_gallery(captions, "text")
-        _check_any(gallery)
-        _check_any(captions)
+        check_gallery(captions, "text", self.backend)
+        check_any_left(gallery)
+        check_any_left(captions)
         self.tuning = tune(self.backend, gallery, captions)
         return self.tuning
 
@@ -245,7 +247,7 @@ class Retriever:
     def _queries(self, queries: Queries, gallery: Gallery, folder: Path | None = None) -> Gallery | Tokens:
         """Captions as tokens, images as a gallery, in memory or in `folder`; what is encoded already as it is."""
         if isinstance(queries, Gallery):
-            self._check_gallery(queries, "text" if gallery.kind == "image" else "image")
+            check_gallery(queries, "text" if gallery.kind == "image" else "image", self.backend)
             return queries
         if are_images(queries, gallery.kind):
             return self.encode_images(*pad_features(queries, self.backend.config["region_dim"]), folder=folder)
@@ -255,9 +257,9 @@ class Retriever:
         return tokenize(captions, self.backend.vocabulary, self.backend.limits["words"], stacklevel=4)
 
     def _search(self, queries: Gallery | Tokens, gallery: Gallery, k: int, progress: bool) -> list[list[Hit]]:
-        self._check_gallery(gallery, gallery.kind)
+        check_gallery(gallery, gallery.kind, self.backend)
         live = len(gallery.live)
-        _check_any(gallery)
+        check_any_left(gallery)
         if not 1 <= k <= live:
             raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
         by_image = gallery.kind == "text"
@@ -299,22 +301,6 @@ class Retriever:
         tokens, lengths = texts[0][:CAPTIONS_PER_CALL], texts[1][:CAPTIONS_PER_CALL]
         return self._encode("text", lengths, encode_tokens(self.backend, tokens, lengths), None, None)
 
-    def _check_gallery(self, gallery: Gallery, kind: str) -> None:
-        if gallery.kind != kind:
-            raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
-        if gallery.encoder != self.backend.encoders[kind]:
-            raise BundleError("this gallery was made with another model or precision; encode it again: caan index")
-        width = self.backend.config["embed_dim"] if gallery.compact else state_widths(self.backend.config)[kind]
-        if gallery.states.shape[1] != width:
-            raise BundleError(
-                f"this gallery's states have {gallery.states.shape[1]} columns, the model's {width}; encode it again:"
-                " caan index"
-            )
-        part = "regions" if kind == "image" else "words"
-        longest, limit = int(gallery.lengths.max()), self.backend.limits[part]
-        if longest > limit:
-            raise DataError(f"this gallery has {kind}s of {longest} {part}, the backend takes up to {limit}")
-
     def _encode(
         self,
         kind: Any,
@@ -331,11 +317,6 @@ class Retriever:
         for some in encoded:
             place(states, offsets, some, kind, ids)
         return Gallery(kind, self.backend.encoders[kind], states, offsets, None if ids is None else list(ids))
-
-
-def _check_any(gallery: Gallery) -> None:
-    if len(gallery.live) == 0:
-        raise DataError("every item of this gallery is deleted; append some, or index it anew: caan index")
 
 
 def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:
