@@ -30,7 +30,12 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One name per image, a line each.")
 @click.option("--picture", type=options.PATH, metavar="FILE", help="The image, to be shaded.")
 @click.option("--boxes", type=options.PATH, metavar="FILE.npy", help="(images, regions, 4): x0 y0 x1 y1, 0 to 1.")
-@click.option("--grid", metavar="ROWSxCOLUMNS", help="Instead: the regions are a grid's cells, row by row, as 6x6.")
+@click.option(
+    "--grid",
+    type=options.grid,
+    metavar="ROWSxCOLUMNS",
+    help="Instead: the regions are a grid's cells, row by row, as 6x6.",
+)
 @click.option("-o", "--output", type=options.PATH, metavar="FILE.png", help="Draw it.  [default: print a table]")
 @options.overwrite
 @options.precision
@@ -45,7 +50,7 @@ def explain(
     ids: Path | None,
     picture: Path | None,
     boxes: Path | None,
-    grid: str | None,
+    grid: tuple[int, int] | None,
     output: Path | None,
     overwrite: bool,
     precision: str,
@@ -121,7 +126,9 @@ def _find(item: str | None, names: list[str] | None, images: int) -> int:
     raise DataError(f"--item '{item[:80]}' is not {an_id}a number from 0 to {images - 1}{missing}")
 
 
-def _boxes(file: Path | None, grid: str | None, images: int, regions: int, number: int) -> NDArray[np.float32] | None:
+def _boxes(
+    file: Path | None, grid: tuple[int, int] | None, images: int, regions: int, number: int
+) -> NDArray[np.float32] | None:
     """The boxes (R, 4) of one image, if somebody said where they are."""
     from ..pictures.regions import grid_boxes, read_boxes
 
@@ -130,12 +137,11 @@ def _boxes(file: Path | None, grid: str | None, images: int, regions: int, numbe
         return own
     if grid is None:
         return None
-    sizes = re.fullmatch(r"([0-9]{1,4})[x×]([0-9]{1,4})", grid.strip().lower())
-    if sizes is None:
-        raise click.UsageError(f"--grid '{grid[:40]}' is not ROWSxCOLUMNS, as 6x6")
-    rows, columns = int(sizes[1]), int(sizes[2])
+    rows, columns = grid
     if rows * columns != regions:
-        raise DataError(f"--grid {grid} has {rows * columns} cells, the features have {regions} regions per image")
+        raise DataError(
+            f"--grid {rows}x{columns} has {rows * columns} cells, the features have {regions} regions per image"
+        )
     return grid_boxes(rows, columns)
 
 

@@ -24,7 +24,10 @@ _PACKAGES = {
     "onnx": "export",
     "onnxscript": "export",
     "onnx-graphsurgeon": "export",
-    "pillow": "demo",
+    "pillow": "plot",
+    "matplotlib": "plot",
+    "jinja2": "plot",
+    "prometheus-client": "metrics",
 }
 
 
