@@ -119,7 +119,7 @@ class _Row:
             assert isinstance(self.retriever.backend, TorchBackend)
             self.research = ResearchScorer(self.retriever.backend, self.some_images, self.some_captions)
         self._score_pairs()
-        result: dict[str, Any] = {"tile_bytes": self.retriever.tile_bytes, "tuning": self._tune()}
+        result: dict[str, Any] = {"tile_bytes": self.retriever.tile_bytes, "tuning": self._tune(images)}
         if w.image_of_caption is not None and not self.spec.research_form:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
@@ -153,13 +153,13 @@ class _Row:
         """search_many, the gallery's forms, and batching."""
         return {"retrieval": measure_retrieval(self.retriever, self.spec.path, self.workload)}
 
-    def _tune(self) -> dict[str, TunedShape] | None:
+    def _tune(self, images: Gallery) -> dict[str, TunedShape] | None:
         """What the runtime chose to score with; how far that is from the best is told by other trials than its own."""
         r = self.retriever
         if self.spec.backend == "torch":
             return None
-        chosen = r.tuning or r.tune(self.some_images, self.some_captions)
-        again = try_all(r.backend, self.some_images, self.some_captions)
+        chosen = r.tuning or r.tune(images, self.some_captions)
+        again = try_all(r.backend, images, self.some_captions)
         return {
             "query": TunedShape.of(best(chosen.query).choice, again.query),
             "pairs": TunedShape.of(best(chosen.pairs).choice, again.pairs),

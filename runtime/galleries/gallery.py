@@ -64,18 +64,32 @@ class Gallery:
 
         Raises BundleError if what lies on disk is not what was written.
         """
+        if self._length is not None and (np.diff(items) == 1).all():
+            return self._run(int(items[0]), int(items[-1]) + 1, self._length)
         starts, ends = self.offsets[items], self.offsets[items + 1]
         if self.check is not None:
             self.check(int(starts.min()), int(ends.max()))
         lengths = ends - starts
         longest, width = int(lengths.max()), self.states.shape[1]
-        # A run of equally long neighbours, as in every fixed-size gallery, is a view: nothing is copied.
         if (lengths == longest).all() and (starts[1:] == ends[:-1]).all():
-            return self.states[starts[0] : ends[-1]].reshape(len(items), longest, width), lengths
+            return self._run(int(items[0]), int(items[-1]) + 1, longest)
         padded = np.zeros((len(items), longest, width), self.states.dtype)
         for row, start, end in zip(padded, starts, ends, strict=True):
             row[: end - start] = self.states[start:end]
         return padded, lengths
+
+    @cached_property
+    def _length(self) -> int | None:
+        """Of every item, None if they differ."""
+        lengths = self.lengths
+        return int(lengths[0]) if len(lengths) and (lengths == lengths[0]).all() else None
+
+    def _run(self, start: int, end: int, length: int) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+        """Equally long neighbours, as in every fixed-size gallery: a view, nothing is copied."""
+        first, last = int(self.offsets[start]), int(self.offsets[end])
+        if self.check is not None:
+            self.check(first, last)
+        return self.states[first:last].reshape(end - start, length, -1), np.full(end - start, length, np.int64)
 
     @classmethod
     def open(cls, folder: str | Path) -> Gallery:
