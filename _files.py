@@ -21,6 +21,7 @@ from .errors import OutputError
 
 PARTIAL = ".partial"
 _OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
+_DESCRIPTIONS = ("manifest.json", "gallery.json")
 _REFUSALS = {
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST", "EISDIR", "EFBIG", "EIO", "ENAMETOOLONG")
@@ -63,13 +64,13 @@ def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path
 
 
 @contextmanager
-def resumable_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
     """Yield the folder `target.partial`, perhaps from an earlier run; put it in the target's place when all is well.
 
     Otherwise it stays, unless it is empty, for the next run to go on with. One process at a time may use it. Raises
     OutputError as `atomic_folder`, and if another process is at it.
     """
-    check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite, kind=kind)
     with explained(target, creating=True):
         place = target.resolve()  # a link stays one: what it leads to is replaced
         if place.suffix == PARTIAL:
@@ -77,7 +78,7 @@ def resumable_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         partial = place.with_name(f"{place.name}{PARTIAL}")
         partial.mkdir(parents=True, exist_ok=True)
     with explained(target, resumable=True), locked(partial, wait=False):
-        check_target(target, overwrite=overwrite)  # another process may have come first
+        check_target(target, overwrite=overwrite, kind=kind)  # another process may have come first
         try:
             yield partial
         except BaseException:
@@ -86,7 +87,7 @@ def resumable_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]
             raise
         # Held until the old folder is gone: it has this one's name then, and must not be taken for work in progress.
         with locked(place):
-            check_target(target, overwrite=overwrite)
+            check_target(target, overwrite=overwrite, kind=kind)
             if _swap_in(partial, place):
                 shutil.rmtree(partial, ignore_errors=True)
 
@@ -97,7 +98,11 @@ class Outdated(Exception):  # noqa: N818
 
 @contextmanager
 def atomic_folder(
-    target: Path, *, overwrite: bool = False, unchanged: Callable[[], bool] = lambda: True
+    target: Path,
+    *,
+    overwrite: bool = False,
+    kind: str | None = None,
+    unchanged: Callable[[], bool] = lambda: True,
 ) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; put it in its place when the block ends well.
 
@@ -105,7 +110,7 @@ def atomic_folder(
     `overwrite` is false, can't be written, or the disk is full; Outdated if `unchanged` says no at the last moment,
     when no other process can replace the target any more.
     """
-    check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite, kind=kind)
     with explained(target, creating=True):
         if target.is_symlink():
             target = target.resolve()
@@ -116,7 +121,7 @@ def atomic_folder(
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             with locked(target):
-                check_target(target, overwrite=overwrite)
+                check_target(target, overwrite=overwrite, kind=kind)
                 if not unchanged():
                     raise Outdated
                 _swap_in(temporary, target)
@@ -124,17 +129,23 @@ def atomic_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise OutputError early if writing the folder `target` is bound to fail."""
+def check_target(target: Path, *, overwrite: bool, kind: str | None = None) -> None:
+    """Raise OutputError early if writing the folder `target` is bound to fail.
+
+    kind: "bundle" or "gallery", what is written: the other one is not replaced by it.
+    """
     with explained(target, creating=True):
         if not target.exists():
             return
         # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
-        replaceable = target.is_dir() and (_is_ours(target) or not any(target.iterdir()))
+        there = _kind_of(target)
+        replaceable = target.is_dir() and (there is not None or not any(target.iterdir()))
     if not overwrite:
         raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another with -o")
     if not replaceable:
         raise OutputError(f"{target} was not written by caan, so it is not replaced; name another with -o")
+    if kind is not None and there is not None and there != kind:
+        raise OutputError(f"{target} is a {there}, which no {kind} replaces; name another with -o")
 
 
 def reserve(path: Path) -> None:
@@ -238,10 +249,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder is a bundle or a gallery, perhaps a damaged one."""
-    descriptions = (folder / "manifest.json", folder / "gallery.json")
-    return any(path.is_file() and _OUR_FORMAT.search(path.read_bytes()) for path in descriptions)
+def _kind_of(folder: Path) -> str | None:
+    """Whether a folder is a "bundle" or a "gallery", perhaps a damaged one; None if it is neither."""
+    for path in (folder / name for name in _DESCRIPTIONS):
+        if path.is_file() and (found := _OUR_FORMAT.search(path.read_bytes())):
+            return found[1].decode()
+    return None
 
 
 def _swap_in(new: Path, target: Path) -> bool:

@@ -54,7 +54,7 @@ class TunedShape:
     tile_bytes: int
     workers: int | None  # scorer calls at a time, and threads of each; None where the backend has but one way
     threads: int | None
-    short_of_best: float  # percent that the fastest trial is faster by
+    short_of_best: float  # percent that it is slower than the fastest, in trials it was not chosen by
     tried: list[tuple[int, Layout | None, float]]  # tile bytes, layout, pairs/s
 
     @classmethod

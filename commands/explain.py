@@ -28,6 +28,7 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @click.argument("caption")
 @click.option("--item", metavar="ITEM", help="Which image: its id, or its number from 0.  [default: the only one]")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One name per image, a line each.")
+@click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
 @click.option("--picture", type=options.PATH, metavar="FILE", help="The image, to be shaded.")
 @click.option("--boxes", type=options.PATH, metavar="FILE.npy", help="(images, regions, 4): x0 y0 x1 y1, 0 to 1.")
 @click.option(
@@ -48,6 +49,7 @@ def explain(
     caption: str,
     item: str | None,
     ids: Path | None,
+    lengths: Path | None,
     picture: Path | None,
     boxes: Path | None,
     grid: tuple[int, int] | None,
@@ -62,7 +64,8 @@ def explain(
 
     FEATURES (.npy: images, regions, F) are those that caan index takes.
     """
-    from ..data.scan import open_features, read_captions
+    from ..data.scan import open_features, open_lengths, read_captions
+    from ..runtime.inputs import image_lengths
 
     if boxes is not None and grid is not None:
         raise click.UsageError("--boxes and --grid both say where the regions are; give one of them")
@@ -72,11 +75,14 @@ def explain(
         _check_output(output, overwrite)
     array = open_features(features)
     images, regions = array.shape[:2]
-    names = None if ids is None else read_captions(ids)
+    names = None if ids is None else read_captions(ids, "id")
     if names is not None and len(names) != images:
         raise DataError(f"{ids} names {len(names)} images, {features} holds {images}")
     number = _find(item, names, images)
+    valid = regions if lengths is None else int(image_lengths(array, open_lengths(lengths))[number])
     own_boxes = _boxes(boxes, grid, images, regions, number)
+    if own_boxes is not None:
+        own_boxes = own_boxes[:valid]
     opened = None
     if output is not None:
         from ..pictures.attention import draw_explanation
@@ -86,7 +92,7 @@ def explain(
     from ..runtime import Retriever
 
     retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
-    found = retriever.explain(array[number], caption)
+    found = retriever.explain(array[number, :valid], caption)
     if output is not None:
         from .._files import atomic_file
 

@@ -48,7 +48,7 @@ def export(
     from .._files import check_target
 
     target = output or Path(checkpoint.stem + ".caan")
-    check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite, kind="bundle")
     with needs("export", "caan export"):
         from ..export.to_bundle import export_checkpoint
         from ..model.checkpoint import ScanOptions, load_checkpoint

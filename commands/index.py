@@ -56,7 +56,7 @@ def index(
         raise click.UsageError("--lengths is for the regions of images; captions have their own")
     captions = read_captions(features) if is_text else []
     array = None if is_text else open_features(features)
-    names = None if ids is None else read_captions(ids)
+    names = None if ids is None else read_captions(ids, "id")
     regions = None if lengths is None else open_lengths(lengths)
     retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
     source: Source = Captions(retriever, captions) if array is None else Images(retriever, array, regions)
@@ -66,11 +66,16 @@ def index(
     except KeyboardInterrupt:
         log("interrupted; the same command goes on where it was")
         raise
+    items = "captions" if is_text else "images"
+    more = f"{len(source.lengths)} {items} more, " if append else ""
+    click.echo(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
     is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
     if is_worth and retriever.tuning is None:
         log("trying which tiles and threads are fastest on this machine; remembered for searches")
-        retriever.tune(gallery)
-    click.echo(f"{output}: {len(gallery.live)} {'captions' if is_text else 'images'}")
+        try:
+            retriever.tune(gallery)
+        except KeyboardInterrupt:
+            log(f"left out; {output} is complete")
 
 
 @click.command(epilog=options.EXIT_CODES)
@@ -85,7 +90,7 @@ def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
     from ..data.scan import read_captions
     from ..runtime.index import delete_items
 
-    names = [*items, *(read_captions(ids) if ids is not None else [])]
+    names = [*items, *(read_captions(ids, "id") if ids is not None else [])]
     if not names:
         raise click.UsageError("name the items to delete, or a file of them: --ids FILE")
     left = delete_items(gallery, names)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
 )
-@options.precision
+@click.option("--precision", help="One that the bundle has.  [default: the gallery's]")
 @options.device
 @options.threads
 @options.as_json
@@ -40,7 +40,7 @@ def search(
     bundle: Path | None,
     html: Path | None,
     pictures: Path | None,
-    precision: str,
+    precision: str | None,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -51,7 +51,7 @@ def search(
     """
     from .._files import atomic_file
     from ..runtime import Gallery, Retriever
-    from ..runtime.index import bundle_of
+    from ..runtime.index import bundle_of, precision_of
 
     if (caption is None) == (captions is None):
         raise click.UsageError("give a CAPTION, or many in a file with --captions; one of the two")
@@ -68,6 +68,7 @@ def search(
     # Opened before the search, in case it can't be written.
     with atomic_file(html) if html is not None else nullcontext() as target:
         path = bundle or bundle_of(opened, gallery)
+        precision = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
         retriever = Retriever.open(path, "auto", precision, device=device, threads=threads)
         found = retriever.search_many(texts, opened, min(10, len(opened.live)) if k is None else k)
         if target is not None and folder is not None:

@@ -93,16 +93,16 @@ def open_lengths(path: Path) -> NDArray[np.integer]:
     return lengths
 
 
-def read_captions(path: Path) -> list[str]:
+def read_captions(path: Path, what: str = "caption") -> list[str]:
     """Read captions, one a line. Raises DataError for a file that is missing, empty or not UTF-8, or an empty line."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
-    return captions_of(content, str(path))
+    return captions_of(content, str(path), what)
 
 
-def captions_of(content: bytes, name: str) -> list[str]:
+def captions_of(content: bytes, name: str, what: str = "caption") -> list[str]:
     """As `read_captions`, of what a file or stream called `name` holds."""
     # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
@@ -113,10 +113,10 @@ def captions_of(content: bytes, name: str) -> list[str]:
         except UnicodeDecodeError as error:
             raise DataError(f"{name}, line {number} is not UTF-8; convert the file, as with iconv -t UTF-8") from error
         if not caption:
-            raise DataError(f"{name}, line {number} is empty; every line must hold a caption")
+            raise DataError(f"{name}, line {number} is empty; every line must hold one {what}")
         captions.append(caption)
     if not captions:
-        raise DataError(f"{name} is empty; expected one caption a line")
+        raise DataError(f"{name} is empty; expected one {what} a line")
     return captions
 
 
@@ -188,7 +188,7 @@ def _is_repeated(features: NDArray[np.floating]) -> bool:
 def _read_ids(path: Path, images: int) -> list[str] | None:
     if not path.is_file():
         return None
-    ids = read_captions(path)
+    ids = read_captions(path, "id")
     if len(ids) != images:
         raise DataError(f"{path} names {len(ids)} images, the features hold {images}")
     return ids

@@ -48,9 +48,9 @@ def export_checkpoint(
     Raises ExportError if a graph fails its validation, GateError from `gate`, OutputError if the bundle can't be
     written. Whatever is raised, no bundle is left behind and an old one is kept.
     """
-    check_target(target, overwrite=overwrite)
+    check_target(target, overwrite=overwrite, kind="bundle")
     errors: dict[str, float] = {}
-    with atomic_folder(target, overwrite=overwrite) as folder:
+    with atomic_folder(target, overwrite=overwrite, kind="bundle") as folder:
         (folder / "onnx").mkdir()
         for spec in graph_specs(checkpoint.model):
             progress(f"exporting {spec.name}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .._files import explained, locked, resumable_folder
 from .._progress import progress_bar
-from ..bundle import state_widths
+from ..bundle import graph_file, open_bundle, state_widths
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
@@ -109,7 +109,9 @@ def index_items(
     """
     _check_ids(ids, len(source.lengths))
     asked = _new(retriever, bundle, source, target, options)
-    opening = _in_place(target) if options.append else resumable_folder(target, overwrite=options.overwrite)
+    opening = (
+        _in_place(target) if options.append else resumable_folder(target, overwrite=options.overwrite, kind="gallery")
+    )
     with opening as folder:
         there = read(folder) if options.append else None
         if there is not None:
@@ -149,6 +151,14 @@ def bundle_of(gallery: Gallery, folder: Path) -> Path:
     if gallery.bundle is None or not path.is_dir():
         raise BundleError(f"the bundle of {folder} is no longer at {path}; name it with --bundle")
     return path
+
+
+def precision_of(gallery: Gallery, bundle: Path) -> str | None:
+    """The precision of a bundle whose encoder made a gallery; None if none of them did. Raises as `open_bundle`."""
+    opened = open_bundle(bundle)
+    graph = "image_encoder" if gallery.kind == "image" else "text_encoder"
+    made = (p for p in opened.precisions if opened.hash_of(graph_file(graph, p)) == gallery.encoder)
+    return next(made, None)
 
 
 def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, options: IndexOptions) -> Description:

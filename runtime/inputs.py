@@ -97,8 +97,11 @@ def pad_features(images: Sequence[NDArray[np.floating]], expected: int) -> tuple
 def check_features(features: NDArray[np.floating], expected: int, limit: int) -> None:
     """Raise DataError if features are not (N ≥ 1, 1 ≤ R ≤ limit, expected) float."""
     if not isinstance(features, np.ndarray) or features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
-        shape = getattr(features, "shape", None)
-        raise DataError(f"features must be a float array (images, regions, {expected}), not {shape or type(features)}")
+        found: object = type(features).__name__
+        if isinstance(features, np.ndarray):
+            is_float = np.issubdtype(features.dtype, np.floating)
+            found = features.shape if is_float else f"{features.dtype} {features.shape}"
+        raise DataError(f"features must be a float array (images, regions, {expected}), not {found}")
     if len(features) == 0:
         raise DataError("there is no image; give at least one")
     if features.shape[2] != expected:
@@ -130,7 +133,10 @@ def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
     if gallery.kind != kind:
         raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
     if gallery.encoder != backend.encoders[kind]:
-        raise BundleError("this gallery was made with another model or precision; encode it again: caan index")
+        raise BundleError(
+            "this gallery was made with another model or precision; open the bundle in that precision, or encode"
+            " again: caan index"
+        )
     width = backend.config["embed_dim"] if gallery.compact else state_widths(backend.config)[kind]
     if gallery.states.shape[1] != width:
         raise BundleError(

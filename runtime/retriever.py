@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from .._files import atomic_file, reserve, temporary_folder
 from .._progress import progress_bar
 from ..bundle import state_widths
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES
 from .backend import Backend, open_backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
@@ -65,6 +66,7 @@ class Retriever:
         self.tile_bytes = default if tile_bytes is None else tile_bytes
         self.tuning = cached_tuning(backend) if tile_bytes is None else None
         self._may_tune = tile_bytes is None
+        self._tuning_lock = Lock()
 
     @classmethod
     def open(
@@ -88,6 +90,8 @@ class Retriever:
         can't be used; MissingError for a package or device that is not there. CaanWarning for a precision that missed
         its accuracy gate.
         """
+        if (threads is not None and threads < 1) or (tile_bytes is not None and tile_bytes < 1):
+            raise InputError(f"threads and tile_bytes must be 1 or more, not {threads} and {tile_bytes}")
         return cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
 
     def encode_images(
@@ -96,7 +100,7 @@ class Retriever:
         lengths: NDArray[np.integer] | Sequence[int] | None = None,
         *,
         ids: Sequence[str] | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         progress: bool = False,
     ) -> Gallery:
         """Encode region features into a gallery.
@@ -117,7 +121,7 @@ class Retriever:
         captions: Sequence[Caption],
         *,
         ids: Sequence[str] | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         progress: bool = False,
     ) -> Gallery:
         """Encode captions, each text or a list of tokens, into a gallery.
@@ -168,7 +172,7 @@ class Retriever:
         gallery: Gallery,
         captions: Sequence[Caption] | Gallery,
         *,
-        out: Path | None = None,
+        out: str | Path | None = None,
         progress: bool = False,
     ) -> NDArray[np.float32]:
         """Scores of every image of a gallery with every caption, (N, M) float32; -inf for deleted items.
@@ -189,7 +193,9 @@ class Retriever:
             scores = np.empty(shape, np.float32)
             self._fill(scores, gallery, texts, progress)
             return scores
-        with atomic_file(out) as temporary:
+        if not isinstance(out, str | Path):
+            raise InputError(f"out must be the name of a file for the scores, not {type(out).__name__}")
+        with atomic_file(Path(out)) as temporary:
             mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
             reserve(temporary)
             self._fill(mapped, gallery, texts, progress)
@@ -249,17 +255,24 @@ class Retriever:
         if isinstance(queries, Gallery):
             check_gallery(queries, "text" if gallery.kind == "image" else "image", self.backend)
             return queries
+        if isinstance(queries, str):
+            raise InputError("queries must be a list, not one string; write [caption], or use search")
         if are_images(queries, gallery.kind):
             return self.encode_images(*pad_features(queries, self.backend.config["region_dim"]), folder=folder)
         captions = cast(Sequence[Caption], queries)
-        for caption in captions:
-            check_known(caption, self.backend.vocabulary)
+        for number, caption in enumerate(captions):
+            try:
+                check_known(caption, self.backend.vocabulary)
+            except DataError as error:
+                raise (error if len(captions) == 1 else DataError(f"caption {number}: {error}")) from None
         return tokenize(captions, self.backend.vocabulary, self.backend.limits["words"], stacklevel=4)
 
     def _search(self, queries: Gallery | Tokens, gallery: Gallery, k: int, progress: bool) -> list[list[Hit]]:
         check_gallery(gallery, gallery.kind, self.backend)
         live = len(gallery.live)
         check_any_left(gallery)
+        if not isinstance(k, int | np.integer) or isinstance(k, bool):
+            raise InputError(f"k must be a whole number, not {k!r}")
         if not 1 <= k <= live:
             raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
         by_image = gallery.kind == "text"
@@ -288,13 +301,24 @@ class Retriever:
     def _scored(self, images: Gallery, texts: Gallery | Tokens, progress: bool) -> Iterator[Scored]:
         number = len(texts.live) if isinstance(texts, Gallery) else len(texts[1])
         pairs = len(images.live) * number
-        if self._may_tune and self.tuning is None and is_worth_tuning(self.backend, pairs):
-            self.tuning = tune(self.backend, images, texts if isinstance(texts, Gallery) else self._some(texts))
+        if self._may_tune and self.tuning is None and not images.compact and is_worth_tuning(self.backend, pairs):
+            self._tune_once(images, texts)
         choice = self.choice(len(images.live), number)
         with progress_bar(pairs, "scoring", "pair", progress) as bar:
             for scored in score_stream(self.backend, choice, images, texts):
                 yield scored
                 bar.update(scored.scores.size)
+
+    def _tune_once(self, images: Gallery, texts: Gallery | Tokens) -> None:
+        """Tune, unless another thread is at it: whoever comes meanwhile scores as before."""
+        if not self._tuning_lock.acquire(blocking=False):
+            return
+        try:
+            if self.tuning is None:
+                some = texts if isinstance(texts, Gallery) else self._some(texts)
+                self.tuning = cached_tuning(self.backend) or tune(self.backend, images, some)
+        finally:
+            self._tuning_lock.release()
 
     def _some(self, texts: Tokens) -> Gallery:
         """One encoder call's worth of captions."""
@@ -307,7 +331,7 @@ class Retriever:
         lengths: NDArray[np.int64],
         encoded: Iterable[Encoded],
         ids: Sequence[str] | None,
-        folder: Path | None,
+        folder: str | Path | None,
     ) -> Gallery:
         if ids is not None and len(ids) != len(lengths):
             raise DataError(f"{len(ids)} ids don't fit {len(lengths)} items; give one name per item")

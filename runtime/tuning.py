@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from .._files import atomic_file, cache_folder
 from .._machine import describe_machine
-from ..errors import CaanError
+from ..errors import CaanError, CaanWarning
 from ..tiling import DEFAULT_TILE_BYTES
 from .backend import Backend, Layout
 from .encoding import CAPTIONS_PER_CALL
@@ -71,9 +71,12 @@ def is_worth_tuning(backend: Backend, pairs: int) -> bool:
 def tune(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
     """Time every choice on some of these images and captions, and keep the result in the user's cache."""
     tuning = try_all(backend, images, texts)
-    # A cache that can't be written costs time alone.
-    with suppress(CaanError, OSError), atomic_file(_path(backend)) as temporary:
-        temporary.write_text(json.dumps(_as_lists(tuning)), encoding="utf-8")
+    try:
+        with atomic_file(_path(backend)) as temporary:
+            temporary.write_text(json.dumps(_as_lists(tuning)), encoding="utf-8")
+    except (CaanError, OSError) as error:  # it costs time alone
+        message = f"what was tuned can't be kept for the next time ({error}); name a folder with CAAN_CACHE"
+        warnings.warn(message, CaanWarning, stacklevel=3)
     return tuning
 
 
@@ -126,10 +129,12 @@ def _time(backend: Backend, choice: Choice, images: Gallery, texts: Gallery) -> 
 
 
 def _part(gallery: Gallery, number: int) -> Gallery:
-    """The same gallery with so many of its items at most, always the same ones; the others count as deleted."""
-    chosen = np.random.default_rng(0).permutation(gallery.live)[:number]
+    """The first of a gallery's items, so many at most; the others count as deleted.
+
+    Neighbours, as searches meet them: what lies on disk is read in one piece, and the rest of it is not.
+    """
     deleted = np.ones(len(gallery), np.bool_)
-    deleted[chosen] = False
+    deleted[gallery.live[:number]] = False
     return replace(gallery, deleted=deleted)
 
 

@@ -182,7 +182,7 @@ def test_an_empty_line_is_named(evaluated, tiny_data, line):
     captions = ["w1"] * 30
     captions[6] = line
     (tiny_data / "test_caps.txt").write_text("\n".join(captions), newline="")
-    evaluated(says=["test_caps.txt, line 7 is empty", "every line must hold a caption"])
+    evaluated(says=["test_caps.txt, line 7 is empty", "every line must hold one caption"])
 
 
 def test_a_line_that_is_not_utf8_is_named(evaluated, tiny_data):

@@ -171,7 +171,7 @@ def test_onnxruntime_that_is_not_installed(evaluated, monkeypatch):
 
 def test_a_gallery_of_another_model(refused, gallery):
     write_description(gallery, replace(read_description(gallery), encoder="0" * 64))
-    refused("search", gallery, "w1", says=["another model or precision", "encode it again: caan index"])
+    refused("search", gallery, "w1", says=["another model or precision", "encode again: caan index"])
 
 
 def test_a_gallery_that_another_backend_made(tiny_folder, gallery, vocabulary, tmp_path):

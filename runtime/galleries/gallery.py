@@ -1,11 +1,13 @@
 """A gallery: the encoded states of many images or captions, in memory or memory-mapped from a folder.
 
 States of all items lie one after the other without padding, rows (regions or words) × state columns, with an
-offsets array that says where each item begins. `gallery_folder.py` describes the folder, `index.py` writes it.
+offsets array that says where each item begins. `folder.py` describes the folder, `writer.py` writes it.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._files import reserve
+from ..._files import explained, reserve
 from ...errors import DataError
 from . import folder as gallery_folder
 
@@ -45,6 +47,10 @@ class Gallery:
         states = self.states.view()
         states.flags.writeable = False
         object.__setattr__(self, "states", states)
+
+    def __repr__(self) -> str:
+        items = f"{len(self.live):,} {self.kind}s" + (f" of {len(self):,}" if self.deleted is not None else "")
+        return f"<Gallery of {items}, {self.states.dtype}{', compact' if self.compact else ''}>"
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -105,13 +111,19 @@ class Gallery:
         return cls(d.kind, d.encoder, found.states, found.offsets, found.ids, d.bundle, d.compact, found.deleted, check)
 
 
-def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: Path | None) -> NDArray[np.floating]:
-    """An empty (rows, width) array, in memory or memory-mapped in an existing folder."""
+def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path | None) -> NDArray[np.floating]:
+    """An empty (rows, width) array, in memory or memory-mapped in an existing folder, under a name of its own.
+
+    Raises OutputError if the folder can't be written to.
+    """
     if folder is None:
         return np.empty((rows, width), dtype)
-    path = folder / "states.npy"
-    states = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows, width))
-    reserve(path)
+    with explained(Path(folder), creating=True):
+        # A name of its own: another gallery of the same folder may be mapped.
+        handle, name = tempfile.mkstemp(prefix="states-", suffix=".npy", dir=folder)
+    os.close(handle)
+    states = np.lib.format.open_memmap(name, mode="w+", dtype=dtype, shape=(rows, width))
+    reserve(Path(name))
     return states
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import CaanError, DataError, DeadlineExceeded, InputError
 from ..galleries.gallery import Gallery
-from ..inputs import Caption, are_images, check_features, check_known, tokenize
+from ..inputs import Caption, are_images, check_features, check_gallery, check_known, tokenize
 from ..retriever import Hit, Retriever
 from .metrics import ServingMetrics
 from .request_queue import Answer, Request, RequestQueue, outcome_of
@@ -144,6 +144,7 @@ class BatchingRetriever:
 
     def _checked(self, query: Query, gallery: Gallery, k: int) -> list[str] | NDArray[np.float32]:
         """What goes into a batch: a copy that is known to be sound, since one bad query would spoil the batch."""
+        check_gallery(gallery, gallery.kind, self.retriever.backend)
         live = len(gallery.live)
         if not 1 <= index(k) <= live:
             raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")

@@ -153,3 +153,13 @@ def test_without_the_extra_the_message_names_it_and_tables_still_work(explain, r
     monkeypatch.setitem(sys.modules, missing, None)
     refuses("--item", 0, "-o", "found.png", says=["drawing an explanation needs", "caan-deploy[plot]"], code=4)
     assert explain("w1", "--item", 0, "--grid", "1x5").code == 0
+
+
+def test_lengths_leave_padding_out(run, tiny_folder, tiny_data, tmp_path):
+    features = np.load(tiny_data / "test_ims.npy")
+    np.save(tmp_path / "lengths.npy", np.array([3, 5, 5, 5, 5, 5]))
+    command = ["explain", tiny_folder / "model.caan", tiny_data / "test_ims.npy", "w1 w2", "--item", 0, "--json"]
+    found = json.loads(run(*command, "--lengths", tmp_path / "lengths.npy").out)
+    np.save(tmp_path / "short.npy", features[:1, :3])
+    alone = json.loads(run(*command[:2], tmp_path / "short.npy", *command[3:]).out)
+    assert len(found["av"]) == 3 and found["score"] == pytest.approx(alone["score"], abs=1e-6)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from caan.runtime import Gallery, Retriever
 
+from ..conftest import add_half_precision
 from ..report.conftest import Page, check_self_contained
 
 IDS = ["a", "b.png", "sub/c", "<i>d</i>", "missing", "f"]
@@ -148,3 +149,12 @@ def test_a_gallery_of_captions_is_refused(run, refused, tiny_folder, tiny_data, 
 def test_a_page_needs_jinja2(refused, gallery, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     refused("search", gallery, "w1", "--html", "p.html", code=4, says=["--html needs the package 'jinja2'", "plot"])
+
+
+def test_the_gallery_s_own_precision_is_found(run, tiny_bundle, tiny_data, tmp_path):
+    add_half_precision(tiny_bundle)
+    made = run("index", tiny_bundle, tiny_data / "test_ims.npy", "-o", tmp_path / "half", "--precision", "fp16")
+    assert made.code == 0, made
+    found = run("search", tmp_path / "half", "w1 w2", "-k", 2)
+    assert found.code == 0 and len(found.out.splitlines()) == 2
+    assert run("search", tmp_path / "half", "w1 w2", "-k", 2, "--precision", "fp32").code == 2

@@ -6,22 +6,17 @@ import numpy as np
 import onnx
 import pytest
 
-from caan.bundle import GRAPHS, graph_file, write_manifest
+from caan.bundle import graph_file, write_manifest
 from caan.errors import BundleError, DataError
-from caan.export.fp16 import to_fp16
 from caan.runtime import Retriever
 from caan.runtime.index import Images, index_items
+from tests.conftest import add_half_precision
 
 
 @pytest.fixture
 def half(tiny_bundle) -> Retriever:
     """The tiny bundle's FP16 graphs."""
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    for graph in GRAPHS:
-        source = onnx.load(tiny_bundle / graph_file(graph, "fp32"))
-        onnx.save(to_fp16(source), tiny_bundle / graph_file(graph, "fp16"))
-    manifest["precisions"]["fp16"] = {"checks": []}
-    write_manifest(tiny_bundle, manifest)
+    add_half_precision(tiny_bundle)
     return Retriever.open(tiny_bundle, precision="fp16")
 
 

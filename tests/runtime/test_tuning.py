@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -209,3 +210,25 @@ def test_side_by_side_stops_when_nobody_listens_any_more():
 
 def assert_no_worker_is_left():
     assert [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")] == []
+
+
+def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
+    two = opened()
+    monkeypatch.setattr("caan.runtime.tuning._WORTH_PAIRS", 1)
+    began, tuned = threading.Barrier(4), []
+
+    def slow(*arguments):
+        tuned.append(arguments)
+        time.sleep(0.3)
+        return tuning.tune(*arguments)
+
+    monkeypatch.setattr("caan.runtime.retriever.tune", slow)
+
+    def search(number):
+        began.wait()
+        return two.search("w1", gallery, 2)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(search, range(4)))
+    assert len(tuned) == 1
+    assert all([hit.index for hit in hits] == [hit.index for hit in found[0]] for hits in found)

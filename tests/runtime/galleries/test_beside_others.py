@@ -165,3 +165,24 @@ def test_a_hundred_thousand_images_open_in_little_memory(tmp_path):
     assert int(number) == images
     assert int(peak) < 200e6
     assert read_description(folder).items == images
+
+
+def test_a_bundle_is_not_replaced_by_a_gallery_nor_the_other_way_round(refused, tiny_bundle, tiny_folder, tiny_data):
+    says = ["model.caan is a bundle, which no gallery replaces", "name another with -o"]
+    refused("index", tiny_bundle, tiny_data / "test_ims.npy", "-o", tiny_bundle, "--overwrite", says=says)
+
+
+def test_a_gallery_is_not_replaced_by_a_bundle(refused, write, features, tiny_folder, tmp_path):
+    write(features[:20])
+    says = ["gallery is a gallery, which no bundle replaces"]
+    refused("export", tiny_folder / "model.pt", "-o", tmp_path / "gallery", "--overwrite", says=says)
+
+
+def test_two_galleries_may_keep_their_states_in_one_folder(retriever, features, tmp_path):
+    first = retriever.encode_images(features[:20], folder=str(tmp_path))
+    expected = retriever.search("w1", first, 5)
+    retriever.encode_images(features[20:25], folder=tmp_path)
+    retriever.encode_captions(["w1 w2"], folder=tmp_path)
+    assert retriever.search("w1", first, 5) == expected
+    with pytest.raises(OutputError, match="nowhere"):
+        retriever.encode_images(features[:2], folder=tmp_path / "nowhere")
