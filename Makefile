@@ -5,13 +5,53 @@ INSTALLED := .venv/.installed
 # Where the demo's files go; ignored by git.
 DEMO ?= demo
 
-.PHONY: demo test test-gpu lint bench bench-memory clean
+# Seconds that each of the C++ fuzzers runs.
+FUZZ_SECONDS ?= 60
+
+# Builds lie in cpp/build-*, ignored by git, each with what its checks need alone. ONNX Runtime does not lie below cpp/:
+# CMake installs no path to a library inside the project.
+CPP_DATA := $(CURDIR)/cpp/build-data
+CPP_SETUP := .venv/.cpp-installed
+ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
+CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT)
+CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
+# AddressSanitizer must be in a process from the start, and finds exceptions only if their library is; Python leaks.
+CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
+  ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
+
+.PHONY: demo test test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-memory clean
 
 demo: $(INSTALLED)  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-cpp: $(INSTALLED) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
+	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON
+	cmake --build cpp/build-asan --target caan caan-tests
+	CAAN_TEST_DATA=$(CPP_DATA) cpp/build-asan/tests/caan-tests
+	$(CPP_CHECKED) -B cpp/build-tsan -DCAAN_SANITIZE=thread -DCAAN_BUILD_TESTS=ON
+	cmake --build cpp/build-tsan --target caan-thread-tests
+	CAAN_TEST_DATA=$(CPP_DATA) TSAN_OPTIONS=suppressions=cpp/tests/tsan.supp setarch -R cpp/build-tsan/tests/caan-thread-tests
+	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	cmake --build cpp/build-release
+	$(CPP_PYTEST) $(BIN)/pytest tests/cpp
+
+fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each
+	$(CPP_CHECKED) -B cpp/build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
+	  -DCAAN_SANITIZE=fuzzer-no-link,address,undefined -DCAAN_BUILD_FUZZERS=ON
+	cmake --build cpp/build-fuzz --target fuzz-manifest fuzz-vocabulary fuzz-npy fuzz-gallery
+	for reader in manifest vocabulary npy gallery; do \
+	  mkdir -p cpp/build-fuzz/found/$$reader && \
+	  cpp/build-fuzz/fuzz/fuzz-$$reader -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+	    -artifact_prefix=cpp/build-fuzz/$$reader- cpp/build-fuzz/found/$$reader cpp/fuzz/corpus/$$reader || exit 1; \
+	done
+
+lint-cpp: $(CPP_SETUP)  ## clang-format and clang-tidy
+	clang-format --dry-run --Werror $$(find cpp -path 'cpp/build-*' -prune -o -name '*.[ch]pp' -print -o -name '*.[ch]' -print)
+	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	clang-tidy --quiet -p cpp/build-release cpp/src/*.cpp
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -31,10 +71,18 @@ bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 ima
 	$(BIN)/python -m caan.bench.memory
 
 clean:
-	rm -rf .venv $(DEMO) caan_deploy.egg-info
+	rm -rf .venv $(DEMO) caan_deploy.egg-info cpp/build-*
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot,dev]'
 	touch $@
+
+$(CPP_SETUP): $(INSTALLED) cpp/tools/install_packages.sh cpp/tools/get_onnxruntime.sh
+	cpp/tools/install_packages.sh
+	test -d $(ONNXRUNTIME_ROOT)/include || cpp/tools/get_onnxruntime.sh $(ONNXRUNTIME_ROOT) $(BIN)/python
+	touch $@
+
+$(CPP_DATA)/expected.json: $(INSTALLED) cpp/tests/make_data.py
+	$(BIN)/python cpp/tests/make_data.py $(CPP_DATA)

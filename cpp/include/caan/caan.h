@@ -1,0 +1,138 @@
+/* caan for C and every language that can call it. What the functions do is told in caan.hpp; this is how they are called.
+ *
+ * Results:   functions that return int return CAAN_OK or an error code, and then leave what they should have filled as
+ *            it was; caan_last_error() says what went wrong. No C++ exception leaves a function.
+ * Text:      UTF-8, ended by a zero byte. Strings that are passed in are copied or used during the call alone.
+ * Sizes:     of elements, not bytes.
+ * Ownership: a handle that a function makes is the caller's, who closes it once. Closing NULL does nothing. A gallery
+ *            may outlive the retriever that made it.
+ * Threads:   any function may be called from several threads with the same handles, except that nothing may use a
+ *            handle while or after it is closed.
+ */
+#ifndef CAAN_H
+#define CAAN_H
+
+/* C has no other headers and no using. NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using) */
+#include <stddef.h>
+#include <stdint.h>
+
+#include <caan/export.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* As the exit codes of the caan commands. */
+enum {
+    CAAN_OK = 0,
+    CAAN_FAILED = 1,  /* neither the input nor the machine, as when memory is out */
+    CAAN_INPUT = 2,   /* wrong usage or input, a damaged bundle or gallery */
+    CAAN_MISSING = 4  /* a device or execution provider that is not there */
+};
+
+enum { CAAN_FLOAT16 = 0, CAAN_FLOAT32 = 1, CAAN_FLOAT64 = 2 };
+typedef int caan_dtype; /* one of these; another is refused, which for an enum would be undefined in C++ */
+typedef enum { CAAN_IMAGE = 0, CAAN_TEXT = 1 } caan_kind;
+
+typedef struct caan_retriever caan_retriever;
+typedef struct caan_gallery caan_gallery;
+typedef struct caan_features caan_features;
+
+typedef struct {
+    int64_t index; /* position in the gallery */
+    float score;
+} caan_hit;
+
+/* Fill with zeros, or with caan_options_init, which does that and sets `struct_size`. Zero and NULL are the defaults. */
+typedef struct {
+    size_t struct_size; /* sizeof(caan_options): a later version of the library knows by it what is there */
+    const char* backend;   /* "auto", "onnxruntime", "tensorrt" */
+    const char* precision; /* "fp32", "fp16", "int8" */
+    const char* device;    /* "auto", "cpu", "cuda" */
+    int threads;
+    int workers;
+    size_t tile_bytes;
+    /* Gets each warning and `warn_context`, perhaps from several threads at once; the message lives during the call.
+     * NULL: warnings go to standard error. */
+    void (*warn)(const char* message, void* warn_context);
+    void* warn_context;
+} caan_options;
+
+CAAN_API void caan_options_init(caan_options* options);
+
+/* This thread's latest error message; "" before the first. Valid until this thread's next call that fails. */
+CAAN_API const char* caan_last_error(void);
+
+/* As "0.1.0"; lives as long as the program. */
+CAAN_API const char* caan_version(void);
+
+/* Open a bundle. `options` may be NULL. */
+CAAN_API int caan_open(const char* path, const caan_options* options, caan_retriever** retriever);
+CAAN_API void caan_close(caan_retriever* retriever);
+/* F, the columns that features must have. */
+CAAN_API size_t caan_region_dim(const caan_retriever* retriever);
+/* "cpu" or "cuda"; lives as long as the retriever. */
+CAAN_API const char* caan_device(const caan_retriever* retriever);
+
+/* Memory-map an .npy file (images, regions, columns) of floats. */
+CAAN_API int caan_features_open(const char* path, caan_features** features);
+CAAN_API void caan_features_close(caan_features* features);
+/* Its images, N. */
+CAAN_API size_t caan_features_images(const caan_features* features);
+
+/* Memory-map a gallery that `caan index` wrote. */
+CAAN_API int caan_gallery_open(const char* folder, caan_gallery** gallery);
+CAAN_API void caan_gallery_close(caan_gallery* gallery);
+/* Items, deleted ones included. */
+CAAN_API size_t caan_gallery_size(const caan_gallery* gallery);
+/* Items that are not deleted. */
+CAAN_API size_t caan_gallery_live(const caan_gallery* gallery);
+CAAN_API caan_kind caan_gallery_kind(const caan_gallery* gallery);
+/* An item's name, which lives as long as the gallery; NULL without ids or beyond the last item. */
+CAAN_API const char* caan_gallery_id(const caan_gallery* gallery, size_t index);
+
+/* Encode features (images, regions, columns), in C order. lengths (images): regions of each image; NULL: all. */
+CAAN_API int caan_encode_images(const caan_retriever* retriever, const void* features, caan_dtype dtype, size_t images,
+                                size_t regions, size_t columns, const int64_t* lengths, caan_gallery** gallery);
+/* The same for a file of features. lengths: as many as its images, or NULL. */
+CAAN_API int caan_encode_file(const caan_retriever* retriever, const caan_features* features, const int64_t* lengths,
+                              caan_gallery** gallery);
+/* Encode captions (count). */
+CAAN_API int caan_encode_captions(const caan_retriever* retriever, const char* const* captions, size_t count,
+                                  caan_gallery** gallery);
+
+/* The k best images for a caption, best first, into hits (k). */
+CAAN_API int caan_search(const caan_retriever* retriever, const char* caption, const caan_gallery* gallery, size_t k,
+                         caan_hit* hits);
+/* The k best captions for an image, features (regions, columns), into hits (k). */
+CAAN_API int caan_search_image(const caan_retriever* retriever, const void* features, caan_dtype dtype, size_t regions,
+                               size_t columns, const caan_gallery* gallery, size_t k, caan_hit* hits);
+/* The k best images for each caption (count), into hits (count, k). */
+CAAN_API int caan_search_many(const caan_retriever* retriever, const char* const* captions, size_t count,
+                              const caan_gallery* gallery, size_t k, caan_hit* hits);
+/* The k best items for each item of a gallery of the other kind, into hits (caan_gallery_size(queries), k). */
+CAAN_API int caan_search_gallery(const caan_retriever* retriever, const caan_gallery* queries,
+                                 const caan_gallery* gallery, size_t k, caan_hit* hits);
+
+/* Scores of every image with every caption (count), into scores (caan_gallery_size(images), count), in C order. */
+CAAN_API int caan_score_matrix(const caan_retriever* retriever, const caan_gallery* images, const char* const* captions,
+                               size_t count, float* scores);
+/* The same with encoded captions, into scores (caan_gallery_size(images), caan_gallery_size(captions)). */
+CAAN_API int caan_score_galleries(const caan_retriever* retriever, const caan_gallery* images,
+                                  const caan_gallery* captions, float* scores);
+
+/* A caption's token ids, `<start>` and `<end>` included. `count` becomes their number; `ids` gets the first `capacity` of
+ * them, and may be NULL if that is 0. */
+CAAN_API int caan_tokenize(const caan_retriever* retriever, const char* caption, int64_t* ids, size_t capacity,
+                           size_t* count);
+
+/* How often a buffer for tiles has grown; for tests. */
+CAAN_API size_t caan_buffer_growths(const caan_retriever* retriever);
+
+/* NOLINTEND(modernize-deprecated-headers,modernize-use-using) */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

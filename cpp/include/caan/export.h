@@ -1,0 +1,13 @@
+/* What the library's users may see; everything else is hidden. */
+#ifndef CAAN_EXPORT_H
+#define CAAN_EXPORT_H
+
+#if defined(__GNUC__)
+#define CAAN_API __attribute__((visibility("default")))
+#define CAAN_HIDDEN __attribute__((visibility("hidden")))
+#else
+#define CAAN_API
+#define CAAN_HIDDEN
+#endif
+
+#endif

@@ -1,0 +1,77 @@
+/// The graphs of one model in one precision, as ONNX Runtime sessions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include <caan/caan.hpp>
+
+#include "bundle.hpp"
+#include "session.hpp"
+#include "vocabulary.hpp"
+
+namespace caan::detail {
+
+/// States of some items, padded to the longest: (items, longest, state width) in the backend's state type.
+struct Padded {
+    const void* states;
+    const std::int64_t* lengths; // (items)
+    std::int64_t items, longest;
+};
+
+/// May be used from several threads: sessions run concurrently.
+class Backend {
+public:
+    /// Throws BundleError for a bundle that can't be used, MissingError for a device that is not there.
+    Backend(const Bundle& bundle, const Options& options);
+
+    /// features (n, R, F) → states (n, R, S).
+    void encode_images(const float* features, std::int64_t images, std::int64_t regions, void* states) const;
+    /// tokens (m, T), lengths (m) → states (m, T, S).
+    void encode_captions(const std::int64_t* tokens, const std::int64_t* lengths, std::int64_t captions,
+                         std::int64_t words, void* states) const;
+    /// States of n images and m captions → scores (n, m). `alone`: on one thread, beside other calls.
+    void score(const Padded& images, const Padded& captions, float* scores, bool alone) const;
+    /// Regions (n, R, D), the first columns of image states → the whole states (n, R, S), in float32.
+    /// Throws BundleError for a bundle without that graph, or replaced since it was opened.
+    void expand_regions(const float* regions, std::int64_t images, std::int64_t longest, float* states) const;
+
+    const Vocabulary& vocabulary() const noexcept { return vocabulary_; }
+    const Sizes& sizes() const noexcept { return sizes_; }
+    const std::string& device() const noexcept { return device_.name; }
+    /// Hash of what makes the states of this kind.
+    const std::string& encoder(Kind kind) const noexcept { return encoders_[kind == Kind::image ? 0 : 1]; }
+    /// float16 or float32.
+    Dtype state_dtype() const noexcept { return state_dtype_; }
+    std::size_t state_row_bytes(Kind kind) const noexcept {
+        return static_cast<std::size_t>(sizes_.state_width(kind)) * (state_dtype_ == Dtype::float16 ? 2 : 4);
+    }
+    int threads() const noexcept { return threads_; }
+    /// Whether `score` may be called with `alone`.
+    bool has_single_scorer() const noexcept { return single_scorer_.has_value(); }
+
+private:
+    void open_sessions(const Bundle& bundle, const std::string& precision);
+    void check_sizes(const Bundle& bundle) const;
+    Dtype common_state_type(const Bundle& bundle, const std::string& precision) const;
+    const Session& expander() const;
+
+    Sizes sizes_;
+    Vocabulary vocabulary_;
+    std::array<std::string, 2> encoders_;
+    Device device_;
+    int threads_;
+    Dtype state_dtype_ = Dtype::float32;
+    std::optional<Session> image_encoder_, text_encoder_, scorer_, single_scorer_;
+
+    // The expander is opened when it is first used.
+    std::string folder_, expander_hash_; // hash: empty if the bundle has none
+    mutable std::mutex opening_;
+    mutable std::unique_ptr<Session> expander_;
+};
+
+} // namespace caan::detail

@@ -1,0 +1,251 @@
+#include "bundle.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <filesystem>
+#include <future>
+#include <iterator>
+#include <set>
+
+#include <sys/stat.h>
+
+#include "files.hpp"
+#include "machine.hpp"
+#include "text.hpp"
+
+namespace caan::detail {
+namespace {
+
+constexpr const char* FORMAT = "caan-bundle";
+constexpr std::int64_t VERSION = 1;
+constexpr const char* MANIFEST = "manifest.json";
+// Larger sizes are no model's, and products of them would overflow.
+constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
+
+std::vector<std::int64_t> stamp_of(const std::string& folder) {
+    struct stat status {};
+    if (::stat((folder + "/" + MANIFEST).c_str(), &status) != 0) {
+        return {};
+    }
+#ifdef __APPLE__
+    const timespec& changed = status.st_mtimespec;
+#else
+    const timespec& changed = status.st_mtim;
+#endif
+    return {static_cast<std::int64_t>(status.st_ino), changed.tv_sec, changed.tv_nsec};
+}
+
+OrderedJson read_manifest(const std::string& folder) {
+    const std::string path = folder + "/" + MANIFEST;
+    if (!is_file(path)) {
+        throw BundleError(folder + " is no bundle: it has no manifest.json; make one with: caan-export model.pt");
+    }
+    try {
+        return parse_manifest(read_file(path), path);
+    } catch (const std::system_error& error) {
+        throw BundleError(path + " can't be read as JSON (" + os_error(error, path) + "); export the checkpoint again");
+    }
+}
+
+/// Whether a file's name leads to a place in the folder, or to nothing.
+bool is_inside(const std::string& folder, const std::string& name) {
+    // Backslash and colon are separators to Windows; no file has a zero byte in its name.
+    if (name.rfind('/', 0) == 0 || name.find_first_of(std::string("\\:\0", 3)) != std::string::npos) {
+        return false;
+    }
+    const std::filesystem::path relative(name);
+    if (std::find(relative.begin(), relative.end(), "..") != relative.end()) {
+        return false;
+    }
+    std::error_code error;
+    const auto real = std::filesystem::canonical(std::filesystem::path(folder) / relative, error);
+    if (error) {
+        // A file that is missing is reported as such; other names no file can have: too long, a loop of links.
+        return error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
+    }
+    const auto home = std::filesystem::canonical(folder, error);
+    return !error && std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first == home.end();
+}
+
+void verify_file(const std::string& folder, const std::string& name, const OrderedJson& entry) {
+    const std::string manifest = folder + "/" + MANIFEST;
+    if (!is_inside(folder, name)) {
+        std::string shown = shortened(name, 200);
+        std::replace(shown.begin(), shown.end(), '\0', ' '); // where the message would end
+        throw BundleError(manifest + " names '" + shown + "', outside the bundle; do not trust this bundle");
+    }
+    if (!member(entry, "sha256").is_string()) {
+        throw BundleError(manifest + " has no hash for '" + name + "'; export the checkpoint again");
+    }
+    const std::string path = normal_path(folder + "/" + name);
+    if (!is_file(path)) {
+        throw BundleError(path + " is missing from the bundle; copy the bundle again, or export the checkpoint again");
+    }
+    const std::string again = " copy the bundle again, or export the checkpoint again";
+    const std::uint64_t size = std::filesystem::file_size(path);
+    const Json listed = member(entry, "size");
+    if (!equals(listed, size)) {
+        throw BundleError(path + " has " + std::to_string(size) + " bytes, the manifest says " + python_str(listed) +
+                          ";" + again);
+    }
+    if (sha256_of_file(path) != member(entry, "sha256").get_ref<const std::string&>()) {
+        throw BundleError(path + " was changed: its SHA-256 is not the manifest's;" + again);
+    }
+}
+
+/// Call `work` with every number below `count`, from as many threads as are of use.
+void side_by_side(std::size_t count, const std::function<void(std::size_t)>& work) {
+    std::atomic<std::size_t> next{0};
+    const auto take = [&] {
+        for (std::size_t number = 0; (number = next.fetch_add(1)) < count;) {
+            work(number);
+        }
+    };
+    std::vector<std::future<void>> others;
+    const auto threads = std::min(count, static_cast<std::size_t>(default_threads()));
+    for (std::size_t i = 1; i < threads; ++i) {
+        others.push_back(std::async(std::launch::async, take));
+    }
+    take();
+}
+
+void check_version(const OrderedJson& manifest, const std::string& path) {
+    const OrderedJson& version = member(manifest, "version");
+    if (!is_integer(version) || version < 1 || version > VERSION) {
+        throw BundleError(path + " has format version " + python_str(version) + ", this caan reads up to " +
+                          std::to_string(VERSION) + "; update with: pip install -U caan-deploy");
+    }
+}
+
+} // namespace
+
+bool Bundle::is_current() const { return stamp_of(folder) == stamp; }
+
+std::string Bundle::graph(const std::string& name, const std::string& precision) const {
+    const OrderedJson& precisions = manifest["precisions"];
+    if (!precisions.contains(precision)) {
+        std::string known;
+        for (const auto& item : precisions.items()) {
+            known += (known.empty() ? "" : ", ") + item.key();
+        }
+        throw BundleError(folder + " has no precision '" + precision + "'; it has: " + known);
+    }
+    return path(graph_file(name, precision));
+}
+
+std::string Bundle::hash_of(const std::string& file) const {
+    return member(member(manifest["files"], file), "sha256").get<std::string>();
+}
+
+std::string graph_file(const std::string& name, const std::string& precision) {
+    return "onnx/" + name + "." + precision + ".onnx";
+}
+
+Bundle open_bundle(const std::string& folder) {
+    while (true) {
+        Bundle bundle{normal_path(folder), {}, {}, stamp_of(folder)};
+        bundle.manifest = read_manifest(bundle.folder);
+        bundle.sizes = sizes_of(bundle.manifest);
+        try {
+            verify_files(bundle.folder, bundle.manifest);
+            return bundle;
+        } catch (const BundleError&) {
+            // Replaced in between, the new bundle's files don't fit the old one's manifest: read it again.
+            if (bundle.is_current()) {
+                throw;
+            }
+        }
+    }
+}
+
+void from_bundle(const std::string& folder, const std::function<void(const Bundle&)>& read) {
+    while (true) {
+        const Bundle bundle = open_bundle(folder);
+        try {
+            read(bundle);
+        } catch (const InputError&) {
+            if (bundle.is_current()) {
+                throw;
+            }
+            continue;
+        }
+        if (bundle.is_current()) {
+            return;
+        }
+        // The files may be of two models. Read them again.
+    }
+}
+
+OrderedJson parse_manifest(const std::string& content, const std::string& path) {
+    OrderedJson manifest;
+    try {
+        manifest = parse_ordered(content);
+    } catch (const JsonError& error) {
+        throw BundleError(path + " can't be read as JSON (" + error.what() + "); export the checkpoint again");
+    }
+    if (member(manifest, "format") != FORMAT) {
+        throw BundleError(path + " is not a " + FORMAT + " manifest; make a bundle with: caan-export model.pt");
+    }
+    check_version(manifest, path);
+    const auto require = [&](const std::string& key, bool is_valid) {
+        if (!is_valid) {
+            throw BundleError(path + " has no valid '" + key + "'; export the checkpoint again");
+        }
+    };
+    require("config", member(manifest, "config").is_object());
+    require("tokenizer", member(manifest, "tokenizer").is_string());
+    for (const char* key : {"limits", "files", "precisions"}) {
+        require(key, member(manifest, key).is_object());
+    }
+    const auto require_size = [&](const char* part, const char* key) {
+        const OrderedJson& size = member(member(manifest, part), key);
+        require(std::string(part) + "." + key, is_integer(size) && size >= 1 && size <= LARGEST_SIZE);
+    };
+    for (const char* key : {"region_dim", "embed_dim", "attention_dim", "vocab_size"}) {
+        require_size("config", key);
+    }
+    require_size("limits", "regions");
+    require_size("limits", "words");
+    return manifest;
+}
+
+Sizes sizes_of(const OrderedJson& manifest) {
+    const auto size = [&](const char* part, const char* key) {
+        return member(member(manifest, part), key).get<std::int64_t>();
+    };
+    return {size("config", "region_dim"), size("config", "embed_dim"), size("config", "attention_dim"),
+            size("config", "vocab_size"), size("limits", "regions"),   size("limits", "words")};
+}
+
+void verify_files(const std::string& folder, const OrderedJson& manifest) {
+    const OrderedJson& files = manifest["files"];
+    std::vector<std::exception_ptr> errors(files.size());
+    // Hashing keeps a core busy, and engines are large.
+    side_by_side(files.size(), [&](std::size_t number) {
+        const auto file = std::next(files.begin(), static_cast<std::ptrdiff_t>(number));
+        try {
+            verify_file(folder, file.key(), file.value());
+        } catch (...) {
+            errors[number] = std::current_exception();
+        }
+    });
+    for (const std::exception_ptr& error : errors) {
+        if (error != nullptr) {
+            std::rethrow_exception(error);
+        }
+    }
+    std::set<std::string> expected{VOCABULARY_FILE};
+    for (const auto& item : manifest["precisions"].items()) {
+        for (const char* graph : GRAPHS) {
+            expected.insert(graph_file(graph, item.key()));
+        }
+    }
+    for (const std::string& file : expected) {
+        if (!files.contains(file)) {
+            throw BundleError(folder + "/" + MANIFEST + " does not list " + file + "; export the checkpoint again");
+        }
+    }
+}
+
+} // namespace caan::detail

@@ -1,0 +1,36 @@
+/// Features and tokens → states, in batches that suit the encoders.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "backend.hpp"
+#include "buffers.hpp"
+#include "inputs.hpp"
+
+namespace caan::detail {
+
+// Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
+inline constexpr std::size_t IMAGES_PER_CALL = 32, CAPTIONS_PER_CALL = 128;
+
+/// Encode images `start` to `end`, the latter excluded, of features (N, R, F). The states lie in `space`.
+Padded encode_some_images(const Backend& backend, const Features& features, std::size_t start, std::size_t end,
+                          Workspace& space);
+
+/// Encode captions of the tokens, `items` (n) indices into them. The states lie in `space`.
+Padded encode_some_captions(const Backend& backend, const Tokens& tokens, const std::int64_t* items, std::size_t n,
+                            Workspace& space);
+
+/// Encode all of them into a gallery in memory. `ids` (N) or empty.
+/// Throws DataError, naming the item, if a state is not finite.
+Gallery encode_images(const Backend& backend, const Features& features, const std::vector<std::int64_t>& lengths,
+                      const std::vector<std::string>& ids, Workspace& space);
+Gallery encode_captions(const Backend& backend, const Tokens& tokens, const std::vector<std::string>& ids,
+                        Workspace& space);
+
+/// A gallery in memory for items of these lengths; its states are not set yet.
+std::shared_ptr<Gallery::Content> new_gallery(const Backend& backend, Kind kind,
+                                              const std::vector<std::int64_t>& lengths);
+
+} // namespace caan::detail

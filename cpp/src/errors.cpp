@@ -1,0 +1,18 @@
+#include <caan/caan.hpp>
+
+namespace caan {
+
+// Here, so that every program and library sees the same types: an error must be caught wherever it is thrown.
+Error::~Error() = default;
+InputError::~InputError() = default;
+DataError::~DataError() = default;
+BundleError::~BundleError() = default;
+MissingError::~MissingError() = default;
+
+int Error::exit_code() const noexcept { return 1; }
+int InputError::exit_code() const noexcept { return 2; }
+int MissingError::exit_code() const noexcept { return 4; }
+
+const char* version() noexcept { return CAAN_VERSION; }
+
+} // namespace caan

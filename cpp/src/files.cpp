@@ -1,0 +1,171 @@
+#include "files.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "text.hpp"
+
+namespace caan::detail {
+namespace {
+
+[[noreturn]] void fail() { throw std::system_error(errno, std::generic_category()); }
+
+class OpenFile {
+public:
+    explicit OpenFile(const std::string& path) : handle_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+        if (handle_ < 0) {
+            fail();
+        }
+    }
+    ~OpenFile() { ::close(handle_); }
+    OpenFile(const OpenFile&) = delete;
+    OpenFile& operator=(const OpenFile&) = delete;
+
+    std::size_t size() const {
+        struct stat status {};
+        if (::fstat(handle_, &status) != 0) {
+            fail();
+        }
+        if (S_ISDIR(status.st_mode)) {
+            throw std::system_error(EISDIR, std::generic_category());
+        }
+        return static_cast<std::size_t>(status.st_size);
+    }
+
+    /// Up to so many bytes; 0 at the end.
+    std::size_t read(void* target, std::size_t bytes) const {
+        ssize_t got = 0;
+        do {
+            got = ::read(handle_, target, bytes);
+        } while (got < 0 && errno == EINTR);
+        if (got < 0) {
+            fail();
+        }
+        return static_cast<std::size_t>(got);
+    }
+
+    int handle() const noexcept { return handle_; }
+
+private:
+    int handle_;
+};
+
+class Sha256 {
+public:
+    Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+        check(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+    }
+
+    void add(const void* data, std::size_t bytes) { check(EVP_DigestUpdate(context_.get(), data, bytes) == 1); }
+
+    std::string hexadecimal() {
+        std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+        unsigned size = 0;
+        check(EVP_DigestFinal_ex(context_.get(), digest.data(), &size) == 1);
+        std::string text;
+        for (unsigned i = 0; i < size; ++i) {
+            text += "0123456789abcdef"[digest[i] >> 4];
+            text += "0123456789abcdef"[digest[i] & 15];
+        }
+        return text;
+    }
+
+private:
+    static void check(bool done) {
+        if (!done) {
+            throw std::runtime_error("OpenSSL can't compute SHA-256; see its configuration");
+        }
+    }
+
+    std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+};
+
+} // namespace
+
+std::string read_file(const std::string& path, std::size_t limit) {
+    const OpenFile file(path);
+    std::string content;
+    // A pipe has no size, and a file may grow: the size only says how much to begin with.
+    content.resize(std::min(limit, file.size() + 1));
+    std::size_t filled = 0;
+    while (filled < content.size()) {
+        const std::size_t got = file.read(content.data() + filled, content.size() - filled);
+        if (got == 0) {
+            break;
+        }
+        filled += got;
+        if (filled == content.size() && filled < limit) {
+            content.resize(std::min(limit, 2 * filled));
+        }
+    }
+    content.resize(filled);
+    return content;
+}
+
+std::string reason(const std::system_error& error) { return std::strerror(error.code().value()); }
+
+std::string os_error(const std::system_error& error, const std::string& path) {
+    return "[Errno " + std::to_string(error.code().value()) + "] " + reason(error) + ": '" + path + "'";
+}
+
+bool is_file(const std::string& path) {
+    struct stat status {};
+    return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+std::string sha256_of_file(const std::string& path) {
+    const OpenFile file(path);
+    Sha256 hash;
+    std::vector<char> part(std::size_t{1} << 20);
+    while (const std::size_t got = file.read(part.data(), part.size())) {
+        hash.add(part.data(), got);
+    }
+    return hash.hexadecimal();
+}
+
+std::string sha256_of(const void* data, std::size_t bytes) {
+    Sha256 hash;
+    hash.add(data, bytes);
+    return hash.hexadecimal();
+}
+
+MappedFile::MappedFile(const std::string& path) {
+    const OpenFile file(path);
+    size_ = file.size();
+    if (size_ == 0) {
+        return; // nothing to map, which the system would refuse
+    }
+    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.handle(), 0);
+    if (mapped == MAP_FAILED) {
+        fail();
+    }
+    data_ = static_cast<std::byte*>(mapped);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+MappedFile::~MappedFile() {
+    if (data_ != nullptr) {
+        ::munmap(data_, size_);
+    }
+}
+
+} // namespace caan::detail

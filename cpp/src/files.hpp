@@ -1,0 +1,46 @@
+/// Reading files; an operating system's refusal is a std::system_error, printed as Python prints OSError.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <system_error>
+
+namespace caan::detail {
+
+/// All bytes of a file, or the first `limit` of them. Throws std::system_error.
+std::string read_file(const std::string& path, std::size_t limit = static_cast<std::size_t>(-1));
+
+/// Why, as Python's `error.strerror`: "No such file or directory".
+std::string reason(const std::system_error& error);
+
+/// As Python prints the whole OSError: "[Errno 2] No such file or directory: 'path'".
+std::string os_error(const std::system_error& error, const std::string& path);
+
+/// Whether there is a file, or something that leads to one.
+bool is_file(const std::string& path);
+
+/// A file's SHA-256 in hexadecimal. Throws std::system_error.
+std::string sha256_of_file(const std::string& path);
+
+/// SHA-256 in hexadecimal.
+std::string sha256_of(const void* data, std::size_t bytes);
+
+/// A file's content, memory-mapped for reading. It stays mapped as long as the object lives.
+class MappedFile {
+public:
+    MappedFile() = default;
+    /// Throws std::system_error.
+    explicit MappedFile(const std::string& path);
+    MappedFile(MappedFile&& other) noexcept;
+    MappedFile& operator=(MappedFile&& other) noexcept;
+    ~MappedFile();
+
+    const std::byte* data() const noexcept { return data_; }
+    std::size_t size() const noexcept { return size_; }
+
+private:
+    std::byte* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+} // namespace caan::detail

@@ -1,0 +1,50 @@
+/// What a Gallery holds: states of all items one after the other without padding, and where each item begins.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <caan/caan.hpp>
+
+#include "block_check.hpp"
+#include "files.hpp"
+
+namespace caan {
+
+struct Gallery::Content {
+    Kind kind = Kind::image;
+    std::string encoder;
+    Dtype dtype = Dtype::float32; // float32 or float16
+    std::size_t columns = 0;      // of a row
+    bool compact = false;         // states are V alone; a scorer's other columns are computed again
+    std::string bundle;
+    const std::byte* states = nullptr; // (rows, columns); item i is rows offsets[i] to offsets[i + 1]
+    std::vector<std::int64_t> offsets; // (items + 1)
+    std::optional<std::vector<std::string>> ids;
+    std::vector<bool> deleted;      // (items), or empty
+    std::vector<std::int64_t> live; // indices of the items that are not deleted, increasing
+    std::int64_t longest = 0;       // rows of the longest item
+
+    // Where the states lie: one of these.
+    std::unique_ptr<std::byte[]> memory;
+    detail::MappedFile file;
+    std::unique_ptr<detail::BlockCheck> check; // compares a block of a file with its hash
+
+    std::size_t size() const noexcept { return offsets.size() - 1; }
+    std::int64_t length(std::int64_t item) const noexcept {
+        const auto i = static_cast<std::size_t>(item);
+        return offsets[i + 1] - offsets[i];
+    }
+    std::size_t row_bytes() const noexcept { return columns * (dtype == Dtype::float16 ? 2 : 4); }
+    const std::byte* row(std::int64_t number) const noexcept {
+        return states + static_cast<std::size_t>(number) * row_bytes();
+    }
+    /// Fill `live` and `longest` from the rest.
+    void finish();
+};
+
+} // namespace caan

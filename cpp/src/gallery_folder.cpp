@@ -1,0 +1,283 @@
+#include "gallery_folder.hpp"
+
+#include <cstring>
+#include <initializer_list>
+
+#include "files.hpp"
+#include "gallery.hpp"
+#include "json.hpp"
+
+namespace caan::detail {
+namespace {
+
+constexpr const char* FORMAT = "caan-gallery";
+constexpr std::int64_t VERSION = 2;
+constexpr const char* AGAIN = "run caan index again";
+// Products of sizes up to here don't overflow; no gallery is near it.
+constexpr std::int64_t LARGEST = std::int64_t{1} << 40;
+constexpr std::int64_t MOST_COLUMNS = std::int64_t{1} << 20;
+
+/// The SHA-256 that a description holds of its other entries.
+std::string seal_of(Json content) {
+    content.erase("sha256");
+    const std::string text = python_dumps(content);
+    return sha256_of(text.data(), text.size());
+}
+
+/// Reads entries of a sealed description, which therefore can only be wrong on purpose. Throws JsonError.
+struct Entries {
+    const Json& object;
+
+    const Json& at(const char* key) const {
+        if (!object.is_object() || !object.contains(key)) {
+            throw JsonError("'" + std::string(key) + "'");
+        }
+        return object[key];
+    }
+    std::int64_t integer(const char* key, std::int64_t least, std::int64_t most) const {
+        const Json& value = at(key);
+        if (!is_integer(value) || value < least || value > most) {
+            throw JsonError("'" + std::string(key) + "' is " + python_str(value));
+        }
+        return value.get<std::int64_t>();
+    }
+    std::string text(const char* key) const {
+        const Json& value = at(key);
+        if (!value.is_string()) {
+            throw JsonError("'" + std::string(key) + "' is " + python_str(value));
+        }
+        return value.get<std::string>();
+    }
+    const Json& list(const char* key) const {
+        if (!at(key).is_array()) {
+            throw JsonError("'" + std::string(key) + "' is " + python_str(at(key)));
+        }
+        return at(key);
+    }
+    /// Nothing but these entries.
+    void only(std::initializer_list<const char*> keys) const {
+        for (const char* key : keys) {
+            at(key);
+        }
+        if (object.size() != keys.size()) {
+            throw JsonError("it holds " + python_str(object));
+        }
+    }
+    /// Which of two words an entry is.
+    bool is_first(const char* key, const char* first, const char* second) const {
+        if (at(key) != first && at(key) != second) {
+            throw JsonError("'" + std::string(key) + "' is " + python_str(at(key)));
+        }
+        return at(key) == first;
+    }
+};
+
+Part part_of(const Json& content) {
+    const Entries part{content};
+    part.only({"size", "sha256"});
+    return {static_cast<std::size_t>(part.integer("size", 0, LARGEST)), part.text("sha256")};
+}
+
+Block block_of(const Json& content) {
+    const Entries block{content};
+    block.only({"items", "rows", "sha256", "crc32"});
+    block.integer("crc32", 0, LARGEST);
+    return {block.integer("items", 1, LARGEST), block.integer("rows", 1, LARGEST), block.text("sha256")};
+}
+
+/// Runs of deleted items, increasing and apart.
+void read_runs(const Json& runs, Description& description) {
+    std::int64_t end = 0;
+    for (const Json& run : runs) {
+        if (!run.is_array() || run.size() != 2 || !is_integer(run[0]) || !is_integer(run[1]) || run[0] < end ||
+            run[0] > run[1] || run[1] > description.items) {
+            throw JsonError("'deleted' holds " + python_str(run));
+        }
+        end = run[1].get<std::int64_t>();
+        description.deleted.emplace_back(run[0].get<std::int64_t>(), end);
+    }
+}
+
+Description description_of(const Json& content) {
+    const Entries entries{content};
+    Description result{};
+    result.kind = entries.is_first("kind", "image", "text") ? Kind::image : Kind::text;
+    result.encoder = entries.text("encoder");
+    result.dtype = entries.is_first("dtype", "float16", "float32") ? Dtype::float16 : Dtype::float32;
+    result.columns = static_cast<std::size_t>(entries.integer("columns", 1, MOST_COLUMNS));
+    if (!entries.at("compact").is_boolean()) {
+        throw JsonError("'compact' is " + python_str(entries.at("compact")));
+    }
+    result.compact = entries.at("compact").get<bool>();
+    result.bundle = entries.at("bundle").is_null() ? "" : entries.text("bundle");
+    for (const Json& item : entries.list("blocks")) {
+        result.blocks.push_back(block_of(item));
+        result.items += result.blocks.back().items;
+        result.rows += result.blocks.back().rows;
+        if (result.items > LARGEST || result.rows > LARGEST) {
+            throw JsonError("'blocks' hold too much");
+        }
+    }
+    if (result.blocks.empty()) {
+        throw JsonError("it has no blocks");
+    }
+    result.lengths = part_of(entries.at("lengths"));
+    if (!entries.at("ids").is_null()) {
+        result.ids.push_back(part_of(entries.at("ids")));
+    }
+    read_runs(entries.list("deleted"), result);
+    return result;
+}
+
+std::string read_part(const std::string& path, const Part& part) {
+    std::string content;
+    try {
+        content = read_file(path, part.size);
+    } catch (const std::system_error& error) {
+        throw BundleError(path + " can't be read (" + reason(error) + "); " + AGAIN + " with --overwrite");
+    }
+    if (content.size() != part.size) {
+        throw BundleError(path + " is truncated: " + std::to_string(content.size()) + " bytes of " +
+                          std::to_string(part.size) + "; " + AGAIN + " with --overwrite");
+    }
+    if (sha256_of(content.data(), content.size()) != part.sha256) {
+        throw BundleError(path + " was changed: its SHA-256 is not the gallery's; " + AGAIN + " with --overwrite");
+    }
+    return content;
+}
+
+MappedFile map_states(const std::string& path, std::size_t expected) {
+    MappedFile file;
+    try {
+        file = MappedFile(path);
+    } catch (const std::system_error& error) {
+        throw BundleError(path + " can't be read (" + reason(error) + "); " + AGAIN + " with --overwrite");
+    }
+    if (file.size() < expected) {
+        throw BundleError(path + " is truncated: " + std::to_string(file.size()) + " bytes of " +
+                          std::to_string(expected) + "; " + AGAIN + " with --overwrite");
+    }
+    return file;
+}
+
+Description read_description(const std::string& folder) {
+    const std::string path = folder + "/gallery.json";
+    if (!is_file(path)) {
+        throw BundleError(folder + " is no gallery: it has no gallery.json; make one with: caan index BUNDLE FEATURES");
+    }
+    try {
+        return parse_description(read_file(path), path);
+    } catch (const std::system_error& error) {
+        throw BundleError(path + " can't be read as JSON (" + os_error(error, path) + "); " + AGAIN +
+                          " with --overwrite");
+    }
+}
+
+} // namespace
+
+std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder) {
+    const Description description = read_description(folder);
+    auto content = std::make_shared<Gallery::Content>();
+    content->kind = description.kind;
+    content->encoder = description.encoder;
+    content->dtype = description.dtype;
+    content->columns = description.columns;
+    content->compact = description.compact;
+    content->bundle = description.bundle;
+    const std::string lengths = folder + "/lengths.bin", ids = folder + "/ids.jsonl", states = folder + "/states.bin";
+    content->offsets = parse_lengths(read_part(lengths, description.lengths), description, lengths);
+    if (!description.ids.empty()) {
+        content->ids = parse_ids(read_part(ids, description.ids[0]), description, ids);
+    }
+    if (!description.deleted.empty()) {
+        content->deleted.resize(static_cast<std::size_t>(description.items));
+        for (const auto& [start, end] : description.deleted) {
+            std::fill(content->deleted.begin() + start, content->deleted.begin() + end, true);
+        }
+    }
+    content->file = map_states(states, static_cast<std::size_t>(description.rows) * content->row_bytes());
+    content->states = content->file.data();
+    content->check = std::make_unique<BlockCheck>(states, description.blocks, content->states, content->row_bytes());
+    content->finish();
+    return content;
+}
+
+Description parse_description(const std::string& text, const std::string& path) {
+    Json content;
+    try {
+        content = parse_json(text);
+    } catch (const JsonError& error) {
+        throw BundleError(path + " can't be read as JSON (" + error.what() + "); " + AGAIN + " with --overwrite");
+    }
+    if (member(content, "format") != FORMAT) {
+        throw BundleError(path + " does not describe a " + FORMAT + "; make one with: caan index BUNDLE FEATURES");
+    }
+    const Json& version = member(content, "version");
+    if (!is_integer(version) || version > VERSION) {
+        throw BundleError(path + " has format version " + python_str(version) + ", this caan reads " +
+                          std::to_string(VERSION) + "; update with: pip install -U caan-deploy");
+    }
+    if (version < VERSION) {
+        throw BundleError(path + " has format version " + python_str(version) + ", which an older caan wrote; " +
+                          AGAIN);
+    }
+    if (member(content, "sha256") != seal_of(content)) {
+        throw BundleError(path + " was changed: its SHA-256 is not the one it holds; " + AGAIN + " with --overwrite");
+    }
+    try {
+        return description_of(content);
+    } catch (const JsonError& error) {
+        throw BundleError(path + " is no valid description (" + error.what() + "); " + AGAIN + " with --overwrite");
+    }
+}
+
+std::vector<std::int64_t> parse_lengths(const std::string& content, const Description& description,
+                                        const std::string& path) {
+    const auto misfit = [&] { return BundleError(path + " does not fit gallery.json; " + AGAIN); };
+    if (content.size() != static_cast<std::size_t>(description.items) * sizeof(std::int32_t)) {
+        throw misfit();
+    }
+    std::vector<std::int64_t> offsets{0};
+    offsets.reserve(static_cast<std::size_t>(description.items) + 1);
+    for (std::size_t i = 0; i < content.size(); i += sizeof(std::int32_t)) {
+        std::int32_t length = 0;
+        std::memcpy(&length, content.data() + i, sizeof length);
+        if (length < 1) {
+            throw misfit();
+        }
+        offsets.push_back(offsets.back() + length);
+    }
+    if (offsets.back() != description.rows) {
+        throw misfit();
+    }
+    return offsets;
+}
+
+std::vector<std::string> parse_ids(const std::string& content, const Description& description,
+                                   const std::string& path) {
+    std::string list = "[" + content;
+    if (list.back() == '\n') {
+        list.pop_back();
+    }
+    for (char& character : list) {
+        // Inside a string it would be written as \n.
+        character = character == '\n' ? ',' : character;
+    }
+    Json names;
+    try {
+        names = parse_json(list + "]");
+    } catch (const JsonError& error) {
+        throw BundleError(path + " can't be read as JSON (" + error.what() + "); " + AGAIN + " with --overwrite");
+    }
+    std::vector<std::string> ids;
+    for (const Json& name : names) {
+        ids.push_back(name.is_string() ? name.get<std::string>() : python_str(name));
+    }
+    if (ids.size() != static_cast<std::size_t>(description.items)) {
+        throw BundleError(path + " names " + std::to_string(ids.size()) + " items, the gallery has " +
+                          std::to_string(description.items) + "; " + AGAIN + " with --overwrite");
+    }
+    return ids;
+}
+
+} // namespace caan::detail

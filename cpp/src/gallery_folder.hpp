@@ -1,0 +1,50 @@
+/// A gallery's folder, format 2: runtime/gallery_folder.py describes it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <caan/caan.hpp>
+
+#include "block_check.hpp"
+
+namespace caan::detail {
+
+/// How far a file counts, and the SHA-256 of that much.
+struct Part {
+    std::size_t size;
+    std::string sha256;
+};
+
+/// What gallery.json holds.
+struct Description {
+    Kind kind;
+    std::string encoder;
+    Dtype dtype;
+    std::size_t columns;
+    bool compact;
+    std::string bundle;
+    std::vector<Block> blocks;
+    Part lengths;
+    std::vector<Part> ids;                                      // one or none
+    std::vector<std::pair<std::int64_t, std::int64_t>> deleted; // [first, last + 1) of each run
+    std::int64_t items = 0, rows = 0;
+};
+
+/// Open a gallery; states are memory-mapped and not yet compared with their hashes.
+/// Throws BundleError, naming the file, for one that is missing, damaged or newer.
+std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder);
+
+/// The checked content of a gallery.json that was read from `path`. Throws BundleError.
+Description parse_description(const std::string& content, const std::string& path);
+
+/// lengths.bin → offsets (items + 1). Throws BundleError if it does not fit the description.
+std::vector<std::int64_t> parse_lengths(const std::string& content, const Description& description,
+                                        const std::string& path);
+
+/// ids.jsonl → one name per item. Throws BundleError if there are more or fewer.
+std::vector<std::string> parse_ids(const std::string& content, const Description& description, const std::string& path);
+
+} // namespace caan::detail

@@ -1,0 +1,46 @@
+/// JSON as Python reads and prints it.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+namespace caan::detail {
+
+using Json = nlohmann::json;
+/// With keys in the file's order, as in Python's dict. A key is looked for one by one: for small objects.
+using OrderedJson = nlohmann::ordered_json;
+
+class JsonError : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+/// Throws JsonError for what is no JSON in UTF-8, or nested too deeply.
+Json parse_json(const std::string& text);
+OrderedJson parse_ordered(const std::string& text);
+
+/// The member of an object, null if there is none or this is no object.
+template <typename AnyJson> const AnyJson& member(const AnyJson& object, const std::string& key) {
+    static const AnyJson none;
+    const auto found = object.is_object() ? object.find(key) : object.end();
+    return object.is_object() && found != object.end() ? *found : none;
+}
+
+/// Whether this is an integer; true and 1.0 are none.
+template <typename AnyJson> bool is_integer(const AnyJson& value) { return value.is_number_integer(); }
+
+/// Python's `value == number`: true is 1, and 1.0 too.
+bool equals(const Json& value, std::uint64_t number);
+
+/// Python's `not value`.
+bool is_falsy(const Json& value);
+
+/// Python's str of what json.loads makes of this value.
+std::string python_str(const Json& value);
+
+/// Python's json.dumps(value, sort_keys=True).
+std::string python_dumps(const Json& value);
+
+} // namespace caan::detail

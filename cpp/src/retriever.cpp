@@ -1,0 +1,265 @@
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+
+#include <caan/caan.hpp>
+
+#include "backend.hpp"
+#include "bundle.hpp"
+#include "encoding.hpp"
+#include "files.hpp"
+#include "gallery.hpp"
+#include "inputs.hpp"
+#include "machine.hpp"
+#include "scoring.hpp"
+#include "states.hpp"
+#include "text.hpp"
+#include "tiling.hpp"
+#include "top_k.hpp"
+
+namespace caan {
+namespace {
+
+using namespace detail;
+
+const char* name_of(Kind kind) { return kind == Kind::image ? "image" : "text"; }
+
+void to_standard_error(const std::string& message) { (void)std::fprintf(stderr, "Warning: %s\n", message.c_str()); }
+
+void check_options(const Options& options) {
+    if (options.backend != "auto" && options.backend != "onnxruntime" && options.backend != "tensorrt") {
+        throw InputError("unknown backend '" + options.backend + "'; known: onnxruntime, tensorrt, auto");
+    }
+    if (options.device != "auto" && options.device != "cpu" && options.device != "cuda") {
+        throw InputError("unknown device '" + options.device + "'; known: cpu, cuda, auto");
+    }
+    if (options.backend == "tensorrt" && options.device == "cpu") {
+        throw InputError("the backend 'tensorrt' runs on device 'cuda'; on 'cpu' use backend 'onnxruntime'");
+    }
+    if (options.threads < 0 || options.workers < 0) {
+        throw InputError("threads and workers must be 0 or more; 0 leaves the choice to caan");
+    }
+}
+
+/// Throws nothing: warns if the precision missed its accuracy gate.
+void warn_of_failed_gate(const Bundle& bundle, const std::string& precision, const Warn& warn) {
+    const OrderedJson& entry = member(bundle.manifest["precisions"], precision);
+    if (member(entry, "status") != "failed") {
+        return;
+    }
+    std::string summary;
+    for (const OrderedJson& check : member(entry, "checks")) {
+        if (member(check, "passed") == false) {
+            const OrderedJson& text = member(check, "summary");
+            summary = text.is_string() ? text.get<std::string>() : "";
+        }
+    }
+    warn(precision + " of " + bundle.folder + " missed its accuracy gate" + (summary.empty() ? "" : ": " + summary) +
+         "; use it to look into that, not to search");
+}
+
+} // namespace
+
+struct Retriever::Impl {
+    Impl(const Bundle& bundle, const Options& options)
+        : backend(bundle, options), warn(options.warn ? options.warn : to_standard_error) {
+        const std::size_t usual = backend.device() == "cpu" ? CPU_TILE_BYTES : GPU_TILE_BYTES;
+        choice = {options.tile_bytes == 0 ? usual : options.tile_bytes, options.workers};
+    }
+
+    void check_gallery(const Gallery::Content& gallery, Kind kind) const {
+        if (gallery.kind != kind) {
+            throw DataError(std::string("this gallery holds ") + name_of(gallery.kind) + " states, " + name_of(kind) +
+                            " states are needed here");
+        }
+        if (gallery.encoder != backend.encoder(kind)) {
+            throw BundleError("this gallery was made with another model or precision; open the bundle in that "
+                              "precision, or encode again: caan index");
+        }
+        const Sizes& sizes = backend.sizes();
+        const std::int64_t width = gallery.compact ? sizes.embed_dim : sizes.state_width(kind);
+        if (gallery.columns != static_cast<std::size_t>(width)) {
+            throw BundleError("this gallery's states have " + std::to_string(gallery.columns) +
+                              " columns, the model's " + std::to_string(width) + "; encode it again: caan index");
+        }
+        if (gallery.longest > sizes.longest(kind)) {
+            const char* part = kind == Kind::image ? "regions" : "words";
+            throw DataError(std::string("this gallery has ") + name_of(kind) + "s of " +
+                            std::to_string(gallery.longest) + " " + part + ", the backend takes up to " +
+                            std::to_string(sizes.longest(kind)));
+        }
+    }
+
+    Tokens tokens_of(const std::vector<Caption>& captions) const {
+        return detail::tokenize(captions, backend.vocabulary(), backend.sizes().most_words, warn);
+    }
+
+    /// `by_image`: the queries are images.
+    std::vector<std::vector<Hit>> best(const Gallery::Content& images, const Texts& texts, bool by_image,
+                                       std::size_t queries, std::size_t k) const {
+        const Gallery::Content& gallery = by_image ? *std::get<const Gallery::Content*>(texts) : images;
+        check_gallery(gallery, gallery.kind);
+        if (k < 1 || k > gallery.live.size()) {
+            const std::string live = std::to_string(gallery.live.size());
+            throw DataError("k is " + std::to_string(k) + ", the gallery has " + live + " items; ask for 1 to " + live);
+        }
+        TopK best(queries, k);
+        score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
+            if (by_image) {
+                best.add(s.images, s.n, s.m, s.captions, s.m, 1, s.scores);
+            } else {
+                best.add(s.captions, s.m, 1, s.images, s.n, s.m, s.scores);
+            }
+        });
+        return std::move(best).sorted();
+    }
+
+    void fill(const Gallery::Content& images, const Texts& texts, std::size_t captions, float* out) const {
+        std::fill(out, out + images.size() * captions, -std::numeric_limits<float>::infinity());
+        score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
+            for (std::size_t i = 0; i < s.n; ++i) {
+                float* row = out + static_cast<std::size_t>(s.images[i]) * captions;
+                for (std::size_t j = 0; j < s.m; ++j) {
+                    row[s.captions[j]] = s.scores[i * s.m + j];
+                }
+            }
+        });
+    }
+
+    Backend backend;
+    Warn warn;
+    Choice choice{};
+    mutable Spaces spaces;
+};
+
+Retriever Retriever::open(const std::string& path, const Options& options) {
+    check_options(options);
+    const std::string folder = normal_path(path);
+    if (is_file(folder)) {
+        throw BundleError(folder + " is a file, not a bundle; export it first: caan-export " + folder);
+    }
+    std::unique_ptr<Impl> impl;
+    from_bundle(folder, [&](const Bundle& bundle) {
+        impl = std::make_unique<Impl>(bundle, options);
+        warn_of_failed_gate(bundle, options.precision, impl->warn);
+    });
+    // Reading a graph takes several times its size for a moment.
+    release_freed_memory();
+    return Retriever(std::move(impl));
+}
+
+Retriever::Retriever(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Retriever::Retriever(Retriever&& other) noexcept = default;
+Retriever& Retriever::operator=(Retriever&& other) noexcept = default;
+Retriever::~Retriever() = default;
+
+Gallery Retriever::encode_images(const Features& features, const std::vector<std::int64_t>& lengths,
+                                 const std::vector<std::string>& ids) const {
+    check_features(features, impl_->backend.sizes());
+    const auto space = impl_->spaces.captions.borrow();
+    return detail::encode_images(impl_->backend, features, image_lengths(features, lengths), ids, *space);
+}
+
+Gallery Retriever::encode_captions(const std::vector<Caption>& captions, const std::vector<std::string>& ids) const {
+    const auto space = impl_->spaces.captions.borrow();
+    return detail::encode_captions(impl_->backend, impl_->tokens_of(captions), ids, *space);
+}
+
+std::vector<Hit> Retriever::search(const Caption& query, const Gallery& gallery, std::size_t k) const {
+    return search_many(std::vector<Caption>{query}, gallery, k)[0];
+}
+
+std::vector<Hit> Retriever::search(const Features& query, const Gallery& gallery, std::size_t k) const {
+    if (gallery.kind() != Kind::text) {
+        throw DataError("this gallery holds images; search it with captions, not with images");
+    }
+    check_image(query, impl_->backend.sizes());
+    return search_many(encode_images({query.data, {1, query.shape[0], query.shape[1]}, query.dtype}), gallery, k)[0];
+}
+
+std::vector<std::vector<Hit>> Retriever::search_many(const std::vector<Caption>& queries, const Gallery& gallery,
+                                                     std::size_t k) const {
+    if (!queries.empty() && gallery.kind() != Kind::image) {
+        throw DataError("this gallery holds texts; search it with images' features, not with captions");
+    }
+    for (const Caption& query : queries) {
+        check_known(query, impl_->backend.vocabulary());
+    }
+    const Tokens tokens = impl_->tokens_of(queries);
+    return impl_->best(gallery.content(), &tokens, false, queries.size(), k);
+}
+
+std::vector<std::vector<Hit>> Retriever::search_many(const Gallery& queries, const Gallery& gallery,
+                                                     std::size_t k) const {
+    const bool by_image = gallery.kind() == Kind::text;
+    impl_->check_gallery(queries.content(), by_image ? Kind::image : Kind::text);
+    const Gallery& images = by_image ? queries : gallery;
+    const Gallery& texts = by_image ? gallery : queries;
+    return impl_->best(images.content(), &texts.content(), by_image, queries.size(), k);
+}
+
+Matrix Retriever::score_matrix(const Gallery& images, const std::vector<Caption>& captions) const {
+    Matrix matrix{images.size(), captions.size(), std::vector<float>(images.size() * captions.size())};
+    score_matrix(images, captions, matrix.values.data());
+    return matrix;
+}
+
+Matrix Retriever::score_matrix(const Gallery& images, const Gallery& captions) const {
+    Matrix matrix{images.size(), captions.size(), std::vector<float>(images.size() * captions.size())};
+    score_matrix(images, captions, matrix.values.data());
+    return matrix;
+}
+
+void Retriever::score_matrix(const Gallery& images, const std::vector<Caption>& captions, float* out) const {
+    impl_->check_gallery(images.content(), Kind::image);
+    const Tokens tokens = impl_->tokens_of(captions);
+    impl_->fill(images.content(), &tokens, captions.size(), out);
+}
+
+void Retriever::score_matrix(const Gallery& images, const Gallery& captions, float* out) const {
+    impl_->check_gallery(images.content(), Kind::image);
+    impl_->check_gallery(captions.content(), Kind::text);
+    impl_->fill(images.content(), &captions.content(), captions.size(), out);
+}
+
+Gallery Retriever::load(const Gallery& gallery) const {
+    const Gallery::Content& from = gallery.content();
+    impl_->check_gallery(from, from.kind);
+    std::vector<std::int64_t> lengths;
+    for (std::size_t i = 0; i < from.size(); ++i) {
+        lengths.push_back(from.length(static_cast<std::int64_t>(i)));
+    }
+    auto loaded = new_gallery(impl_->backend, from.kind, lengths);
+    loaded->ids = from.ids;
+    loaded->bundle = from.bundle;
+    loaded->deleted = from.deleted;
+    loaded->finish();
+    const auto space = impl_->spaces.tiles.borrow();
+    for (std::int64_t item = 0; item < static_cast<std::int64_t>(from.size()); ++item) {
+        const Padded states = gather_states(impl_->backend, from, &item, 1, *space);
+        const auto start = static_cast<std::size_t>(from.offsets[static_cast<std::size_t>(item)]);
+        std::copy_n(static_cast<const std::byte*>(states.states),
+                    static_cast<std::size_t>(states.longest) * loaded->row_bytes(),
+                    loaded->memory.get() + start * loaded->row_bytes());
+    }
+    return Gallery(std::move(loaded));
+}
+
+std::vector<std::int64_t> Retriever::tokenize(const Caption& caption) const {
+    std::vector<std::int64_t> ids = impl_->backend.vocabulary().encode(caption);
+    cut(ids, impl_->backend.sizes().most_words);
+    return ids;
+}
+
+const std::string& Retriever::device() const noexcept { return impl_->backend.device(); }
+
+std::size_t Retriever::region_dim() const noexcept {
+    return static_cast<std::size_t>(impl_->backend.sizes().region_dim);
+}
+
+std::size_t Retriever::buffer_growths() const noexcept {
+    return impl_->spaces.captions.growths() + impl_->spaces.tiles.growths();
+}
+
+} // namespace caan

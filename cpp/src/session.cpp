@@ -1,0 +1,187 @@
+#include "session.hpp"
+
+#include <algorithm>
+
+#include "machine.hpp"
+
+namespace caan::detail {
+namespace {
+
+constexpr const char* CUDA = "CUDAExecutionProvider";
+constexpr const char* TENSORRT = "TensorrtExecutionProvider";
+
+/// Held by whoever has a session: it must not go first.
+Ort::Env& environment() {
+    static Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "caan");
+    return env;
+}
+
+std::string library_version() { return Ort::GetVersionString(); }
+
+/// As ONNX Runtime's Python package prints an error.
+std::string as_python(const Ort::Exception& error) {
+    static const char* const names[] = {"OK",
+                                        "FAIL",
+                                        "INVALID_ARGUMENT",
+                                        "NO_SUCHFILE",
+                                        "NO_MODEL",
+                                        "ENGINE_ERROR",
+                                        "RUNTIME_EXCEPTION",
+                                        "INVALID_PROTOBUF",
+                                        "MODEL_LOADED",
+                                        "NOT_IMPLEMENTED",
+                                        "INVALID_GRAPH",
+                                        "EP_FAIL"};
+    const auto code = static_cast<std::size_t>(error.GetOrtErrorCode());
+    const std::string name = code < std::size(names) ? names[code] : "UNKNOWN";
+    return "[ONNXRuntimeError] : " + std::to_string(code) + " : " + name + " : " + error.what();
+}
+
+MissingError unusable(const Device& device, const std::string& why) {
+    if (device.tensorrt) {
+        return MissingError("the backend 'tensorrt' can't be used: " + why +
+                            "; see caan doctor, or use backend 'onnxruntime'");
+    }
+    return MissingError("the device 'cuda' can't be used: " + why +
+                        "; see caan doctor, install caan-deploy[gpu] instead of [cpu], or use device 'cpu'");
+}
+
+bool is_available(const char* provider) {
+    const std::vector<std::string> found = Ort::GetAvailableProviders();
+    return std::find(found.begin(), found.end(), provider) != found.end();
+}
+
+void check(OrtStatus* status) { Ort::ThrowOnError(status); }
+
+/// Each fails where the provider's library or what it needs can't be loaded.
+void add_cuda(Ort::SessionOptions& options) {
+    const OrtApi& api = Ort::GetApi();
+    OrtCUDAProviderOptionsV2* made = nullptr;
+    check(api.CreateCUDAProviderOptions(&made));
+    const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> cuda(
+        made, api.ReleaseCUDAProviderOptions);
+    // TF32 rounds float32's factors to 10 bits, which no longer are the scores that the export checked. Memory grows by
+    // what is asked for: other programs want the GPU too.
+    const char* keys[] = {"use_tf32", "arena_extend_strategy"};
+    const char* values[] = {"0", "kSameAsRequested"};
+    check(api.UpdateCUDAProviderOptions(cuda.get(), keys, values, 2));
+    options.AppendExecutionProvider_CUDA_V2(*cuda);
+}
+
+void add_tensorrt(Ort::SessionOptions& options) {
+    const OrtApi& api = Ort::GetApi();
+    OrtTensorRTProviderOptionsV2* made = nullptr;
+    check(api.CreateTensorRTProviderOptions(&made));
+    const std::unique_ptr<OrtTensorRTProviderOptionsV2, decltype(api.ReleaseTensorRTProviderOptions)> tensorrt(
+        made, api.ReleaseTensorRTProviderOptions);
+    options.AppendExecutionProvider_TensorRT_V2(*tensorrt);
+}
+
+Ort::SessionOptions options_of(int threads) {
+    Ort::SessionOptions options;
+    options.SetIntraOpNumThreads(threads);
+    options.SetLogSeverityLevel(3); // what goes wrong is thrown, once
+    // Threads that look out for work instead of sleeping take the cores from other sessions, and from the application:
+    // opening a bundle would take twice the time.
+    options.AddConfigEntry("session.intra_op.allow_spinning", "0");
+    return options;
+}
+
+/// ONNX Runtime's own allocations for a name.
+std::string text_of(const Ort::AllocatedStringPtr& name) { return name.get(); }
+
+Tensor tensor_of(std::string name, const Ort::TypeInfo& type) {
+    if (type.GetONNXType() != ONNX_TYPE_TENSOR) {
+        return {std::move(name), ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, {}};
+    }
+    const auto info = type.GetTensorTypeAndShapeInfo();
+    return {std::move(name), info.GetElementType(), info.GetShape()};
+}
+
+Ort::Value value_of(const Array& array) {
+    static const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    std::size_t elements = 1;
+    for (const std::int64_t size : array.shape) {
+        elements *= static_cast<std::size_t>(size);
+    }
+    const std::size_t width = array.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64     ? 8
+                              : array.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
+                                                                                    : 4;
+    return Ort::Value::CreateTensor(memory, array.data, elements * width, array.shape.data(), array.shape.size(),
+                                    array.type);
+}
+
+} // namespace
+
+Session::Session(const std::string& path, const Device& device, int threads) {
+    const bool on_gpu = device.name == "cuda";
+    if (on_gpu && !is_available(CUDA)) {
+        throw unusable(device, "this onnxruntime was built without it");
+    }
+    if (device.tensorrt && !is_available(TENSORRT)) {
+        throw unusable(device, "this onnxruntime was built without it");
+    }
+    try {
+        Ort::SessionOptions options = options_of(threads);
+        if (device.tensorrt) {
+            add_tensorrt(options);
+        }
+        if (on_gpu) {
+            add_cuda(options);
+        }
+        session_ = std::make_unique<Ort::Session>(environment(), path.c_str(), options);
+        describe();
+    } catch (const Ort::Exception& error) {
+        if (on_gpu) {
+            const std::string why = as_python(error);
+            throw unusable(device, why.substr(0, why.find('\n')));
+        }
+        throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
+    }
+}
+
+Session::Session(const std::string& content, const std::string& path, int threads) {
+    try {
+        session_ = std::make_unique<Ort::Session>(environment(), content.data(), content.size(), options_of(threads));
+        describe();
+    } catch (const Ort::Exception& error) {
+        throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
+    }
+}
+
+void Session::describe() {
+    const Ort::AllocatorWithDefaultOptions allocator;
+    for (std::size_t i = 0; i < session_->GetInputCount(); ++i) {
+        const auto name = session_->GetInputNameAllocated(i, allocator);
+        inputs_.push_back(tensor_of(text_of(name), session_->GetInputTypeInfo(i)));
+    }
+    for (std::size_t i = 0; i < session_->GetOutputCount(); ++i) {
+        const auto name = session_->GetOutputNameAllocated(i, allocator);
+        outputs_.push_back(tensor_of(text_of(name), session_->GetOutputTypeInfo(i)));
+    }
+}
+
+void Session::run(const std::vector<Array>& inputs, const Array& output) const {
+    std::vector<Ort::Value> values;
+    std::vector<const char*> names;
+    for (const Array& input : inputs) {
+        names.push_back(input.name);
+        values.push_back(value_of(input));
+    }
+    try {
+        Ort::Value result = value_of(output);
+        session_->Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), &output.name, &result, 1);
+    } catch (const Ort::Exception& error) {
+        throw Error("ONNX Runtime " + library_version() + " failed: " + as_python(error));
+    }
+}
+
+std::string choose_device(const std::string& named) {
+    if (named != "auto") {
+        return named;
+    }
+    // The GPU package lists its CUDA provider on any machine, and complains loudly where there is no driver.
+    return is_available(CUDA) && has_nvidia_driver() ? "cuda" : "cpu";
+}
+
+} // namespace caan::detail

@@ -1,0 +1,110 @@
+#include "states.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "half.hpp"
+
+namespace caan::detail {
+namespace {
+
+std::size_t width_of(Dtype type) { return type == Dtype::float16 ? 2 : 4; }
+
+struct Extent {
+    std::int64_t first, last; // rows that the items lie within
+    std::int64_t longest;
+    bool is_run; // equally long neighbours: nothing has to be copied
+};
+
+Extent extent_of(const Gallery::Content& gallery, const std::int64_t* items, std::size_t n) {
+    Extent extent{gallery.offsets[static_cast<std::size_t>(items[0])], 0, 0, true};
+    for (std::size_t i = 0; i < n; ++i) {
+        const auto item = static_cast<std::size_t>(items[i]);
+        const std::int64_t start = gallery.offsets[item], end = gallery.offsets[item + 1];
+        extent.is_run &=
+            gallery.length(items[i]) == gallery.length(items[0]) && (i == 0 || items[i] == items[i - 1] + 1);
+        extent.first = std::min(extent.first, start);
+        extent.last = std::max(extent.last, end);
+        extent.longest = std::max(extent.longest, end - start);
+    }
+    return extent;
+}
+
+/// Copy items' rows to (n, longest, columns) of `type`, zeros behind the shorter ones.
+void pad(const Gallery::Content& gallery, const std::int64_t* items, std::size_t n, std::int64_t longest,
+         std::byte* out, Dtype type) {
+    const std::size_t row = gallery.columns * width_of(type);
+    for (std::size_t i = 0; i < n; ++i) {
+        const auto length = static_cast<std::size_t>(gallery.length(items[i]));
+        const std::byte* from = gallery.row(gallery.offsets[static_cast<std::size_t>(items[i])]);
+        convert(from, gallery.dtype, out, type, length * gallery.columns);
+        std::memset(out + length * row, 0, (static_cast<std::size_t>(longest) - length) * row);
+        out += static_cast<std::size_t>(longest) * row;
+    }
+}
+
+} // namespace
+
+Padded gather_states(const Backend& backend, const Gallery::Content& gallery, const std::int64_t* items, std::size_t n,
+                     Workspace& space) {
+    const Extent extent = extent_of(gallery, items, n);
+    if (gallery.check != nullptr) {
+        (*gallery.check)(extent.first, extent.last);
+    }
+    auto* lengths = space.lengths.get<std::int64_t>(n);
+    std::transform(items, items + n, lengths, [&](std::int64_t item) { return gallery.length(item); });
+    const auto rows = n * static_cast<std::size_t>(extent.longest);
+    const auto count = static_cast<std::int64_t>(n);
+    const Dtype type = backend.state_dtype();
+    if (gallery.compact) {
+        auto* regions = space.regions.get<float>(rows * gallery.columns);
+        pad(gallery, items, n, extent.longest, reinterpret_cast<std::byte*>(regions), Dtype::float32);
+        const std::size_t values = rows * static_cast<std::size_t>(backend.sizes().state_width(Kind::image));
+        auto* states = space.states.get<std::byte>(values * width_of(type));
+        auto* wide = type == Dtype::float32 ? reinterpret_cast<float*>(states) : space.wide.get<float>(values);
+        backend.expand_regions(regions, count, extent.longest, wide);
+        if (type != Dtype::float32) {
+            convert(wide, Dtype::float32, states, type, values);
+        }
+        return {states, lengths, count, extent.longest};
+    }
+    if (extent.is_run && gallery.dtype == type) {
+        return {gallery.row(extent.first), lengths, count, extent.longest};
+    }
+    auto* states = space.states.get<std::byte>(rows * gallery.columns * width_of(type));
+    pad(gallery, items, n, extent.longest, states, type);
+    return {states, lengths, count, extent.longest};
+}
+
+void convert(const void* from, Dtype from_type, void* to, Dtype to_type, std::size_t values) {
+    if (from_type == to_type) {
+        std::memcpy(to, from, values * width_of(to_type));
+    } else if (to_type == Dtype::float32) {
+        const auto* halves = static_cast<const std::uint16_t*>(from);
+        std::transform(halves, halves + values, static_cast<float*>(to), half_to_float);
+    } else {
+        const auto* floats = static_cast<const float*>(from);
+        std::transform(floats, floats + values, static_cast<std::uint16_t*>(to), float_to_half);
+    }
+}
+
+bool all_finite(const void* values, Dtype type, std::size_t count) {
+    // The largest exponent is that of NaN and infinity. Without an early end, so that several are looked at at once.
+    std::uint32_t found = 0;
+    if (type == Dtype::float16) {
+        const auto* halves = static_cast<const std::uint16_t*>(values);
+        for (std::size_t i = 0; i < count; ++i) {
+            found |= (halves[i] & 0x7C00U) == 0x7C00U ? 1U : 0U;
+        }
+    } else {
+        const auto* bits = static_cast<const std::byte*>(values);
+        for (std::size_t i = 0; i < count; ++i) {
+            std::uint32_t value = 0;
+            std::memcpy(&value, bits + i * sizeof value, sizeof value);
+            found |= (value & 0x7F800000U) == 0x7F800000U ? 1U : 0U;
+        }
+    }
+    return found == 0;
+}
+
+} // namespace caan::detail

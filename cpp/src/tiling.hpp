@@ -1,0 +1,29 @@
+/// Which images meet which captions in one scorer call: as tiling.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace caan::detail {
+
+// What Python's `tune` mostly finds for a CPU; before that it uses 64 MiB, which costs memory and no core is faster
+// with.
+inline constexpr std::size_t CPU_TILE_BYTES = std::size_t{8} << 20;
+inline constexpr std::size_t GPU_TILE_BYTES = std::size_t{1} << 30;
+
+/// At most this many images × captions in one scorer call.
+struct TileSize {
+    std::size_t images, captions;
+};
+
+/// The largest square tile whose intermediates fit into `budget` bytes; at least one pair.
+TileSize tile_size(std::int64_t regions, std::int64_t words, std::int64_t attention_dim, std::size_t budget);
+
+/// Use the room that one short side leaves for the other: a single query takes many items at a time.
+TileSize widen(TileSize tile, std::size_t images, std::size_t captions);
+
+/// Indices 0 to lengths.size() - 1, sorted by length, so that little padding enters a tile; equal ones in order.
+std::vector<std::int64_t> by_length(const std::vector<std::int64_t>& lengths);
+
+} // namespace caan::detail

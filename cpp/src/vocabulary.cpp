@@ -1,0 +1,151 @@
+#include "vocabulary.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <unordered_set>
+#include <utility>
+
+#include "files.hpp"
+#include "json.hpp"
+#include "text.hpp"
+#include "unicode.hpp"
+
+namespace caan::detail {
+namespace {
+
+constexpr std::pair<const char*, std::int64_t> SPECIAL_TOKENS[] = {
+    {"<pad>", 0}, {"<start>", START}, {"<end>", END}, {"<unk>", UNKNOWN}};
+
+/// A word's id; true and false count as 1 and 0, as in Python. Throws DataError for what is none.
+std::int64_t id_of(const Json& value) {
+    if (value.is_boolean()) {
+        return value.get<bool>() ? 1 : 0;
+    }
+    constexpr std::uint64_t LARGEST = std::numeric_limits<std::int64_t>::max() - 1;
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > LARGEST) {
+        throw DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)");
+    }
+    return value.get<std::int64_t>();
+}
+
+std::unordered_map<std::string, std::int64_t> ids_of(const Json& words) {
+    for (const auto& [token, number] : SPECIAL_TOKENS) {
+        const Json& found = member(words, token);
+        if (!equals(found, static_cast<std::uint64_t>(number))) {
+            throw DataError("the vocabulary must map " + std::string(token) + " to " + std::to_string(number) +
+                            ", not to " + python_str(found));
+        }
+    }
+    std::unordered_map<std::string, std::int64_t> ids;
+    std::unordered_set<std::int64_t> taken;
+    for (const auto& [word, value] : words.items()) {
+        taken.insert(ids[word] = id_of(value));
+    }
+    if (taken.size() != ids.size()) {
+        throw DataError("the vocabulary gives two words the same id");
+    }
+    return ids;
+}
+
+/// Runs of characters of one class, those of class 0 left out.
+template <typename Classify> std::vector<std::string> runs(std::u32string_view text, const Classify& classify) {
+    std::vector<std::string> result;
+    for (std::size_t start = 0; start < text.size();) {
+        const int kind = classify(text[start]);
+        std::size_t end = start + 1;
+        while (end < text.size() && classify(text[end]) == kind) {
+            ++end;
+        }
+        if (kind != 0) {
+            result.push_back(encode(text.substr(start, end - start)));
+        }
+        start = end;
+    }
+    return result;
+}
+
+} // namespace
+
+Vocabulary Vocabulary::load(const std::string& path) {
+    try {
+        return parse(read_file(path), path);
+    } catch (const std::system_error& error) {
+        throw DataError("can't read the vocabulary " + path + ": " + reason(error));
+    }
+}
+
+Vocabulary Vocabulary::parse(const std::string& content, const std::string& path) {
+    Json read;
+    try {
+        read = parse_json(content);
+    } catch (const JsonError& error) {
+        throw DataError(path + " is no vocabulary: not JSON in UTF-8 (" + error.what() + ")");
+    }
+    const Json* words = &read;
+    Json tokenizer;
+    if (member(read, "format") == "caan-vocabulary") {
+        words = &member(read, "words");
+        tokenizer = member(read, "tokenizer");
+    } else if (member(read, "word2idx").is_object()) {
+        words = &member(read, "word2idx");
+    }
+    if (!words->is_object()) {
+        throw DataError(path + " is no vocabulary: expected {word: id} or SCAN's {'word2idx': …}");
+    }
+    if (is_falsy(tokenizer)) {
+        tokenizer = "whitespace";
+    }
+    try {
+        if (tokenizer != "whitespace" && tokenizer != "word-punct") {
+            throw DataError("unknown tokenizer '" + python_str(tokenizer) + "'; known: whitespace, word-punct");
+        }
+        Vocabulary vocabulary;
+        vocabulary.words_ = ids_of(*words);
+        vocabulary.is_word_punct_ = tokenizer == "word-punct";
+        for (const auto& [word, id] : vocabulary.words_) {
+            vocabulary.size_ = std::max(vocabulary.size_, id + 1);
+        }
+        return vocabulary;
+    } catch (const DataError& error) {
+        throw DataError(path + ": " + error.what());
+    }
+}
+
+std::vector<std::string> Vocabulary::tokenize(std::u32string_view caption) const {
+    const std::u32string text = lower(caption);
+    if (!is_word_punct_) {
+        return runs(text, [](char32_t c) { return is_space(c) ? 0 : 1; });
+    }
+    return runs(text, [](char32_t c) { return is_word(c) ? 1 : is_space(c) ? 0 : 2; });
+}
+
+std::vector<std::int64_t> Vocabulary::encode(const Caption& caption) const {
+    std::vector<std::string> tokens;
+    if (const std::string* bytes = caption.text()) {
+        const std::u32string text = decode(*bytes);
+        if (has_surrogates(text)) {
+            throw DataError("the caption " + ascii_repr(std::u32string_view(text).substr(0, 60)) +
+                            " is not UTF-8 text; convert it first, as with iconv");
+        }
+        tokens = tokenize(text);
+    } else if (const std::vector<std::string>* given = caption.tokens()) {
+        tokens = *given;
+    }
+    if (tokens.empty()) {
+        throw DataError("the caption is empty; write at least one word");
+    }
+    std::vector<std::int64_t> ids{START};
+    ids.reserve(tokens.size() + 2);
+    for (const std::string& token : tokens) {
+        const auto found = words_.find(token);
+        ids.push_back(found == words_.end() ? UNKNOWN : found->second);
+    }
+    ids.push_back(END);
+    return ids;
+}
+
+bool all_unknown(const std::vector<std::int64_t>& ids) {
+    return std::all_of(ids.begin() + 1, ids.end() - 1, [](std::int64_t id) { return id == UNKNOWN; });
+}
+
+} // namespace caan::detail

@@ -1,0 +1,42 @@
+/// Words to ids: the two tokenizers and the vocabulary, as data/vocabulary.py.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <caan/caan.hpp>
+
+namespace caan::detail {
+
+constexpr std::int64_t START = 1, END = 2, UNKNOWN = 3;
+
+class Vocabulary {
+public:
+    /// Read SCAN's form `{"word2idx", "idx2word", "idx"}`, this project's, or a plain `{word: id}`.
+    /// Throws DataError if the file is missing, is not JSON, or holds no vocabulary.
+    static Vocabulary load(const std::string& path);
+    /// As `load`, of what the file at `path` holds.
+    static Vocabulary parse(const std::string& content, const std::string& path);
+
+    /// Rows that an embedding for this vocabulary needs: the largest id plus one.
+    std::int64_t size() const noexcept { return size_; }
+
+    /// A caption's words, lower-case, without `<start>` and `<end>`.
+    std::vector<std::string> tokenize(std::u32string_view caption) const;
+
+    /// The ids of a caption, `<start>` and `<end>` included. Throws DataError if it holds no word, or is not UTF-8.
+    std::vector<std::int64_t> encode(const Caption& caption) const;
+
+private:
+    std::unordered_map<std::string, std::int64_t> words_;
+    std::int64_t size_ = 0;
+    bool is_word_punct_ = false;
+};
+
+/// Whether no word of a caption's ids is in the vocabulary.
+bool all_unknown(const std::vector<std::int64_t>& ids);
+
+} // namespace caan::detail

@@ -1,0 +1,87 @@
+#include "helpers.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+
+#include <unistd.h>
+
+namespace caan_test {
+namespace {
+
+fs::path new_folder() {
+    static std::atomic<int> number{0};
+    const std::string name = "caan-tests-" + std::to_string(::getpid()) + "-" + std::to_string(number++);
+    const fs::path folder = fs::temp_directory_path() / name;
+    fs::create_directories(folder);
+    return folder;
+}
+
+} // namespace
+
+fs::path data(const std::string& name) {
+    const char* folder = std::getenv("CAAN_TEST_DATA");
+    if (folder == nullptr) {
+        throw std::runtime_error("set CAAN_TEST_DATA to a folder that cpp/tests/make_data.py made; make test-cpp does");
+    }
+    return fs::path(folder) / name;
+}
+
+Copy::Copy(const std::string& name) : path(new_folder() / fs::path(name).filename()) {
+    fs::copy(data(name), path, fs::copy_options::recursive);
+}
+
+Copy::~Copy() {
+    std::error_code ignored;
+    fs::remove_all(path.parent_path(), ignored);
+}
+
+std::string read(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write(const fs::path& path, const std::string& content) {
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file << content;
+    file.close();
+    REQUIRE(file.good());
+}
+
+json read_json(const fs::path& path) { return json::parse(read(path)); }
+
+const json& expected() {
+    static const json content = read_json(data("expected.json"));
+    return content;
+}
+
+std::vector<std::string> captions() { return expected()["captions"].get<std::vector<std::string>>(); }
+
+std::vector<caan::Caption> caption_list() {
+    const std::vector<std::string> texts = captions();
+    return {texts.begin(), texts.end()};
+}
+
+std::vector<std::int64_t> lengths() { return expected()["lengths"].get<std::vector<std::int64_t>>(); }
+
+const caan::Features& features() {
+    static const caan::FeatureFile file = caan::FeatureFile::open(data("features.npy"));
+    return file.features();
+}
+
+caan::Options quiet() {
+    caan::Options options;
+    options.device = "cpu";
+    options.threads = 2;
+    options.warn = [](const std::string&) {};
+    return options;
+}
+
+const caan::Retriever& retriever() {
+    static const caan::Retriever opened = caan::Retriever::open(data("model.caan"), quiet());
+    return opened;
+}
+
+} // namespace caan_test

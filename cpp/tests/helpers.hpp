@@ -1,0 +1,70 @@
+/// What several tests share: the data that make_data.py made, copies of it to damage, and what an error says.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+// Catch2 version 2, or the same names of version 3.
+#if __has_include(<catch2/catch.hpp>)
+#include <catch2/catch.hpp>
+#else
+#include <catch2/catch_all.hpp>
+using Catch::Approx;
+#endif
+
+#include <caan/caan.hpp>
+#include <nlohmann/json.hpp>
+
+namespace caan_test {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// A file or folder of CAAN_TEST_DATA.
+fs::path data(const std::string& name);
+
+/// A copy of one of them that is deleted with this object.
+class Copy {
+public:
+    explicit Copy(const std::string& name);
+    ~Copy();
+    Copy(const Copy&) = delete;
+    Copy& operator=(const Copy&) = delete;
+
+    const fs::path path;
+    fs::path operator/(const std::string& name) const { return path / name; }
+    operator std::string() const { return path.string(); }
+};
+
+std::string read(const fs::path& path);
+void write(const fs::path& path, const std::string& content);
+json read_json(const fs::path& path);
+
+/// What make_data.py noted of Python's answers.
+const json& expected();
+std::vector<std::string> captions();
+std::vector<caan::Caption> caption_list();
+std::vector<std::int64_t> lengths();
+
+/// (300, 5, 12), memory-mapped once.
+const caan::Features& features();
+
+/// The tiny bundle, opened once; its warnings go nowhere.
+const caan::Retriever& retriever();
+caan::Options quiet();
+
+/// The message of the error of type Expected that `body` throws; fails the test if it throws none, or another type.
+template <typename Expected = caan::BundleError, typename Body> std::string refused(const Body& body) {
+    try {
+        body();
+    } catch (const Expected& error) {
+        return error.what();
+    }
+    FAIL("nothing was refused");
+    return {};
+}
+
+inline bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+} // namespace caan_test

@@ -1,0 +1,94 @@
+"""What `cmake --install` leaves is enough for a program elsewhere: through find_package and through pkg-config."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caan.data.scan import open_split
+from caan.runtime import Retriever
+from tests.cpp.conftest import CPP, plain_environment, run_plainly
+
+CONSUMER = Path(__file__).parent / "consumer"
+
+
+@pytest.fixture
+def searched(demo_bundle, demo_run, tmp_path):
+    """searched(program): what it prints for the demo's first caption is what Python finds, rank by rank."""
+    data = open_split(demo_run.data)
+    features, caption = np.asarray(data.features), data.captions[0]
+    np.save(tmp_path / "features.npy", features)
+
+    def check(program):
+        lines = run_plainly(program, demo_bundle, tmp_path / "features.npy", caption).splitlines()
+        found = [re.fullmatch(r" *(\d+) +(-?\d+\.\d{4}) +(\d+)", line).groups() for line in lines]
+        retriever = Retriever.open(demo_bundle, "onnxruntime")
+        hits = retriever.search(caption, retriever.encode_images(features), k=10)
+        assert [int(rank) for rank, _, _ in found] == list(range(1, 11))
+        assert np.abs([float(score) - hit.score for (_, score, _), hit in zip(found, hits, strict=True)]).max() <= 1e-4
+        assert [int(index) for _, _, index in found] == [hit.index for hit in hits]
+
+    return check
+
+
+def test_a_short_program_built_with_find_package_searches_the_demo(installed, searched, tmp_path):
+    source = shutil.copytree(CONSUMER, tmp_path / "consumer")
+    assert len((source / "search.cpp").read_text().splitlines()) <= 20
+    run_plainly("cmake", "-S", source, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    run_plainly("cmake", "--build", tmp_path / "build")
+    searched(tmp_path / "build" / "search")
+
+
+def test_another_version_is_not_found(installed, tmp_path):
+    source = shutil.copytree(CONSUMER, tmp_path / "consumer")
+    lists = (source / "CMakeLists.txt").read_text()
+    (source / "CMakeLists.txt").write_text(lists.replace("find_package(caan ", "find_package(caan 99.0 "))
+    command = ["cmake", "-S", source, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
+    assert done.returncode != 0 and "caan" in done.stderr
+
+
+def test_a_c99_program_built_with_pkg_config_searches_the_demo(installed, searched, tmp_path):
+    folder = next(installed.rglob("caan.pc")).parent
+    options = {**plain_environment(), "PKG_CONFIG_PATH": str(folder)}
+    command = ["pkg-config", "--cflags", "--libs", "--define-prefix", "caan"]
+    flags = subprocess.run(command, capture_output=True, text=True, env=options, check=True).stdout.split()
+    program = tmp_path / "search-c"
+    c99 = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    run_plainly("cc", *c99, CPP / "examples" / "search.c", "-o", program, *flags, f"-Wl,-rpath,{folder.parent}")
+    searched(program)
+
+
+def test_the_installed_command_searches_the_demo(installed, searched):
+    searched(installed / "bin" / "caan-search-cpp")
+
+
+def test_the_installed_command_says_what_is_wrong(installed, tmp_path):
+    command = [installed / "bin" / "caan-search-cpp", tmp_path, "x.npy", "a dog"]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
+    assert (done.returncode, done.stdout) == (2, "")
+    says = "is no bundle: it has no manifest.json; make one with: caan-export model.pt"
+    assert done.stderr == f"Error: {tmp_path} {says}\n"
+
+
+def test_only_the_interface_is_visible(installed):
+    """No name of the library's inside can clash with an application's, nor one of JSON or OpenSSL's."""
+    library = next(path for path in installed.rglob("libcaan.so.*") if not path.is_symlink())
+    names = [line.split(maxsplit=2)[-1] for line in run_plainly("nm", "-DC", "--defined-only", library).splitlines()]
+    own = re.compile(r"(vtable for |typeinfo for |typeinfo name for )?caan(::(?!detail)|_)")
+    assert [name for name in names if not own.match(name)] == []
+    assert {"caan_open", "caan_last_error"} <= set(names)
+
+
+def test_the_library_says_its_version(installed, caan_c, library):
+    (version,) = re.findall(r'^version = "(.*)"', (CPP.parent / "pyproject.toml").read_text(), re.MULTILINE)
+    assert library.caan_version().decode() == version
+    path = next(path for path in installed.rglob("libcaan.so.*") if not path.is_symlink())
+    assert path.name == f"libcaan.so.{version}"
+    minor = version.rsplit(".", 1)[0]
+    assert f"[libcaan.so.{minor}]" in run_plainly("readelf", "-d", path)
+    assert os.path.samefile(path.parent / f"libcaan.so.{minor}", path)  # noqa: PTH121

@@ -1,0 +1,119 @@
+"""C++ cuts captions into the very tokens that Python makes, or refuses them with the same message."""
+
+import json
+import re
+import shutil
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caan.bundle import write_manifest
+from caan.data.scan import open_split
+from caan.data.vocabulary import SPECIAL_TOKENS, TOKENIZERS, Vocabulary
+from caan.errors import CaanError
+from tests.cpp.conftest import CPP
+
+# Words that only a right lower case and a right cut give: the final sigma, dots, ligatures, marks, digits, apostrophes.
+WORDS = ["a", "b", "ς", "σ", "ας", "i̇", "ß", "ﬁ", "é", "e", "中", "½", "_", "...", "'", "s", ",", "´", "ǆ", "ᾳ"]
+TABLES = re.search(r"Unicode ([\d.]+)", (CPP / "src" / "unicode_tables.hpp").read_text(encoding="utf-8")).group(1)
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def tokenizers(request, open_both, tiny_folder, tmp_path_factory):
+    """Both sides' tokens of a caption, as two functions; a caption that is refused gives the message."""
+    bundle = tmp_path_factory.mktemp(request.param) / "model.caan"
+    shutil.copytree(tiny_folder / "model.caan", bundle)
+    words = {word: number for number, word in enumerate([*SPECIAL_TOKENS, *WORDS])}
+    Vocabulary(words, request.param).save(bundle / "vocab.json")
+    write_manifest(bundle, json.loads((bundle / "manifest.json").read_text()))
+    return of_both(open_both(bundle))
+
+
+def of_both(both):
+    ours, theirs = both
+    vocabulary, limit = ours.backend.vocabulary, ours.backend.limits["words"]
+
+    def in_python(caption):
+        ids = vocabulary.encode(caption)
+        return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+
+    return or_message(in_python), or_message(theirs.tokenize)
+
+
+def or_message(function):
+    def call(caption):
+        try:
+            return function(caption)
+        except Exception as error:
+            if not isinstance(error, CaanError) and not hasattr(error, "code"):
+                raise
+            return str(error)
+
+    return call
+
+
+def test_all_captions_of_flickr8k(open_both, flickr8k, flickr8k_bundle):
+    in_python, in_cpp = of_both(open_both(flickr8k_bundle))
+    captions = open_split(flickr8k).captions
+    assert len(captions) == 5000
+    assert [caption for caption in captions if in_cpp(caption) != in_python(caption)] == []
+
+
+def test_all_captions_of_the_demo_world(open_both, demo_bundle, demo_run):
+    in_python, in_cpp = of_both(open_both(demo_bundle))
+    assert [text for text in open_split(demo_run.data).captions if in_cpp(text) != in_python(text)] == []
+
+
+pieces = st.sampled_from(
+    [*WORDS, *"ΣΑİIẞǄᾼ", " ", "\t", "\x1c", "\x85", "\u3000", "\u200b", "\u0345", "\u00ad", "\u0307"]
+)
+captions = st.lists(pieces | st.characters(exclude_characters="\0", exclude_categories=["Cs"])).map("".join)
+
+
+@settings(max_examples=500)
+@given(captions)
+def test_any_caption(tokenizers, caption):
+    in_python, in_cpp = tokenizers
+    assert in_cpp(caption) == in_python(caption)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=80).filter(lambda text: b"\0" not in text))
+def test_any_bytes(tokenizers, text):
+    """Bytes that are not UTF-8 are refused, named as Python names them."""
+    in_python, in_cpp = tokenizers
+    caption = text.decode("utf-8", "surrogateescape")
+    assert in_cpp(caption) == in_python(caption)
+
+
+def test_every_character_is_cut_alike(tokenizers):
+    """Between two known words each character is space, part of a word, or a word of its own: the ids show which."""
+    if unicodedata.unidata_version != TABLES:
+        pytest.skip(f"C++ has the tables of Unicode {TABLES}, this Python those of {unicodedata.unidata_version}")
+    in_python, in_cpp = tokenizers
+    characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]
+    for start in range(0, len(characters), 40):
+        caption = " ".join(f"a{character}b" for character in characters[start : start + 40])
+        assert in_cpp(caption) == in_python(caption), (start, ascii(caption))
+
+
+def test_every_capital_is_lowered_alike(open_both, tiny_folder, tmp_path):
+    """Each character that str.lower changes, against a vocabulary of what it becomes."""
+    if unicodedata.unidata_version != TABLES:
+        pytest.skip(f"C++ has the tables of Unicode {TABLES}, this Python those of {unicodedata.unidata_version}")
+    capitals = [chr(code) for code in range(0x80, 0x110000) if chr(code).lower() != chr(code)]
+    assert len(capitals) > 1_000
+    bundle = tmp_path / "model.caan"
+    shutil.copytree(tiny_folder / "model.caan", bundle)
+    lowered = dict.fromkeys(f"x{capital.lower()}" for capital in capitals)
+    Vocabulary({word: number for number, word in enumerate([*SPECIAL_TOKENS, *lowered])}).save(bundle / "vocab.json")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["config"]["vocab_size"] = len(lowered) + len(SPECIAL_TOKENS)  # nothing is encoded here
+    write_manifest(bundle, manifest)
+    in_python, in_cpp = of_both(open_both(bundle))
+    for capital in capitals:
+        found = in_cpp(f"x{capital} X{capital}y")
+        assert found == in_python(f"x{capital} X{capital}y")
+        assert found[1] > 3 or capital == "Σ", ascii(capital)
