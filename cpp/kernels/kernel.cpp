@@ -1,0 +1,71 @@
+#include "kernel.hpp"
+
+#include <cmath>
+
+// Those between others gain little, and those whose vectors have no fixed size can't be arrays of registers.
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+
+// This file is compiled once per instruction set, each in a namespace of its own.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernel.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "layout-inl.hpp"
+#include "pair-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace caan::kernels::HWY_NAMESPACE {
+
+template <class F>
+struct Functions {
+  static std::size_t image_bytes(const Model& model, std::size_t regions) {
+    return Image<F>(model, nullptr, regions).arena.used();
+  }
+  static std::size_t caption_bytes(const Model& model, std::size_t words) {
+    return Caption<F>(model, nullptr, words).arena.used();
+  }
+  static std::size_t scratch_bytes(const Model& model, std::size_t regions, std::size_t words) {
+    return Scratch<F>(model, nullptr, regions, words).arena.used();
+  }
+  static void pack_image(const Model& model, const State& state, std::byte* packed) {
+    if (state.half) return pack_image_of<F>(model, static_cast<const hwy::float16_t*>(state.rows), state.length, packed);
+    pack_image_of<F>(model, static_cast<const float*>(state.rows), state.length, packed);
+  }
+  static void pack_caption(const Model& model, const State& state, std::byte* packed) {
+    if (state.half) {
+      return pack_caption_of<F>(model, static_cast<const hwy::float16_t*>(state.rows), state.length, packed);
+    }
+    pack_caption_of<F>(model, static_cast<const float*>(state.rows), state.length, packed);
+  }
+  static void score(const Model& model, const Packed& image, const Packed* captions, std::size_t number,
+                    std::byte* scratch, float* scores) {
+    const Image<F> view(model, const_cast<std::byte*>(image.data), image.length);
+    for (std::size_t i = 0; i < number; i += kGroup) {
+      score_group(model, view, image.length, captions + i, HWY_MIN(kGroup, number - i), scratch, scores + i);
+    }
+  }
+  static Kernel table() {
+    return {hwy::TargetName(HWY_TARGET), image_bytes, caption_bytes, scratch_bytes, pack_image, pack_caption, score};
+  }
+};
+
+Kernel make_kernel(bool bfloat16) { return bfloat16 ? Functions<BFloat16>::table() : Functions<Float32>::table(); }
+
+bool native_bfloat16() { return HWY_NATIVE_DOT_BF16; }
+
+}  // namespace caan::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace caan::kernels {
+HWY_EXPORT(make_kernel);
+HWY_EXPORT(native_bfloat16);
+
+Kernel find_kernel(bool bfloat16) { return HWY_DYNAMIC_DISPATCH(make_kernel)(bfloat16); }
+
+bool has_native_bfloat16() { return HWY_DYNAMIC_DISPATCH(native_bfloat16)(); }
+
+}  // namespace caan::kernels
+#endif

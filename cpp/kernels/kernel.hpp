@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+
+/// The arithmetic of one instruction set, below `Scorer`: buffers are laid out for it, and only it reads them.
+namespace caan::kernels {
+
+struct Model {
+  std::size_t embed_dim;      // D
+  std::size_t attention_dim;  // d
+  float attention_scale;      // λ
+  const float* w_v;           // (d,), zeros behind up to a multiple of kColumnPadding
+  const float* w_u;
+};
+
+/// A multiple of every instruction set's column block.
+constexpr std::size_t kColumnPadding = 64;
+
+/// Buffers start at a multiple of this many bytes: a cache line, so that no two threads' share one.
+constexpr std::size_t kAlignment = 64;
+
+/// An image's or a caption's state as it is stored: rows one after the other, at any address.
+struct State {
+  const void* rows;    // (length, 2D + 3d) of an image, (length, D + 3d) of a caption
+  std::size_t length;  // 1 or more
+  bool half;           // float16, else float32
+};
+
+struct Packed {
+  const std::byte* data;
+  std::size_t length;
+};
+
+struct Kernel {
+  const char* instruction_set;
+  std::size_t (*image_bytes)(const Model&, std::size_t regions);
+  std::size_t (*caption_bytes)(const Model&, std::size_t words);
+  std::size_t (*scratch_bytes)(const Model&, std::size_t regions, std::size_t words);
+  void (*pack_image)(const Model&, const State&, std::byte* packed);
+  void (*pack_caption)(const Model&, const State&, std::byte* packed);
+  /// One image against some captions. `scratch` is large enough for the longest of them.
+  void (*score)(const Model&, const Packed& image, const Packed* captions, std::size_t number, std::byte* scratch,
+                float* scores);
+};
+
+/// The best that this processor has, in float32 or bfloat16.
+Kernel find_kernel(bool bfloat16);
+
+/// Whether it multiplies bfloat16 itself; elsewhere they are widened, which costs more than float32.
+bool has_native_bfloat16();
+
+}  // namespace caan::kernels

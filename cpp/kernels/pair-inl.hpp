@@ -1,0 +1,308 @@
+// The score of a pair: the equations of "Context-Aware Attention Network for Image-Text Retrieval" (CVPR 2020,
+// doi:10.1109/CVPR42600.2020.00359) on packed states. Included once per instruction set, by kernel.cpp.
+
+#if defined(CAAN_KERNELS_PAIR_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CAAN_KERNELS_PAIR_INL_HPP_
+#undef CAAN_KERNELS_PAIR_INL_HPP_
+#else
+#define CAAN_KERNELS_PAIR_INL_HPP_
+#endif
+
+#include "layout-inl.hpp"
+#include "simd_math-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace caan::kernels::HWY_NAMESPACE {
+
+/// So many captions of a run share the last step, which reads all of V.
+constexpr std::size_t kGroup = 4;
+
+/// What one pair computes on the way. Matrices are (rows, padded columns); words pair up the rows.
+template <class F>
+struct Scratch {
+  Scratch(const Model& model, std::byte* data, std::size_t regions, std::size_t words) : arena(data) {
+    const std::size_t width = block_width();
+    // What a group shares comes first: there it stays, whatever the captions' lengths.
+    group_av = arena.take<float>(regions * kGroup);
+    group_u = arena.take<float>(kGroup * blocks_of(model.embed_dim) * width);
+    divisors = arena.take<float>(kGroup);
+    t_stride = up(words, width);
+    r_stride = up(regions, width);
+    h = arena.take<float>(regions * t_stride);
+    h_t = arena.take<float>(words * r_stride);
+    hu = arena.take<float>(words * r_stride);
+    a = arena.take<float>(words * r_stride);
+    hv = arena.take<float>(regions * t_stride);
+    b = arena.take<float>(regions * t_stride);
+    a_r = arena.take<float>(regions * t_stride);
+    su = arena.take<float>(words * t_stride);
+    largest = arena.take<float>(HWY_MAX(r_stride, t_stride));
+    scale = arena.take<float>(HWY_MAX(r_stride, t_stride));
+    x = arena.take<float>(words * width);
+    z = arena.take<float>(HWY_MAX(regions + words, kGroup) * width);
+    logits = arena.take<float>((regions + words) * hn::Lanes(DF()));
+    weights = arena.take<float>(HWY_MAX(r_stride, t_stride));
+    hu_words = as_words(hu, words, r_stride);
+    a_words = as_words(a, words, r_stride);
+    hv_words = as_words(hv, regions, t_stride);
+    a_r_words = as_words(a_r, regions, t_stride);
+    su_words = as_words(su, words, t_stride);
+    x_words = as_words(x, words, width);
+  }
+
+  std::uint32_t* as_words(float* matrix, std::size_t rows, std::size_t stride) {
+    if constexpr (F::kPerWord == 1) return reinterpret_cast<std::uint32_t*>(matrix);
+    return arena.take<std::uint32_t>(words_for(rows, F::kPerWord) * stride);
+  }
+
+  Arena arena;
+  std::size_t t_stride, r_stride;
+  float *h, *h_t;           // λ H (R, T) and its transpose
+  float *hu, *a;            // Huᵀ and Aᵀ (T, R)
+  float *hv, *b, *a_r;      // Hv, B and A (R, T)
+  float* su;                // (T, T)
+  float *largest, *scale;   // of a softmax, per column
+  float *x, *z;             // of one column block: Aᵀ V Q2 (T, width); what tanh is taken of (R + T, width)
+  float *logits, *weights;  // Zv w_v and Zu w_u (R + T, lanes); a pooling softmax, not yet divided by its sum
+  float *group_av, *group_u, *divisors;  // av (R, kGroup) and auᵀ U (kGroup, D) of a group's pairs; their sums' products
+  std::uint32_t *hu_words, *a_words, *hv_words, *a_r_words, *su_words, *x_words;
+};
+
+/// Rows two by two as words, for bfloat16; float32 has nothing to do.
+template <class F>
+HWY_INLINE void to_words(const float* matrix, std::size_t rows, std::size_t columns, std::size_t stride,
+                         std::uint32_t* words) {
+  if constexpr (F::kPerWord > 1) {
+    const DF d;
+    const DU du;
+    for (std::size_t i = 0; i < rows; i += 2) {
+      for (std::size_t j = 0; j < columns; j += hn::Lanes(d)) {
+        const VF odd = i + 1 < rows ? hn::Load(d, matrix + (i + 1) * stride + j) : hn::Zero(d);
+        hn::Store(paired(hn::Load(d, matrix + i * stride + j), odd), du, words + i / 2 * stride + j);
+      }
+    }
+  }
+}
+
+/// Per column of h (rows, stride): its softmax, and that divided by its norm; also the largest value and the factor
+/// that makes exp(h - largest) the latter.
+HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t columns, std::size_t stride,
+                                   float* softmax, float* unit, float* largest, float* scale) {
+  const DF d;
+  for (std::size_t j = 0; j < columns; j += hn::Lanes(d)) {
+    VF top = hn::Load(d, h + j);
+    for (std::size_t i = 1; i < rows; ++i) top = hn::Max(top, hn::Load(d, h + i * stride + j));
+    VF sum = hn::Zero(d);
+    VF squares = hn::Zero(d);
+    for (std::size_t i = 0; i < rows; ++i) {
+      const VF e = exp_of_negative(hn::Sub(hn::Load(d, h + i * stride + j), top));
+      hn::Store(e, d, softmax + i * stride + j);
+      sum = hn::Add(sum, e);
+      squares = hn::MulAdd(e, e, squares);
+    }
+    // A softmax over n numbers has a norm of at least 1/sqrt(n): nothing to guard against.
+    const VF to_softmax = hn::Div(hn::Set(d, 1.0f), sum);
+    const VF to_unit = hn::Div(hn::Set(d, 1.0f), hn::Sqrt(squares));
+    hn::Store(top, d, largest + j);
+    hn::Store(to_unit, d, scale + j);
+    for (std::size_t i = 0; i < rows; ++i) {
+      const VF e = hn::Load(d, softmax + i * stride + j);
+      hn::Store(hn::Mul(e, to_softmax), d, softmax + i * stride + j);
+      hn::Store(hn::Mul(e, to_unit), d, unit + i * stride + j);
+    }
+  }
+}
+
+/// H = tanh(V K Uᵀ), its softmaxes both ways, and Su.
+template <class F>
+HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
+                       std::size_t words, const Scratch<F>& s) {
+  const DF d;
+  const std::size_t depth = up(words_for(model.embed_dim, F::kPerWord), hn::Lanes(d));
+  dot_product<F>(regions, words, image.vk, word_stride<F>(model), caption.u_words, word_stride<F>(model), depth, s.h,
+                 s.t_stride);
+  const VF scale = hn::Set(d, model.attention_scale);
+  for (std::size_t i = 0; i < regions; ++i) {
+    for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
+      float* at = s.h + i * s.t_stride + j;
+      hn::Store(hn::Mul(scale, tanh_of(hn::Load(d, at))), d, at);
+    }
+    for (std::size_t j = 0; j < words; ++j) s.h_t[j * s.r_stride + i] = s.h[i * s.t_stride + j];
+  }
+  softmax_of_columns(s.h_t, words, regions, s.r_stride, s.hu, s.a, s.largest, s.scale);
+  for (std::size_t i = 0; i < regions; ++i) {
+    const VF top = hn::Set(d, s.largest[i]);
+    const VF to_unit = hn::Set(d, s.scale[i]);
+    for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
+      const VF e = exp_of_negative(hn::Sub(hn::Load(d, s.h + i * s.t_stride + j), top));
+      hn::Store(hn::Mul(e, to_unit), d, s.a_r + i * s.t_stride + j);
+    }
+  }
+  softmax_of_columns(s.h, regions, words, s.t_stride, s.hv, s.b, s.largest, s.scale);
+  const auto b = reinterpret_cast<const std::uint32_t*>(s.b);
+  for (std::size_t j = 0; j < words; j += block_width()) {
+    product<Float32>(words, nullptr, s.su + j, s.t_stride, {b, s.t_stride, b + j, s.t_stride, regions, 0}, {});
+  }
+  to_words<F>(s.hu, words, regions, s.r_stride, s.hu_words);
+  to_words<F>(s.a, words, regions, s.r_stride, s.a_words);
+  to_words<F>(s.hv, regions, words, s.t_stride, s.hv_words);
+  to_words<F>(s.a_r, regions, words, s.t_stride, s.a_r_words);
+  to_words<F>(s.su, words, words, s.t_stride, s.su_words);
+}
+
+/// Adds (1 - tanh z) w / 2 of one column block to the logits; z (rows, width), logits (rows, lanes).
+///
+/// A pooling softmax does not see what is added to all its logits, so tanh z w summed is this summed times -2.
+template <class F, std::size_t kRows>
+HWY_INLINE void activate_rows(const float* z, VF w0, VF w1, float* logits) {
+  const DF d;
+  const std::size_t lanes = hn::Lanes(d);
+  VF x[2 * kRows];
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < 2 * kRows; ++i) x[i] = hn::Load(d, z + i * lanes);
+  half_complement_of_tanh<(F::kPerWord > 1)>(x);
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kRows; ++i) {
+    const VF sum = hn::MulAdd(x[2 * i], w0, hn::MulAdd(x[2 * i + 1], w1, hn::Load(d, logits + i * lanes)));
+    hn::Store(sum, d, logits + i * lanes);
+  }
+}
+
+template <class F>
+HWY_INLINE void activate(const float* z, std::size_t rows, const float* w, float* logits) {
+  constexpr std::size_t kRows = kTileRows > 8 ? 4 : 1;
+  const DF d;
+  const std::size_t lanes = hn::Lanes(d);
+  const VF w0 = hn::Load(d, w);
+  const VF w1 = hn::Load(d, w + lanes);
+  std::size_t i = 0;
+  for (; i + kRows <= rows; i += kRows) activate_rows<F, kRows>(z + 2 * lanes * i, w0, w1, logits + lanes * i);
+  for (; i < rows; ++i) activate_rows<F, 1>(z + 2 * lanes * i, w0, w1, logits + lanes * i);
+}
+
+/// Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6) of one column block, into the logits.
+template <class F>
+HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
+                              std::size_t words, const Scratch<F>& s, std::size_t block) {
+  const std::size_t width = block_width();
+  const std::size_t r_words = words_for(regions, F::kPerWord);
+  const std::size_t t_words = words_for(words, F::kPerWord);
+  const std::size_t of_image = r_words * width;
+  const std::size_t of_caption = t_words * width;
+  product<F>(words, nullptr, s.x, width,
+             {s.a_r_words, s.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {});
+  to_words<F>(s.x, words, width, width, s.x_words);
+  product<F>(regions, image.vq1 + block * regions * width, s.z, width,
+             {s.a_words, s.r_stride, s.x_words, width, t_words, 0},
+             {s.hu_words, s.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption});
+  product<F>(words, caption.uq4 + block * words * width, s.z + regions * width, width,
+             {s.su_words, s.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
+             {s.hv_words, s.t_stride, image.vq6 + block * of_image, width, r_words, of_image});
+  activate<F>(s.z, regions, model.w_v + block * width, s.logits);
+  activate<F>(s.z + regions * width, words, model.w_u + block * width, s.logits + regions * hn::Lanes(DF()));
+}
+
+/// exp(logit - largest) of each row's logit, the sum of its lanes; returns their sum.
+HWY_INLINE float pooling_weights(const float* logits, std::size_t rows, float* weights) {
+  const DF d;
+  const std::size_t lanes = hn::Lanes(d);
+  const std::size_t padded = up(rows, lanes);
+  VF top = hn::Set(d, -HUGE_VALF);
+  for (std::size_t i = 0; i < rows; ++i) weights[i] = -2.0f * hn::ReduceSum(d, hn::Load(d, logits + i * lanes));
+  for (std::size_t i = rows; i < padded; ++i) weights[i] = -HUGE_VALF;
+  for (std::size_t i = 0; i < padded; i += lanes) top = hn::Max(top, hn::Load(d, weights + i));
+  top = hn::MaxOfLanes(d, top);
+  VF sum = hn::Zero(d);
+  for (std::size_t i = 0; i < padded; i += lanes) {
+    const VF e = exp_of_negative(hn::Sub(hn::Load(d, weights + i), top));
+    hn::Store(e, d, weights + i);
+    sum = hn::Add(sum, e);
+  }
+  return hn::ReduceSum(d, sum);
+}
+
+/// auᵀ U, kWide vectors of the columns at a time.
+template <std::size_t kWide>
+HWY_INLINE std::size_t pool_words(const float* au, const float* u, std::size_t words, std::size_t stride,
+                                  std::size_t column, std::size_t columns, float* pooled) {
+  const DF d;
+  const std::size_t wide = kWide * hn::Lanes(d);
+  for (; column + wide <= columns; column += wide) {
+    VF sums[kWide];
+    CAAN_UNROLL
+    for (std::size_t j = 0; j < kWide; ++j) sums[j] = hn::Zero(d);
+    for (std::size_t i = 0; i < words; ++i) {
+      const VF weight = hn::Set(d, au[i]);
+      CAAN_UNROLL
+      for (std::size_t j = 0; j < kWide; ++j) {
+        sums[j] = hn::MulAdd(weight, hn::Load(d, u + i * stride + column + j * hn::Lanes(d)), sums[j]);
+      }
+    }
+    CAAN_UNROLL
+    for (std::size_t j = 0; j < kWide; ++j) hn::Store(sums[j], d, pooled + column + j * hn::Lanes(d));
+  }
+  return column;
+}
+
+/// av and au of one of a group's pairs, and auᵀ U; the divisors are in `group.divisors`.
+template <class F>
+HWY_INLINE void pool_caption(const Model& model, std::size_t regions, const Caption<F>& caption, std::size_t words,
+                             const Scratch<F>& s, std::size_t member) {
+  const float of_av = pooling_weights(s.logits, regions, s.weights);
+  for (std::size_t i = 0; i < regions; ++i) s.group_av[i * kGroup + member] = s.weights[i];
+  const float of_au = pooling_weights(s.logits + regions * hn::Lanes(DF()), words, s.weights);
+  s.divisors[member] = of_av * of_au;
+  const std::size_t stride = row_stride(model);
+  const std::size_t columns = blocks_of(model.embed_dim) * block_width();
+  float* pooled = s.group_u + member * columns;
+  const std::size_t done = pool_words<8>(s.weights, caption.u, words, stride, 0, columns, pooled);
+  pool_words<1>(s.weights, caption.u, words, stride, done, columns, pooled);
+}
+
+/// (avᵀ V) · (auᵀ U) of a group's pairs together: V is read once.
+template <class F>
+HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_t regions, const Scratch<F>& s,
+                           std::size_t number, float* scores) {
+  const DF d;
+  const std::size_t width = block_width();
+  const std::size_t stride = row_stride(model);
+  const std::size_t columns = blocks_of(model.embed_dim) * width;
+  VF sums[kGroup];
+  for (VF& sum : sums) sum = hn::Zero(d);
+  const auto av = reinterpret_cast<const std::uint32_t*>(s.group_av);
+  for (std::size_t j = 0; j < columns; j += width) {
+    const auto v = reinterpret_cast<const std::uint32_t*>(image.v + j);
+    tile<Float32, kGroup>(nullptr, s.z, width, {av, kGroup, v, stride, regions, width}, {});
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kGroup; ++i) {
+      const float* u = s.group_u + i * columns + j;
+      sums[i] = hn::MulAdd(hn::Load(d, s.z + i * width), hn::Load(d, u), sums[i]);
+      sums[i] = hn::MulAdd(hn::Load(d, s.z + i * width + hn::Lanes(d)), hn::Load(d, u + hn::Lanes(d)), sums[i]);
+    }
+  }
+  for (std::size_t i = 0; i < number; ++i) scores[i] = hn::ReduceSum(d, sums[i]) / s.divisors[i];
+}
+
+/// Scores of up to kGroup captions with one image.
+template <class F>
+HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
+                            std::size_t number, std::byte* scratch, float* scores) {
+  const DF d;
+  for (std::size_t i = 0; i < number; ++i) {
+    const std::size_t words = captions[i].length;
+    const Caption<F> caption(model, const_cast<std::byte*>(captions[i].data), words);
+    const Scratch<F> s(model, scratch, regions, words);
+    attend(model, image, regions, caption, words, s);
+    for (std::size_t row = 0; row < regions + words; ++row) hn::Store(hn::Zero(d), d, s.logits + row * hn::Lanes(d));
+    for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
+      contextualize(model, image, regions, caption, words, s, block);
+    }
+    pool_caption(model, regions, caption, words, s, i);
+  }
+  pool_group(model, image, regions, Scratch<F>(model, scratch, regions, captions[0].length), number, scores);
+}
+
+}  // namespace caan::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

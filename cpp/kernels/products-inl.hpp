@@ -1,0 +1,243 @@
+// The matrix products of a pair, in tiles that stay in registers. Included once per instruction set, by kernel.cpp.
+//
+// A "word" is 32 bits of a product's operand along its inner dimension: one float, or two bfloat16 of consecutive
+// indices, so that every loop below is the same for both.
+
+#if defined(CAAN_KERNELS_PRODUCTS_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CAAN_KERNELS_PRODUCTS_INL_HPP_
+#undef CAAN_KERNELS_PRODUCTS_INL_HPP_
+#else
+#define CAAN_KERNELS_PRODUCTS_INL_HPP_
+#endif
+
+#include <hwy/cache_control.h>
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+// Accumulators must be registers, so loops over them have to be unrolled whatever the compiler thinks it costs.
+#if defined(__clang__)
+#define CAAN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define CAAN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace caan::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+using DU = hn::ScalableTag<std::uint32_t>;
+using VF = hn::Vec<DF>;
+using VU = hn::Vec<DU>;
+
+// Tiles as large as the registers allow: 32 with AVX-512 and on ARM, else 16.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+constexpr std::size_t kTileRows = 14;
+constexpr std::size_t kDotRows = 6;
+#else
+constexpr std::size_t kTileRows = 5;
+constexpr std::size_t kDotRows = 2;
+#endif
+constexpr std::size_t kDotColumns = 4;
+
+struct Float32 {
+  static constexpr std::size_t kPerWord = 1;
+  static HWY_INLINE VF multiply_add(VU a, VU b, VF sum) {
+    const DF d;
+    return hn::MulAdd(hn::BitCast(d, a), hn::BitCast(d, b), sum);
+  }
+};
+
+struct BFloat16 {
+  static constexpr std::size_t kPerWord = 2;
+  static HWY_INLINE VF multiply_add(VU a, VU b, VF sum) {
+    const DF d;
+#if HWY_NATIVE_DOT_BF16
+    const hn::Repartition<hwy::bfloat16_t, DF> db;
+    VF unused = hn::Zero(d);
+    return hn::ReorderWidenMulAccumulate(d, hn::BitCast(db, a), hn::BitCast(db, b), sum, unused);
+#else
+    const DU du;
+    const VU high = hn::Set(du, 0xFFFF0000u);
+    sum = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(a)), hn::BitCast(d, hn::ShiftLeft<16>(b)), sum);
+    return hn::MulAdd(hn::BitCast(d, hn::And(a, high)), hn::BitCast(d, hn::And(b, high)), sum);
+#endif
+  }
+};
+
+/// One operand pair of `accumulate`: `depth` steps, at each a broadcast word per row and two vectors of words.
+struct Factor {
+  const std::uint32_t* broadcast;  // (depth, rows), rows contiguous
+  std::size_t broadcast_stride;
+  const std::uint32_t* words;  // (depth, two vectors)
+  std::size_t words_stride;
+  std::size_t depth;
+  std::size_t next;  // where the next call's words will be, counted from these: fetched meanwhile
+};
+
+template <class F, std::size_t kRows>
+HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[kRows]) {
+  const DU d;
+  const std::uint32_t* HWY_RESTRICT broadcast = factor.broadcast;
+  const std::uint32_t* HWY_RESTRICT words = factor.words;
+  for (std::size_t k = 0; k < factor.depth; ++k) {
+    const VU b0 = hn::Load(d, words);
+    const VU b1 = hn::Load(d, words + hn::Lanes(d));
+    hwy::Prefetch(words + factor.next);
+    hwy::Prefetch(words + factor.next + hn::Lanes(d));
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kRows; ++i) {
+      const VU a = hn::Set(d, broadcast[i]);
+      left[i] = F::multiply_add(a, b0, left[i]);
+      right[i] = F::multiply_add(a, b1, right[i]);
+    }
+    broadcast += factor.broadcast_stride;
+    words += factor.words_stride;
+  }
+}
+
+/// out (kRows, two vectors) = start (the same, or null: 0) + first + second.
+template <class F, std::size_t kRows>
+HWY_NOINLINE void tile(const float* start, float* out, std::size_t stride, const Factor& first, const Factor& second) {
+  const DF d;
+  const std::size_t lanes = hn::Lanes(d);
+  VF left[kRows];
+  VF right[kRows];
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kRows; ++i) {
+    left[i] = start ? hn::Load(d, start + i * stride) : hn::Zero(d);
+    right[i] = start ? hn::Load(d, start + i * stride + lanes) : hn::Zero(d);
+  }
+  accumulate<F>(first, left, right);
+  accumulate<F>(second, left, right);
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kRows; ++i) {
+    hn::Store(left[i], d, out + i * stride);
+    hn::Store(right[i], d, out + i * stride + lanes);
+  }
+}
+
+template <class F, std::size_t kRows = kTileRows>
+HWY_INLINE void tile_of(std::size_t rows, const float* start, float* out, std::size_t stride, const Factor& first,
+                        const Factor& second) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      tile<F, kRows>(start, out, stride, first, second);
+    } else {
+      tile_of<F, kRows - 1>(rows, start, out, stride, first, second);
+    }
+  }
+}
+
+/// `tile` for any number of rows, in tiles of nearly equal height.
+template <class F>
+HWY_INLINE void product(std::size_t rows, const float* start, float* out, std::size_t stride, Factor first,
+                        Factor second) {
+  const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
+  for (std::size_t i = 0, row = 0; i < tiles; ++i) {
+    const std::size_t height = (rows - row + tiles - i - 1) / (tiles - i);
+    tile_of<F>(height, start ? start + row * stride : nullptr, out + row * stride, stride, first, second);
+    first.broadcast += height;
+    second.broadcast += height;
+    row += height;
+  }
+}
+
+/// The four vectors' sums.
+HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float* out) {
+  const DF d;
+  const hn::Repartition<double, DF> dd;
+  const auto pair = [d](VF x, VF y) HWY_ATTR {
+    return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y));
+  };
+  const auto ab = hn::BitCast(dd, pair(a, b));
+  const auto ce = hn::BitCast(dd, pair(c, e));
+  // In every block of 128 bits: what that block adds to each of the four sums.
+  VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(dd, ab, ce)));
+  const hn::CappedTag<float, 4> d4;
+#if HWY_TARGET <= HWY_AVX3
+  const hn::Half<DF> d8;
+  const auto half = hn::Add(hn::LowerHalf(d8, sums), hn::UpperHalf(d8, sums));
+  hn::StoreU(hn::Add(hn::LowerHalf(d4, half), hn::UpperHalf(d4, half)), d4, out);
+#elif HWY_TARGET <= HWY_AVX2
+  hn::StoreU(hn::Add(hn::LowerHalf(d4, sums), hn::UpperHalf(d4, sums)), d4, out);
+#else
+  hn::StoreU(sums, d4, out);
+#endif
+}
+
+/// out[i, j] = a[i] · b[j] for kRows rows of a and kColumns of b, `depth` words (whole vectors) long; out has 4 columns.
+template <class F, std::size_t kRows, std::size_t kColumns>
+HWY_NOINLINE void dot_tile(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
+                           std::size_t depth, float* out, std::size_t out_stride) {
+  const DF d;
+  const DU du;
+  VF sums[kRows][kColumns];
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kRows; ++i) {
+    CAAN_UNROLL
+    for (std::size_t j = 0; j < kColumns; ++j) sums[i][j] = hn::Zero(d);
+  }
+  for (std::size_t k = 0; k < depth; k += hn::Lanes(d)) {
+    VU columns[kColumns];
+    CAAN_UNROLL
+    for (std::size_t j = 0; j < kColumns; ++j) columns[j] = hn::Load(du, b + j * b_stride + k);
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kRows; ++i) {
+      const VU row = hn::Load(du, a + i * a_stride + k);
+      CAAN_UNROLL
+      for (std::size_t j = 0; j < kColumns; ++j) sums[i][j] = F::multiply_add(row, columns[j], sums[i][j]);
+    }
+  }
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kRows; ++i) {
+    const VF zero = hn::Zero(d);
+    store_sums(sums[i][0], kColumns > 1 ? sums[i][1 % kColumns] : zero, kColumns > 2 ? sums[i][2 % kColumns] : zero,
+               kColumns > 3 ? sums[i][3 % kColumns] : zero, out + i * out_stride);
+  }
+}
+
+template <class F, std::size_t kRows, std::size_t kColumns = kDotColumns>
+HWY_INLINE void dot_columns(std::size_t columns, const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
+                            std::size_t b_stride, std::size_t depth, float* out, std::size_t out_stride) {
+  if constexpr (kColumns > 0) {
+    if (columns == kColumns) {
+      dot_tile<F, kRows, kColumns>(a, a_stride, b, b_stride, depth, out, out_stride);
+    } else {
+      dot_columns<F, kRows, kColumns - 1>(columns, a, a_stride, b, b_stride, depth, out, out_stride);
+    }
+  }
+}
+
+template <class F, std::size_t kRows = kDotRows>
+HWY_INLINE void dot_rows(std::size_t rows, std::size_t columns, const std::uint32_t* a, std::size_t a_stride,
+                         const std::uint32_t* b, std::size_t b_stride, std::size_t depth, float* out,
+                         std::size_t out_stride) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      dot_columns<F, kRows>(columns, a, a_stride, b, b_stride, depth, out, out_stride);
+    } else {
+      dot_rows<F, kRows - 1>(rows, columns, a, a_stride, b, b_stride, depth, out, out_stride);
+    }
+  }
+}
+
+/// out (rows, columns) = a bᵀ; writes up to 3 columns more, so out_stride is at least `columns` rounded up to 4.
+template <class F>
+HWY_INLINE void dot_product(std::size_t rows, std::size_t columns, const std::uint32_t* a, std::size_t a_stride,
+                            const std::uint32_t* b, std::size_t b_stride, std::size_t depth, float* out,
+                            std::size_t out_stride) {
+  for (std::size_t i = 0; i < rows; i += kDotRows) {
+    for (std::size_t j = 0; j < columns; j += kDotColumns) {
+      dot_rows<F>(HWY_MIN(kDotRows, rows - i), HWY_MIN(kDotColumns, columns - j), a + i * a_stride, a_stride,
+                  b + j * b_stride, b_stride, depth, out + i * out_stride + j, out_stride);
+    }
+  }
+}
+
+}  // namespace caan::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,147 @@
+#include "scorer.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "thread_pool.hpp"
+
+namespace caan::kernels {
+namespace {
+
+// Packed captions wait in the last cache that the cores share while image after image is scored against them.
+constexpr std::size_t kCaptionBytes = std::size_t{8} << 20;
+
+/// Bytes from a cache line on, zeros at first; they grow, and never shrink.
+class Buffer {
+ public:
+  std::byte* at_least(std::size_t bytes) {
+    if (bytes <= bytes_) return data_.get();
+    const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));
+    bytes_ = 0;
+    if (!data_) throw std::bad_alloc();
+    std::memset(data_.get(), 0, rounded);
+    bytes_ = rounded;
+    return data_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* data) const { std::free(data); }
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  std::size_t bytes_ = 0;
+};
+
+/// One thread's memory, with no cache line that is another's.
+struct alignas(kAlignment) Worker {
+  Buffer image, scratch;
+  std::size_t packed = static_cast<std::size_t>(-1);  // the image that lies in `image`
+};
+
+std::size_t longest(const State* states, std::size_t number, const char* what) {
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < number; ++i) {
+    if (states[i].length == 0) throw std::invalid_argument(std::string(what) + " has length 0");
+    length = std::max(length, states[i].length);
+  }
+  return length;
+}
+
+}  // namespace
+
+struct Scorer::Work {
+  Work(const Parameters& parameters, Precision precision, std::size_t threads)
+      : kernel(find_kernel(precision == Precision::kBFloat16)), pool(threads), workers(threads) {
+    const std::size_t padded = (parameters.attention_dim + kColumnPadding - 1) / kColumnPadding * kColumnPadding;
+    auto* w = reinterpret_cast<float*>(weights.at_least(2 * padded * sizeof(float)));
+    std::copy_n(parameters.w_v, parameters.attention_dim, w);
+    std::copy_n(parameters.w_u, parameters.attention_dim, w + padded);
+    model = {parameters.embed_dim, parameters.attention_dim, parameters.attention_scale, w, w + padded};
+  }
+
+  void pack(const State* captions, std::size_t number);
+  void score_packed(const State* images, std::size_t number, std::size_t stride, float* scores);
+
+  Kernel kernel;
+  Buffer weights, packed_bytes;
+  Model model{};
+  std::vector<Packed> packed;
+  std::mutex turn;
+  ThreadPool pool;
+  std::vector<Worker> workers;
+};
+
+Scorer::Scorer(const Parameters& parameters, Precision precision, std::size_t threads) {
+  if (parameters.embed_dim == 0 || parameters.attention_dim == 0) throw std::invalid_argument("a dimension is 0");
+  if (threads == 0) throw std::invalid_argument("no threads");
+  work_ = std::make_unique<Work>(parameters, precision, threads);
+}
+
+Scorer::~Scorer() = default;
+Scorer::Scorer(Scorer&&) noexcept = default;
+Scorer& Scorer::operator=(Scorer&&) noexcept = default;
+
+const char* Scorer::instruction_set() const { return work_->kernel.instruction_set; }
+
+void Scorer::score(const State* images, std::size_t number_of_images, const State* captions,
+                   std::size_t number_of_captions, float* scores) {
+  Work& work = *work_;
+  const std::size_t regions = longest(images, number_of_images, "an image");
+  const std::size_t words = longest(captions, number_of_captions, "a caption");
+  if (regions == 0 || words == 0) return;
+  const std::lock_guard<std::mutex> lock(work.turn);
+  for (Worker& worker : work.workers) {
+    worker.image.at_least(work.kernel.image_bytes(work.model, regions));
+    worker.scratch.at_least(work.kernel.scratch_bytes(work.model, regions, words));
+  }
+  const std::size_t run = std::clamp<std::size_t>(kCaptionBytes / work.kernel.caption_bytes(work.model, words), 1,
+                                                  number_of_captions);
+  work.packed_bytes.at_least(run * work.kernel.caption_bytes(work.model, words));
+  work.packed.reserve(run);
+  for (std::size_t first = 0; first < number_of_captions; first += run) {
+    const std::size_t number = std::min(run, number_of_captions - first);
+    work.pack(captions + first, number);
+    work.score_packed(images, number_of_images, number_of_captions, scores + first);
+  }
+}
+
+void Scorer::Work::pack(const State* from, std::size_t number) {
+  packed.clear();
+  std::byte* at = packed_bytes.at_least(0);
+  for (std::size_t i = 0; i < number; ++i) {
+    packed.push_back({at, from[i].length});
+    at += kernel.caption_bytes(model, from[i].length);
+  }
+  pool.run(number, [&](std::size_t, std::size_t i) {
+    kernel.pack_caption(model, from[i], const_cast<std::byte*>(packed[i].data));
+  });
+}
+
+/// One image and a part of the packed captions at a time: all of them, unless images are too few to share out.
+void Scorer::Work::score_packed(const State* images, std::size_t number, std::size_t stride, float* scores) {
+  const std::size_t all = packed.size();
+  const std::size_t wanted = 4 * pool.size();
+  const std::size_t parts = std::min(all, std::max<std::size_t>(1, (wanted + number - 1) / number));
+  const std::size_t part = (all + parts - 1) / parts;
+  for (Worker& worker : workers) worker.packed = static_cast<std::size_t>(-1);
+  pool.run(number * parts, [&](std::size_t index, std::size_t task) {
+    Worker& worker = workers[index];
+    const std::size_t image = task / parts;
+    const std::size_t first = task % parts * part;
+    if (first >= all) return;
+    std::byte* at = worker.image.at_least(0);
+    if (worker.packed != image) kernel.pack_image(model, images[image], at);
+    worker.packed = image;
+    kernel.score(model, {at, images[image].length}, packed.data() + first, std::min(part, all - first),
+                 worker.scratch.at_least(0), scores + image * stride + first);
+  });
+}
+
+}  // namespace caan::kernels

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "kernel.hpp"
+
+/// CAAN's scorer for a processor: states in, scores out, and nothing between them leaves the processor's caches.
+namespace caan::kernels {
+
+enum class Precision { kFloat32, kBFloat16 };
+
+/// What the scorer has of the model (equations: README, "The model").
+struct Parameters {
+  std::size_t embed_dim;      // D
+  std::size_t attention_dim;  // d
+  float attention_scale;      // λ
+  const float* w_v;           // (d,), copied
+  const float* w_u;           // (d,), copied
+};
+
+/// Scores all pairs of some images and captions. Thread-safe: calls take turns, each on all threads.
+class Scorer {
+ public:
+  /// Throws std::invalid_argument for a dimension or a number of threads of 0.
+  Scorer(const Parameters& parameters, Precision precision, std::size_t threads);
+  ~Scorer();
+  Scorer(Scorer&&) noexcept;
+  Scorer& operator=(Scorer&&) noexcept;
+
+  /// scores (images, captions), row-major. A pair's score does not depend on the others. From the second call with
+  /// items no longer than the first's, nothing is allocated.
+  ///
+  /// Throws std::invalid_argument for an item of length 0, std::bad_alloc.
+  void score(const State* images, std::size_t number_of_images, const State* captions, std::size_t number_of_captions,
+             float* scores);
+
+  /// What runs: "AVX3_ZEN4", "AVX2", ...
+  const char* instruction_set() const;
+
+ private:
+  struct Work;
+  std::unique_ptr<Work> work_;
+};
+
+}  // namespace caan::kernels

@@ -1,0 +1,138 @@
+// tanh and exp on whole vectors. Included once per instruction set, by kernel.cpp.
+
+#if defined(CAAN_KERNELS_SIMD_MATH_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CAAN_KERNELS_SIMD_MATH_INL_HPP_
+#undef CAAN_KERNELS_SIMD_MATH_INL_HPP_
+#else
+#define CAAN_KERNELS_SIMD_MATH_INL_HPP_
+#endif
+
+#include "products-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace caan::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// The bits of 2^(i/32), less i * 2^18: (n * 2^18) added to the entry of n's last 5 bits makes the bits of 2^(n/32).
+HWY_ALIGN constexpr std::uint32_t kRoots[32] = {
+    0x3F800000, 0x3F7ECD87, 0x3F7DAAC3, 0x3F7C980F, 0x3F7B95C2, 0x3F7AA43A, 0x3F79C3D3, 0x3F78F4F0,
+    0x3F7837F0, 0x3F778D3A, 0x3F76F532, 0x3F767043, 0x3F75FED7, 0x3F75A15B, 0x3F75583F, 0x3F7523F6,
+    0x3F7504F3, 0x3F74FBAF, 0x3F7508A4, 0x3F752C4D, 0x3F75672A, 0x3F75B9BE, 0x3F76248C, 0x3F76A81E,
+    0x3F7744FD, 0x3F77FBB8, 0x3F78CCDF, 0x3F79B907, 0x3F7AC0C7, 0x3F7BE4BA, 0x3F7D257D, 0x3F7E83B3};
+
+/// exp(r ln 2 / 32): for |r| <= 1/2 where the table takes the rest, else for all of 0 to 32.
+template <bool kCoarse>
+HWY_INLINE VF exp_of_steps(VF r, VF octave) {
+  const DF d;
+  const VF one = hn::Set(d, 1.0f);
+#if HWY_TARGET <= HWY_AVX3
+  if constexpr (kCoarse) return hn::MulAdd(octave, r, one);
+  return hn::MulAdd(hn::MulAdd(hn::Set(d, 2.34596e-4f), r, octave), r, one);
+#else
+  const VF y = hn::Mul(r, octave);
+  VF p = hn::Set(d, 2.0e-4f);
+  p = hn::MulAdd(p, y, hn::Set(d, 1.38888889e-3f));
+  p = hn::MulAdd(p, y, hn::Set(d, 8.33333333e-3f));
+  p = hn::MulAdd(p, y, hn::Set(d, 4.16666667e-2f));
+  p = hn::MulAdd(p, y, hn::Set(d, 1.66666667e-1f));
+  p = hn::MulAdd(p, y, hn::Set(d, 0.5f));
+  p = hn::MulAdd(p, y, one);
+  return hn::MulAdd(p, y, one);
+#endif
+}
+
+/// x becomes 1 / (1 + exp(2x)), which is (1 - tanh x) / 2: to an absolute error of 1e-7, or, coarse, of 5e-5. NaN stays
+/// NaN.
+///
+/// exp(2x) is 2^(n/32) 2^(r/32) with n an integer and |r| <= 1/2: a table, and a polynomial of degree 2 or 1. On AVX-512
+/// this takes 7 (or 4) operations of the multipliers, which the products need, and what else there is of others: fewer
+/// than a quotient of polynomials, and than a division. Several vectors step by step together: one alone waits for
+/// itself, and the processor does not look far enough ahead to find the next.
+template <bool kCoarse, std::size_t kNumber>
+HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
+  const DF d;
+  const DU du;
+  // Beyond 20 nothing changes any more. The limit comes first: a comparison with NaN gives the second operand.
+  const VF limit = hn::Set(d, 20.0f);
+  const VF one = hn::Set(d, 1.0f);
+  const VF steps = hn::Set(d, 92.3324826f);  // 64 / ln 2
+  // So large a number that its last bit is 1: adding it rounds, and leaves n in the last bits.
+  const VF magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23
+  const VF octave = hn::Set(d, 0.0216608494f);  // ln 2 / 32
+  VF r[kNumber];
+  VU n[kNumber];
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::Max(hn::Neg(limit), hn::Min(limit, x[i]));
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) n[i] = hn::BitCast(du, hn::MulAdd(x[i], steps, magic));
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) {
+    r[i] = hn::MulSub(x[i], steps, hn::Sub(hn::BitCast(d, n[i]), magic));
+  }
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) {
+#if HWY_TARGET <= HWY_AVX3
+    const VU root = hn::TwoTablesLookupLanes(du, hn::Load(du, kRoots), hn::Load(du, kRoots + 16),
+                                             hn::IndicesFromVec(du, hn::And(n[i], hn::Set(du, 31u))));
+    x[i] = hn::BitCast(d, hn::Add(root, hn::ShiftLeft<18>(n[i])));
+#else
+    const VU last_bits = hn::And(n[i], hn::Set(du, 31u));
+    r[i] = hn::Add(r[i], hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<DF>(), last_bits)));
+    x[i] = hn::BitCast(d, hn::Add(hn::BitCast(du, one), hn::ShiftLeft<18>(hn::Sub(n[i], last_bits))));
+#endif
+  }
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) r[i] = exp_of_steps<kCoarse>(r[i], octave);
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::MulAdd(x[i], r[i], one);
+#if HWY_TARGET <= HWY_AVX3
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) r[i] = hn::ApproximateReciprocal(x[i]);  // 14 bits
+  if constexpr (!kCoarse) {
+    // A step of Newton's method makes them 23.
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::NegMulAdd(x[i], r[i], one);
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::MulAdd(x[i], r[i], r[i]);
+  } else {
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kNumber; ++i) x[i] = r[i];
+  }
+#else
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::Div(one, x[i]);
+#endif
+}
+
+/// tanh to an absolute error of 3e-7; NaN stays NaN.
+HWY_INLINE VF tanh_of(VF x) {
+  const DF d;
+  VF complement[1] = {x};
+  half_complement_of_tanh<false>(complement);
+  return hn::NegMulAdd(hn::Set(d, 2.0f), complement[0], hn::Set(d, 1.0f));
+}
+
+/// exp to 2 units in the last place for x <= 0, which is all that a softmax asks for; 0 below -87.3, NaN stays NaN.
+HWY_INLINE VF exp_of_negative(VF x) {
+  const DF d;
+  // x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts, so that n's multiple of it loses nothing.
+  const VF n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504f)));
+  VF r = hn::NegMulAdd(n, hn::Set(d, 0.693145752f), x);
+  r = hn::NegMulAdd(n, hn::Set(d, 1.42860677e-6f), r);
+  VF p = hn::Set(d, 1.98756912e-4f);  // Cephes' expf
+  p = hn::MulAdd(p, r, hn::Set(d, 1.39819994e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 8.33345194e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.16657962e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.66666655e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
+  p = hn::MulAdd(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0f)));
+  const hn::RebindToSigned<DF> di;
+  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
+  const VF result = hn::Mul(p, hn::BitCast(d, exponent));
+  return hn::IfThenElse(hn::Lt(x, hn::Set(d, -87.3f)), hn::Zero(d), result);
+}
+
+}  // namespace caan::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

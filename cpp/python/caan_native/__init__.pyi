@@ -1,0 +1,42 @@
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Scorer:
+    """Scores all pairs of some images and captions on all its threads. Thread-safe: calls take turns.
+
+    w_v, w_u: (d,) float32, copied. Raises ValueError for sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        attention_dim: int,
+        attention_scale: float,
+        w_v: NDArray[np.float32],
+        w_u: NDArray[np.float32],
+        precision: Literal["fp32", "bf16"],
+        threads: int,
+    ) -> None: ...
+    def score(
+        self,
+        image_states: NDArray[np.floating],
+        image_lengths: NDArray[np.int64],
+        text_states: NDArray[np.floating],
+        text_lengths: NDArray[np.int64],
+        scores: NDArray[np.float32],
+    ) -> None:
+        """image_states (n, R, 2D + 3d) and text_states (m, T, D + 3d), each float32 or float16, C-contiguous, read as
+        they lie, without a copy; lengths (n,) and (m,); scores (n, m) is written. The GIL is free meanwhile.
+
+        Raises ValueError for shapes that do not fit or a length that is not in 1..R or 1..T, TypeError for other
+        dtypes or layouts.
+        """
+
+    @property
+    def instruction_set(self) -> str:
+        """What runs here, by Highway's names: "AVX3_ZEN4", "AVX2", ..."""
+
+def has_native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; elsewhere "bf16" is slower than "fp32"."""
