@@ -38,58 +38,43 @@ constexpr std::size_t up(std::size_t number, std::size_t multiple) { return (num
 HWY_INLINE std::size_t block_width() { return 2 * hn::Lanes(DF()); }
 HWY_INLINE std::size_t blocks_of(std::size_t columns) { return (columns + block_width() - 1) / block_width(); }
 
-/// Floats from row to row of V and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim the
+/// Words from row to row of V, VK and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim the
 /// same few lines of the first cache.
-HWY_INLINE std::size_t row_stride(const Model& model) {
-  return up(model.embed_dim, block_width()) + hn::Lanes(DF());
-}
-/// The same in words of a product's operand.
 template <class F>
-HWY_INLINE std::size_t word_stride(const Model& model) {
-  if constexpr (F::kPerWord == 1) return row_stride(model);
-  return up((model.embed_dim + F::kPerWord - 1) / F::kPerWord, hn::Lanes(DF())) + hn::Lanes(DF());
+HWY_INLINE std::size_t row_stride(const Model& model) {
+  return up(model.embed_dim, block_width()) / F::kPerWord + hn::Lanes(DF());
 }
 
 constexpr std::size_t words_for(std::size_t rows, std::size_t per_word) { return (rows + per_word - 1) / per_word; }
 
-/// `V` rows; `VK` rows of words; per column block of d: VQ1 (R, width) floats, VQ2 and VQ6 (R / per word, width) words.
+/// V and VK: rows, plain and of words alike. Per column block of d: VQ1 (R, width) plain, VQ2 and VQ6 (R / per word,
+/// width) words.
 template <class F>
 struct Image {
   Image(const Model& model, std::byte* data, std::size_t regions) : arena(data) {
     const std::size_t area = blocks_of(model.attention_dim) * block_width();
-    v = arena.take<float>(regions * row_stride(model));
-    vk = arena.take<std::uint32_t>(regions * word_stride<F>(model));
-    vq1 = arena.take<float>(regions * area);
+    v = arena.take<std::uint32_t>(regions * row_stride<F>(model));
+    vk = arena.take<std::uint32_t>(regions * row_stride<F>(model));
+    vq1 = arena.take<std::uint32_t>(regions * area / F::kPerWord);
     vq2 = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * area);
     vq6 = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * area);
   }
   Arena arena;
-  float* v;
-  std::uint32_t* vk;
-  float* vq1;
-  std::uint32_t* vq2;
-  std::uint32_t* vq6;
+  std::uint32_t *v, *vk, *vq1, *vq2, *vq6;
 };
 
-/// `U` rows of floats and of words; per column block: UQ4 (T, width) floats, UQ3 and UQ5 (T / per word, width) words.
+/// U: rows. Per column block: UQ4 (T, width) plain, UQ3 and UQ5 (T / per word, width) words.
 template <class F>
 struct Caption {
   Caption(const Model& model, std::byte* data, std::size_t words) : arena(data) {
     const std::size_t area = blocks_of(model.attention_dim) * block_width();
-    u = arena.take<float>(words * row_stride(model));
-    // One float is one word: both are the same rows then.
-    u_words = F::kPerWord == 1 ? reinterpret_cast<std::uint32_t*>(u)
-                               : arena.take<std::uint32_t>(words * word_stride<F>(model));
+    u = arena.take<std::uint32_t>(words * row_stride<F>(model));
     uq3 = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * area);
-    uq4 = arena.take<float>(words * area);
+    uq4 = arena.take<std::uint32_t>(words * area / F::kPerWord);
     uq5 = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * area);
   }
   Arena arena;
-  float* u;
-  std::uint32_t* u_words;
-  std::uint32_t* uq3;
-  float* uq4;
-  std::uint32_t* uq5;
+  std::uint32_t *u, *uq3, *uq4, *uq5;
 };
 
 /// bfloat16's bits in the upper half of a float's, rounded to nearest even; NaN stays NaN.
@@ -120,56 +105,44 @@ HWY_INLINE VF load_stored(const hwy::float16_t* from, std::size_t left) {
   return hn::PromoteTo(d, left >= hn::Lanes(d) ? hn::LoadU(half, from) : hn::LoadN(half, from, left));
 }
 
-/// Rows of floats; `step` numbers from row to row of the source.
-template <class T>
-HWY_INLINE void pack_rows(const T* from, std::size_t step, std::size_t rows, std::size_t columns, float* to,
-                          std::size_t stride) {
-  const DF d;
-  for (std::size_t i = 0; i < rows; ++i) {
-    std::size_t j = 0;
-    for (; j < columns; j += hn::Lanes(d)) {
-      hn::Store(load_stored(from + i * step + j, columns - j), d, to + i * stride + j);
-    }
-    for (; j < stride; j += hn::Lanes(d)) hn::Store(hn::Zero(d), d, to + i * stride + j);
+/// Two vectors of columns, for `load_plain`. Along the columns of a product's operands it is an order as good as any, if
+/// both have it.
+template <class F>
+HWY_INLINE void store_plain(VF left, VF right, std::uint32_t* to) {
+  const DU du;
+  if constexpr (F::kPerWord == 1) {
+    hn::Store(hn::BitCast(du, left), du, to);
+    hn::Store(hn::BitCast(du, right), du, to + hn::Lanes(du));
+  } else {
+    hn::Store(paired(left, right), du, to);
   }
 }
 
-/// Rows of words along the columns.
+/// Rows of plain numbers, `step` numbers from row to row of the source: each `stride` words after the one before, or, in
+/// column blocks, (block, rows, width).
 template <class F, class T>
-HWY_INLINE void pack_word_rows(const T* from, std::size_t step, std::size_t rows, std::size_t columns,
-                               std::uint32_t* to, std::size_t stride) {
+HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, std::size_t columns, std::uint32_t* to,
+                           std::size_t stride, std::size_t block_step) {
   const DF d;
-  const DU du;
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t i = 0; i < rows; ++i) {
     const T* row = from + i * step;
-    for (std::size_t j = 0; j < columns; j += F::kPerWord * lanes) {
-      if constexpr (F::kPerWord == 1) {
-        hn::Store(hn::BitCast(du, load_stored(row + j, columns - j)), du, to + i * stride + j);
-      } else {
-        const VF low = load_stored(row + j, columns - j);
-        const VF high = columns > j + lanes ? load_stored(row + j + lanes, columns - j - lanes) : hn::Zero(d);
-        // Lane k holds columns k and k + lanes: any order will do, if both operands have it.
-        hn::Store(paired(low, high), du, to + i * stride + j / 2);
-      }
+    std::uint32_t* block = to + i * stride;
+    for (std::size_t j = 0; j < columns; j += 2 * lanes, block += block_step) {
+      const VF right = columns > j + lanes ? load_stored(row + j + lanes, columns - j - lanes) : hn::Zero(d);
+      store_plain<F>(load_stored(row + j, columns - j), right, block);
     }
   }
 }
-
-/// (rows, columns) floats → (block, rows, width).
-template <class T>
-HWY_INLINE void pack_blocks(const T* from, std::size_t step, std::size_t rows, std::size_t columns, float* to) {
-  const DF d;
-  const std::size_t width = block_width();
-  for (std::size_t i = 0; i < rows; ++i) {
-    float* block = to + i * width;
-    for (std::size_t j = 0; j < columns; j += width, block += rows * width) {
-      hn::Store(load_stored(from + i * step + j, columns - j), d, block);
-      const std::size_t next = j + hn::Lanes(d);
-      hn::Store(next < columns ? load_stored(from + i * step + next, columns - next) : hn::Zero(d), d,
-                block + hn::Lanes(d));
-    }
-  }
+template <class F, class T>
+HWY_INLINE void pack_rows(const Model& model, const T* from, std::size_t step, std::size_t rows, std::uint32_t* to) {
+  pack_plain<F>(from, step, rows, model.embed_dim, to, row_stride<F>(model), block_width() / F::kPerWord);
+}
+template <class F, class T>
+HWY_INLINE void pack_plain_blocks(const Model& model, const T* from, std::size_t step, std::size_t rows,
+                                  std::uint32_t* to) {
+  const std::size_t width = block_width() / F::kPerWord;
+  pack_plain<F>(from, step, rows, model.attention_dim, to, width, rows * width);
 }
 
 /// (rows, columns) → (block, rows / per word, width) of words along the rows.
@@ -205,9 +178,9 @@ HWY_INLINE void pack_image_of(const Model& model, const T* rows, std::size_t reg
   const std::size_t wide = model.attention_dim;
   const std::size_t step = 2 * dim + 3 * wide;
   const Image<F> image(model, packed, regions);
-  pack_rows(rows, step, regions, dim, image.v, row_stride(model));
-  pack_word_rows<F>(rows + dim, step, regions, dim, image.vk, word_stride<F>(model));
-  pack_blocks(rows + 2 * dim, step, regions, wide, image.vq1);
+  pack_rows<F>(model, rows, step, regions, image.v);
+  pack_rows<F>(model, rows + dim, step, regions, image.vk);
+  pack_plain_blocks<F>(model, rows + 2 * dim, step, regions, image.vq1);
   pack_word_blocks<F>(rows + 2 * dim + wide, step, regions, wide, image.vq2);
   pack_word_blocks<F>(rows + 2 * dim + 2 * wide, step, regions, wide, image.vq6);
 }
@@ -218,10 +191,9 @@ HWY_INLINE void pack_caption_of(const Model& model, const T* rows, std::size_t w
   const std::size_t wide = model.attention_dim;
   const std::size_t step = dim + 3 * wide;
   const Caption<F> caption(model, packed, words);
-  pack_rows(rows, step, words, dim, caption.u, row_stride(model));
-  if constexpr (F::kPerWord > 1) pack_word_rows<F>(rows, step, words, dim, caption.u_words, word_stride<F>(model));
+  pack_rows<F>(model, rows, step, words, caption.u);
   pack_word_blocks<F>(rows + dim, step, words, wide, caption.uq3);
-  pack_blocks(rows + dim + wide, step, words, wide, caption.uq4);
+  pack_plain_blocks<F>(model, rows + dim + wide, step, words, caption.uq4);
   pack_word_blocks<F>(rows + dim + 2 * wide, step, words, wide, caption.uq5);
 }
 

@@ -39,7 +39,7 @@ struct Scratch {
     largest = arena.take<float>(HWY_MAX(r_stride, t_stride));
     scale = arena.take<float>(HWY_MAX(r_stride, t_stride));
     x = arena.take<float>(words * width);
-    z = arena.take<float>(HWY_MAX(regions + words, kGroup) * width);
+    z = arena.take<float>((regions + words) * width);
     logits = arena.take<float>((regions + words) * hn::Lanes(DF()));
     weights = arena.take<float>(HWY_MAX(r_stride, t_stride));
     hu_words = as_words(hu, words, r_stride);
@@ -118,9 +118,9 @@ template <class F>
 HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
                        std::size_t words, const Scratch<F>& s) {
   const DF d;
-  const std::size_t depth = up(words_for(model.embed_dim, F::kPerWord), hn::Lanes(d));
-  dot_product<F>(regions, words, image.vk, word_stride<F>(model), caption.u_words, word_stride<F>(model), depth, s.h,
-                 s.t_stride);
+  const std::size_t stride = row_stride<F>(model);
+  const std::size_t depth = up(model.embed_dim, block_width()) / F::kPerWord;
+  dot_product<F>(regions, words, image.vk, stride, caption.u, stride, depth, s.h, s.t_stride);
   const VF scale = hn::Set(d, model.attention_scale);
   for (std::size_t i = 0; i < regions; ++i) {
     for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
@@ -150,9 +150,9 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
   to_words<F>(s.su, words, words, s.t_stride, s.su_words);
 }
 
-/// Adds (1 - tanh z) w / 2 of one column block to the logits; z (rows, width), logits (rows, lanes).
+/// Adds -tanh(z) w / 2 of one column block, or that and w / 2, to the logits; z (rows, width), logits (rows, lanes).
 ///
-/// A pooling softmax does not see what is added to all its logits, so tanh z w summed is this summed times -2.
+/// A pooling softmax does not see what is added to all its logits: times -2 they will do for tanh(z) w.
 template <class F, std::size_t kRows>
 HWY_INLINE void activate_rows(const float* z, VF w0, VF w1, float* logits) {
   const DF d;
@@ -160,7 +160,11 @@ HWY_INLINE void activate_rows(const float* z, VF w0, VF w1, float* logits) {
   VF x[2 * kRows];
   CAAN_UNROLL
   for (std::size_t i = 0; i < 2 * kRows; ++i) x[i] = hn::Load(d, z + i * lanes);
-  half_complement_of_tanh<(F::kPerWord > 1)>(x);
+  if constexpr (F::kPerWord == 1) {
+    half_complement_of_tanh(x);
+  } else {
+    coarse_minus_half_tanh(x);
+  }
   CAAN_UNROLL
   for (std::size_t i = 0; i < kRows; ++i) {
     const VF sum = hn::MulAdd(x[2 * i], w0, hn::MulAdd(x[2 * i + 1], w1, hn::Load(d, logits + i * lanes)));
@@ -192,10 +196,10 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   product<F>(words, nullptr, s.x, width,
              {s.a_r_words, s.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {});
   to_words<F>(s.x, words, width, width, s.x_words);
-  product<F>(regions, image.vq1 + block * regions * width, s.z, width,
+  product<F>(regions, image.vq1 + block * regions * width / F::kPerWord, s.z, width,
              {s.a_words, s.r_stride, s.x_words, width, t_words, 0},
              {s.hu_words, s.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption});
-  product<F>(words, caption.uq4 + block * words * width, s.z + regions * width, width,
+  product<F>(words, caption.uq4 + block * words * width / F::kPerWord, s.z + regions * width, width,
              {s.su_words, s.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
              {s.hv_words, s.t_stride, image.vq6 + block * of_image, width, r_words, of_image});
   activate<F>(s.z, regions, model.w_v + block * width, s.logits);
@@ -221,27 +225,33 @@ HWY_INLINE float pooling_weights(const float* logits, std::size_t rows, float* w
   return hn::ReduceSum(d, sum);
 }
 
-/// auᵀ U, kWide vectors of the columns at a time.
-template <std::size_t kWide>
-HWY_INLINE std::size_t pool_words(const float* au, const float* u, std::size_t words, std::size_t stride,
-                                  std::size_t column, std::size_t columns, float* pooled) {
+/// auᵀ U, kWide column blocks at a time.
+template <class F, std::size_t kWide>
+HWY_INLINE std::size_t pool_words(const float* au, const std::uint32_t* u, std::size_t words, std::size_t stride,
+                                  std::size_t block, std::size_t end, float* pooled) {
   const DF d;
-  const std::size_t wide = kWide * hn::Lanes(d);
-  for (; column + wide <= columns; column += wide) {
-    VF sums[kWide];
+  const std::size_t width = block_width();
+  for (; block + kWide <= end; block += kWide) {
+    VF left[kWide], right[kWide];
     CAAN_UNROLL
-    for (std::size_t j = 0; j < kWide; ++j) sums[j] = hn::Zero(d);
+    for (std::size_t j = 0; j < kWide; ++j) left[j] = right[j] = hn::Zero(d);
     for (std::size_t i = 0; i < words; ++i) {
       const VF weight = hn::Set(d, au[i]);
       CAAN_UNROLL
       for (std::size_t j = 0; j < kWide; ++j) {
-        sums[j] = hn::MulAdd(weight, hn::Load(d, u + i * stride + column + j * hn::Lanes(d)), sums[j]);
+        VF first, second;
+        F::load_plain(u + i * stride + (block + j) * width / F::kPerWord, first, second);
+        left[j] = hn::MulAdd(weight, first, left[j]);
+        right[j] = hn::MulAdd(weight, second, right[j]);
       }
     }
     CAAN_UNROLL
-    for (std::size_t j = 0; j < kWide; ++j) hn::Store(sums[j], d, pooled + column + j * hn::Lanes(d));
+    for (std::size_t j = 0; j < kWide; ++j) {
+      hn::Store(left[j], d, pooled + (block + j) * width);
+      hn::Store(right[j], d, pooled + (block + j) * width + hn::Lanes(d));
+    }
   }
-  return column;
+  return block;
 }
 
 /// av and au of one of a group's pairs, and auᵀ U; the divisors are in `group.divisors`.
@@ -252,11 +262,38 @@ HWY_INLINE void pool_caption(const Model& model, std::size_t regions, const Capt
   for (std::size_t i = 0; i < regions; ++i) s.group_av[i * kGroup + member] = s.weights[i];
   const float of_au = pooling_weights(s.logits + regions * hn::Lanes(DF()), words, s.weights);
   s.divisors[member] = of_av * of_au;
-  const std::size_t stride = row_stride(model);
-  const std::size_t columns = blocks_of(model.embed_dim) * block_width();
-  float* pooled = s.group_u + member * columns;
-  const std::size_t done = pool_words<8>(s.weights, caption.u, words, stride, 0, columns, pooled);
-  pool_words<1>(s.weights, caption.u, words, stride, done, columns, pooled);
+  const std::size_t end = blocks_of(model.embed_dim);
+  float* pooled = s.group_u + member * end * block_width();
+  const std::size_t done = pool_words<F, 4>(s.weights, caption.u, words, row_stride<F>(model), 0, end, pooled);
+  pool_words<F, 1>(s.weights, caption.u, words, row_stride<F>(model), done, end, pooled);
+}
+
+/// Two vectors of avᵀ V of each of a group's pairs, times those of auᵀ U, `u_stride` numbers from pair to pair.
+template <class F>
+HWY_INLINE void pool_block(const float* av, const std::uint32_t* v, std::size_t regions, std::size_t stride,
+                           const float* u, std::size_t u_stride, VF (&sums)[kGroup]) {
+  const DF d;
+  VF left[kGroup], right[kGroup];
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kGroup; ++i) left[i] = right[i] = hn::Zero(d);
+  for (std::size_t k = 0; k < regions; ++k, v += stride) {
+    VF first, second;
+    F::load_plain(v, first, second);
+    // The rows' next block is the next call's.
+    hwy::Prefetch(v + block_width() / F::kPerWord);
+    hwy::Prefetch(v + block_width() / F::kPerWord + hn::Lanes(d));
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kGroup; ++i) {
+      const VF weight = hn::Set(d, av[k * kGroup + i]);
+      left[i] = hn::MulAdd(weight, first, left[i]);
+      right[i] = hn::MulAdd(weight, second, right[i]);
+    }
+  }
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kGroup; ++i) {
+    sums[i] = hn::MulAdd(left[i], hn::Load(d, u + i * u_stride), sums[i]);
+    sums[i] = hn::MulAdd(right[i], hn::Load(d, u + i * u_stride + hn::Lanes(d)), sums[i]);
+  }
 }
 
 /// (avᵀ V) · (auᵀ U) of a group's pairs together: V is read once.
@@ -265,20 +302,12 @@ HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_
                            std::size_t number, float* scores) {
   const DF d;
   const std::size_t width = block_width();
-  const std::size_t stride = row_stride(model);
-  const std::size_t columns = blocks_of(model.embed_dim) * width;
+  const std::size_t end = blocks_of(model.embed_dim);
   VF sums[kGroup];
   for (VF& sum : sums) sum = hn::Zero(d);
-  const auto av = reinterpret_cast<const std::uint32_t*>(s.group_av);
-  for (std::size_t j = 0; j < columns; j += width) {
-    const auto v = reinterpret_cast<const std::uint32_t*>(image.v + j);
-    tile<Float32, kGroup>(nullptr, s.z, width, {av, kGroup, v, stride, regions, width}, {});
-    CAAN_UNROLL
-    for (std::size_t i = 0; i < kGroup; ++i) {
-      const float* u = s.group_u + i * columns + j;
-      sums[i] = hn::MulAdd(hn::Load(d, s.z + i * width), hn::Load(d, u), sums[i]);
-      sums[i] = hn::MulAdd(hn::Load(d, s.z + i * width + hn::Lanes(d)), hn::Load(d, u + hn::Lanes(d)), sums[i]);
-    }
+  for (std::size_t block = 0; block < end; ++block) {
+    pool_block<F>(s.group_av, image.v + block * width / F::kPerWord, regions, row_stride<F>(model),
+                  s.group_u + block * width, end * width, sums);
   }
   for (std::size_t i = 0; i < number; ++i) scores[i] = hn::ReduceSum(d, sums[i]) / s.divisors[i];
 }

@@ -42,8 +42,15 @@ constexpr std::size_t kDotRows = 2;
 #endif
 constexpr std::size_t kDotColumns = 4;
 
+// Numbers that are not multiplied as words are "plain": two vectors of columns at a time, by `load_plain`.
 struct Float32 {
   static constexpr std::size_t kPerWord = 1;
+  static HWY_INLINE void load_plain(const std::uint32_t* at, VF& left, VF& right) {
+    const DF d;
+    const DU du;
+    left = hn::BitCast(d, hn::Load(du, at));
+    right = hn::BitCast(d, hn::Load(du, at + hn::Lanes(d)));
+  }
   static HWY_INLINE VF multiply_add(VU a, VU b, VF sum) {
     const DF d;
     return hn::MulAdd(hn::BitCast(d, a), hn::BitCast(d, b), sum);
@@ -52,6 +59,14 @@ struct Float32 {
 
 struct BFloat16 {
   static constexpr std::size_t kPerWord = 2;
+  /// One vector holds both: the first's numbers are the lower halves of the lanes.
+  static HWY_INLINE void load_plain(const std::uint32_t* at, VF& left, VF& right) {
+    const DF d;
+    const DU du;
+    const VU both = hn::Load(du, at);
+    left = hn::BitCast(d, hn::ShiftLeft<16>(both));
+    right = hn::BitCast(d, hn::And(both, hn::Set(du, 0xFFFF0000u)));
+  }
   static HWY_INLINE VF multiply_add(VU a, VU b, VF sum) {
     const DF d;
 #if HWY_NATIVE_DOT_BF16
@@ -98,17 +113,17 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   }
 }
 
-/// out (kRows, two vectors) = start (the same, or null: 0) + first + second.
+/// out (kRows, two vectors) = start (the same, plain, or null: 0) + first + second.
 template <class F, std::size_t kRows>
-HWY_NOINLINE void tile(const float* start, float* out, std::size_t stride, const Factor& first, const Factor& second) {
+HWY_NOINLINE void tile(const std::uint32_t* start, float* out, std::size_t stride, const Factor& first, const Factor& second) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   VF left[kRows];
   VF right[kRows];
   CAAN_UNROLL
   for (std::size_t i = 0; i < kRows; ++i) {
-    left[i] = start ? hn::Load(d, start + i * stride) : hn::Zero(d);
-    right[i] = start ? hn::Load(d, start + i * stride + lanes) : hn::Zero(d);
+    left[i] = right[i] = hn::Zero(d);
+    if (start) F::load_plain(start + i * (stride / F::kPerWord), left[i], right[i]);
   }
   accumulate<F>(first, left, right);
   accumulate<F>(second, left, right);
@@ -120,7 +135,7 @@ HWY_NOINLINE void tile(const float* start, float* out, std::size_t stride, const
 }
 
 template <class F, std::size_t kRows = kTileRows>
-HWY_INLINE void tile_of(std::size_t rows, const float* start, float* out, std::size_t stride, const Factor& first,
+HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, float* out, std::size_t stride, const Factor& first,
                         const Factor& second) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
@@ -133,12 +148,12 @@ HWY_INLINE void tile_of(std::size_t rows, const float* start, float* out, std::s
 
 /// `tile` for any number of rows, in tiles of nearly equal height.
 template <class F>
-HWY_INLINE void product(std::size_t rows, const float* start, float* out, std::size_t stride, Factor first,
+HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, float* out, std::size_t stride, Factor first,
                         Factor second) {
   const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (std::size_t i = 0, row = 0; i < tiles; ++i) {
     const std::size_t height = (rows - row + tiles - i - 1) / (tiles - i);
-    tile_of<F>(height, start ? start + row * stride : nullptr, out + row * stride, stride, first, second);
+    tile_of<F>(height, start ? start + row * (stride / F::kPerWord) : nullptr, out + row * stride, stride, first, second);
     first.broadcast += height;
     second.broadcast += height;
     row += height;
