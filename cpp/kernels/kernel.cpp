@@ -1,10 +1,6 @@
 #include "kernel.hpp"
 
-#include <cmath>
-
-// Those between others gain little, and those whose vectors have no fixed size can't be arrays of registers.
-#define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#include "targets.hpp"
 
 // This file is compiled once per instruction set, each in a namespace of its own.
 #undef HWY_TARGET_INCLUDE

@@ -8,6 +8,8 @@
 #define CAAN_KERNELS_PAIR_INL_HPP_
 #endif
 
+#include <cmath>
+
 #include "layout-inl.hpp"
 #include "simd_math-inl.hpp"
 
@@ -17,55 +19,66 @@ namespace caan::kernels::HWY_NAMESPACE {
 /// So many captions of a run share the last step, which reads all of V.
 constexpr std::size_t kGroup = 4;
 
-/// What one pair computes on the way. Matrices are (rows, padded columns); words pair up the rows.
+/// What a pair keeps from its attention to its pooling. Matrices are (rows, padded columns) of words along the rows.
 template <class F>
-struct Scratch {
-  Scratch(const Model& model, std::byte* data, std::size_t regions, std::size_t words) : arena(data) {
-    const std::size_t width = block_width();
-    // What a group shares comes first: there it stays, whatever the captions' lengths.
-    group_av = arena.take<float>(regions * kGroup);
-    group_u = arena.take<float>(kGroup * blocks_of(model.embed_dim) * width);
-    divisors = arena.take<float>(kGroup);
-    t_stride = up(words, width);
-    r_stride = up(regions, width);
-    h = arena.take<float>(regions * t_stride);
-    h_t = arena.take<float>(words * r_stride);
-    hu = arena.take<float>(words * r_stride);
-    a = arena.take<float>(words * r_stride);
-    hv = arena.take<float>(regions * t_stride);
-    b = arena.take<float>(regions * t_stride);
-    a_r = arena.take<float>(regions * t_stride);
-    su = arena.take<float>(words * t_stride);
-    largest = arena.take<float>(HWY_MAX(r_stride, t_stride));
-    scale = arena.take<float>(HWY_MAX(r_stride, t_stride));
-    x = arena.take<float>(words * width);
-    z = arena.take<float>((regions + words) * width);
+struct Attention {
+  Attention(std::byte* data, std::size_t regions, std::size_t words)
+      : arena(data), t_stride(up(words, block_width())), r_stride(up(regions, block_width())) {
+    hu = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * r_stride);
+    a = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * r_stride);
+    hv = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * t_stride);
+    a_r = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * t_stride);
+    su = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * t_stride);
     logits = arena.take<float>((regions + words) * hn::Lanes(DF()));
-    weights = arena.take<float>(HWY_MAX(r_stride, t_stride));
-    hu_words = as_words(hu, words, r_stride);
-    a_words = as_words(a, words, r_stride);
-    hv_words = as_words(hv, regions, t_stride);
-    a_r_words = as_words(a_r, regions, t_stride);
-    su_words = as_words(su, words, t_stride);
-    x_words = as_words(x, words, width);
-  }
-
-  std::uint32_t* as_words(float* matrix, std::size_t rows, std::size_t stride) {
-    if constexpr (F::kPerWord == 1) return reinterpret_cast<std::uint32_t*>(matrix);
-    return arena.take<std::uint32_t>(words_for(rows, F::kPerWord) * stride);
   }
 
   Arena arena;
   std::size_t t_stride, r_stride;
-  float *h, *h_t;           // λ H (R, T) and its transpose
-  float *hu, *a;            // Huᵀ and Aᵀ (T, R)
-  float *hv, *b, *a_r;      // Hv, B and A (R, T)
-  float* su;                // (T, T)
-  float *largest, *scale;   // of a softmax, per column
-  float *x, *z;             // of one column block: Aᵀ V Q2 (T, width); what tanh is taken of (R + T, width)
-  float *logits, *weights;  // Zv w_v and Zu w_u (R + T, lanes); a pooling softmax, not yet divided by its sum
+  std::uint32_t *hu, *a;         // Huᵀ and Aᵀ (T, R)
+  std::uint32_t *hv, *a_r, *su;  // Hv and A (R, T), Su (T, T)
+  float* logits;                 // Zv w_v and Zu w_u (R + T, lanes)
+};
+
+/// One thread's memory for images of so many regions and captions of up to so many words.
+template <class F>
+struct Scratch {
+  Scratch(const Model& model, std::byte* data, std::size_t regions, std::size_t words) : arena(data) {
+    const std::size_t width = block_width();
+    const std::size_t by_words = regions * up(words, width);
+    const std::size_t by_regions = words * up(regions, width);
+    group_av = arena.take<float>(regions * kGroup);
+    group_u = arena.take<float>(kGroup * blocks_of(model.embed_dim) * width);
+    divisors = arena.take<float>(kGroup);
+    h = arena.take<float>(by_words);
+    h_t = arena.take<float>(by_regions);
+    b = arena.take<float>(by_words);
+    largest = arena.take<float>(up(HWY_MAX(regions, words), width));
+    scale = arena.take<float>(up(HWY_MAX(regions, words), width));
+    weights = arena.take<float>(up(HWY_MAX(regions, words), width));
+    for (float*& matrix : floats) {
+      matrix = F::kPerWord == 1 ? nullptr : arena.take<float>(HWY_MAX(by_words, HWY_MAX(by_regions, words * width)));
+    }
+    x = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * width);
+    z = arena.take<float>((regions + words) * width);
+    pair_bytes = Attention<F>(nullptr, regions, words).arena.used();
+    pairs = arena.take<std::byte>(kGroup * pair_bytes);
+  }
+
+  /// Where a matrix is calculated before `to_words`. One float is one word: it stays where it is.
+  HWY_INLINE float* before(std::uint32_t* words, std::size_t which) const {
+    return F::kPerWord == 1 ? reinterpret_cast<float*>(words) : floats[which];
+  }
+
+  Arena arena;
   float *group_av, *group_u, *divisors;  // av (R, kGroup) and auᵀ U (kGroup, D) of a group's pairs; their sums' products
-  std::uint32_t *hu_words, *a_words, *hv_words, *a_r_words, *su_words, *x_words;
+  float *h, *h_t, *b;                    // λ H (R, T) and its transpose, B (R, T)
+  float *largest, *scale;                // of a softmax, per column
+  float* weights;                        // a pooling softmax, not yet divided by its sum
+  float* floats[2];
+  std::uint32_t* x;  // of one column block: Aᵀ V Q2 (T, width)
+  float* z;          // what tanh is taken of (R + T, width)
+  std::size_t pair_bytes;
+  std::byte* pairs;
 };
 
 /// Rows two by two as words, for bfloat16; float32 has nothing to do.
@@ -116,38 +129,48 @@ HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t
 /// H = tanh(V K Uᵀ), its softmaxes both ways, and Su.
 template <class F>
 HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
-                       std::size_t words, const Scratch<F>& s) {
+                       std::size_t words, const Scratch<F>& s, const Attention<F>& pair) {
   const DF d;
   const std::size_t stride = row_stride<F>(model);
   const std::size_t depth = up(model.embed_dim, block_width()) / F::kPerWord;
-  dot_product<F>(regions, words, image.vk, stride, caption.u, stride, depth, s.h, s.t_stride);
+  dot_product<F>(regions, words, image.vk, stride, caption.u, stride, depth, s.h, pair.t_stride);
   const VF scale = hn::Set(d, model.attention_scale);
   for (std::size_t i = 0; i < regions; ++i) {
     for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
-      float* at = s.h + i * s.t_stride + j;
+      float* at = s.h + i * pair.t_stride + j;
       hn::Store(hn::Mul(scale, tanh_of(hn::Load(d, at))), d, at);
     }
-    for (std::size_t j = 0; j < words; ++j) s.h_t[j * s.r_stride + i] = s.h[i * s.t_stride + j];
+    for (std::size_t j = 0; j < words; ++j) s.h_t[j * pair.r_stride + i] = s.h[i * pair.t_stride + j];
   }
-  softmax_of_columns(s.h_t, words, regions, s.r_stride, s.hu, s.a, s.largest, s.scale);
+
+  float* hu = s.before(pair.hu, 0);
+  float* a = s.before(pair.a, 1);
+  softmax_of_columns(s.h_t, words, regions, pair.r_stride, hu, a, s.largest, s.scale);
+  to_words<F>(hu, words, regions, pair.r_stride, pair.hu);
+  to_words<F>(a, words, regions, pair.r_stride, pair.a);
+
+  float* a_r = s.before(pair.a_r, 0);
   for (std::size_t i = 0; i < regions; ++i) {
     const VF top = hn::Set(d, s.largest[i]);
     const VF to_unit = hn::Set(d, s.scale[i]);
     for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
-      const VF e = exp_of_negative(hn::Sub(hn::Load(d, s.h + i * s.t_stride + j), top));
-      hn::Store(hn::Mul(e, to_unit), d, s.a_r + i * s.t_stride + j);
+      const VF e = exp_of_negative(hn::Sub(hn::Load(d, s.h + i * pair.t_stride + j), top));
+      hn::Store(hn::Mul(e, to_unit), d, a_r + i * pair.t_stride + j);
     }
   }
-  softmax_of_columns(s.h, regions, words, s.t_stride, s.hv, s.b, s.largest, s.scale);
+  to_words<F>(a_r, regions, words, pair.t_stride, pair.a_r);
+
+  float* hv = s.before(pair.hv, 0);
+  softmax_of_columns(s.h, regions, words, pair.t_stride, hv, s.b, s.largest, s.scale);
+  to_words<F>(hv, regions, words, pair.t_stride, pair.hv);
+
+  float* su = s.before(pair.su, 0);
   const auto b = reinterpret_cast<const std::uint32_t*>(s.b);
   for (std::size_t j = 0; j < words; j += block_width()) {
-    product<Float32>(words, nullptr, s.su + j, s.t_stride, {b, s.t_stride, b + j, s.t_stride, regions, 0}, {});
+    product<Float32>(words, nullptr, su + j, pair.t_stride, {b, pair.t_stride, b + j, pair.t_stride, regions, 0}, {});
   }
-  to_words<F>(s.hu, words, regions, s.r_stride, s.hu_words);
-  to_words<F>(s.a, words, regions, s.r_stride, s.a_words);
-  to_words<F>(s.hv, regions, words, s.t_stride, s.hv_words);
-  to_words<F>(s.a_r, regions, words, s.t_stride, s.a_r_words);
-  to_words<F>(s.su, words, words, s.t_stride, s.su_words);
+  to_words<F>(su, words, words, pair.t_stride, pair.su);
+  for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(d), d, pair.logits + i * hn::Lanes(d));
 }
 
 /// Adds -tanh(z) w / 2 of one column block, or that and w / 2, to the logits; z (rows, width), logits (rows, lanes).
@@ -187,23 +210,24 @@ HWY_INLINE void activate(const float* z, std::size_t rows, const float* w, float
 /// Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6) of one column block, into the logits.
 template <class F>
 HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
-                              std::size_t words, const Scratch<F>& s, std::size_t block) {
+                              std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t block) {
   const std::size_t width = block_width();
   const std::size_t r_words = words_for(regions, F::kPerWord);
   const std::size_t t_words = words_for(words, F::kPerWord);
   const std::size_t of_image = r_words * width;
   const std::size_t of_caption = t_words * width;
-  product<F>(words, nullptr, s.x, width,
-             {s.a_r_words, s.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {});
-  to_words<F>(s.x, words, width, width, s.x_words);
+  float* x = s.before(s.x, 0);
+  product<F>(words, nullptr, x, width, {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image},
+             {});
+  to_words<F>(x, words, width, width, s.x);
   product<F>(regions, image.vq1 + block * regions * width / F::kPerWord, s.z, width,
-             {s.a_words, s.r_stride, s.x_words, width, t_words, 0},
-             {s.hu_words, s.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption});
+             {pair.a, pair.r_stride, s.x, width, t_words, 0},
+             {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption});
   product<F>(words, caption.uq4 + block * words * width / F::kPerWord, s.z + regions * width, width,
-             {s.su_words, s.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
-             {s.hv_words, s.t_stride, image.vq6 + block * of_image, width, r_words, of_image});
-  activate<F>(s.z, regions, model.w_v + block * width, s.logits);
-  activate<F>(s.z + regions * width, words, model.w_u + block * width, s.logits + regions * hn::Lanes(DF()));
+             {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
+             {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image});
+  activate<F>(s.z, regions, model.w_v + block * width, pair.logits);
+  activate<F>(s.z + regions * width, words, model.w_u + block * width, pair.logits + regions * hn::Lanes(DF()));
 }
 
 /// exp(logit - largest) of each row's logit, the sum of its lanes; returns their sum.
@@ -257,10 +281,10 @@ HWY_INLINE std::size_t pool_words(const float* au, const std::uint32_t* u, std::
 /// av and au of one of a group's pairs, and auᵀ U; the divisors are in `group.divisors`.
 template <class F>
 HWY_INLINE void pool_caption(const Model& model, std::size_t regions, const Caption<F>& caption, std::size_t words,
-                             const Scratch<F>& s, std::size_t member) {
-  const float of_av = pooling_weights(s.logits, regions, s.weights);
+                             const Scratch<F>& s, const Attention<F>& pair, std::size_t member) {
+  const float of_av = pooling_weights(pair.logits, regions, s.weights);
   for (std::size_t i = 0; i < regions; ++i) s.group_av[i * kGroup + member] = s.weights[i];
-  const float of_au = pooling_weights(s.logits + regions * hn::Lanes(DF()), words, s.weights);
+  const float of_au = pooling_weights(pair.logits + regions * hn::Lanes(DF()), words, s.weights);
   s.divisors[member] = of_av * of_au;
   const std::size_t end = blocks_of(model.embed_dim);
   float* pooled = s.group_u + member * end * block_width();
@@ -316,19 +340,33 @@ HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_
 template <class F>
 HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
                             std::size_t number, std::byte* scratch, float* scores) {
-  const DF d;
-  for (std::size_t i = 0; i < number; ++i) {
-    const std::size_t words = captions[i].length;
-    const Caption<F> caption(model, const_cast<std::byte*>(captions[i].data), words);
-    const Scratch<F> s(model, scratch, regions, words);
-    attend(model, image, regions, caption, words, s);
-    for (std::size_t row = 0; row < regions + words; ++row) hn::Store(hn::Zero(d), d, s.logits + row * hn::Lanes(d));
-    for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
-      contextualize(model, image, regions, caption, words, s, block);
+  // In float32 an image and a caption fill the second cache: column block by column block, captions side by side read
+  // the image once. In bfloat16 they fit, and one caption after the other keeps its own matrices in the first cache.
+  constexpr std::size_t kTogether = F::kPerWord == 1 ? kGroup : 1;
+  std::size_t longest = 0;
+  for (std::size_t i = 0; i < number; ++i) longest = HWY_MAX(longest, captions[i].length);
+  const Scratch<F> s(model, scratch, regions, longest);
+  const auto each = [&](std::size_t first, auto work) HWY_ATTR {
+    for (std::size_t i = first; i < HWY_MIN(first + kTogether, number); ++i) {
+      const std::size_t words = captions[i].length;
+      const Caption<F> caption(model, const_cast<std::byte*>(captions[i].data), words);
+      work(i, caption, words, Attention<F>(s.pairs + i * s.pair_bytes, regions, words));
     }
-    pool_caption(model, regions, caption, words, s, i);
+  };
+  for (std::size_t first = 0; first < number; first += kTogether) {
+    each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
+      attend(model, image, regions, caption, words, s, pair);
+    });
+    for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
+      each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
+        contextualize(model, image, regions, caption, words, s, pair, block);
+      });
+    }
+    each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
+      pool_caption(model, regions, caption, words, s, pair, i);
+    });
   }
-  pool_group(model, image, regions, Scratch<F>(model, scratch, regions, captions[0].length), number, scores);
+  pool_group(model, image, regions, s, number, scores);
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

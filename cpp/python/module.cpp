@@ -3,10 +3,12 @@
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "limits.hpp"
 #include "scorer.hpp"
 
 namespace nb = nanobind;
@@ -14,29 +16,86 @@ namespace kernels = caan::kernels;
 
 namespace {
 
-using States = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using Lengths = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Weights = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Scores = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+// Anything that is an array in this machine's memory: what else it must be is checked here, to say what is wrong with it.
+using Array = nb::ndarray<nb::ro, nb::device::cpu>;
+using WritableArray = nb::ndarray<nb::device::cpu>;
 
-/// Where each item's rows lie; `width`: the columns that a state must have.
-std::vector<kernels::State> items(const States& states, const Lengths& lengths, std::size_t width, const char* name) {
-  const bool half = states.dtype() == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
-  if (!half && states.dtype() != nb::dtype<float>()) {
-    throw nb::type_error((std::string(name) + " must be float32 or float16").c_str());
+std::string name_of(nb::dlpack::dtype type) {
+  const char* kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+  return (type.code < 7 ? kinds[type.code] : "unknown") + std::to_string(type.bits);
+}
+
+/// "(2, 3)"
+template <class AnyArray>
+std::string shape_of(const AnyArray& array) {
+  std::string result = "(";
+  for (std::size_t i = 0; i < array.ndim(); ++i) result += (i ? ", " : "") + std::to_string(array.shape(i));
+  return result + (array.ndim() == 1 ? ",)" : ")");
+}
+
+template <class AnyArray>
+bool is_contiguous(const AnyArray& array) {
+  std::int64_t step = 1;
+  for (std::size_t i = array.ndim(); i-- > 0;) {
+    // A dimension of 1 is never stepped through; of no numbers, none is.
+    if (array.shape(i) > 1 && array.stride(i) != step && array.size() > 0) return false;
+    step *= static_cast<std::int64_t>(array.shape(i));
   }
-  if (states.shape(2) != width || lengths.shape(0) != states.shape(0)) {
-    throw nb::value_error((std::string(name) + " do not fit the model or their lengths").c_str());
+  return true;
+}
+
+/// `shape`: in words; its number of dimensions is `dimensions`.
+template <class AnyArray>
+void check(const AnyArray& array, const std::string& name, std::size_t dimensions, const char* shape, bool right_type,
+           const char* types) {
+  if (!right_type) throw nb::type_error((name + " must be " + types + ", not " + name_of(array.dtype())).c_str());
+  if (array.ndim() != dimensions) {
+    throw nb::value_error((name + " must have the shape " + shape + ", not " + shape_of(array)).c_str());
+  }
+  if (!is_contiguous(array)) {
+    throw nb::type_error((name + " must be C-contiguous; numpy.ascontiguousarray makes it so").c_str());
+  }
+}
+
+/// The w_v or w_u of a model.
+const float* weights(const Array& array, const char* name, std::size_t attention_dim) {
+  check(array, name, 1, "(attention_dim,)", array.dtype() == nb::dtype<float>(), "float32");
+  if (array.shape(0) != attention_dim) {
+    throw nb::value_error((std::string(name) + " has " + std::to_string(array.shape(0)) +
+                           " numbers, and attention_dim is " + std::to_string(attention_dim))
+                              .c_str());
+  }
+  return static_cast<const float*>(array.data());
+}
+
+/// Where each item's rows lie; `kind`: "image" or "text"; `width`: the columns that a state must have, `formula` in words.
+std::vector<kernels::State> items(const Array& states, const Array& lengths, const std::string& kind, std::size_t width,
+                                  const char* formula) {
+  const bool half = states.dtype() == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+  const std::string name = kind + "_states", name_of_lengths = kind + "_lengths";
+  check(states, name, 3, (std::string("(items, longest, ") + formula + ")").c_str(),
+        half || states.dtype() == nb::dtype<float>(), "float32 or float16");
+  check(lengths, name_of_lengths, 1, "(items,)", lengths.dtype() == nb::dtype<std::int64_t>(), "int64");
+  if (states.shape(2) != width) {
+    throw nb::value_error((name + " have " + std::to_string(states.shape(2)) + " columns, and the model's " + formula +
+                           " = " + std::to_string(width))
+                              .c_str());
+  }
+  if (lengths.shape(0) != states.shape(0)) {
+    throw nb::value_error((name_of_lengths + " has " + std::to_string(lengths.shape(0)) + " numbers for " +
+                           std::to_string(states.shape(0)) + " items of " + name)
+                              .c_str());
   }
   const std::size_t bytes = states.shape(1) * width * (half ? 2 : 4);
   const auto* data = static_cast<const std::byte*>(states.data());
   std::vector<kernels::State> result;
   result.reserve(states.shape(0));
   for (std::size_t i = 0; i < states.shape(0); ++i) {
-    const std::int64_t length = lengths(i);
+    std::int64_t length = 0;  // the array may lie at any address
+    std::memcpy(&length, static_cast<const std::byte*>(lengths.data()) + i * sizeof length, sizeof length);
     if (length < 1 || static_cast<std::uint64_t>(length) > states.shape(1)) {
-      throw nb::value_error((std::string(name) + ": length " + std::to_string(length) + " of item " +
-                             std::to_string(i) + " is not in 1.." + std::to_string(states.shape(1)))
+      throw nb::value_error((name_of_lengths + "[" + std::to_string(i) + "] is " + std::to_string(length) +
+                             ", not in 1.." + std::to_string(states.shape(1)))
                                 .c_str());
     }
     result.push_back({data + i * bytes, static_cast<std::size_t>(length), half});
@@ -47,47 +106,69 @@ std::vector<kernels::State> items(const States& states, const Lengths& lengths, 
 /// `kernels::Scorer` on arrays.
 class Scorer {
  public:
-  Scorer(std::size_t embed_dim, std::size_t attention_dim, float attention_scale, const Weights& w_v,
-         const Weights& w_u, const std::string& precision, std::size_t threads)
-      : embed_dim_(embed_dim), attention_dim_(attention_dim), scorer_(make(attention_scale, w_v, w_u, precision, threads)) {}
+  Scorer(std::size_t embed_dim, std::size_t attention_dim, float attention_scale, const Array& w_v, const Array& w_u,
+         const std::string& precision, std::size_t threads)
+      : embed_dim_(embed_dim),
+        attention_dim_(attention_dim),
+        scorer_({embed_dim, attention_dim, attention_scale, weights(w_v, "w_v", attention_dim),
+                 weights(w_u, "w_u", attention_dim)},
+                named(precision), threads) {}
 
-  void score(const States& image_states, const Lengths& image_lengths, const States& text_states,
-             const Lengths& text_lengths, const Scores& scores) {
-    const auto images = items(image_states, image_lengths, 2 * embed_dim_ + 3 * attention_dim_, "image_states");
-    const auto captions = items(text_states, text_lengths, embed_dim_ + 3 * attention_dim_, "text_states");
+  void score(const Array& image_states, const Array& image_lengths, const Array& text_states,
+             const Array& text_lengths, const WritableArray& scores) {
+    const auto images = items(image_states, image_lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d");
+    const auto captions = items(text_states, text_lengths, "text", embed_dim_ + 3 * attention_dim_, "D + 3d");
+    check(scores, "scores", 2, "(images, captions)", scores.dtype() == nb::dtype<float>(), "float32");
+    if (reinterpret_cast<std::uintptr_t>(scores.data()) % alignof(float) != 0) {
+      throw nb::type_error("scores must be aligned");
+    }
     if (scores.shape(0) != images.size() || scores.shape(1) != captions.size()) {
-      throw nb::value_error("scores must have a row per image and a column per caption");
+      throw nb::value_error(("scores has the shape " + shape_of(scores) + ", and these images and captions make (" +
+                             std::to_string(images.size()) + ", " + std::to_string(captions.size()) + ")")
+                                .c_str());
     }
     const nb::gil_scoped_release free;
-    scorer_.score(images.data(), images.size(), captions.data(), captions.size(), scores.data());
+    scorer_.score(images.data(), images.size(), captions.data(), captions.size(), static_cast<float*>(scores.data()));
   }
 
   std::string instruction_set() const { return scorer_.instruction_set(); }
 
  private:
-  kernels::Scorer make(float attention_scale, const Weights& w_v, const Weights& w_u, const std::string& precision,
-                       std::size_t threads) const {
-    if (w_v.shape(0) != attention_dim_ || w_u.shape(0) != attention_dim_) {
-      throw nb::value_error("w_v and w_u must have attention_dim numbers");
-    }
-    if (precision != "fp32" && precision != "bf16") throw nb::value_error("precision must be 'fp32' or 'bf16'");
-    return kernels::Scorer({embed_dim_, attention_dim_, attention_scale, w_v.data(), w_u.data()},
-                           precision == "bf16" ? kernels::Precision::kBFloat16 : kernels::Precision::kFloat32, threads);
+  static kernels::Precision named(const std::string& precision) {
+    if (precision == "fp32") return kernels::Precision::kFloat32;
+    if (precision == "bf16") return kernels::Precision::kBFloat16;
+    throw nb::value_error(("precision must be 'fp32' or 'bf16', not '" + precision + "'").c_str());
   }
 
   std::size_t embed_dim_, attention_dim_;
   kernels::Scorer scorer_;
 };
 
+nb::dict measure_limits(std::size_t threads) {
+  if (threads == 0) throw nb::value_error("threads must be 1 or more");
+  kernels::Limits limits{};
+  {
+    const nb::gil_scoped_release free;
+    limits = kernels::measure_limits(threads);
+  }
+  nb::dict result;
+  result["fp32_flop"] = limits.float32_flop;
+  result["bf16_flop"] = limits.bfloat16_flop;
+  result["fp32_tanh"] = limits.float32_tanh;
+  result["bf16_tanh"] = limits.bfloat16_tanh;
+  return result;
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
   nb::class_<Scorer>(module, "Scorer")
-      .def(nb::init<std::size_t, std::size_t, float, const Weights&, const Weights&, const std::string&, std::size_t>(),
+      .def(nb::init<std::size_t, std::size_t, float, const Array&, const Array&, const std::string&, std::size_t>(),
            nb::arg("embed_dim"), nb::arg("attention_dim"), nb::arg("attention_scale"), nb::arg("w_v").noconvert(),
            nb::arg("w_u").noconvert(), nb::arg("precision"), nb::arg("threads"))
       .def("score", &Scorer::score, nb::arg("image_states").noconvert(), nb::arg("image_lengths").noconvert(),
            nb::arg("text_states").noconvert(), nb::arg("text_lengths").noconvert(), nb::arg("scores").noconvert())
       .def_prop_ro("instruction_set", &Scorer::instruction_set);
   module.def("has_native_bfloat16", &kernels::has_native_bfloat16);
+  module.def("measure_limits", &measure_limits, nb::arg("threads"));
 }

@@ -40,3 +40,9 @@ class Scorer:
 
 def has_native_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself; elsewhere "bf16" is slower than "fp32"."""
+
+def measure_limits(threads: int) -> dict[str, float]:
+    """What this processor does at most per second on so many threads, measured in about a second: "fp32_flop" and
+    "bf16_flop", a fused multiply-add counted as two operations, on registers; "fp32_tanh" and "bf16_tanh", the scorer's
+    own activation on numbers in the first cache.
+    """
