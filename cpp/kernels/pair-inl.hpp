@@ -55,9 +55,9 @@ struct Scratch {
     largest = arena.take<float>(up(HWY_MAX(regions, words), width));
     scale = arena.take<float>(up(HWY_MAX(regions, words), width));
     weights = arena.take<float>(up(HWY_MAX(regions, words), width));
-    for (float*& matrix : floats) {
-      matrix = F::kPerWord == 1 ? nullptr : arena.take<float>(HWY_MAX(by_words, HWY_MAX(by_regions, words * width)));
-    }
+    // The largest of those that are calculated there: Su has a row per word.
+    const std::size_t most = HWY_MAX(by_words, HWY_MAX(by_regions, words * up(words, width)));
+    for (float*& matrix : floats) matrix = F::kPerWord == 1 ? nullptr : arena.take<float>(most);
     x = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * width);
     z = arena.take<float>((regions + words) * width);
     pair_bytes = Attention<F>(nullptr, regions, words).arena.used();
