@@ -16,8 +16,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from .errors import OutputError
+from .errors import InputError, OutputError
+
+T = TypeVar("T")
 
 PARTIAL = ".partial"
 _OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
@@ -230,6 +233,33 @@ def _is_still(handle: int, folder: Path) -> bool:
         return os.path.samestat(os.fstat(handle), folder.stat())
     except FileNotFoundError:
         return False
+
+
+def read_unmixed(published: Path, read: Callable[[], T]) -> T:
+    """What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile.
+
+    Raises what `read` raises of files that stay.
+    """
+    while True:
+        stamp = stamp_of(published)
+        try:
+            result = read()
+        except InputError:
+            if stamp_of(published) == stamp:
+                raise
+        else:
+            if stamp_of(published) == stamp:
+                return result
+        # The files may be of two writings. Read them again.
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Which writing of a file this is, that is always replaced and never written to; () if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns
 
 
 def cache_folder(name: str) -> Path:

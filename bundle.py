@@ -2,9 +2,10 @@
 
 NAME.caan/manifest.json
 NAME.caan/vocab.json
+NAME.caan/scorer_weights.npy    float32 (2, d): w_v and w_u, for kernels that score without a graph
 NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
 NAME.caan/onnx/{explainer,expander}.fp32.onnx
-NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.plan
+NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.{plan,epcontext.onnx}
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ._files import Outdated, atomic_folder, sha256_of
-from .errors import BundleError, InputError
+from ._files import Outdated, atomic_folder, read_unmixed, sha256_of, stamp_of
+from .errors import BundleError
 
 T = TypeVar("T")
 
@@ -28,6 +29,8 @@ GRAPHS = ("image_encoder", "text_encoder", "scorer")  # what every precision has
 # In FP32 alone; bundles exported before there were any have none.
 EXPLAINER, EXPANDER = SIDE_GRAPHS = ("explainer", "expander")
 MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
+# What a scorer needs beside the states and `attention_scale`. Bundles exported before there was one have none.
+SCORER_WEIGHTS = "scorer_weights.npy"
 # The graphs' axes are dynamic; these bounds keep a damaged or hostile input from asking for all the memory.
 MAX_REGIONS, MAX_WORDS = 512, 128
 # The graphs' dynamic axes.
@@ -74,7 +77,7 @@ class Bundle:
 
     def is_current(self) -> bool:
         """Whether the folder still holds this bundle, and not one that has replaced it since."""
-        return _stamp(self.folder) == self.stamp
+        return stamp_of(self.folder / MANIFEST) == self.stamp
 
     def graph(self, name: str, precision: str) -> Path:
         """The path of one ONNX graph. Raises BundleError, naming what there is, if the precision is not there."""
@@ -113,23 +116,25 @@ def plan_file(name: str, engine: str) -> str:
     return f"engines/{engine}/{name}.plan"
 
 
+def ep_context_file(name: str, engine: str) -> str:
+    """The path inside a bundle of the graph through which ONNX Runtime loads a plan; it lies beside the plan."""
+    return f"engines/{engine}/{name}.epcontext.onnx"
+
+
 def open_bundle(folder: Path) -> Bundle:
     """Open a bundle and verify every file against the manifest.
 
     Raises BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
     missing, changed, or named outside the bundle.
     """
-    while True:
-        stamp = _stamp(folder)
-        bundle = Bundle(folder, _read_manifest(folder), stamp)
-        try:
-            _verify(folder, bundle.manifest)
-        except BundleError:
-            # Replaced in between, the new bundle's files don't fit the old one's manifest: read it again.
-            if bundle.is_current():
-                raise
-        else:
-            return bundle
+
+    def read() -> Bundle:
+        stamp = stamp_of(folder / MANIFEST)
+        bundle = Bundle(folder, read_manifest(folder), stamp)
+        _verify(folder, bundle.manifest)
+        return bundle
+
+    return read_unmixed(folder / MANIFEST, read)
 
 
 def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
@@ -137,17 +142,7 @@ def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
 
     Raises as `open_bundle`, and what `read` raises of a bundle that is still there.
     """
-    while True:
-        bundle = open_bundle(folder)
-        try:
-            result = read(bundle)
-        except InputError:
-            if bundle.is_current():
-                raise
-        else:
-            if bundle.is_current():
-                return result
-        # The files may be of two models. Read them again.
+    return read_unmixed(folder / MANIFEST, lambda: read(open_bundle(folder)))
 
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
@@ -157,14 +152,6 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     unlisted = sorted({VOCABULARY, *expected} - set(manifest["files"]))
     if unlisted:
         raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
-
-
-def _stamp(folder: Path) -> tuple[int, ...]:
-    try:
-        status = (folder / MANIFEST).stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:
@@ -220,7 +207,8 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A bundle's manifest, its files not compared with it. Raises BundleError if it is missing, damaged or newer."""
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")

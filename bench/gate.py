@@ -15,6 +15,7 @@ from ..bundle import Bundle, change_bundle, open_bundle
 from ..errors import GateError
 from ..metrics import Parity, parity, retrieval_metrics
 from ..runtime import Retriever
+from ..runtime.backend import BF16
 from .reference_scores import PYTORCH, reference_scores
 from .workload import Workload, data_workload, spread
 
@@ -26,6 +27,9 @@ class Limits:
     max_abs: float | None = None  # largest |Δ score|
     delta_rsum: float | None = None  # |Δ rsum|, percentage points summed over the six R@K
 
+    def __str__(self) -> str:
+        return limits_text({"allowed": {name: value for name, value in asdict(self).items() if value is not None}})
+
     def hold(self, difference: Parity) -> bool:
         """Whether a precision's difference from the reference is within these limits."""
         pairs = ((difference.max_abs, self.max_abs), (abs(difference.delta_rsum), self.delta_rsum))
@@ -33,7 +37,12 @@ class Limits:
 
 
 # With scores this close in FP32, R@K can differ only where two scores lie within twice this of each other: a tie.
-DEFAULT_LIMITS = {"fp32": Limits(max_abs=1e-4), "fp16": Limits(delta_rsum=0.5), "int8": Limits(delta_rsum=2.0)}
+DEFAULT_LIMITS = {
+    "fp32": Limits(max_abs=1e-4),
+    "fp16": Limits(delta_rsum=0.5),
+    BF16: Limits(delta_rsum=0.5),
+    "int8": Limits(delta_rsum=2.0),
+}
 
 
 class AccuracyGate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import temporary_folder
 from ..runtime import Gallery, Retriever
 from ..runtime.index import Images, IndexOptions, index_items
 from ..runtime.tiles import tiles_of
@@ -58,16 +58,16 @@ def measure_retrieval(
     """Measure search_many, the gallery's forms and batching with a workload's images and captions, repeated if few."""
     features = workload.features[np.arange(MANY_IMAGES) % len(workload.features)]
     captions = [workload.captions[i % len(workload.captions)] for i in range(MANY_CAPTIONS)]
-    with tempfile.TemporaryDirectory(prefix="caan-retrieval-") as scratch:
+    with temporary_folder("retrieval", "the galleries") as scratch:
         progress("indexing the gallery in each of its forms")
-        forms = _forms(retriever, bundle, np.asarray(features), Path(scratch))
+        forms = _forms(retriever, bundle, np.asarray(features), scratch)
         gallery = forms["in memory"][0]
         progress("searching each form")
         measured = _measure_forms(retriever, forms, captions)
         progress(f"searching {MANY_CAPTIONS:,} captions in {MANY_IMAGES:,} images")
         share, speed = _against_tiles(retriever, gallery, captions)
         progress("batching concurrent callers")
-        serving = measure_serving(retriever, gallery, _first(gallery, FEW_IMAGES), captions[:CALLERS])
+        serving = measure_serving(retriever, gallery, gallery.first(FEW_IMAGES), captions[:CALLERS])
     return RetrievalSpeed(len(gallery), len(captions), share, speed, measured, serving)
 
 
@@ -114,7 +114,7 @@ def _against_tiles(retriever: Retriever, gallery: Gallery, captions: Sequence[An
     """(search_many's pairs/s ÷ the backend's, median of rounds in turns; search_many's pairs/s)."""
     texts = retriever.encode_captions(captions)
     choice = retriever.choice(len(gallery), len(texts))
-    some = _first(gallery, _READY), _first(texts, _READY)
+    some = gallery.first(_READY), texts.first(_READY)
     ready = list(tiles_of(retriever.backend, choice, *some))
     times = -(-len(gallery) * len(texts) // (_READY * _READY))
 
@@ -128,8 +128,3 @@ def _against_tiles(retriever: Retriever, gallery: Gallery, captions: Sequence[An
         speeds.append(pairs / seconds(partial(retriever.search_many, texts, gallery)))
         shares.append(speeds[-1] * seconds(score_ready) / ready_pairs)
     return float(np.median(shares)), float(np.median(speeds))
-
-
-def _first(gallery: Gallery, number: int) -> Gallery:
-    offsets = gallery.offsets[: number + 1]
-    return Gallery(gallery.kind, gallery.encoder, gallery.states[: offsets[-1]], offsets)

@@ -15,14 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import describe_machine
+from .._machine import describe_machine, has_nvidia_driver
 from ..bundle import VOCABULARY, Bundle, open_bundle
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from ..errors import CaanError, CheckpointError
 from ..metrics import Parity, RetrievalMetrics, parity, retrieval_metrics
+from ..runtime.backend import BF16
+from ..runtime.native_backend import PRECISIONS as NATIVE_PRECISIONS
+from ..runtime.triton.backend import PRECISIONS as TRITON_PRECISIONS
 from .gate import complete_engine_records
+from .native_gains import native_gains
 from .reference_scores import checkpoint_of
 from .retrieval import RetrievalSpeed
+from .roofline import PairWork, rooflines
 from .worker import RowSpec, TunedShape, serve
 from .workload import Workload, check_dimension, data_workload, random_workload
 
@@ -44,6 +49,7 @@ class Row:
     peak_bytes: int | None = None
     tile_bytes: int | None = None
     tuning: dict[str, TunedShape] | None = None  # "query" and "pairs"
+    pair_work: PairWork | None = None
     retrieval: RetrievalSpeed | None = None
     metrics: RetrievalMetrics | None = None
     parity: Parity | None = None
@@ -72,6 +78,7 @@ class Row:
             "peak_bytes": self.peak_bytes,
             "tile_bytes": self.tile_bytes,
             "tuning": self.tuning and {shape: asdict(tuned) for shape, tuned in self.tuning.items()},
+            "pair_work": self.pair_work and asdict(self.pair_work),
             "retrieval": self.retrieval and self.retrieval.as_dict(),
             "metrics": self.metrics and self.metrics.as_dict(),
             "parity": self.parity and asdict(self.parity),
@@ -96,6 +103,8 @@ class BenchResult:
             "machine": describe_machine(),
             "workload": self.workload,
             "rows": [r.as_dict() for r in self.rows],
+            "native": [asdict(gain) for gain in native_gains(self.rows)],
+            "roofline": [asdict(line) for line in rooflines(self.rows)],
         }
 
 
@@ -184,7 +193,18 @@ def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
     engine_rows = [
         RowSpec(target, "tensorrt", bundle.folder, precision, "cuda") for precision, target in engines.items()
     ]
-    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in [*onnx_rows, *engine_rows]]
+    kernel_rows = [
+        RowSpec("triton", "triton", bundle.folder, precision, "cuda")
+        for precision, (graphs, _) in TRITON_PRECISIONS.items()
+        if graphs in bundle.precisions and has_nvidia_driver()
+    ]
+    native_rows = [
+        RowSpec("native", "native", bundle.folder, precision)
+        for precision in (*bundle.precisions, BF16)
+        if precision in NATIVE_PRECISIONS
+    ]
+    own_rows = [*onnx_rows, *native_rows, *engine_rows, *kernel_rows]
+    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in own_rows]
 
 
 def _first_of_each_device(running: list[tuple[_Worker, Row]]) -> list[tuple[_Worker, Row]]:
@@ -202,7 +222,7 @@ def _prepare(row: Row, worker: _Worker) -> None:
         row.reason, row.error = str(error), error
         return
     row.peak_bytes, row.tile_bytes, row.tuning = prepared["peak_bytes"], prepared["tile_bytes"], prepared["tuning"]
-    row.scores = prepared.get("scores")
+    row.scores, row.pair_work = prepared.get("scores"), prepared["pair_work"]
 
 
 def _raise_if_none_ran(rows: list[Row]) -> None:

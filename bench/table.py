@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from .gate import DEFAULT_LIMITS
+from .native_gains import gains_text, native_gains
 from .retrieval import RetrievalSpeed
+from .roofline import rooflines, rooflines_text
 from .run import BenchResult, Row
 
 _HEADERS = [
@@ -50,11 +53,16 @@ def bench_table(result: BenchResult, style: str = "simple") -> str:
         f"measured on {result.workload}",
         _table([_speed(row) for row in ran], _HEADERS, style),
     ]
+    if gains := native_gains(ran):
+        parts.append(gains_text(gains))
+        parts.append(rooflines_text(rooflines(ran)))
     if any(row.metrics for row in ran):
         rows = [_quality(row) for row in ran if row.metrics]
         parts.append(_table(rows, _QUALITY_HEADERS, style))
         if any(row.metrics and row.spec.backend == "onnxruntime" and row.spec.precision != "fp32" for row in ran):
             parts.append(_ROUNDING)
+        if gates := [line for row in ran for line in _gate(row)]:
+            parts.append("accuracy gates, against PyTorch:\n" + "\n".join(gates))
     tuned = [line for row in ran for line in _tuning(row)]
     if tuned:
         parts.append("tiles and threads, chosen on this machine:\n" + "\n".join(tuned))
@@ -90,6 +98,13 @@ def _quality(row: Row) -> list[str]:
     recalls = [f"{value:.2f}" for value in (i.r1, i.r5, i.r10, t.r1, t.r5, t.r10, row.metrics.rsum)]
     difference = [f"{p.delta_rsum:+.2f}", f"{p.max_abs:.1e}", f"{p.top10_overlap:.2f} %"] if p else ["–"] * 3
     return [row.name, *recalls, *difference]
+
+
+def _gate(row: Row) -> list[str]:
+    limits = DEFAULT_LIMITS.get(row.spec.precision)
+    if row.parity is None or limits is None or row.spec.backend == "torch":
+        return []
+    return [f"  {row.name}: {'kept' if limits.hold(row.parity) else 'MISSED'} ({limits})"]
 
 
 _SHAPES = {"query": "single queries", "pairs": "many × many"}

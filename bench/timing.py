@@ -1,4 +1,4 @@
-"""Seconds of one call."""
+"""Seconds of calls."""
 
 from __future__ import annotations
 
@@ -11,3 +11,18 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def sustained_seconds(call: Callable[[], object], at_least: float = 1.0) -> float:
+    """Wall-clock seconds per call, of as many in a row as take `at_least` so many together.
+
+    What was asleep or cold when a call begins weighs on a fast one more than on a slow one: what is compared must run
+    for equally long.
+    """
+    start, calls = time.perf_counter(), 0
+    while True:
+        call()
+        calls += 1
+        took = time.perf_counter() - start
+        if took >= at_least:
+            return took / calls

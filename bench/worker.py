@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import peak_memory
+from .._machine import default_threads, peak_memory
 from ..errors import CaanError
 from ..runtime import Gallery, Retriever
 from ..runtime.backend import Layout
 from ..runtime.galleries.gallery import offsets_of
+from ..runtime.native_backend import NativeBackend
 from ..runtime.tiles import Choice
-from ..runtime.tuning import Trial, best, try_all
+from ..runtime.tuning import Trial, best, is_tunable, try_all
 from .retrieval import measure_retrieval
-from .timing import seconds
+from .roofline import pair_work
+from .timing import seconds, sustained_seconds
 from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 
 # All-pairs throughput is measured on this many images × captions: one shard of the research form.
@@ -99,18 +101,21 @@ class _Row:
     def __init__(self, spec: RowSpec, workload: Workload, threads: int | None, folder: Path) -> None:
         self.spec, self.workload = spec, workload
         self.retriever = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=threads)
+        self.single: Retriever | None = None
+        if spec.backend == "native" and (threads or default_threads()) > 1:
+            self.single = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=1)
         self.folder = folder
 
     def prepare(self) -> dict[str, Any]:
         """Encode, warm up, score everything if there is a ground truth, and read the peak memory."""
         w = self.workload
         images = self.retriever.encode_images(w.features[:SEARCH_IMAGES], folder=self._folder("images"))
-        self.some_images = _subset(images, PAIRS_SIDE)
+        self.some_images = images.first(PAIRS_SIDE)
         self.some_captions = self.retriever.encode_captions(w.captions[:PAIRS_SIDE])
         if self.spec.tune_tile:
             from .reference import with_best_tile
 
-            small = _subset(images, 64), _subset(self.some_captions, 64)
+            small = images.first(64), self.some_captions.first(64)
             self.retriever = with_best_tile(self.retriever, *small)
         if self.spec.research_form:
             from ..model.backend import TorchBackend
@@ -119,7 +124,9 @@ class _Row:
             assert isinstance(self.retriever.backend, TorchBackend)
             self.research = ResearchScorer(self.retriever.backend, self.some_images, self.some_captions)
         self._score_pairs()
-        result: dict[str, Any] = {"tile_bytes": self.retriever.tile_bytes, "tuning": self._tune(images)}
+        tile_bytes = None if self.retriever.backend.fused else self.retriever.tile_bytes
+        work = pair_work(self.retriever.backend.config, self.some_images.lengths, self.some_captions.lengths)
+        result: dict[str, Any] = {"tile_bytes": tile_bytes, "tuning": self._tune(images), "pair_work": work}
         if w.image_of_caption is not None and not self.spec.research_form:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
@@ -130,16 +137,22 @@ class _Row:
             self.images = _repeated(images, SEARCH_IMAGES)
             self.captions = self._caption_gallery()
             self.retriever.score_matrix(self.images, [w.captions[0]])
-            self.retriever.score_matrix(_subset(images, 1), self.captions)
+            self.retriever.score_matrix(images.first(1), self.captions)
         return result
 
     def measure(self) -> dict[str, Any]:
         """One round: pairs/s of all-pairs scoring; unless research form, latencies in seconds and items/s."""
         w, r = self.workload, self.retriever
         pairs = len(self.some_images) * len(self.some_captions)
-        result: dict[str, Any] = {"pairs_per_second": pairs / seconds(self._score_pairs)}
+        result: dict[str, Any] = {"pairs_per_second": pairs / sustained_seconds(self._score_pairs)}
         if self.spec.research_form:
             return result
+        if self.spec.backend == "native":
+            result["pairs_per_second_of_one_thread"] = self.single and pairs / sustained_seconds(
+                partial(self.single.score_matrix, self.some_images, self.some_captions)
+            )
+            assert isinstance(r.backend, NativeBackend)
+            result["limits"] = r.backend.processor_limits()
         queries = [w.captions[i % len(w.captions)] for i in range(_TEXT_QUERIES)]
         result["text_query"] = [seconds(partial(r.search, q, self.images)) for q in queries]
         features = [np.asarray(w.features[i % len(w.features)]) for i in range(_IMAGE_QUERIES)]
@@ -156,7 +169,7 @@ class _Row:
     def _tune(self, images: Gallery) -> dict[str, TunedShape] | None:
         """What the runtime chose to score with; how far that is from the best is told by other trials than its own."""
         r = self.retriever
-        if self.spec.backend == "torch":
+        if not is_tunable(r.backend):
             return None
         chosen = r.tuning or r.tune(images, self.some_captions)
         again = try_all(r.backend, images, self.some_captions)
@@ -182,15 +195,10 @@ class _Row:
         return path
 
 
-def _subset(gallery: Gallery, count: int) -> Gallery:
-    offsets = gallery.offsets[: count + 1]
-    return Gallery(gallery.kind, gallery.encoder, gallery.states[: offsets[-1]], offsets)
-
-
 def _repeated(gallery: Gallery, count: int) -> Gallery:
     """A gallery of `count` items, repeating these: latency does not depend on what the states say."""
     if len(gallery) >= count:
-        return _subset(gallery, count)
+        return gallery.first(count)
     items = np.arange(count) % len(gallery)
     states = np.concatenate([gallery.states[gallery.offsets[i] : gallery.offsets[i + 1]] for i in items])
     return Gallery(gallery.kind, gallery.encoder, states, offsets_of(gallery.lengths[items]))

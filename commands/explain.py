@@ -136,19 +136,12 @@ def _boxes(
     file: Path | None, grid: tuple[int, int] | None, images: int, regions: int, number: int
 ) -> NDArray[np.float32] | None:
     """The boxes (R, 4) of one image, if somebody said where they are."""
-    from ..pictures.regions import grid_boxes, read_boxes
+    from ..pictures.regions import fitting_grid, read_boxes
 
     if file is not None:
         own: NDArray[np.float32] = read_boxes(file, images, regions)[number]
         return own
-    if grid is None:
-        return None
-    rows, columns = grid
-    if rows * columns != regions:
-        raise DataError(
-            f"--grid {rows}x{columns} has {rows * columns} cells, the features have {regions} regions per image"
-        )
-    return grid_boxes(rows, columns)
+    return None if grid is None else fitting_grid(*grid, regions, "--grid")
 
 
 def _text(found: Explanation, boxes: NDArray[np.float32] | None) -> str:

@@ -23,6 +23,7 @@ _WORTH_TUNING = 100
 @click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is computed again per query.")
 @click.option("--append", is_flag=True, help="Add to the gallery that is there.")
 @options.overwrite
+@options.backend
 @options.precision
 @options.device
 @options.threads
@@ -36,6 +37,7 @@ def index(
     compact: bool,
     append: bool,
     overwrite: bool,
+    backend: str,
     precision: str,
     device: str,
     threads: int | None,
@@ -48,6 +50,7 @@ def index(
     from ..data.scan import open_features, open_lengths, read_captions
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
+    from ..runtime.tuning import is_tunable
 
     if append and overwrite:
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
@@ -58,7 +61,7 @@ def index(
     array = None if is_text else open_features(features)
     names = None if ids is None else read_captions(ids, "id")
     regions = None if lengths is None else open_lengths(lengths)
-    retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
+    retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads)
     source: Source = Captions(retriever, captions) if array is None else Images(retriever, array, regions)
     chosen = IndexOptions(dtype, compact, overwrite, append, progress=True)
     try:
@@ -70,7 +73,7 @@ def index(
     more = f"{len(source.lengths)} {items} more, " if append else ""
     click.echo(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
     is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
-    if is_worth and retriever.tuning is None:
+    if is_worth and retriever.tuning is None and is_tunable(retriever.backend):
         log("trying which tiles and threads are fastest on this machine; remembered for searches")
         try:
             retriever.tune(gallery)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from ..bundle import GRAPHS, SIDE_GRAPHS, graph_file, plan_file
+from ..bundle import GRAPHS, SCORER_WEIGHTS, SIDE_GRAPHS, graph_file, plan_file
 from ..calibration.sensitivity import NodeCost, cost_table
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
@@ -80,7 +80,11 @@ def _files(manifest: Mapping[str, Any]) -> str:
         rows.append([label, *map(_bytes, own), _bytes(sum(own))])
     rows += [[name, *[""] * len(GRAPHS), _bytes(size)] for name, size in sizes.items()]
     rows.append(["all", *[""] * len(GRAPHS), _bytes(total)])
-    return "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
+    table = "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
+    if SCORER_WEIGHTS in manifest["files"]:
+        return table
+    advice = f"{SCORER_WEIGHTS}: the bundle is older than the backends native and triton; export the checkpoint again"
+    return f"{table}\n{_entry('missing', advice)}"
 
 
 def _graphs(ends: Mapping[str, Mapping[str, Ends]] | None) -> str:

@@ -15,9 +15,11 @@ PATH = click.Path(path_type=Path)
 bundle = click.argument("bundle", type=PATH, required=False)
 data = click.option("--data", type=PATH, metavar="DIR", help="A data set in SCAN's format.")
 split = click.option("--split", default="test", show_default=True, help="The data set's split.")
-backend = click.option("--backend", default="auto", show_default=True, help="onnxruntime, torch or auto.")
+backend = click.option(
+    "--backend", default="auto", show_default=True, help="native, onnxruntime, tensorrt, triton, torch or auto."
+)
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
-precision = click.option("--precision", default="fp32", show_default=True, help="One that the bundle has.")
+precision = click.option("--precision", default="fp32", show_default=True, help="One that the bundle has, or bf16.")
 threads = click.option("--threads", type=click.IntRange(min=1), help="Of one scorer call.  [default: all cores]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

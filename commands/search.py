@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
 )
-@click.option("--precision", help="One that the bundle has.  [default: the gallery's]")
+@options.backend
+@click.option("--precision", help="One that the bundle has, or bf16.  [default: the gallery's]")
 @options.device
 @options.threads
 @options.as_json
@@ -40,6 +41,7 @@ def search(
     bundle: Path | None,
     html: Path | None,
     pictures: Path | None,
+    backend: str,
     precision: str | None,
     device: str,
     threads: int | None,
@@ -69,7 +71,7 @@ def search(
     with atomic_file(html) if html is not None else nullcontext() as target:
         path = bundle or bundle_of(opened, gallery)
         precision = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
-        retriever = Retriever.open(path, "auto", precision, device=device, threads=threads)
+        retriever = Retriever.open(path, backend, precision, device=device, threads=threads)
         found = retriever.search_many(texts, opened, min(10, len(opened.live)) if k is None else k)
         if target is not None and folder is not None:
             from ..report.search_page import search_page

@@ -77,7 +77,7 @@ def open_features(path: Path) -> NDArray[np.floating]:
     Raises DataError if the file is missing, no `.npy` file, truncated, not three-dimensional, not floating point,
     or has no image, region or feature.
     """
-    features = _load_array(path)
+    features = open_array(path)
     if features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
         raise DataError(f"{path} holds {features.dtype} {features.shape}; expected floats (images, regions, features)")
     if 0 in features.shape:
@@ -87,10 +87,25 @@ def open_features(path: Path) -> NDArray[np.floating]:
 
 def open_lengths(path: Path) -> NDArray[np.integer]:
     """How many of its regions each image has, (N,) int. Raises DataError for a file that holds something else."""
-    lengths = _load_array(path)
+    lengths = open_array(path)
     if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer):
         raise DataError(f"{path} holds {lengths.dtype} {lengths.shape}; expected integers (images,), regions of each")
     return lengths
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """Memory-map an `.npy` file, of any shape. Raises DataError for a file that is missing or no such file."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged header makes numpy raise nearly any type
+        raise DataError(
+            f"{path} is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")
+    return array
 
 
 def read_captions(path: Path, what: str = "caption") -> list[str]:
@@ -146,21 +161,6 @@ def write_split(
     _write_lines(folder / f"{split}_caps.txt", [caption for group in captions for caption in group])
     if ids is not None:
         _write_lines(folder / f"{split}_ids.txt", ids)
-
-
-def _load_array(path: Path) -> NDArray[Any]:
-    """Memory-map an .npy file."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged header makes numpy raise nearly any type
-        raise DataError(
-            f"{path} is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")
-    return array
 
 
 def _layout(features: NDArray[np.floating], captions: int, features_path: Path, captions_path: Path) -> tuple[int, int]:

@@ -11,11 +11,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from .. import __version__
 from .._files import atomic_folder, check_target, sha256_of
-from ..bundle import MAX_REGIONS, MAX_WORDS, VOCABULARY, Bundle, graph_file, open_bundle, write_manifest
+from ..bundle import (
+    MAX_REGIONS,
+    MAX_WORDS,
+    SCORER_WEIGHTS,
+    VOCABULARY,
+    Bundle,
+    graph_file,
+    open_bundle,
+    write_manifest,
+)
 from ..model.checkpoint import Checkpoint
 from .graphs import OPSET, export_graph, graph_specs
 from .validate import MAX_ERROR, validate_graph
@@ -58,6 +68,9 @@ def export_checkpoint(
             errors[spec.name] = validate_graph(spec, graph, checkpoint.model)
             onnx.save(graph, folder / graph_file(spec.name, "fp32"))
             progress(f"exported  {spec.name}: differs from PyTorch by {errors[spec.name]:.1e} at most")
+        scorer = checkpoint.model.scorer
+        weights = [w.detach().cpu().float().numpy() for w in (scorer.w_v, scorer.w_u)]
+        np.save(folder / SCORER_WEIGHTS, np.stack(weights))
         vocabulary = json.dumps(checkpoint.vocabulary.as_dict(), ensure_ascii=False)
         (folder / VOCABULARY).write_text(vocabulary + "\n", encoding="utf-8")
         manifest = _manifest(checkpoint, source, target, errors)

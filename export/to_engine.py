@@ -18,11 +18,21 @@ from numpy.typing import NDArray
 
 from .._files import sha256_of, temporary_folder
 from .._machine import has_nvidia_driver
-from ..bundle import GRAPHS, Bundle, change_bundle, graph_file, open_bundle, plan_file, write_manifest
+from ..bundle import (
+    GRAPHS,
+    Bundle,
+    change_bundle,
+    ep_context_file,
+    graph_file,
+    open_bundle,
+    plan_file,
+    write_manifest,
+)
 from ..calibration.calibrate import Calibration
 from ..calibration.sensitivity import NodeCost, cost_table, node_costs
 from ..errors import BundleError, GateError, InputError, MissingError
 from .engine import BuildOptions, build_plan, engine_name, engine_record
+from .ep_context import ep_context_graph, widest_first
 from .precision import PrecisionGraphs, PrecisionPass, gate_bundle, random_check
 from .profiles import Profile
 from .targets import Target
@@ -108,15 +118,15 @@ def build_engine(
             failure = _failure(bundle, job, chosen.record)
             if not job.keep_failed:
                 raise failure
-        plans = {}
+        plans, profiles = {}, {graph: widest_first(own) for graph, own in job.profiles.items()}
         for graph in GRAPHS:
             plans[graph] = scratch / f"{graph}.plan"
             progress(f"building {graph} with {job.target.name} {job.target.version}")
-            plan = build_plan(job.target, chosen.files[graph], job.profiles[graph], job.options)
+            plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options)
             plans[graph].write_bytes(plan)
         engine = engine_name(job.target, job.precision, job.options.compute_capabilities)
         hashes = {graph: sha256_of(path) for graph, path in chosen.files.items()}
-        record = engine_record(job.target, job.precision, job.options, job.profiles, hashes)
+        record = engine_record(job.target, job.precision, job.options, profiles, hashes)
         record |= {"checks": [], "run": NOT_RUN}
         put = partial(_put, bundle, job, chosen, plans, engine, record, gate)
         changed = change_bundle(folder, put)
@@ -273,6 +283,9 @@ def _put(
         if chosen.made is not None:
             _replace(folder / graph_file(name, job.precision), chosen.files[name].read_bytes())
         _replace(folder / plan_file(name, engine), plans[name].read_bytes())
+        if not job.options.strip_weights:  # ONNX Runtime would have to be told where the weights are
+            context = ep_context_graph(job.target, chosen.files[name], plans[name].name)
+            _replace(folder / ep_context_file(name, engine), context.SerializeToString())
     manifest["precisions"][job.precision] = chosen.entry
     engines = manifest.setdefault("engines", {})
     engines[engine] = record
@@ -302,6 +315,7 @@ def _drop_stale(folder: Path, engines: dict[str, Any], precision: str, hashes: M
             del engines[name]
             for graph in GRAPHS:
                 (folder / plan_file(graph, name)).unlink(missing_ok=True)
+                (folder / ep_context_file(graph, name)).unlink(missing_ok=True)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -27,6 +27,7 @@ class TorchBackend:
     name = "torch"
     state_dtype = np.dtype(np.float32)
     layouts: Sequence[Any] = ()
+    fused = False
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
         torch.set_num_threads(threads or default_threads())

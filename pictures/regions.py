@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.scan import open_array
 from ..errors import DataError, needs
 
 if TYPE_CHECKING:
@@ -29,22 +30,29 @@ def grid_boxes(rows: int, columns: int) -> NDArray[np.float32]:
     return cells.reshape(-1, 4).astype(np.float32)
 
 
+def fitting_grid(rows: int, columns: int, regions: int, name: str = "a grid of") -> NDArray[np.float32]:
+    """As `grid_boxes`, (R, 4), for features of `regions` regions.
+
+    Raises DataError, calling the grid by this name, if it hasn't as many cells.
+    """
+    if rows * columns != regions:
+        raise DataError(
+            f"{name} {rows}x{columns} has {rows * columns} cells, the features have {regions} regions per image;"
+            " name another --grid ROWSxCOLUMNS"
+        )
+    return grid_boxes(rows, columns)
+
+
 def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
     """The boxes of a file's images, (images, regions, 4) float32, in 0..1.
 
     Raises DataError if the file is no `.npy` file of that shape, or the boxes are not fractions x0 < x1, y0 < y1.
     """
-    try:
-        boxes = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged header makes numpy raise nearly any type
-        raise DataError(f"{path} is no .npy file of numbers, or is truncated; save boxes with numpy.save") from error
+    stored = open_array(path)
     shape = (images, regions, 4)
-    if not isinstance(boxes, np.ndarray) or boxes.shape != shape or not np.issubdtype(boxes.dtype, np.number):
-        found = getattr(boxes, "shape", "several arrays")
-        raise DataError(f"{path} holds {found}; the features need boxes {shape}: images, regions, x0 y0 x1 y1")
-    boxes = boxes.astype(np.float32)
+    if stored.shape != shape or not np.issubdtype(stored.dtype, np.number):
+        raise DataError(f"{path} holds {stored.shape}; the features need boxes {shape}: images, regions, x0 y0 x1 y1")
+    boxes = np.array(stored, np.float32)
     if not np.isfinite(boxes).all():
         raise DataError(f"{path} holds NaN or infinity; boxes are fractions of the picture, 0 to 1")
     if boxes.max() > 1 + _TOLERANCE or boxes.min() < -_TOLERANCE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from .._machine import describe_machine, nvidia_gpus
-from ..bench.gate import DEFAULT_LIMITS, limits_text
+from ..bench.gate import DEFAULT_LIMITS
 from ..bench.run import BenchResult, Row
 from ..bundle import Bundle
 from .disagreements import Change, Pair, changed_best, worst_pairs
@@ -87,11 +87,10 @@ def _gate(row: Row, reference: Row | None, bundle: Bundle) -> Gate:
     limits = DEFAULT_LIMITS.get(row.spec.precision)
     if row.parity is None or limits is None:
         return Gate("none", "there are no scores of PyTorch’s to compare with")
-    allowed = limits_text({"allowed": {name: value for name, value in asdict(limits).items() if value is not None}})
     state: Literal["passed", "failed"] = "passed" if limits.hold(row.parity) else "failed"
     built = bundle.manifest["precisions"].get(row.spec.precision, {}).get("status")
     kept = "; the bundle keeps it marked as failed" if built == "failed" else ""
-    return Gate(state, f"limit: {allowed}{kept}")
+    return Gate(state, f"limit: {limits}{kept}")
 
 
 def _ratio(result: BenchResult, row: Row) -> float | None:

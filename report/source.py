@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.scan import ScanSplit, open_split
-from ..errors import DataError
-from ..pictures.regions import grid_boxes, read_boxes
+from ..pictures.regions import fitting_grid, read_boxes
 from .find_pictures import PictureFolder, Thumbnail
 
 
@@ -66,12 +65,7 @@ def open_source(data: Path, split: str, pictures: Path | None, grid: tuple[int, 
     folder = PictureFolder(pictures or usual) if pictures or usual.is_dir() else None
     boxes = None
     if grid is not None:
-        if grid[0] * grid[1] != regions:
-            raise DataError(
-                f"a grid of {grid[0]}x{grid[1]} has {grid[0] * grid[1]} cells, the features have {regions} regions;"
-                " name another --grid ROWSxCOLUMNS"
-            )
-        boxes = np.broadcast_to(grid_boxes(*grid), (images, regions, 4))
+        boxes = np.broadcast_to(fitting_grid(*grid, regions), (images, regions, 4))
     elif file.is_file():
         boxes = read_boxes(file, images, regions)
     return Source(opened, folder, boxes)

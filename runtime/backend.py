@@ -19,6 +19,9 @@ from ..errors import BundleError, CaanWarning, InputError, MissingError
 from ..tiling import TileSize
 from .tensorrt.engine import has_checked_engine
 
+# No graphs are of this precision: the backends `native` and `triton` multiply states of FP32 graphs in it.
+BF16 = "bf16"
+
 
 class Tile(NamedTuple):
     """Some images × some captions for one scorer call. The fields are called as the scorer's inputs are."""
@@ -51,6 +54,7 @@ class Backend(Protocol):
     encoders: dict[str, str]  # "image" and "text": hash of what makes the states
     state_dtype: np.dtype[Any]  # float32 or float16
     layouts: Sequence[Layout]  # ways to run the scorer, the default first; none: there is but one
+    fused: bool  # whether it computes a pair without writing to memory: any tile suits it, with states of either dtype
     fingerprint: str  # what its speed depends on, besides the machine: library and version, device, precision, model
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
@@ -82,8 +86,10 @@ class Backend(Protocol):
 # Module and class by name: nothing is imported before it is asked for. "torch" lives in model/, the room that may
 # import PyTorch; the runtime never does.
 BACKENDS = {
+    "native": ("caan.runtime.native_backend", "NativeBackend"),
     "onnxruntime": ("caan.runtime.onnx_backend", "OnnxBackend"),
     "tensorrt": ("caan.runtime.tensorrt.backend", "TensorRTBackend"),
+    "triton": ("caan.runtime.triton.backend", "TritonBackend"),
     "torch": ("caan.model.backend", "TorchBackend"),
 }
 
@@ -91,20 +97,27 @@ BACKENDS = {
 def open_backend(name: str, path: Path, precision: str, device: str, threads: int | None) -> Backend:
     """Open a bundle (or, for `torch`, a checkpoint) with a backend.
 
-    `auto` is `onnxruntime`, unless the bundle has an engine of this precision that loads here and whose record in the
-    manifest holds a check passed on a GPU: speed never costs an accuracy that nobody measured. A GPU engine that was
-    checked but is of no use any more is passed over with a CaanWarning.
+    `auto` takes, of these, the first that there is:
+    - `tensorrt`, if the bundle has an engine of this precision that loads here and whose record in the manifest holds a
+      check passed on a GPU: speed never costs an accuracy that nobody measured. A GPU engine that was checked but is
+      of no use any more is passed over with a CaanWarning;
+    - `onnxruntime` on a GPU;
+    - `native`, if its package is installed, and the bundle and the precision are such that it can score them;
+    - `onnxruntime` on the CPU.
 
-    Raises InputError for an unknown name, MissingError for a package or device that is not there, BundleError or
-    CheckpointError for a file that can't be used.
+    Raises InputError for an unknown name, and for a precision that the backend never has; MissingError for a package or
+    device that is not there, BundleError or CheckpointError for a file that can't be used.
     """
     if name != "auto" and name not in BACKENDS:
         raise InputError(f"unknown backend '{name}'; known: {', '.join(BACKENDS)}, auto")
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device '{device}'; known: cpu, cuda, auto")
+    if precision == BF16 and name not in ("native", "triton"):
+        if name != "auto":
+            raise InputError(f"the backend '{name}' has no precision 'bf16'; use 'native' on a CPU, 'triton' on a GPU")
+        return _open("native", path, precision, device, threads)
     if name == "auto":
-        engine = None if device == "cpu" else _checked_engine(path, precision, device)
-        return engine or _open("onnxruntime", path, precision, device, threads)
+        return _open_best(path, precision, device, threads)
     return _open(name, path, precision, device, threads)
 
 
@@ -112,6 +125,17 @@ def _open(name: str, path: Path, precision: str, device: str, threads: int | Non
     module, class_name = BACKENDS[name]
     backend: Backend = getattr(import_module(module), class_name).open(path, precision, device, threads)
     return backend
+
+
+def _open_best(path: Path, precision: str, device: str, threads: int | None) -> Backend:
+    from .native_backend import open_native_if_there
+    from .onnx_sessions import choose_device
+
+    engine = None if device == "cpu" else _checked_engine(path, precision, device)
+    if engine is not None:
+        return engine
+    native = open_native_if_there(path, precision, threads) if choose_device(device) == "cpu" else None
+    return native or _open("onnxruntime", path, precision, device, threads)
 
 
 def _checked_engine(path: Path, precision: str, device: str) -> Backend | None:
@@ -124,5 +148,5 @@ def _checked_engine(path: Path, precision: str, device: str) -> Backend | None:
     except MissingError:
         return None
     except BundleError as error:
-        warnings.warn(f"{error}; until then onnxruntime is used", CaanWarning, stacklevel=4)
+        warnings.warn(f"{error}; until then another backend is used", CaanWarning, stacklevel=5)
         return None

@@ -9,6 +9,7 @@ from typing import Any
 from .. import __version__
 from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
 from ..errors import MissingError
+from .native_backend import BUILD, is_absence
 from .tensorrt.cuda import Gpu
 from .tensorrt.engine import MODULES, installed_module, rtx_capabilities
 
@@ -20,7 +21,9 @@ _PACKAGES = {
     "tensorrt-rtx-cu13": "rtx",
     "cuda-core": "rtx",
     "cuda-bindings": "rtx",
+    "caan-native": "",
     "torch": "export",
+    "triton": "triton",
     "onnx": "export",
     "onnxscript": "export",
     "onnx-graphsurgeon": "export",
@@ -86,8 +89,10 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
             "" if cpu else _install("cpu"),
         )
     )
+    checks.append(_native_check(cpu))
     checks.append(_cuda_check(providers, gpus))
     checks += [_tensorrt_check(target) for target in MODULES]
+    checks.append(_triton_check(packages, gpus))
     torch = packages["torch"]
     checks.append(
         Check(
@@ -101,6 +106,22 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
     detail = f"missing: {', '.join(absent)}" if absent else "works"
     checks.append(Check("caan export", not absent, detail, _install("export") if absent else ""))
     return checks
+
+
+def _native_check(has_encoders: bool) -> Check:
+    """The package is no extra of this one: it is compiled where it runs."""
+    name = "backend native, cpu"
+    gain = "scores several times as fast as onnxruntime on a CPU"
+    try:
+        import caan_native
+    except ImportError as error:
+        if is_absence(error):
+            return Check(name, False, f"not installed; it {gain}", BUILD)
+        return Check(name, False, f"the package 'caan_native' does not load: {error}", BUILD)
+    if not has_encoders:
+        return Check(name, False, "its encoders are onnxruntime's, which is not installed", _install("cpu"))
+    bf16 = "fp32, fp16 and bf16" if caan_native.has_native_bfloat16() else "fp32 and fp16; bf16 is not this processor's"
+    return Check(name, True, f"works, in {bf16}; auto takes it for bundles that hold the scorer's weights")
 
 
 def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
@@ -138,6 +159,20 @@ def _tensorrt_check(target: str) -> Check:
         detail = f"{version} has no code for this GPU's compute capability {gpu.capability}, only for {supported}"
         return Check(name, False, detail, f"{_install('gpu')} for TensorRT")
     return Check(name, True, f"{version}, {gpu.name} with compute capability {gpu.capability}")
+
+
+def _triton_check(packages: dict[str, str | None], gpus: list[str]) -> Check:
+    name = "backend triton"
+    absent = [package for package in ("torch", "triton") if not packages[package]]
+    if absent:
+        return Check(name, False, f"missing: {', '.join(absent)}", _install("triton"))
+    version = f"triton {packages['triton']}, torch {packages['torch']}"
+    if not gpus:
+        return Check(name, False, f"{version}; {_NO_GPU}", _GET_GPU)
+    if "+cpu" in str(packages["torch"]):
+        advice = f"pip uninstall -y torch, then {_install('triton')}"
+        return Check(name, False, f"{version}; this PyTorch was built without CUDA", advice)
+    return Check(name, True, f"{version}; opening a bundle says whether PyTorch sees the GPU")
 
 
 def _install(extra: str) -> str:

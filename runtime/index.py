@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .._files import explained, locked, resumable_folder
 from .._progress import progress_bar
-from ..bundle import graph_file, open_bundle, state_widths
+from ..bundle import graph_file, read_manifest, state_widths
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
@@ -133,16 +133,14 @@ def delete_items(folder: Path, names: Sequence[str]) -> int:
     """
     with _in_place(folder):
         found = read(folder)
-        live = np.ones(found.description.items, np.bool_) if found.deleted is None else ~found.deleted
-        known = found.ids if found.ids is not None else map(str, range(len(live)))
-        position = {name: number for number, name in enumerate(known) if live[number]}
+        position = {str(n) if found.ids is None else found.ids[n]: n for n in found.live.tolist()}
         what = "item" if found.ids is not None else "index"
         for name in names:
             if name not in position:
                 raise DataError(f"{folder} has no {what} '{name[:80]}', or it is deleted already; nothing was deleted")
         items = np.array([position[name] for name in set(names)], np.int64)
         write_description(folder, without(found.description, items))
-        return int(live.sum()) - len(items)
+        return len(found.live) - len(items)
 
 
 def bundle_of(gallery: Gallery, folder: Path) -> Path:
@@ -154,11 +152,16 @@ def bundle_of(gallery: Gallery, folder: Path) -> Path:
 
 
 def precision_of(gallery: Gallery, bundle: Path) -> str | None:
-    """The precision of a bundle whose encoder made a gallery; None if none of them did. Raises as `open_bundle`."""
-    opened = open_bundle(bundle)
-    graph = "image_encoder" if gallery.kind == "image" else "text_encoder"
-    made = (p for p in opened.precisions if opened.hash_of(graph_file(graph, p)) == gallery.encoder)
-    return next(made, None)
+    """The precision of a bundle whose encoder made a gallery, by its manifest; None if none of them did.
+
+    No other file of the bundle is read: whoever opens it checks them. Raises as `read_manifest`.
+    """
+    manifest = read_manifest(bundle)
+    for precision in manifest["precisions"]:
+        entry = manifest["files"].get(graph_file(f"{gallery.kind}_encoder", precision))
+        if isinstance(entry, dict) and entry.get("sha256") == gallery.encoder:
+            return str(precision)
+    return None
 
 
 def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, options: IndexOptions) -> Description:
@@ -233,8 +236,7 @@ def _check_new(ids: Sequence[str] | None, there: Contents) -> None:
     """Raise DataError for an id that an item of the gallery has; a deleted item's may be used again."""
     if ids is None or there.ids is None:
         return
-    gone = np.zeros(len(there.ids), np.bool_) if there.deleted is None else there.deleted
-    taken = {name for name, deleted in zip(there.ids, gone, strict=True) if not deleted}
+    taken = {there.ids[number] for number in there.live.tolist()}
     for name in ids:
         if name in taken:
             raise DataError(f"the id {name!r:.80} is in the gallery already; ids must be unique")

@@ -81,10 +81,12 @@ class Retriever:
     ) -> Retriever:
         """Open a bundle; for `backend="torch"`, a checkpoint.
 
-        backend: onnxruntime, tensorrt, torch, or auto: tensorrt where the bundle has an engine that was checked on a
-        GPU and loads here, else onnxruntime; precision: one that the bundle has; device: cpu, cuda or auto; threads:
-        of the scorer on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates. By default it
-        is what `tune` found on this machine, else 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles permitting.
+        backend: native, onnxruntime, tensorrt, triton, torch, or auto: tensorrt where the bundle has an engine that was
+        checked on a GPU and loads here, else native where its package is installed and no GPU is used, else
+        onnxruntime; precision: one that the bundle has, or bf16 with native and triton; device: cpu, cuda or auto;
+        threads: of the scorer on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates. By
+        default it is what `tune` found on this machine, else 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles
+        permitting; native has no intermediates, and no use for it.
 
         Raises InputError for an unknown backend, precision or device; BundleError or CheckpointError for a file that
         can't be used; MissingError for a package or device that is not there. CaanWarning for a precision that missed

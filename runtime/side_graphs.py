@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,12 @@ from .._machine import default_threads
 from ..bundle import EXPANDER, EXPLAINER, Bundle, graph_file
 from ..errors import BundleError, needs
 from .backend import Tile
+from .states import convert
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+_STATES = np.dtype(np.float32)  # as the graphs take them
 
 
 class SideGraphs:
@@ -32,7 +35,8 @@ class SideGraphs:
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
         """As `Backend.explain`. Raises BundleError and MissingError as `expand_regions`."""
         session = self._session(EXPLAINER)
-        inputs = {name: _wide(array) for name, array in tile._asdict().items()}
+        images, texts = convert(tile.image_states, _STATES), convert(tile.text_states, _STATES)
+        inputs = tile._replace(image_states=images, text_states=texts)._asdict()
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, inputs), strict=True))
 
@@ -42,7 +46,7 @@ class SideGraphs:
         Raises BundleError for a bundle without the graph, or replaced since it was opened; MissingError without
         ONNX Runtime.
         """
-        states: NDArray[np.float32] = self._session(EXPANDER).run(None, {"regions": _wide(regions)})[0]
+        states: NDArray[np.float32] = self._session(EXPANDER).run(None, {"regions": convert(regions, _STATES)})[0]
         return states
 
     def _session(self, name: str) -> ort.InferenceSession:
@@ -69,8 +73,3 @@ class SideGraphs:
             return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
             raise BundleError(f"ONNX Runtime {ort.__version__} can't load {path}: {error}") from error
-
-
-def _wide(array: NDArray[Any]) -> NDArray[Any]:
-    """States in float32, as the graphs take them; lengths as they are."""
-    return array.astype(np.float32, copy=False) if np.issubdtype(array.dtype, np.floating) else array

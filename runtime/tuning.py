@@ -10,7 +10,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,12 @@ def best(trials: Sequence[Trial]) -> Trial:
 
 def is_worth_tuning(backend: Backend, pairs: int) -> bool:
     """Whether scoring so many pairs takes so much longer than tuning that it pays off at once."""
-    return backend.name != "torch" and pairs >= _WORTH_PAIRS
+    return is_tunable(backend) and pairs >= _WORTH_PAIRS
+
+
+def is_tunable(backend: Backend) -> bool:
+    """Whether there is more than one way to score with it. PyTorch is the reference, whose tiles are the bench's."""
+    return backend.name != "torch" and not backend.fused
 
 
 def tune(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
@@ -82,8 +87,9 @@ def tune(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
 
 def try_all(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
     """Time every choice on some of these images and captions."""
-    images, texts = _part(images, _MOST_IMAGES), _part(texts, CAPTIONS_PER_CALL)
-    return Tuning(_trials(backend, images, _part(texts, 1)), _trials(backend, images, texts))
+    # Neighbours, as searches meet them: what lies on disk is read in one piece, and the rest of it is not.
+    images, texts = images.first(_MOST_IMAGES), texts.first(CAPTIONS_PER_CALL)
+    return Tuning(_trials(backend, images, texts.first(1)), _trials(backend, images, texts))
 
 
 def cached_tuning(backend: Backend) -> Tuning | None:
@@ -101,6 +107,8 @@ def _trials(backend: Backend, images: Gallery, texts: Gallery) -> tuple[Trial, .
     layouts: Sequence[Layout | None] = backend.layouts or (None,)
     sizes = _TILE_MEGABYTES if backend.device == "cpu" else _GPU_TILE_MEGABYTES
     choices = [Choice(megabytes << 20, layout) for layout in layouts for megabytes in sizes]
+    if backend.fused:
+        choices = choices[:1]
     images, texts = _fit_time(backend, images, texts)
     pairs = len(images.live) * len(texts.live)
     seconds = np.full((len(choices), _REPEATS), np.inf)
@@ -113,12 +121,12 @@ def _trials(backend: Backend, images: Gallery, texts: Gallery) -> tuple[Trial, .
 
 def _fit_time(backend: Backend, images: Gallery, texts: Gallery) -> tuple[Gallery, Gallery]:
     """As many of the images and captions as fill a trial's time, of both about equally many."""
-    first = _part(images, 8), _part(texts, 8)
+    first = images.first(8), texts.first(8)
     default = Choice(DEFAULT_TILE_BYTES)
     _time(backend, default, *first)  # warm up
     pairs = _TRIAL_SECONDS * len(first[0].live) * len(first[1].live) / _time(backend, default, *first)
     captions = min(len(texts.live), int(pairs**0.5) + 1)
-    return _part(images, max(8, int(pairs / captions))), _part(texts, captions)
+    return images.first(max(8, int(pairs / captions))), texts.first(captions)
 
 
 def _time(backend: Backend, choice: Choice, images: Gallery, texts: Gallery) -> float:
@@ -126,16 +134,6 @@ def _time(backend: Backend, choice: Choice, images: Gallery, texts: Gallery) -> 
     for _ in score_stream(backend, choice, images, texts):
         pass
     return time.perf_counter() - start
-
-
-def _part(gallery: Gallery, number: int) -> Gallery:
-    """The first of a gallery's items, so many at most; the others count as deleted.
-
-    Neighbours, as searches meet them: what lies on disk is read in one piece, and the rest of it is not.
-    """
-    deleted = np.ones(len(gallery), np.bool_)
-    deleted[gallery.live[:number]] = False
-    return replace(gallery, deleted=deleted)
 
 
 def _as_lists(tuning: Tuning) -> dict[str, list[list[object]]]:

@@ -97,18 +97,18 @@ def test_a_reader_sees_the_old_bundle_or_the_new_one(tmp_path):
 
 def test_a_bundle_replaced_while_it_is_opened_is_opened_anew(tiny_folder, tiny_bundle, monkeypatch):
     """A runtime never mixes two models' graphs: the encoder of the old one with the scorer of the new one."""
-    from caan.runtime import onnx_backend
+    from caan.runtime import onnx_encoders
 
-    real, opened = onnx_backend.open_session, []
+    real, opened = onnx_encoders.open_session, []
 
-    def open_session(path, *options):
+    def open_session(path, *options, **more):
         if len(opened) == 1:  # between the first graph and the second
             manifest = json.loads((tiny_bundle / "manifest.json").read_text())
             (tiny_bundle / "vocab.json").write_text((tiny_bundle / "vocab.json").read_text() + " ")
             write_manifest(tiny_bundle, manifest)
         opened.append(path.name)
-        return real(path, *options)
+        return real(path, *options, **more)
 
-    monkeypatch.setattr(onnx_backend, "open_session", open_session)
-    Retriever.open(tiny_bundle)
+    monkeypatch.setattr(onnx_encoders, "open_session", open_session)
+    Retriever.open(tiny_bundle, "onnxruntime", threads=1)
     assert opened == [f"{graph}.fp32.onnx" for graph in [*GRAPHS, *GRAPHS]]

@@ -1,9 +1,11 @@
 """The main job on real input: a CAAN trained on Flickr8k, real photos' features and human captions."""
 
+import shutil
+
 import numpy as np
 import pytest
 
-from caan.bench.gate import AccuracyGate, Limits
+from caan.bench.gate import DEFAULT_LIMITS, AccuracyGate, Limits
 from caan.bench.workload import data_workload
 from caan.bundle import open_bundle
 from caan.calibration.calibrate import calibrate
@@ -11,6 +13,7 @@ from caan.data.scan import open_split
 from caan.export.precision import PrecisionPass, gate_bundle
 from caan.metrics import retrieval_metrics
 from caan.runtime import Retriever
+from tests.conftest import add_half_precision
 
 IMAGES = 60
 
@@ -53,6 +56,42 @@ def test_fp16_graphs_hold_the_gate_on_real_pairs(flickr8k_bundle, gate, tmp_path
     assert abs(record["parity"]["delta_rsum"]) <= 0.5
     # Different from FP32, or nothing was rounded
     assert 1e-4 < record["parity"]["max_abs"] < 2e-3 and record["parity"]["top10_overlap"] > 99
+
+
+def test_the_compiled_scorer_holds_fp32s_gate_on_real_pairs(flickr8k_bundle, gate):
+    pytest.importorskip("caan_native", reason="needs the package caan_native: make native")
+    strict = AccuracyGate(gate.workload, gate.reference, gate.reference_name, DEFAULT_LIMITS["fp32"])
+    record = strict.check(flickr8k_bundle, "fp32", "native")
+    assert record["passed"], record["summary"]
+    assert record["metrics"] == record["reference"]
+
+
+@pytest.fixture(scope="module")
+def wide_gate(flickr8k, flickr8k_bundle):
+    """500 photos of the test split, 2,500 captions, against the compiled scorer's FP32, which the test above gates.
+
+    On the 100 photos above one query that finds another photo first is 1.0 of rsum, twice what is allowed.
+    """
+    pytest.importorskip("caan_native", reason="needs the package caan_native: make native")
+    workload = data_workload(flickr8k, "test").subset(np.arange(0, 1000, 2))
+    scores = Retriever.open(flickr8k_bundle, "native").score_dataset(workload.features, workload.captions)
+    return AccuracyGate(workload, scores, "the compiled scorer in FP32", DEFAULT_LIMITS["bf16"])
+
+
+def test_bfloat16_holds_fp16s_gate_on_real_pairs(flickr8k_bundle, wide_gate):
+    if not pytest.importorskip("caan_native").has_native_bfloat16():
+        pytest.skip("needs a processor that multiplies bfloat16")
+    record = wide_gate.check(flickr8k_bundle, "bf16", "native")
+    assert record["passed"] and record["allowed"] == {"delta_rsum": 0.5}, record["summary"]
+    assert 1e-4 < record["parity"]["max_abs"] < 1e-2 and record["parity"]["top10_overlap"] > 99
+
+
+def test_half_precision_states_hold_fp16s_gate_in_the_compiled_scorer(flickr8k_bundle, wide_gate, tmp_path):
+    folder = shutil.copytree(flickr8k_bundle, tmp_path / "fp16.caan")
+    add_half_precision(folder)
+    record = wide_gate.check(folder, "fp16", "native")
+    assert record["passed"] and record["allowed"] == {"delta_rsum": 0.5}, record["summary"]
+    assert 1e-5 < record["parity"]["max_abs"] < 2e-3 and record["parity"]["top10_overlap"] > 99
 
 
 def test_int8_graphs_calibrated_on_real_pairs_hold_the_gate(flickr8k, flickr8k_bundle, gate, tmp_path):

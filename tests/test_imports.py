@@ -15,6 +15,7 @@ HEAVY = {
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "triton",
     "PIL",
     "matplotlib",
     "cuda",
@@ -53,8 +54,10 @@ ROOMS = {
     ),
     "runtime": (
         BASE | {"data", "bundle", "metrics", "tiling"},
-        {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm", "prometheus_client"},
+        {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm", "prometheus_client", "caan_native"},
     ),
+    # The one corner of the runtime that needs PyTorch: Triton's kernels are launched with its tensors.
+    "runtime/triton": (BASE | {"runtime", "data", "bundle", "tiling"}, {"numpy", "torch", "triton"}),
     "pictures": (BASE | {"data", "runtime"}, {"numpy", "PIL", "matplotlib"}),
     "bench": (
         BASE | {"data", "bundle", "metrics", "tiling", "runtime", "model", "export"},
@@ -74,7 +77,9 @@ SOURCES = [
 
 
 def room_of(path):
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    parts = path.relative_to(ROOT).parts
+    corner = "/".join(parts[:2])
+    return corner if corner in ROOMS else parts[0].removesuffix(".py")
 
 
 def imports(path):

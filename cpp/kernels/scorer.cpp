@@ -1,5 +1,9 @@
 #include "scorer.hpp"
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -45,6 +49,14 @@ struct alignas(kAlignment) Worker {
   std::size_t packed = static_cast<std::size_t>(-1);  // the image that lies in `image`
 };
 
+long this_process() {
+#if defined(__unix__) || defined(__APPLE__)
+  return getpid();
+#else
+  return 0;  // nothing forks there
+#endif
+}
+
 std::size_t longest(const State* states, std::size_t number, const char* what) {
   std::size_t length = 0;
   for (std::size_t i = 0; i < number; ++i) {
@@ -69,6 +81,7 @@ struct Scorer::Work {
   void pack(const State* captions, std::size_t number);
   void score_packed(const State* images, std::size_t number, std::size_t stride, float* scores);
 
+  const long process = this_process();
   Kernel kernel;
   Buffer weights, packed_bytes;
   Model model{};
@@ -81,7 +94,12 @@ struct Scorer::Work {
 Scorer::Scorer(const Parameters& parameters, Precision precision, std::size_t threads) {
   if (parameters.embed_dim == 0 || parameters.attention_dim == 0) throw std::invalid_argument("a dimension is 0");
   if (threads == 0) throw std::invalid_argument("no threads");
-  work_ = std::make_unique<Work>(parameters, precision, threads);
+  work_.reset(new Work(parameters, precision, threads));
+}
+
+void Scorer::Destroy::operator()(Work* work) const {
+  // A fork's copy waits for its threads, which are not in this process, forever: it ends with the process.
+  if (work->process == this_process()) delete work;
 }
 
 Scorer::~Scorer() = default;

@@ -19,7 +19,8 @@ struct Parameters {
   const float* w_u;           // (d,), copied
 };
 
-/// Scores all pairs of some images and captions. Thread-safe: calls take turns, each on all threads.
+/// Scores all pairs of some images and captions. Thread-safe: calls take turns, each on all threads. A process that was
+/// forked has none of the threads: there it may be destroyed, and nothing else.
 class Scorer {
  public:
   /// Throws std::invalid_argument for a dimension or a number of threads of 0.
@@ -40,7 +41,10 @@ class Scorer {
 
  private:
   struct Work;
-  std::unique_ptr<Work> work_;
+  struct Destroy {
+    void operator()(Work* work) const;
+  };
+  std::unique_ptr<Work, Destroy> work_;
 };
 
 }  // namespace caan::kernels

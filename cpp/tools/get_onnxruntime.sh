@@ -8,29 +8,14 @@ set -euo pipefail
 
 dest=${1:?usage: get_onnxruntime.sh DEST [PYTHON]}
 python=${2:-python3}
+. "$(dirname "$0")/trixie_apt.sh"
 mkdir -p "$dest/lib"
 dest=$(cd "$dest" && pwd)
 
-# Debian's address and key as this machine's apt knows them, in either of its two formats.
-debian_source() {
-    local uri
-    # Some of these files exist; that others don't is no error.
-    uri=$( (cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null ||
-        true) | grep -v '^[[:space:]]*#' | grep -oE '[a-z]+(\+[a-z]+)?:[^ ]*/debian/?( |$)' | sed -n '1s/ *$//p' || true)
-    [ -n "$uri" ] || { echo "apt has no source of Debian packages; add one to /etc/apt/sources.list.d" >&2; return 4; }
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main"
-}
-
 if [ ! -d "$dest/include" ]; then
-    # A private apt: the machine's own lists, and what it would upgrade to, stay as they are.
     private=$(mktemp -d)
     trap 'rm -rf "$private"' EXIT
-    mkdir -p "$private/lists/partial" "$private/cache/archives/partial" "$private/extract"
-    debian_source > "$private/sources.list"
-    settings=(-o "Dir::Etc::sourcelist=$private/sources.list" -o "Dir::Etc::sourceparts=/dev/null"
-        -o "Dir::State::lists=$private/lists" -o "Dir::Cache=$private/cache" -o "APT::Sandbox::User=")
-    apt-get "${settings[@]}" -qq update
-    (cd "$private" && apt-get "${settings[@]}" -qq download libonnxruntime-dev)
+    trixie_apt "$private" deb download libonnxruntime-dev
     dpkg -x "$private"/libonnxruntime-dev_*.deb "$private/extract"
     # Debian keeps them in include/onnxruntime, some versions one folder deeper.
     header=$(find "$private/extract" -name onnxruntime_cxx_api.h | head -n 1)

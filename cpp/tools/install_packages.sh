@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Installs what building, testing and fuzzing caan in C++ needs on Debian or Ubuntu; without root, says what is missing.
+# Installs what caan in C++ needs on Debian or Ubuntu to build and test it, to fuzz it, or to lint it; without root, says
+# what is missing.
+#
+# Usage: install_packages.sh build|fuzz|lint...
 set -euo pipefail
 
 install() {
@@ -12,14 +15,24 @@ install() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" -ne 0 ]; then
-        echo "the C++ tests need packages that are not installed; run: sudo apt-get install ${missing[*]}" >&2
+        echo "C++ needs packages that are not installed; run: sudo apt-get install ${missing[*]}" >&2
         exit 4
     fi
     apt-get -qq update
     DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-install catch2 clang clang-format clang-tidy cmake g++ libssl-dev ninja-build nlohmann-json3-dev pkg-config
-# clang's sanitizers are a package of their own in some versions, named for the version.
-fuzzer=$(clang -print-file-name=lib/linux/libclang_rt.fuzzer-"$(uname -m)".a)
-[ -e "$fuzzer" ] || install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+[ $# -gt 0 ] || { echo "usage: install_packages.sh build|fuzz|lint..." >&2; exit 2; }
+for purpose in "$@"; do
+    case $purpose in
+        build) install catch2 cmake g++ libssl-dev make ninja-build nlohmann-json3-dev pkg-config util-linux ;;
+        lint) install clang-format clang-tidy ;;
+        fuzz)
+            install clang
+            # clang's sanitizers are a package of their own in some versions, named for the version.
+            fuzzer=$(clang -print-file-name=lib/linux/libclang_rt.fuzzer-"$(uname -m)".a)
+            [ -e "$fuzzer" ] || install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+            ;;
+        *) echo "unknown purpose '$purpose'; known: build, fuzz, lint" >&2; exit 2 ;;
+    esac
+done

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._files import atomic_file
+from ..._files import atomic_file, read_unmixed
 from ...errors import BundleError
 
 FORMAT, VERSION = "caan-gallery", 2
@@ -88,23 +89,23 @@ class Contents:
     ids: list[str] | None
     deleted: NDArray[np.bool_] | None  # (items,)
 
+    @cached_property
+    def live(self) -> NDArray[np.int64]:
+        """Indices of the items that are not deleted, increasing."""
+        return live_items(self.description.items, self.deleted)
+
+
+def live_items(items: int, deleted: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Indices, increasing, of so many items but for those that `deleted` (items,) marks."""
+    return np.arange(items) if deleted is None else np.flatnonzero(~deleted)
+
 
 def read(folder: Path) -> Contents:
     """Open a gallery; another process may replace it or append to it meanwhile.
 
     Raises BundleError, naming the file, for one that is missing, damaged or newer.
     """
-    while True:
-        stamp = _stamp(folder)
-        try:
-            contents = _read(folder)
-        except BundleError:
-            if _stamp(folder) == stamp:
-                raise
-        else:
-            if _stamp(folder) == stamp:
-                return contents
-        # The files may be of two galleries. Read them again.
+    return read_unmixed(folder / DESCRIPTION, lambda: _read(folder))
 
 
 def _read(folder: Path) -> Contents:
@@ -258,15 +259,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.80} is no text")
     return value
-
-
-def _stamp(folder: Path) -> tuple[int, ...]:
-    """Which writing of gallery.json this is."""
-    try:
-        status = (folder / DESCRIPTION).stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns
 
 
 def _seal(content: dict[str, Any]) -> str:

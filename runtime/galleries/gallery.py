@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -63,39 +63,40 @@ class Gallery:
     @cached_property
     def live(self) -> NDArray[np.int64]:
         """Indices of the items that are not deleted, increasing."""
-        return np.arange(len(self)) if self.deleted is None else np.flatnonzero(~self.deleted)
+        return gallery_folder.live_items(len(self), self.deleted)
+
+    def first(self, number: int) -> Gallery:
+        """Its first items that are not deleted, so many at most, and the deleted ones before the last of them.
+
+        A view: nothing is read or copied.
+        """
+        live = self.live[:number]
+        items = int(live[-1]) + 1 if len(live) else 0
+        return replace(
+            self,
+            states=self.states[: self.offsets[items]],
+            offsets=self.offsets[: items + 1],
+            ids=None if self.ids is None else self.ids[:items],
+            deleted=None if self.deleted is None else self.deleted[:items],
+        )
 
     def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         """States of some items padded with zeros to the longest, (n, L, S), and their lengths (n,).
 
         Raises BundleError if what lies on disk is not what was written.
         """
-        if self._length is not None and (np.diff(items) == 1).all():
-            return self._run(int(items[0]), int(items[-1]) + 1, self._length)
         starts, ends = self.offsets[items], self.offsets[items + 1]
         if self.check is not None:
             self.check(int(starts.min()), int(ends.max()))
         lengths = ends - starts
         longest, width = int(lengths.max()), self.states.shape[1]
-        if (lengths == longest).all() and (starts[1:] == ends[:-1]).all():
-            return self._run(int(items[0]), int(items[-1]) + 1, longest)
+        if (np.diff(items) == 1).all() and (lengths == longest).all():
+            # Equally long neighbours, as in every fixed-size gallery: a view, nothing is copied.
+            return self.states[starts[0] : ends[-1]].reshape(len(items), longest, width), lengths
         padded = np.zeros((len(items), longest, width), self.states.dtype)
         for row, start, end in zip(padded, starts, ends, strict=True):
             row[: end - start] = self.states[start:end]
         return padded, lengths
-
-    @cached_property
-    def _length(self) -> int | None:
-        """Of every item, None if they differ."""
-        lengths = self.lengths
-        return int(lengths[0]) if len(lengths) and (lengths == lengths[0]).all() else None
-
-    def _run(self, start: int, end: int, length: int) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        """Equally long neighbours, as in every fixed-size gallery: a view, nothing is copied."""
-        first, last = int(self.offsets[start]), int(self.offsets[end])
-        if self.check is not None:
-            self.check(first, last)
-        return self.states[first:last].reshape(end - start, length, -1), np.full(end - start, length, np.int64)
 
     @classmethod
     def open(cls, folder: str | Path) -> Gallery:

@@ -40,6 +40,7 @@ class TensorRTBackend:
     name = "tensorrt"
     device = "cuda"
     layouts: Sequence[Layout] = ()
+    fused = False
 
     def __init__(self, bundle: Bundle, record: EngineRecord, trt: Any, gpu: Gpu) -> None:
         """Load an engine that `choose_engine` chose; `trt` is its target's module."""

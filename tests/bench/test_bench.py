@@ -1,11 +1,15 @@
 """caan-bench: every row measured or listed with its reason, and numbers that agree with the runtime's."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from caan.bench import run as bench_run
+from caan.bench.native_gains import native_gains
 from caan.bench.run import run_bench
 from caan.bench.table import bench_table
 from caan.data.scan import open_split
@@ -48,7 +52,7 @@ def test_a_backend_that_cannot_run_here_is_listed_with_the_reason(result):
 
 def test_the_table_s_metrics_are_the_runtime_s(result, tiny_folder):
     data = open_split(tiny_folder / "data")
-    retriever = Retriever.open(tiny_folder / "model.caan")
+    retriever = Retriever.open(tiny_folder / "model.caan", "onnxruntime")
     scores = retriever.score_matrix(retriever.encode_images(data.features), data.captions)
     measured = row(result, "onnxruntime")
     assert measured.metrics == retrieval_metrics(scores, data.image_of_caption)
@@ -59,7 +63,46 @@ def test_the_table_s_metrics_are_the_runtime_s(result, tiny_folder):
 
 def test_the_result_is_json(result):
     rows = json.loads(json.dumps(result.as_dict()))["rows"]
-    assert {r["label"] for r in rows} == {"pytorch, research form", "pytorch, precomputed", "onnxruntime"}
+    assert {r["label"] for r in rows} == {"pytorch, research form", "pytorch, precomputed", "onnxruntime", "native"}
+
+
+def test_the_compiled_scorer_is_compared_with_onnxruntime(tiny_folder):
+    pytest.importorskip("caan_native", reason="needs the package caan_native: make native")
+    result = run_bench(tiny_folder / "model.caan", data=tiny_folder / "data", rounds=2, threads=2)
+    native = [row for row in result.rows if row.spec.backend == "native" and row.reason is None]
+    gains = native_gains(result.rows)
+    assert [gain.row for gain in gains] == [row.name for row in native] != []
+    for row, gain in zip(native, gains, strict=True):
+        assert row.tuning is None and row.tile_bytes is None
+        rounds = [r["pairs_per_second"] / r["pairs_per_second_of_one_thread"] for r in row.rounds]
+        assert gain.threads == pytest.approx(np.median(rounds))
+        base = next(r for r in result.rows if r.spec.backend == "onnxruntime")
+        assert gain.text_query == pytest.approx(base.text_query["p50"] / row.text_query["p50"])
+        assert gain.pairs > 0
+    table = bench_table(result)
+    assert "against onnxruntime fp32" in table and "native fp32: kept (max |Δ score| 1e-04)" in table
+    assert json.loads(json.dumps(result.as_dict()))["native"][0]["row"] == "native fp32"
+
+
+def test_one_thread_is_not_compared_with_itself(result):
+    assert [gain.threads for gain in native_gains(result.rows)] == [None for _ in native_gains(result.rows)]
+
+
+def test_without_the_package_its_rows_say_so(tiny_folder, tmp_path):
+    """The rows are processes of their own: what blocks the import there comes from the environment."""
+    (tmp_path / "caan_native.py").write_text("raise ModuleNotFoundError('no', name='caan_native')\n")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from caan.bench.run import run_bench\n"
+        "if __name__ == '__main__':\n"
+        "    rows = run_bench(Path(sys.argv[1]), rounds=1, threads=1).rows\n"
+        "    print([row.reason for row in rows if row.spec.backend == 'native'])\n"
+    )
+    (tmp_path / "bench.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, tmp_path / "bench.py", tiny_folder / "model.caan"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=True)
+    assert done.stdout.count("needs the package 'caan_native'; build it: make native") == 2
 
 
 def test_without_the_checkpoint_the_pytorch_rows_say_so(tiny_folder, tiny_bundle):

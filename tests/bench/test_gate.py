@@ -174,7 +174,12 @@ def test_a_sample_is_the_same_gate_on_fewer_images(workload):
 
 def test_the_default_limits_are_the_documented_ones():
     assert DEFAULT_LIMITS["fp32"].max_abs == 1e-4
-    assert (DEFAULT_LIMITS["fp16"].delta_rsum, DEFAULT_LIMITS["int8"].delta_rsum) == (0.5, 2.0)
+    assert {p: DEFAULT_LIMITS[p].delta_rsum for p in ("fp16", "bf16", "int8")} == {
+        "fp16": 0.5,
+        "bf16": 0.5,
+        "int8": 2.0,
+    }
+    assert str(DEFAULT_LIMITS["bf16"]) == "|Δ rsum| 0.5"
     assert limits_text({"allowed": {"delta_rsum": 0.5}}) == "|Δ rsum| 0.5"
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caan.bundle import GRAPHS, graph_file, open_bundle, plan_file, write_manifest
+from caan.bundle import GRAPHS, SCORER_WEIGHTS, graph_file, open_bundle, plan_file, write_manifest
 from caan.commands.inspect_text import layers_text, summary_text
 from caan.errors import BundleError
 from caan.export.describe import Layer, Tensor, describe, describe_layers
@@ -333,3 +333,11 @@ def test_any_manifest_is_described_or_a_bundle_error(full_bundle, no_onnx, data)
         assert "model.caan" in str(error)
     finally:
         (full_bundle / "manifest.json").write_text(original)
+
+
+def test_an_old_bundle_is_told_what_its_age_costs(tiny_bundle):
+    assert "missing" not in summary_text(describe(tiny_bundle))
+    (tiny_bundle / SCORER_WEIGHTS).unlink()
+    write_manifest(tiny_bundle, json.loads((tiny_bundle / "manifest.json").read_text()))
+    text = " ".join(summary_text(describe(tiny_bundle)).split())
+    assert f"{SCORER_WEIGHTS}: the bundle is older than the backends native and triton; export" in text

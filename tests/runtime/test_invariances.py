@@ -1,4 +1,4 @@
-"""The invariances of docs/model.md, on ONNX Runtime: what a pair's score must not depend on."""
+"""The invariances of docs/model.md, on ONNX Runtime and the compiled scorer: what a pair's score must not depend on."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,11 @@ TOLERANCE = 2e-6
 REGION_DIM = 12
 
 
-@pytest.fixture(scope="module")
-def retriever(tiny_folder) -> Retriever:
-    return Retriever.open(tiny_folder / "model.caan")
+@pytest.fixture(scope="module", params=["onnxruntime", "native"])
+def retriever(request, tiny_folder) -> Retriever:
+    if request.param == "native":
+        pytest.importorskip("caan_native", reason="needs the package caan_native: make native")
+    return Retriever.open(tiny_folder / "model.caan", request.param)
 
 
 @st.composite
@@ -89,7 +91,7 @@ def test_encoded_captions_score_as_texts_do(retriever, world):
 
 @settings(max_examples=20)
 @given(worlds())
-def test_onnxruntime_scores_are_pytorch_scores(retriever, tiny_folder, world):
+def test_scores_are_pytorch_scores(retriever, tiny_folder, world):
     reference = Retriever.open(tiny_folder / "model.pt", backend="torch")
     assert np.abs(score(retriever, *world) - score(reference, *world)).max() <= 1e-5
 

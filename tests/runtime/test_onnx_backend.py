@@ -4,10 +4,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from caan.runtime import Retriever, onnx_backend
+from caan.runtime import Retriever, onnx_encoders, onnx_sessions
 from caan.runtime.device_tiles import DeviceTiles
 from caan.runtime.galleries.gallery import Gallery
-from caan.runtime.onnx_backend import open_session, run_bound
+from caan.runtime.onnx_sessions import open_session, run_bound
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_backend_binds_where_its_device_has_memory_of_its_own(retriever, til
         bound.append(device)
         return run_bound(session, inputs, "cpu", residents)
 
-    monkeypatch.setattr(onnx_backend, "run_bound", run)
+    monkeypatch.setattr(onnx_encoders, "run_bound", run)
     monkeypatch.setattr(retriever.backend, "device", "cuda")
     for _ in range(3):
         assert (retriever.score_matrix(gallery, ["w1 w2", "w3"]) == expected).all()
@@ -89,11 +89,11 @@ def asked(monkeypatch):
         def get_providers(self):
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    onnx_backend._load_cuda.cache_clear()
+    onnx_sessions._load_cuda.cache_clear()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     yield calls
-    onnx_backend._load_cuda.cache_clear()
+    onnx_sessions._load_cuda.cache_clear()
 
 
 def test_libraries_that_pip_installed_are_loaded_first_and_once(asked, monkeypatch, capsys, tmp_path):

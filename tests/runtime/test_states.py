@@ -71,7 +71,7 @@ def test_graphs_of_one_precision_whose_states_differ_are_refused(half, tiny_bund
     onnx.save(onnx.load(tiny_bundle / graph_file("scorer", "fp32")), tiny_bundle / graph_file("scorer", "fp16"))
     write_manifest(tiny_bundle, json.loads((tiny_bundle / "manifest.json").read_text()))
     with pytest.raises(BundleError, match=r"its fp16 graphs do not fit each other, states are tensor\(float\) and"):
-        Retriever.open(tiny_bundle, precision="fp16")
+        Retriever.open(tiny_bundle, "onnxruntime", "fp16")
 
 
 def test_features_too_large_for_half_precision_are_named(half, features):

@@ -29,7 +29,8 @@ def own_cache(monkeypatch, tmp_path):
 @pytest.fixture
 def opened(tiny_folder, own_cache):
     """opened(**options): a Retriever of the tiny bundle."""
-    return lambda **options: Retriever.open(tiny_folder / "model.caan", **{"threads": 2, **options})
+    default = {"backend": "onnxruntime", "threads": 2}
+    return lambda **options: Retriever.open(tiny_folder / "model.caan", **{**default, **options})
 
 
 @pytest.fixture

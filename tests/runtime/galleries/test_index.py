@@ -1,5 +1,8 @@
 """Galleries on disk: what `caan index` writes, from which inputs and options, and what it refuses."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 from caan.errors import DataError, InputError
 from caan.runtime import Gallery
+from caan.runtime.index import precision_of
 from tests.runtime.galleries.conftest import IMAGES, Counted, names, scores_of
 
 
@@ -123,3 +127,22 @@ def test_float32_of_half_precision_graphs_is_refused(write, retriever, features,
     with pytest.raises(InputError, match="states of precision fp16 are float16; leave --dtype float32 out"):
         write(features, backend=half, dtype="float32")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_precision_that_made_a_gallery_is_found_by_the_manifest_alone(write, features, tiny_bundle):
+    gallery = write(features[:3])
+    (tiny_bundle / "onnx" / "scorer.fp32.onnx").write_bytes(b"whoever opens the bundle will see")
+    assert precision_of(gallery, tiny_bundle) == "fp32"
+    assert precision_of(replace(gallery, encoder="another"), tiny_bundle) is None
+
+
+@pytest.mark.parametrize("entry", [None, [], {}, {"sha256": 7}])
+def test_a_manifest_whose_entries_are_damaged_names_no_precision(write, features, tiny_bundle, entry):
+    gallery = write(features[:3])
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    manifest["files"]["onnx/image_encoder.fp32.onnx"] = entry
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert precision_of(gallery, tiny_bundle) is None
+    del manifest["files"]["onnx/image_encoder.fp32.onnx"]
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert precision_of(gallery, tiny_bundle) is None

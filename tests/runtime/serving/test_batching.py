@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from caan.errors import CaanWarning, DataError, InputError, MissingError
-from caan.runtime import BatchingRetriever, Retriever, ServingMetrics
+from caan.runtime import BatchingRetriever, ServingMetrics
 
 WORDS = [f"w{number}" for number in range(20)]
 TOLERANCE = 1e-5
@@ -33,11 +33,6 @@ class Recorded:
         if error is not None:
             raise error
         return self._retriever.search_many(queries, gallery, k)
-
-
-@pytest.fixture(scope="module")
-def retriever(tiny_folder):
-    return Retriever.open(tiny_folder / "model.caan", "onnxruntime", threads=1)
 
 
 @pytest.fixture(scope="module")

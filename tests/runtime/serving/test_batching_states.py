@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from caan.errors import Closed, DeadlineExceeded, Overloaded
-from caan.runtime import BatchingRetriever, Retriever, ServingMetrics
+from caan.runtime import BatchingRetriever, ServingMetrics
 from caan.runtime.serving.request_queue import Request, RequestQueue
 
 FOREVER = 60_000.0  # ms: a batch leaves when it is full, not before
@@ -33,11 +33,6 @@ class Gated:
         self.begun.release()
         assert self.go.wait(PATIENCE)
         return self._retriever.search_many(queries, gallery, k)
-
-
-@pytest.fixture(scope="module")
-def retriever(tiny_folder):
-    return Retriever.open(tiny_folder / "model.caan", "onnxruntime", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """TensorRT's modules have what the runtime uses, by these names and with these arguments.
 
-No engine runs without a GPU, so this holds the stand-ins of conftest.py, on which everything else is tested, and the
+No engine runs without a GPU, so this holds the stand-ins beside it, on which everything else is tested, and the
 calls in plans.py to the API of the module that is installed.
 """
 

@@ -1,6 +1,6 @@
 """Copies, runs and results in step, under every order that a GPU may choose; calls that come again; lanes of threads.
 
-The GPU is a stand-in (conftest.py) whose streams run as late, as early and as mixed up as events allow.
+The GPU is a stand-in (stand_in_gpu.py) whose streams run as late, as early and as mixed up as events allow.
 """
 
 import random

@@ -1,0 +1,78 @@
+"""How near the compiled scorer comes to what the processor can do: a pair's arithmetic, limits of the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .run import Row
+
+
+@dataclass(frozen=True)
+class PairWork:
+    """What a pair costs on average, in the cheapest order of products."""
+
+    flop: float  # a multiply-add counted as 2
+    tanh: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """One row's share of what the processor's multipliers and its fastest tanh allow; medians over rounds."""
+
+    row: str
+    flop_per_second: float  # the scorer's
+    flop_limit: float  # fused multiply-adds on registers
+    tanh_limit: float  # tanh per second on numbers in the first cache
+    seconds_of_products: float  # of a pair, at the limit
+    seconds_of_tanh: float
+    fraction: float  # both, one after the other, ÷ the time that a pair took
+
+
+def pair_work(config: dict[str, Any], regions: NDArray[np.int64], words: NDArray[np.int64]) -> PairWork:
+    """Of all pairs of images with so many regions and captions with so many words (docs/performance.md).
+
+    2RTD (H) + 6RTd (Zv) + 2T²d + 2RTd (Zu) + 2(R + T)D (the pooled product), and (R + T)d + RT tanh.
+    """
+    dim, wide = config["embed_dim"], config["attention_dim"]
+    r, t, squares = float(regions.mean()), float(words.mean()), float((words.astype(np.float64) ** 2).mean())
+    flop = r * t * (2 * dim + 8 * wide) + 2 * squares * wide + 2 * (r + t) * dim
+    return PairWork(flop, (r + t) * wide + r * t)
+
+
+def rooflines(rows: Sequence[Row]) -> list[Roofline]:
+    """One per row of `native` that ran."""
+    ran = [row for row in rows if row.reason is None and row.spec.backend == "native" and row.rounds]
+    return [_roofline(row, row.pair_work) for row in ran if row.pair_work]
+
+
+def rooflines_text(lines: Sequence[Roofline]) -> str:
+    """One line per row."""
+    text = [
+        f"  {line.row}: {line.flop_per_second / 1e9:.0f} of {line.flop_limit / 1e9:.0f} GFLOP/s, and"
+        f" {line.tanh_limit / 1e9:.0f} G tanh/s: {line.fraction:.2f} of the roofline"
+        for line in lines
+    ]
+    return "against what the processor can do, measured in the same run:\n" + "\n".join(text)
+
+
+def _roofline(row: Row, work: PairWork) -> Roofline:
+    kind = "bf16" if row.spec.precision == "bf16" else "fp32"
+    pairs = np.array([r["pairs_per_second"] for r in row.rounds])
+    flop, tanh = (np.array([r["limits"][f"{kind}_{what}"] for r in row.rounds]) for what in ("flop", "tanh"))
+    # Round by round: the processor's clock moves, and with it both the limit and what was reached.
+    limit = work.flop / flop + work.tanh / tanh
+    return Roofline(
+        row.name,
+        float(np.median(pairs)) * work.flop,
+        float(np.median(flop)),
+        float(np.median(tanh)),
+        float(np.median(work.flop / flop)),
+        float(np.median(work.tanh / tanh)),
+        float(np.median(limit * pairs)),
+    )

@@ -1,0 +1,111 @@
+#include "helpers.hpp"
+
+#include <hwy/base.h>
+#include <hwy/targets.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+namespace caan_test {
+namespace {
+
+std::vector<float> draw(std::size_t number, float scale, std::mt19937& random) {
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> result(number);
+  for (float& x : result) x = normal(random);
+  return result;
+}
+
+/// States of `lengths` items: the first `unit` columns of each row of length 1.
+std::vector<std::vector<float>> draw_states(const std::vector<std::size_t>& lengths, std::size_t width,
+                                            std::size_t unit, std::mt19937& random) {
+  std::vector<std::vector<float>> result;
+  for (const std::size_t length : lengths) {
+    result.push_back(draw(length * width, 0.7f, random));
+    for (std::size_t i = 0; i < length; ++i) {
+      float* row = result.back().data() + i * width;
+      const float norm = std::sqrt(std::inner_product(row, row + unit, row, 0.0f));
+      for (std::size_t j = 0; j < unit; ++j) row[j] /= norm;
+    }
+  }
+  return result;
+}
+
+std::vector<State> states_of(const std::vector<std::vector<float>>& items, std::size_t width) {
+  std::vector<State> result;
+  for (const auto& item : items) result.push_back({item.data(), item.size() / width, false});
+  return result;
+}
+
+}  // namespace
+
+Drawn::Drawn(std::size_t embed, std::size_t attention, float scale, const std::vector<std::size_t>& image_lengths,
+             const std::vector<std::size_t>& caption_lengths)
+    : embed_dim(embed), attention_dim(attention), attention_scale(scale) {
+  std::mt19937 random(static_cast<unsigned>(embed * 1000 + attention));
+  const float weight = 2 / std::sqrt(static_cast<float>(attention));
+  w_v = draw(attention, weight, random);
+  w_u = draw(attention, weight, random);
+  images = draw_states(image_lengths, image_width(), embed, random);
+  captions = draw_states(caption_lengths, caption_width(), embed, random);
+}
+
+std::vector<State> Drawn::image_states() const { return states_of(images, image_width()); }
+std::vector<State> Drawn::caption_states() const { return states_of(captions, caption_width()); }
+
+std::vector<std::size_t> range(std::size_t first, std::size_t last) {
+  std::vector<std::size_t> result(last - first + 1);
+  std::iota(result.begin(), result.end(), first);
+  return result;
+}
+
+std::vector<float> scores(const Drawn& drawn, Precision precision, std::size_t threads) {
+  std::vector<float> result(drawn.pairs());
+  const auto images = drawn.image_states();
+  const auto captions = drawn.caption_states();
+  Scorer(drawn.parameters(), precision, threads)
+      .score(images.data(), images.size(), captions.data(), captions.size(), result.data());
+  return result;
+}
+
+double difference(const std::vector<float>& found, const std::vector<double>& expected) {
+  double largest = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double error = std::abs(found.at(i) - expected[i]);
+    if (!(error <= largest)) largest = std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+  }
+  return largest;
+}
+
+void on_each_instruction_set(const std::function<void()>& body) {
+  struct AllAgain {
+    ~AllAgain() { hwy::SetSupportedTargetsForTest(0); }
+  } all_again;
+  const float w = 1;
+  std::string last;
+  for (std::int64_t left = hwy::SupportedTargets(); left != 0; left &= left - 1) {
+    // One alone: where the kernel is not compiled for it, Highway takes the next that it is compiled for.
+    hwy::SetSupportedTargetsForTest(left & -left);
+    const std::string name = Scorer({1, 1, 1, &w, &w}, Precision::kFloat32, 1).instruction_set();
+    if (name == hwy::TargetName(left & -left)) {
+      INFO("instruction set " << name);
+      body();
+      last = name;
+    }
+  }
+  REQUIRE(!last.empty());
+}
+
+std::vector<std::uint16_t> to_half(std::vector<float>& numbers) {
+  std::vector<std::uint16_t> result;
+  for (float& x : numbers) {
+    const hwy::float16_t half = hwy::F16FromF32(x);
+    result.push_back(hwy::BitCastScalar<std::uint16_t>(half));
+    x = hwy::F32FromF16(half);
+  }
+  return result;
+}
+
+}  // namespace caan_test

@@ -1,0 +1,64 @@
+/// What several tests share: states drawn at random, scores computed plainly, and every instruction set of this machine.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+// Catch2 version 2, or the same names of version 3.
+#if __has_include(<catch2/catch.hpp>)
+#include <catch2/catch.hpp>
+#else
+#include <catch2/catch_all.hpp>
+#endif
+
+#include "scorer.hpp"
+
+namespace caan_test {
+
+using caan::kernels::Parameters;
+using caan::kernels::Precision;
+using caan::kernels::Scorer;
+using caan::kernels::State;
+
+/// The scorer's part of a model, and states that could be its: V's and U's rows have length 1, and what tanh is taken of
+/// is around 1.
+struct Drawn {
+  /// Items of these lengths.
+  Drawn(std::size_t embed_dim, std::size_t attention_dim, float attention_scale,
+        const std::vector<std::size_t>& image_lengths, const std::vector<std::size_t>& caption_lengths);
+
+  Parameters parameters() const { return {embed_dim, attention_dim, attention_scale, w_v.data(), w_u.data()}; }
+  std::size_t image_width() const { return 2 * embed_dim + 3 * attention_dim; }
+  std::size_t caption_width() const { return embed_dim + 3 * attention_dim; }
+  std::vector<State> image_states() const;
+  std::vector<State> caption_states() const;
+  std::size_t pairs() const { return images.size() * captions.size(); }
+
+  std::size_t embed_dim, attention_dim;
+  float attention_scale;
+  std::vector<float> w_v, w_u;
+  std::vector<std::vector<float>> images;    // each (regions, image_width)
+  std::vector<std::vector<float>> captions;  // each (words, caption_width)
+};
+
+/// first, first + 1, ..., last
+std::vector<std::size_t> range(std::size_t first, std::size_t last);
+
+/// (images, captions) by a scorer made for it.
+std::vector<float> scores(const Drawn& drawn, Precision precision = Precision::kFloat32, std::size_t threads = 1);
+
+/// (images, captions) by the model's equations in double precision, one by one as they are written.
+std::vector<double> exact_scores(const Drawn& drawn);
+
+/// The largest difference; infinite where one of them is no number.
+double difference(const std::vector<float>& found, const std::vector<double>& expected);
+
+/// Runs the body once for each instruction set that the kernel is compiled for and this processor has.
+void on_each_instruction_set(const std::function<void()>& body);
+
+/// float32 numbers as float16, rounded; they become what they were rounded to.
+std::vector<std::uint16_t> to_half(std::vector<float>& numbers);
+
+}  // namespace caan_test

@@ -1,0 +1,110 @@
+"""ONNX Runtime sessions on exactly the device that was asked for."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from .._machine import default_threads, has_nvidia_driver
+from ..errors import BundleError, MissingError, needs
+from .device_tiles import DeviceTiles
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 rounds float32's factors to 10 bits, which no longer are the scores that the export checked. Memory grows by what
+# is asked for: tiles are alike, and other programs want the GPU too.
+_OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}}
+
+
+def open_session(path: Path, device: str, threads: int | None, *, yielding: bool = False) -> ort.InferenceSession:
+    """An ONNX Runtime session on exactly this device; `yielding`: its threads give way as soon as a call is done.
+
+    ONNX Runtime drops a provider that can't load without an error, so what the session really got is compared with
+    what was asked for. Raises MissingError if the device is not usable, BundleError if the graph can't be loaded.
+    """
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or default_threads()
+    options.log_severity_level = 3  # a dropped provider is reported by the check below, once
+    if yielding:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    wanted = _PROVIDERS[device]
+    if wanted not in ort.get_available_providers():
+        raise _no_cuda("this onnxruntime was built without it")
+    try:
+        if device == "cuda":
+            _load_cuda()
+        session = ort.InferenceSession(path, options, providers=[(wanted, _OPTIONS[device])])
+    except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
+        if device != "cpu":
+            raise _no_cuda(str(error).splitlines()[0]) from error
+        raise BundleError(f"ONNX Runtime {ort.__version__} can't load {path}: {error}") from error
+    if wanted not in session.get_providers():
+        raise _no_cuda(f"ONNX Runtime dropped {wanted}, its libraries or the GPU's driver did not load")
+    return session
+
+
+def run_bound(
+    session: ort.InferenceSession,
+    inputs: dict[str, NDArray[Any]],
+    device: str,
+    residents: DeviceTiles[ort.OrtValue],
+) -> NDArray[Any]:
+    """Run a session whose device has memory of its own: gallery tiles are copied there once, and stay."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        value = residents.find(array)
+        if value is None and residents.wants(array):
+            # Without room on the device the array is sent again each time.
+            with suppress(Exception):  # ONNX Runtime's have no common type of their own
+                value = onnxruntime().OrtValue.ortvalue_from_numpy(array, device)
+                residents.keep(array, value)
+        if value is None:
+            binding.bind_cpu_input(name, array)
+        else:
+            binding.bind_ortvalue_input(name, value)
+    binding.bind_output(session.get_outputs()[0].name)
+    binding.synchronize_inputs()
+    session.run_with_iobinding(binding)
+    output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return output
+
+
+def choose_device(device: str) -> str:
+    """The device "cpu" or "cuda": for "auto" the GPU if this onnxruntime has code for it, and there is a driver."""
+    if device != "auto":
+        return device
+    # The GPU package lists its CUDA provider on any machine, and complains loudly where there is no driver.
+    usable = _PROVIDERS["cuda"] in onnxruntime().get_available_providers() and has_nvidia_driver()
+    return "cuda" if usable else "cpu"
+
+
+def onnxruntime() -> Any:
+    """The module. Raises MissingError if it is not installed."""
+    with needs("cpu", "the backend 'onnxruntime'"):
+        import onnxruntime
+    return onnxruntime
+
+
+@cache
+def _load_cuda() -> None:
+    """Find CUDA's libraries where pip installed them. Older packages leave that to the system."""
+    preload = getattr(onnxruntime(), "preload_dlls", None)
+    if preload is not None:
+        # It prints what it misses, and standard output is for results.
+        with redirect_stdout(sys.stderr):
+            preload()
+
+
+def _no_cuda(reason: str) -> MissingError:
+    return MissingError(
+        f"the device 'cuda' can't be used: {reason}; see caan doctor, install caan-deploy[gpu] instead of [cpu], or use"
+        " device 'cpu'"
+    )

@@ -1,0 +1,149 @@
+"""How the kernel is launched: sizes padded, block sizes chosen by trials on the GPU at hand."""
+
+from __future__ import annotations
+
+from functools import cache
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.errors import OutOfResources, PTXASError
+
+from .kernel import score_kernel
+
+# Set before Triton was imported, TRITON_INTERPRET=1 runs kernels on the CPU: slowly, for tests.
+INTERPRETED: bool = triton.knobs.runtime.interpret
+
+_DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+_SMALLEST = 16  # of a side of a product on tensor cores
+# Regions × words of a pair, padded, by bytes of a number: what a large GPU has registers and shared memory for.
+_MOST_CELLS = {2: 1 << 14, 4: 1 << 13}
+# Of those that one program keeps in registers, for each of its threads.
+_CELLS_PER_THREAD = 32
+
+# Neither the autotuner nor the interpreter can be used by two threads at a time. A launch does not wait for the GPU.
+_LAUNCHING = Lock()
+
+
+class TooLargeError(Exception):
+    """More regions × words than the kernel can keep in registers on this GPU."""
+
+
+class Blocks(NamedTuple):
+    """How the kernel divides its work. More than one caption a program: as many as warps, since a warp takes one."""
+
+    captions: int
+    block_d: int
+    block_a: int
+    warps: int
+    stages: int
+
+
+# Those of 2-byte and of 4-byte numbers that compile for compute capability 8.0 and 9.0 without spilling registers at
+# R = 36, T = 14, and some that take less room, for longer items.
+_CHOICES = {
+    2: [
+        Blocks(4, 64, 16, 4, 3),
+        Blocks(4, 64, 32, 4, 3),
+        Blocks(8, 64, 16, 8, 3),
+        Blocks(8, 64, 32, 8, 3),
+        Blocks(2, 64, 16, 2, 3),
+        Blocks(1, 64, 32, 4, 3),
+        Blocks(1, 64, 16, 8, 2),
+        Blocks(1, 32, 16, 16, 2),
+    ],
+    4: [
+        Blocks(8, 32, 16, 8, 2),
+        Blocks(4, 32, 16, 8, 2),
+        Blocks(2, 32, 16, 4, 2),
+        Blocks(1, 32, 16, 4, 2),
+        Blocks(1, 16, 16, 8, 1),
+        Blocks(1, 16, 16, 16, 1),
+    ],
+}
+
+
+def score_states(
+    image_states: Tensor,
+    image_lengths: Tensor,
+    text_states: Tensor,
+    text_lengths: Tensor,
+    weights: Tensor,
+    scale: float,
+    blocks: Blocks | None = None,
+) -> Tensor:
+    """Scores of n images with m captions, (n, m) float32, from their states; all on one device, contiguous.
+
+    image_states (n, R, 2D + 3d) and text_states (m, T, D + 3d) of one dtype, float32, float16 or bfloat16, lengths (n,)
+    and (m,) int64, weights (2, d) float32, scale λ. What is in padded rows does not matter; an item of length 0 scores
+    0. blocks: instead of those that are fastest by trial; they change the last bits of a score, nothing else. Returns
+    before the GPU is done. Raises TooLargeError.
+    """
+    (n, R, columns), (m, T, text_columns), d = image_states.shape, text_states.shape, weights.shape[1]
+    D = text_columns - 3 * d
+    assert columns == 2 * D + 3 * d and weights.is_contiguous()
+    assert image_states.is_contiguous() and text_states.is_contiguous()
+    scores = torch.empty((n, m), dtype=torch.float32, device=image_states.device)
+    if scores.numel() == 0:
+        return scores
+    padded = {"R_PAD": _padded(R), "T_PAD": _padded(T)}
+    itemsize = image_states.element_size()
+    if padded["R_PAD"] * padded["T_PAD"] > _MOST_CELLS[itemsize]:
+        raise TooLargeError
+    arguments = (image_states, image_lengths, text_states, text_lengths, weights, n, m, R, T, D, d, scale, scores)
+    constants = {**padded, "DTYPE": _DTYPES[image_states.dtype]}
+    if blocks is None and INTERPRETED:
+        blocks = Blocks(2, 32, 32, 4, 1)
+    with _LAUNCHING:
+        try:
+            if blocks is not None:
+                score_kernel[_grid](*arguments, **constants, **options(blocks))
+            else:
+                most = triton.next_power_of_2(m)
+                _tuned(padded["R_PAD"], padded["T_PAD"], itemsize, min(most, 8))[_grid](*arguments, **constants)
+        except (OutOfResources, PTXASError) as error:
+            raise TooLargeError from error
+    return scores
+
+
+def choices(R_PAD: int, T_PAD: int, itemsize: int, most_captions: int) -> list[Blocks]:
+    """What is worth a trial for such items; where registers won't do for any, what takes fewest."""
+
+    def cells(blocks: Blocks) -> float:
+        return blocks.captions * R_PAD * T_PAD / (32 * blocks.warps)
+
+    possible = [blocks for blocks in _CHOICES[itemsize] if blocks.captions <= most_captions]
+    fewest = min(map(cells, possible))
+    return [blocks for blocks in possible if cells(blocks) <= max(fewest, _CELLS_PER_THREAD)]
+
+
+def options(blocks: Blocks) -> dict[str, Any]:
+    """As arguments of the kernel's launch."""
+    return {
+        "CAPTIONS": blocks.captions,
+        "BLOCK_D": blocks.block_d,
+        "BLOCK_A": blocks.block_a,
+        "num_warps": blocks.warps,
+        "num_stages": blocks.stages,
+    }
+
+
+@cache
+def _tuned(R_PAD: int, T_PAD: int, itemsize: int, most_captions: int) -> Any:
+    configs = []
+    for blocks in choices(R_PAD, T_PAD, itemsize, most_captions):
+        constants = options(blocks)
+        configs.append(triton.Config(constants, constants.pop("num_warps"), constants.pop("num_stages")))
+    # What is fastest is kept in Triton's cache: the next process need not try again.
+    return triton.autotune(configs, key=["R_PAD", "T_PAD", "D", "d"], cache_results=True)(score_kernel)
+
+
+def _grid(arguments: dict[str, Any]) -> tuple[int]:
+    return (arguments["n"] * triton.cdiv(arguments["m"], arguments["CAPTIONS"]),)
+
+
+def _padded(size: int) -> int:
+    return max(_SMALLEST, int(triton.next_power_of_2(size)))

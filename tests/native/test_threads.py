@@ -1,0 +1,61 @@
+"""Python threads around a scorer: it lets go of the interpreter's lock, and they may share it."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+
+def test_other_threads_run_while_it_scores(caan_native, draw):
+    case = draw(embed_dim=256, attention_dim=256, image_lengths=(36,) * 60, text_lengths=(14,) * 60)
+    scorer, scores = case.scorer(caan_native), np.empty((60, 60), np.float32)
+    inside, rounds, done = threading.Event(), 0, threading.Event()
+
+    def score():
+        inside.set()
+        scorer.score(*case.states(), scores)
+        done.set()
+
+    thread = threading.Thread(target=score)
+    thread.start()
+    inside.wait()
+    # With the lock held, this thread would get on only after the call, or in the few moments around it.
+    while not done.is_set():
+        rounds += 1
+        threading.Event().wait(0.001)
+    thread.join()
+    assert rounds > 5
+
+
+def test_16_threads_at_once(caan_native, draw):
+    case = draw(embed_dim=33, attention_dim=20, image_lengths=(36, 1, 7, 12), text_lengths=(14, 3, 1, 20, 9))
+    expected = case.scores(caan_native)
+    scorer, start = case.scorer(caan_native, threads=2), threading.Barrier(16)
+
+    def score(thread):
+        start.wait()
+        wrong = 0
+        for _ in range(50):
+            scores = np.full_like(expected, np.nan)
+            scorer.score(*case.states(), scores)
+            wrong += not np.array_equal(scores, expected)
+        return wrong
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(score, range(16))) == 0
+
+
+def test_a_forked_process_ends_without_waiting_for_its_parents_threads(caan_native):
+    code = (
+        "import os, numpy as np, caan_native\n"
+        "w = np.ones(8, np.float32)\n"
+        "scorer = caan_native.Scorer(8, 8, 1.0, w, w, 'fp32', 3)\n"
+        "if os.fork() == 0:\n"
+        "    del scorer\n"
+        "    os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "7", result.stderr

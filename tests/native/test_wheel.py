@@ -1,0 +1,51 @@
+"""The distribution: a wheel built from its sources alone, in a fresh environment. A minute: for `make test-cpp`."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HIGHWAY = Path(os.environ.get("HIGHWAY_ROOT", ROOT / ".venv" / "highway"))
+USE = """
+import numpy, caan_native
+scorer = caan_native.Scorer(1, 1, 1.0, *numpy.ones((2, 1), "float32"), "fp32", 2)
+states = numpy.full((2, 3, 5), 2, "float32"), numpy.array([3, 1]), numpy.full((1, 2, 4), 3, "float32"), numpy.array([2])
+scores = numpy.zeros((2, 1), "float32")
+scorer.score(*states, scores)
+print(scores.tolist(), caan_native.__file__)
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("CAAN_WHEEL"), reason="takes a minute; make test-cpp runs it")
+def test_a_wheel_built_in_a_clean_folder_works_in_a_fresh_environment(tmp_path):
+    sources = tmp_path / "sources" / "cpp"
+    for name in ("kernels", "python"):
+        shutil.copytree(ROOT / "cpp" / name, sources / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    venv.create(tmp_path / "fresh", with_pip=True)
+    python = tmp_path / "fresh" / "bin" / "python"
+    # Of both variables pip's older versions know one, newer ones the other, for the packages that a build gets.
+    constraints = {name: str(ROOT / "constraints.txt") for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
+    # The sanitizers of the C++ tests are not for pip.
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | constraints
+    define = ["-C", f"cmake.define.hwy_DIR={HIGHWAY / 'lib' / 'cmake' / 'hwy'}"] if HIGHWAY.is_dir() else []
+
+    def run(*command):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    pip = (python, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path / "wheels", *define, sources / "python")
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    assert wheel.name.startswith("caan_native-")
+    assert f"cp{sys.version_info.major}{sys.version_info.minor}" in wheel.name
+    run(*pip, "install", wheel)
+    shutil.rmtree(tmp_path / "sources")
+    scores, file = run(python, "-I", "-c", USE).strip().rsplit(" ", 1)
+    assert scores == "[[6.0], [6.0]]"
+    assert Path(file).is_relative_to(tmp_path / "fresh")

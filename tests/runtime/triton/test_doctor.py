@@ -1,0 +1,41 @@
+"""What `caan doctor` says of the backend `triton`, on machines that differ."""
+
+import pytest
+
+from caan.runtime import doctor
+from caan.runtime.doctor import diagnose
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """check(gpus, torch=version, triton=version): the line on Triton."""
+
+    def look(gpus, **versions):
+        monkeypatch.setattr(doctor, "nvidia_gpus", lambda: gpus)
+        monkeypatch.setattr(doctor, "_version", versions.get)
+        return next(check for check in diagnose().checks if check.name == "backend triton")
+
+    return look
+
+
+def test_everything_is_there(check):
+    found = check(["a GPU"], torch="2.13.0", triton="3.7.1")
+    assert found.ok and found.advice == ""
+    assert "triton 3.7.1, torch 2.13.0" in found.detail
+
+
+@pytest.mark.parametrize("versions", [{}, {"torch": "2.13.0"}, {"triton": "3.7.1"}])
+def test_a_package_is_missing(check, versions):
+    found = check(["a GPU"], **versions)
+    assert not found.ok and found.advice == "pip install 'caan-deploy[triton]'"
+    assert all((package in found.detail) == (package not in versions) for package in ("torch", "triton"))
+
+
+def test_there_is_no_gpu(check):
+    found = check([], torch="2.13.0", triton="3.7.1")
+    assert not found.ok and "no NVIDIA GPU" in found.detail and "driver" in found.advice
+
+
+def test_pytorch_is_the_one_without_cuda(check):
+    found = check(["a GPU"], torch="2.13.0+cpu", triton="3.7.1")
+    assert not found.ok and "without CUDA" in found.detail and "caan-deploy[triton]" in found.advice
