@@ -11,34 +11,50 @@ FUZZ_SECONDS ?= 60
 # Builds lie in cpp/build-*, ignored by git, each with what its checks need alone. ONNX Runtime does not lie below cpp/:
 # CMake installs no path to a library inside the project.
 CPP_DATA := $(CURDIR)/cpp/build-data
+CPP_ROOMS := cpp/src cpp/include cpp/examples cpp/bench cpp/tests cpp/fuzz
 CPP_SETUP := .venv/.cpp-installed
 ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
-CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT)
+# Highway, where no package of 1.2 or newer is installed.
+HIGHWAY_ROOT ?= $(CURDIR)/.venv/highway
+NATIVE := .venv/.native-installed
+CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) -DCMAKE_PREFIX_PATH=$(HIGHWAY_ROOT)
 CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
 # AddressSanitizer must be in a process from the start, and finds exceptions only if their library is; Python leaks.
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo test test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-memory clean
+.PHONY: demo native native-if-possible test test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-cpp bench-memory clean
 
-demo: $(INSTALLED)  ## the whole job: world, training, export, bench, search
+demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
+
+native: $(NATIVE)  ## caan-native, the faster scorer for CPUs; needs a C++ compiler
+
+# For what runs without it too.
+native-if-possible: $(INSTALLED)
+	@$(MAKE) --no-print-directory native >.venv/native.log 2>&1 || \
+	  echo "going on without caan-native, the faster scorer for CPUs; make native says what it needs" >&2
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
 
-test-cpp: $(INSTALLED) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
+test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
 	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON
-	cmake --build cpp/build-asan --target caan caan-tests
+	cmake --build cpp/build-asan --target caan caan-tests caan-allocation-tests caan-kernel-tests
 	CAAN_TEST_DATA=$(CPP_DATA) cpp/build-asan/tests/caan-tests
+	CAAN_TEST_DATA=$(CPP_DATA) cpp/build-asan/tests/caan-allocation-tests
+	cpp/build-asan/kernels/tests/caan-kernel-tests
 	$(CPP_CHECKED) -B cpp/build-tsan -DCAAN_SANITIZE=thread -DCAAN_BUILD_TESTS=ON
-	cmake --build cpp/build-tsan --target caan-thread-tests
+	cmake --build cpp/build-tsan --target caan-thread-tests caan-kernel-thread-tests
 	CAAN_TEST_DATA=$(CPP_DATA) TSAN_OPTIONS=suppressions=cpp/tests/tsan.supp setarch -R cpp/build-tsan/tests/caan-thread-tests
+	setarch -R cpp/build-tsan/kernels/tests/caan-kernel-thread-tests
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 	cmake --build cpp/build-release
 	$(CPP_PYTEST) $(BIN)/pytest tests/cpp
+	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
 
 fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each
+	cpp/tools/install_packages.sh fuzz
 	$(CPP_CHECKED) -B cpp/build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
 	  -DCAAN_SANITIZE=fuzzer-no-link,address,undefined -DCAAN_BUILD_FUZZERS=ON
 	cmake --build cpp/build-fuzz --target fuzz-manifest fuzz-vocabulary fuzz-npy fuzz-gallery
@@ -49,9 +65,10 @@ fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each
 	done
 
 lint-cpp: $(CPP_SETUP)  ## clang-format and clang-tidy
-	clang-format --dry-run --Werror $$(find cpp -path 'cpp/build-*' -prune -o -name '*.[ch]pp' ! -name unicode_tables.hpp -print)
+	cpp/tools/install_packages.sh lint
+	clang-format --dry-run --Werror $$(find $(CPP_ROOMS) -name '*.[ch]' -o -name '*.[ch]pp' ! -name unicode_tables.hpp)
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
-	clang-tidy --quiet -p cpp/build-release cpp/src/*.cpp
+	printf '%s\n' cpp/src/*.cpp cpp/examples/*.cpp | xargs -P 2 -n 4 clang-tidy --quiet -p cpp/build-release
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -63,9 +80,15 @@ test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the 
 	$(BIN)/caan doctor
 	$(BIN)/pytest -m gpu
 	$(BIN)/caan-bench --synthetic --json docs/benchmarks/$$(date +%F)-gpu-synthetic.json
+	$(BIN)/python -m caan.bench.gpu_kernel
 
-bench: $(INSTALLED)  ## speed at the paper's size, without a trained model
+bench: $(INSTALLED) native-if-possible  ## speed at the paper's size, without a trained model
 	$(BIN)/caan-bench --synthetic --retrieval
+
+bench-cpp: $(NATIVE) $(CPP_SETUP)  ## the runtime in C++ beside Python's: pairs per second, opening, memory
+	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	cmake --build cpp/build-release --target caan-bench-cpp
+	$(BIN)/python cpp/bench/bench.py cpp/build-release/caan-bench-cpp
 
 bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 images, 125 million pairs: half an hour
 	$(BIN)/python -m caan.bench.memory
@@ -79,9 +102,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot,dev]'
 	touch $@
 
-$(CPP_SETUP): $(INSTALLED) cpp/tools/install_packages.sh cpp/tools/get_onnxruntime.sh
-	cpp/tools/install_packages.sh
+$(NATIVE): $(INSTALLED) constraints.txt cpp/tools/install_native.sh cpp/tools/get_highway.sh \
+  $(wildcard cpp/kernels/*.* cpp/python/*.* cpp/python/caan_native/*.py*)
+	cpp/tools/install_native.sh $(BIN)/python $(HIGHWAY_ROOT)
+	touch $@
+
+$(CPP_SETUP): $(INSTALLED) cpp/tools/install_packages.sh cpp/tools/get_onnxruntime.sh cpp/tools/get_highway.sh
+	cpp/tools/install_packages.sh build
 	test -d $(ONNXRUNTIME_ROOT)/include || cpp/tools/get_onnxruntime.sh $(ONNXRUNTIME_ROOT) $(BIN)/python
+	pkg-config --atleast-version=1.2 libhwy || test -d $(HIGHWAY_ROOT)/include || cpp/tools/get_highway.sh $(HIGHWAY_ROOT)
 	touch $@
 
 $(CPP_DATA)/expected.json: $(INSTALLED) cpp/tests/make_data.py

@@ -41,6 +41,7 @@ class Options(ctypes.Structure):
         ("tile_bytes", Size),
         ("warn", Warn),
         ("warn_context", ctypes.c_void_p),
+        ("prebuilt_engines", ctypes.c_int),
     ]
 
 
@@ -59,6 +60,7 @@ def load(path: str) -> ctypes.CDLL:
         "caan_version": (ctypes.c_char_p, []),
         "caan_open": (ctypes.c_int, [ctypes.c_char_p, ctypes.POINTER(Options), out]),
         "caan_close": (None, [Handle]),
+        "caan_backend": (ctypes.c_char_p, [Handle]),
         "caan_features_open": (ctypes.c_int, [ctypes.c_char_p, out]),
         "caan_features_close": (None, [Handle]),
         "caan_gallery_open": (ctypes.c_int, [ctypes.c_char_p, out]),
@@ -123,6 +125,12 @@ class Retriever(Owned):
         for name, value in options.items():
             setattr(given, name, value.encode() if isinstance(value, str) else value)
         self.check(library.caan_open(os.fsencode(bundle), ctypes.byref(given), ctypes.byref(self.handle)))
+
+    @property
+    def backend(self) -> str:
+        """What "auto" became: native, onnxruntime or tensorrt."""
+        name: bytes = self.library.caan_backend(self.handle)
+        return name.decode()
 
     def encode_images(self, features: np.ndarray | Features, lengths: Sequence[int] | None = None) -> Gallery:
         gallery = Gallery(self.library)

@@ -4,8 +4,7 @@
 
 #include <caan/caan.h>
 
-static int print_best(const caan_retriever* retriever, const caan_gallery* gallery, const char* caption)
-{
+static int print_best(const caan_retriever* retriever, const caan_gallery* gallery, const char* caption) {
     const size_t size = caan_gallery_size(gallery), k = size < 10 ? size : 10;
     caan_hit hits[10];
     const int code = caan_search(retriever, caption, gallery, k, hits);
@@ -16,8 +15,7 @@ static int print_best(const caan_retriever* retriever, const caan_gallery* galle
     return code;
 }
 
-int main(int count, char** arguments)
-{
+int main(int count, char** arguments) {
     caan_retriever* retriever = NULL;
     caan_features* features = NULL;
     caan_gallery* gallery = NULL;

@@ -1,5 +1,6 @@
 #include "backend.hpp"
 
+#include <algorithm>
 #include <future>
 #include <set>
 
@@ -36,10 +37,18 @@ const Tensor& end_of(const std::vector<Tensor>& ends, const std::string& name, c
 Backend::Backend(const Bundle& bundle, const Options& options)
     : sizes_(bundle.sizes), device_{choose_device(options.device), options.backend == "tensorrt"},
       threads_(options.threads > 0 ? options.threads : default_threads()), folder_(bundle.folder) {
-    const std::string image_encoder = bundle.graph("image_encoder", options.precision);
+    const std::string precision = graph_precision(options.precision);
+    if (takes_native(bundle, options)) {
+        device_.name = "cpu";
+        native_ = native_scorer(bundle, options.precision, threads_);
+    }
+    if (options.prebuilt_engines) {
+        open_engine(bundle, precision);
+    }
+    (void)bundle.graph("image_encoder", precision); // is there such a precision?
     vocabulary_ = Vocabulary::load(bundle.path(VOCABULARY_FILE));
-    encoders_ = {bundle.hash_of(graph_file("image_encoder", options.precision)),
-                 bundle.hash_of(graph_file("text_encoder", options.precision))};
+    encoders_ = {bundle.hash_of(graph_file("image_encoder", precision)),
+                 bundle.hash_of(graph_file("text_encoder", precision))};
     if (bundle.manifest["files"].contains(EXPANDER)) {
         expander_hash_ = bundle.hash_of(EXPANDER);
     }
@@ -47,32 +56,57 @@ Backend::Backend(const Bundle& bundle, const Options& options)
         device_.name = "cuda";
     }
     try {
-        open_sessions(bundle, options.precision);
+        if (!options.prebuilt_engines) {
+            open_sessions(bundle, precision);
+        }
     } catch (const MissingError&) {
         if (options.device != "auto" || device_.tensorrt) {
             throw;
         }
         // ONNX Runtime for GPUs on a machine without a usable one: "auto" allowed the CPU.
         device_.name = "cpu";
-        open_sessions(bundle, options.precision);
+        open_sessions(bundle, precision);
     }
     check_sizes(bundle);
-    state_dtype_ = common_state_type(bundle, options.precision);
+    state_dtype_ = common_state_type(bundle, precision);
+}
+
+bool Backend::takes_native(const Bundle& bundle, const Options& options) const {
+    if (options.backend != "auto") {
+        return options.backend == "native";
+    }
+    // bf16 is the kernel's alone: a bundle without its weights is refused.
+    return options.precision != graph_precision(options.precision) ||
+           (device_.name == "cpu" && has_native(bundle, options.precision));
 }
 
 void Backend::open_sessions(const Bundle& bundle, const std::string& precision) {
-    const auto open = [&](const char* graph, int threads) {
-        return Session(bundle.graph(graph, precision), device_, threads);
+    const auto open = [&](const char* graph, int threads, Calls calls) {
+        return Session(bundle.graph(graph, precision), device_, threads, calls);
     };
+    // Graphs of other precisions are slow, or round otherwise, without all optimisations.
+    const Calls encoding = device_.name == "cpu" && precision == "fp32" ? Calls::few : Calls::many;
     // Optimising a graph keeps one core busy: the larger ones are opened side by side.
-    auto text_encoder = std::async(std::launch::async, open, "text_encoder", threads_);
-    scorer_.emplace(open("scorer", threads_));
-    if (device_.name == "cpu" && threads_ > 1) {
-        // Threads that share one call wait for each other after every product; calls of one thread each don't.
-        single_scorer_.emplace(open("scorer", 1));
+    auto text_encoder = std::async(std::launch::async, open, "text_encoder", threads_, encoding);
+    if (native_ == nullptr) {
+        scorer_.emplace(open("scorer", threads_, Calls::many));
+        if (device_.name == "cpu" && threads_ > 1) {
+            // Threads that share one call wait for each other after every product; calls of one thread each don't.
+            single_scorer_.emplace(open("scorer", 1, Calls::many));
+        }
     }
-    image_encoder_.emplace(open("image_encoder", threads_));
+    image_encoder_.emplace(open("image_encoder", threads_, encoding));
     text_encoder_.emplace(text_encoder.get());
+}
+
+void Backend::open_engine(const Bundle& bundle, const std::string& precision) {
+    const Engine engine = choose_engine(bundle, precision);
+    image_encoder_.emplace(engine.graphs.at("image_encoder"), threads_);
+    text_encoder_.emplace(engine.graphs.at("text_encoder"), threads_);
+    scorer_.emplace(engine.graphs.at("scorer"), threads_);
+    most_ = engine.most;
+    sizes_.most_regions = std::min(sizes_.most_regions, most_.regions);
+    sizes_.most_words = std::min(sizes_.most_words, most_.words);
 }
 
 void Backend::encode_images(const float* features, std::int64_t images, std::int64_t regions, void* states) const {
@@ -158,9 +192,11 @@ void Backend::check_sizes(const Bundle& bundle) const {
 
 Dtype Backend::common_state_type(const Bundle& bundle, const std::string& precision) const {
     std::set<ONNXTensorElementDataType> types{end_of(image_encoder_->outputs(), "image_states", bundle).type,
-                                              end_of(text_encoder_->outputs(), "text_states", bundle).type,
-                                              end_of(scorer_->inputs(), "image_states", bundle).type,
-                                              end_of(scorer_->inputs(), "text_states", bundle).type};
+                                              end_of(text_encoder_->outputs(), "text_states", bundle).type};
+    if (scorer_) {
+        types.insert(end_of(scorer_->inputs(), "image_states", bundle).type);
+        types.insert(end_of(scorer_->inputs(), "text_states", bundle).type);
+    }
     if (types.size() == 1 && (*types.begin() == FLOAT || *types.begin() == HALF)) {
         return *types.begin() == HALF ? Dtype::float16 : Dtype::float32;
     }

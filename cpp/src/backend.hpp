@@ -1,4 +1,4 @@
-/// The graphs of one model in one precision, as ONNX Runtime sessions.
+/// The encoders of one model in one precision as ONNX Runtime sessions, and its scorer: a session, or our own kernel.
 #pragma once
 
 #include <array>
@@ -11,6 +11,8 @@
 #include <caan/caan.hpp>
 
 #include "bundle.hpp"
+#include "engine.hpp"
+#include "native_scorer.hpp"
 #include "session.hpp"
 #include "vocabulary.hpp"
 
@@ -23,10 +25,11 @@ struct Padded {
     std::int64_t items, longest;
 };
 
-/// May be used from several threads: sessions run concurrently.
+/// May be used from several threads: sessions run concurrently, calls of the kernel take turns.
 class Backend {
 public:
-    /// Throws BundleError for a bundle that can't be used, MissingError for a device that is not there.
+    /// `options` that were checked. Throws BundleError for a bundle that can't be used, MissingError for a device that
+    /// is not there.
     Backend(const Bundle& bundle, const Options& options);
 
     /// features (n, R, F) → states (n, R, S).
@@ -34,14 +37,22 @@ public:
     /// tokens (m, T), lengths (m) → states (m, T, S).
     void encode_captions(const std::int64_t* tokens, const std::int64_t* lengths, std::int64_t captions,
                          std::int64_t words, void* states) const;
-    /// States of n images and m captions → scores (n, m). `alone`: on one thread, beside other calls.
+    /// The kernel, which scores states wherever they lie; null where a graph scores.
+    kernels::Scorer* native() const noexcept { return native_.get(); }
+    /// States of n images and m captions → scores (n, m), by the graph. `alone`: on one thread, beside other calls.
     void score(const Padded& images, const Padded& captions, float* scores, bool alone) const;
     /// Regions (n, R, D), the first columns of image states → the whole states (n, R, S), in float32.
     /// Throws BundleError for a bundle without that graph, or replaced since it was opened.
     void expand_regions(const float* regions, std::int64_t images, std::int64_t longest, float* states) const;
 
+    /// The most that one call of each graph takes.
+    const CallSizes& most() const noexcept { return most_; }
     const Vocabulary& vocabulary() const noexcept { return vocabulary_; }
     const Sizes& sizes() const noexcept { return sizes_; }
+    /// "native", "onnxruntime" or "tensorrt".
+    const char* name() const noexcept {
+        return native_ != nullptr ? "native" : device_.tensorrt ? "tensorrt" : "onnxruntime";
+    }
     const std::string& device() const noexcept { return device_.name; }
     /// Hash of what makes the states of this kind.
     const std::string& encoder(Kind kind) const noexcept { return encoders_[kind == Kind::image ? 0 : 1]; }
@@ -55,18 +66,22 @@ public:
     bool has_single_scorer() const noexcept { return single_scorer_.has_value(); }
 
 private:
+    bool takes_native(const Bundle& bundle, const Options& options) const;
     void open_sessions(const Bundle& bundle, const std::string& precision);
+    void open_engine(const Bundle& bundle, const std::string& precision);
     void check_sizes(const Bundle& bundle) const;
     Dtype common_state_type(const Bundle& bundle, const std::string& precision) const;
     const Session& expander() const;
 
     Sizes sizes_;
+    CallSizes most_;
     Vocabulary vocabulary_;
     std::array<std::string, 2> encoders_;
     Device device_;
     int threads_;
     Dtype state_dtype_ = Dtype::float32;
-    std::optional<Session> image_encoder_, text_encoder_, scorer_, single_scorer_;
+    std::unique_ptr<kernels::Scorer> native_;
+    std::optional<Session> image_encoder_, text_encoder_, scorer_, single_scorer_; // no scorer beside the kernel
 
     // The expander is opened when it is first used.
     std::string folder_, expander_hash_; // hash: empty if the bundle has none

@@ -39,11 +39,13 @@ private:
 /// What one thread needs to prepare and score tiles, or to encode.
 struct Workspace {
     explicit Workspace(Buffer::Growths& growths)
-        : states(growths), regions(growths), wide(growths), lengths(growths), tokens(growths), scores(growths) {}
+        : states(growths), regions(growths), wide(growths), items(growths), lengths(growths), tokens(growths),
+          scores(growths) {}
 
     Buffer states;  // padded states as the scorer takes them
     Buffer regions; // V alone of compact galleries, features for the image encoder
     Buffer wide;    // what the expander makes, before it is narrowed
+    Buffer items;   // where each item's states lie
     Buffer lengths; // of each item
     Buffer tokens;
     Buffer scores;

@@ -8,8 +8,6 @@
 #include <iterator>
 #include <set>
 
-#include <sys/stat.h>
-
 #include "files.hpp"
 #include "machine.hpp"
 #include "text.hpp"
@@ -22,19 +20,6 @@ constexpr std::int64_t VERSION = 1;
 constexpr const char* MANIFEST = "manifest.json";
 // Larger sizes are no model's, and products of them would overflow.
 constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
-
-std::vector<std::int64_t> stamp_of(const std::string& folder) {
-    struct stat status {};
-    if (::stat((folder + "/" + MANIFEST).c_str(), &status) != 0) {
-        return {};
-    }
-#ifdef __APPLE__
-    const timespec& changed = status.st_mtimespec;
-#else
-    const timespec& changed = status.st_mtim;
-#endif
-    return {static_cast<std::int64_t>(status.st_ino), changed.tv_sec, changed.tv_nsec};
-}
 
 OrderedJson read_manifest(const std::string& folder) {
     const std::string path = folder + "/" + MANIFEST;
@@ -84,7 +69,7 @@ void verify_file(const std::string& folder, const std::string& name, const Order
     }
     const std::string again = " copy the bundle again, or export the checkpoint again";
     const std::uint64_t size = std::filesystem::file_size(path);
-    const Json listed = member(entry, "size");
+    const OrderedJson& listed = member(entry, "size");
     if (!equals(listed, size)) {
         throw BundleError(path + " has " + std::to_string(size) + " bytes, the manifest says " + python_str(listed) +
                           ";" + again);
@@ -120,8 +105,6 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
 
 } // namespace
 
-bool Bundle::is_current() const { return stamp_of(folder) == stamp; }
-
 std::string Bundle::graph(const std::string& name, const std::string& precision) const {
     const OrderedJson& precisions = manifest["precisions"];
     if (!precisions.contains(precision)) {
@@ -143,38 +126,20 @@ std::string graph_file(const std::string& name, const std::string& precision) {
 }
 
 Bundle open_bundle(const std::string& folder) {
-    while (true) {
-        Bundle bundle{normal_path(folder), {}, {}, stamp_of(folder)};
+    Bundle bundle{normal_path(folder), {}, {}};
+    return read_unmixed(bundle.path(MANIFEST), [&] {
         bundle.manifest = read_manifest(bundle.folder);
         bundle.sizes = sizes_of(bundle.manifest);
-        try {
-            verify_files(bundle.folder, bundle.manifest);
-            return bundle;
-        } catch (const BundleError&) {
-            // Replaced in between, the new bundle's files don't fit the old one's manifest: read it again.
-            if (bundle.is_current()) {
-                throw;
-            }
-        }
-    }
+        verify_files(bundle.folder, bundle.manifest);
+        return bundle;
+    });
 }
 
 void from_bundle(const std::string& folder, const std::function<void(const Bundle&)>& read) {
-    while (true) {
-        const Bundle bundle = open_bundle(folder);
-        try {
-            read(bundle);
-        } catch (const InputError&) {
-            if (bundle.is_current()) {
-                throw;
-            }
-            continue;
-        }
-        if (bundle.is_current()) {
-            return;
-        }
-        // The files may be of two models. Read them again.
-    }
+    read_unmixed(folder + "/" + MANIFEST, [&] {
+        read(open_bundle(folder));
+        return true;
+    });
 }
 
 OrderedJson parse_manifest(const std::string& content, const std::string& path) {

@@ -29,10 +29,7 @@ struct Bundle {
     std::string folder;
     OrderedJson manifest;
     Sizes sizes;
-    std::vector<std::int64_t> stamp; // which writing of the manifest this is
 
-    /// Whether the folder still holds this bundle, and not one that has replaced it since.
-    bool is_current() const;
     /// The path of one ONNX graph. Throws BundleError, naming what there is, if the precision is not there.
     std::string graph(const std::string& name, const std::string& precision) const;
     /// SHA-256 of a file, as the manifest gives it.

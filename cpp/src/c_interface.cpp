@@ -97,6 +97,7 @@ caan::Options options_of(const caan_options* given) {
     options.threads = all.threads;
     options.workers = all.workers;
     options.tile_bytes = all.tile_bytes;
+    options.prebuilt_engines = all.prebuilt_engines != 0;
     if (all.warn != nullptr) {
         options.warn = [all](const std::string& message) { all.warn(message.c_str(), all.warn_context); };
     }
@@ -139,6 +140,10 @@ void caan_close(caan_retriever* retriever) { delete retriever; }
 
 size_t caan_region_dim(const caan_retriever* retriever) {
     return retriever == nullptr ? 0 : retriever->retriever.region_dim();
+}
+
+const char* caan_backend(const caan_retriever* retriever) {
+    return retriever == nullptr ? "" : retriever->retriever.backend();
 }
 
 const char* caan_device(const caan_retriever* retriever) {

@@ -39,6 +39,14 @@ Gallery finished(std::shared_ptr<Gallery::Content> gallery, const std::vector<st
 
 } // namespace
 
+std::size_t images_per_call(const Backend& backend) {
+    return static_cast<std::size_t>(std::min<std::int64_t>(32, backend.most().encoded_images));
+}
+
+std::size_t captions_per_call(const Backend& backend) {
+    return static_cast<std::size_t>(std::min<std::int64_t>(128, backend.most().encoded_captions));
+}
+
 Padded encode_some_images(const Backend& backend, const Features& features, std::size_t start, std::size_t end,
                           Workspace& space) {
     const std::size_t regions = features.shape[1], columns = features.shape[2];
@@ -80,8 +88,9 @@ Gallery encode_images(const Backend& backend, const Features& features, const st
                       const std::vector<std::string>& ids, Workspace& space) {
     check_ids(ids, lengths.size());
     auto gallery = new_gallery(backend, Kind::image, lengths);
-    for (std::size_t start = 0; start < lengths.size(); start += IMAGES_PER_CALL) {
-        const std::size_t end = std::min(start + IMAGES_PER_CALL, lengths.size());
+    const std::size_t per_call = images_per_call(backend);
+    for (std::size_t start = 0; start < lengths.size(); start += per_call) {
+        const std::size_t end = std::min(start + per_call, lengths.size());
         const Padded encoded = encode_some_images(backend, features, start, end, space);
         const std::size_t item_bytes = static_cast<std::size_t>(encoded.longest) * gallery->row_bytes();
         for (std::size_t i = start; i < end; ++i) {
@@ -97,8 +106,9 @@ Gallery encode_captions(const Backend& backend, const Tokens& tokens, const std:
     check_ids(ids, tokens.lengths.size());
     auto gallery = new_gallery(backend, Kind::text, tokens.lengths);
     const std::vector<std::int64_t> order = by_length(tokens.lengths);
-    for (std::size_t start = 0; start < order.size(); start += CAPTIONS_PER_CALL) {
-        const std::size_t n = std::min(CAPTIONS_PER_CALL, order.size() - start);
+    const std::size_t per_call = captions_per_call(backend);
+    for (std::size_t start = 0; start < order.size(); start += per_call) {
+        const std::size_t n = std::min(per_call, order.size() - start);
         const Padded encoded = encode_some_captions(backend, tokens, order.data() + start, n, space);
         const std::size_t item_bytes = static_cast<std::size_t>(encoded.longest) * gallery->row_bytes();
         for (std::size_t i = 0; i < n; ++i) {

@@ -11,8 +11,9 @@
 
 namespace caan::detail {
 
-// Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
-inline constexpr std::size_t IMAGES_PER_CALL = 32, CAPTIONS_PER_CALL = 128;
+/// Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
+std::size_t images_per_call(const Backend& backend);
+std::size_t captions_per_call(const Backend& backend);
 
 /// Encode images `start` to `end`, the latter excluded, of features (N, R, F). The states lie in `space`.
 Padded encode_some_images(const Backend& backend, const Features& features, std::size_t start, std::size_t end,

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <memory>
 #include <utility>
-#include <vector>
 
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -122,6 +121,19 @@ std::string os_error(const std::system_error& error, const std::string& path) {
 bool is_file(const std::string& path) {
     struct stat status {};
     return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+std::vector<std::int64_t> stamp_of(const std::string& path) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) {
+        return {};
+    }
+#ifdef __APPLE__
+    const timespec& changed = status.st_mtimespec;
+#else
+    const timespec& changed = status.st_mtim;
+#endif
+    return {static_cast<std::int64_t>(status.st_ino), changed.tv_sec, changed.tv_nsec};
 }
 
 std::string sha256_of_file(const std::string& path) {

@@ -2,8 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <system_error>
+#include <vector>
+
+#include <caan/caan.hpp>
 
 namespace caan::detail {
 
@@ -18,6 +22,27 @@ std::string os_error(const std::system_error& error, const std::string& path);
 
 /// Whether there is a file, or something that leads to one.
 bool is_file(const std::string& path);
+
+/// Which writing of a file this is, that is always replaced and never written to; empty if there is none.
+std::vector<std::int64_t> stamp_of(const std::string& path);
+
+/// What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile: they
+/// may be of two writings. Throws what `read` throws of files that stay.
+template <typename Read> auto read_unmixed(const std::string& published, const Read& read) {
+    while (true) {
+        const std::vector<std::int64_t> stamp = stamp_of(published);
+        try {
+            auto result = read();
+            if (stamp_of(published) == stamp) {
+                return result;
+            }
+        } catch (const InputError&) {
+            if (stamp_of(published) == stamp) {
+                throw;
+            }
+        }
+    }
+}
 
 /// A file's SHA-256 in hexadecimal. Throws std::system_error.
 std::string sha256_of_file(const std::string& path);

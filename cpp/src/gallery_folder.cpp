@@ -12,6 +12,7 @@ namespace {
 
 constexpr const char* FORMAT = "caan-gallery";
 constexpr std::int64_t VERSION = 2;
+constexpr const char* DESCRIPTION = "/gallery.json";
 constexpr const char* AGAIN = "run caan index again";
 // Products of sizes up to here don't overflow; no gallery is near it.
 constexpr std::int64_t LARGEST = std::int64_t{1} << 40;
@@ -105,7 +106,8 @@ Description description_of(const Json& content) {
     result.encoder = entries.text("encoder");
     result.dtype = entries.is_first("dtype", "float16", "float32") ? Dtype::float16 : Dtype::float32;
     result.columns = static_cast<std::size_t>(entries.integer("columns", 1, MOST_COLUMNS));
-    if (!entries.at("compact").is_boolean()) {
+    // Captions' states are always whole: V is an image's.
+    if (!entries.at("compact").is_boolean() || (result.kind == Kind::text && entries.at("compact") == true)) {
         throw JsonError("'compact' is " + python_str(entries.at("compact")));
     }
     result.compact = entries.at("compact").get<bool>();
@@ -161,7 +163,7 @@ MappedFile map_states(const std::string& path, std::size_t expected) {
 }
 
 Description read_description(const std::string& folder) {
-    const std::string path = folder + "/gallery.json";
+    const std::string path = folder + DESCRIPTION;
     if (!is_file(path)) {
         throw BundleError(folder + " is no gallery: it has no gallery.json; make one with: caan index BUNDLE FEATURES");
     }
@@ -173,9 +175,8 @@ Description read_description(const std::string& folder) {
     }
 }
 
-} // namespace
-
-std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder) {
+/// The gallery as it is now, or a mixture of two if it is being replaced.
+std::shared_ptr<const Gallery::Content> read_once(const std::string& folder) {
     const Description description = read_description(folder);
     auto content = std::make_shared<Gallery::Content>();
     content->kind = description.kind;
@@ -200,6 +201,12 @@ std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder) 
     content->check = std::make_unique<BlockCheck>(states, description.blocks, content->states, content->row_bytes());
     content->finish();
     return content;
+}
+
+} // namespace
+
+std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder) {
+    return read_unmixed(folder + DESCRIPTION, [&] { return read_once(folder); });
 }
 
 Description parse_description(const std::string& text, const std::string& path) {

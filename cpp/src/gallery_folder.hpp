@@ -1,4 +1,4 @@
-/// A gallery's folder, format 2: runtime/gallery_folder.py describes it.
+/// A gallery's folder, format 2: runtime/galleries/folder.py describes it.
 #pragma once
 
 #include <memory>
@@ -33,12 +33,13 @@ struct Description {
     std::int64_t items = 0, rows = 0;
 };
 
-/// Open a gallery; states are memory-mapped and not yet compared with their hashes.
+/// Open a gallery; states are memory-mapped and not yet compared with their hashes. Another process may replace it or
+/// append to it meanwhile.
 /// Throws BundleError, naming the file, for one that is missing, damaged or newer.
 std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder);
 
 /// The checked content of a gallery.json that was read from `path`. Throws BundleError.
-Description parse_description(const std::string& content, const std::string& path);
+Description parse_description(const std::string& text, const std::string& path);
 
 /// lengths.bin → offsets (items + 1). Throws BundleError if it does not fit the description.
 std::vector<std::int64_t> parse_lengths(const std::string& content, const Description& description,

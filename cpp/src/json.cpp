@@ -1,6 +1,13 @@
 #include "json.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <utility>
 
 #include "text.hpp"
 
@@ -24,6 +31,59 @@ std::string shown(const std::string& message) {
     return encode(text);
 }
 
+/// What quote_names puts in front of a number's name. Whoever writes it himself gets the number.
+constexpr const char* MARK = "\x01number ";
+constexpr const char* ESCAPED_MARK = "\\u0001number ";
+constexpr std::pair<const char*, double> NAMED[] = {{"NaN", std::numeric_limits<double>::quiet_NaN()},
+                                                    {"Infinity", std::numeric_limits<double>::infinity()},
+                                                    {"-Infinity", -std::numeric_limits<double>::infinity()}};
+
+/// The text with numbers that have names as marked strings: the reader knows no such numbers.
+std::string quote_names(const std::string& text) {
+    std::string result;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const auto* const name = std::find_if(std::begin(NAMED), std::end(NAMED), [&](const auto& named) {
+            return !in_string && text.compare(i, std::strlen(named.first), named.first) == 0;
+        });
+        if (name != std::end(NAMED)) {
+            result.append("\"").append(ESCAPED_MARK).append(name->first).append("\"");
+            i += std::strlen(name->first) - 1;
+            continue;
+        }
+        result += text[i];
+        if (in_string && text[i] == '\\' && i + 1 < text.size()) {
+            result += text[++i];
+        } else if (text[i] == '"') {
+            in_string = !in_string;
+        }
+    }
+    return result;
+}
+
+/// Marked strings become the numbers that they name.
+template <typename AnyJson> void restore_numbers(AnyJson& value) {
+    if (value.is_object()) {
+        for (auto item = value.begin(); item != value.end(); ++item) {
+            if (item.key().rfind(MARK, 0) == 0) {
+                throw JsonError("expecting a property's name in double quotes");
+            }
+        }
+    }
+    if (value.is_structured()) {
+        for (AnyJson& item : value) {
+            restore_numbers(item);
+        }
+    } else if (value.is_string()) {
+        for (const auto& [name, number] : NAMED) {
+            if (value == MARK + std::string(name)) {
+                value = number;
+                return;
+            }
+        }
+    }
+}
+
 template <typename AnyJson> AnyJson parse(const std::string& text) {
     if (text.rfind("\xEF\xBB\xBF", 0) == 0) {
         throw JsonError("Unexpected UTF-8 BOM (decode using utf-8-sig)");
@@ -35,16 +95,19 @@ template <typename AnyJson> AnyJson parse(const std::string& text) {
         return true;
     };
     try {
-        return AnyJson::parse(text, check_depth);
+        if (text.find("NaN") == std::string::npos && text.find("Infinity") == std::string::npos) {
+            return AnyJson::parse(text, check_depth);
+        }
+        auto value = AnyJson::parse(quote_names(text), check_depth);
+        restore_numbers(value);
+        return value;
     } catch (const typename AnyJson::exception& error) {
         throw JsonError(shown(error.what()));
     }
 }
 
-std::string python_repr(const Json& value);
-
-template <typename Print>
-std::string listed(const Json& value, const Print& print, const char* open, const char* close) {
+template <typename AnyJson, typename Print>
+std::string listed(const AnyJson& value, const Print& print, const char* open, const char* close) {
     std::string text = open;
     for (auto item = value.begin(); item != value.end(); ++item) {
         text += (item == value.begin() ? "" : ", ") + print(item);
@@ -52,11 +115,44 @@ std::string listed(const Json& value, const Print& print, const char* open, cons
     return text + close;
 }
 
-std::string python_repr(const Json& value) {
+template <typename AnyJson> std::string python_repr(const AnyJson& value) {
     if (value.is_string()) {
-        return ascii_repr(decode(value.get_ref<const std::string&>()));
+        return ascii_repr(decode(value.template get_ref<const std::string&>()));
     }
     return python_str(value);
+}
+
+/// Python's repr of a float that is finite: the fewest digits that are read as the same number.
+std::string float_repr(double value) {
+    std::array<char, 32> text{};
+    auto* const end = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::scientific).ptr;
+    std::string digits(text.data(), end); // -d.ddde+XX
+    const std::size_t at = digits.find('e');
+    const int exponent = std::stoi(digits.substr(at + 1));
+    if (exponent < -4 || exponent >= 16) {
+        return digits;
+    }
+    digits.resize(at);
+    const std::string sign = digits[0] == '-' ? "-" : "";
+    digits.erase(0, sign.size());
+    digits.erase(std::remove(digits.begin(), digits.end(), '.'), digits.end());
+    if (exponent < 0) {
+        return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+    }
+    const auto whole = static_cast<std::size_t>(exponent) + 1;
+    digits.resize(std::max(digits.size(), whole + 1), '0');
+    return sign + digits.substr(0, whole) + "." + digits.substr(whole);
+}
+
+template <typename AnyJson> std::string number_text(const AnyJson& value, const char* nan, const char* infinity) {
+    if (!value.is_number_float()) {
+        return value.dump();
+    }
+    const auto number = value.template get<double>();
+    if (std::isnan(number)) {
+        return nan;
+    }
+    return std::isinf(number) ? (number < 0 ? "-" : "") + std::string(infinity) : float_repr(number);
 }
 
 } // namespace
@@ -65,11 +161,11 @@ Json parse_json(const std::string& text) { return parse<Json>(text); }
 
 OrderedJson parse_ordered(const std::string& text) { return parse<OrderedJson>(text); }
 
-bool equals(const Json& value, std::uint64_t number) {
+template <typename AnyJson> bool equals(const AnyJson& value, std::uint64_t number) {
     if (value.is_boolean()) {
-        return value.get<bool>() == (number == 1) && number <= 1;
+        return value.template get<bool>() == (number == 1) && number <= 1;
     }
-    return value.is_number() && value == Json(number);
+    return value.is_number() && value == AnyJson(number);
 }
 
 bool is_falsy(const Json& value) {
@@ -79,23 +175,24 @@ bool is_falsy(const Json& value) {
     return value.is_structured() ? value.empty() : value.is_null() || equals(value, 0);
 }
 
-std::string python_str(const Json& value) {
+template <typename AnyJson> std::string python_str(const AnyJson& value) {
+    const auto item_text = [](const auto& item) { return python_repr(*item); };
+    const auto member_text = [](const auto& item) {
+        return python_repr(AnyJson(item.key())) + ": " + python_repr(item.value());
+    };
     switch (value.type()) {
-    case Json::value_t::null:
+    case AnyJson::value_t::null:
         return "None";
-    case Json::value_t::boolean:
-        return value.get<bool>() ? "True" : "False";
-    case Json::value_t::string:
-        return value.get<std::string>();
-    case Json::value_t::array:
-        return listed(
-            value, [](const auto& item) { return python_repr(*item); }, "[", "]");
-    case Json::value_t::object:
-        return listed(
-            value, [](const auto& item) { return python_repr(Json(item.key())) + ": " + python_repr(item.value()); },
-            "{", "}");
+    case AnyJson::value_t::boolean:
+        return value.template get<bool>() ? "True" : "False";
+    case AnyJson::value_t::string:
+        return value.template get<std::string>();
+    case AnyJson::value_t::array:
+        return listed(value, item_text, "[", "]");
+    case AnyJson::value_t::object:
+        return listed(value, member_text, "{", "}");
     default:
-        return value.dump();
+        return number_text(value, "nan", "inf");
     }
 }
 
@@ -110,7 +207,12 @@ std::string python_dumps(const Json& value) {
             "{", "}");
     }
     const bool only_ascii = true;
-    return value.dump(-1, ' ', only_ascii);
+    return value.is_number() ? number_text(value, "NaN", "Infinity") : value.dump(-1, ' ', only_ascii);
 }
+
+template bool equals(const Json&, std::uint64_t);
+template bool equals(const OrderedJson&, std::uint64_t);
+template std::string python_str(const Json&);
+template std::string python_str(const OrderedJson&);
 
 } // namespace caan::detail

@@ -17,7 +17,8 @@ public:
     using std::runtime_error::runtime_error;
 };
 
-/// Throws JsonError for what is no JSON in UTF-8, or nested too deeply.
+/// NaN, Infinity and -Infinity are numbers, as Python's reader has it. Throws JsonError for what is no JSON in UTF-8,
+/// nested too deeply, or holds another number beyond a double.
 Json parse_json(const std::string& text);
 OrderedJson parse_ordered(const std::string& text);
 
@@ -31,14 +32,15 @@ template <typename AnyJson> const AnyJson& member(const AnyJson& object, const s
 /// Whether this is an integer; true and 1.0 are none.
 template <typename AnyJson> bool is_integer(const AnyJson& value) { return value.is_number_integer(); }
 
-/// Python's `value == number`: true is 1, and 1.0 too.
-bool equals(const Json& value, std::uint64_t number);
+/// Python's `value == number`: true is 1, and 1.0 too. For Json and OrderedJson, as python_str.
+template <typename AnyJson> bool equals(const AnyJson& value, std::uint64_t number);
 
 /// Python's `not value`.
 bool is_falsy(const Json& value);
 
-/// Python's str of what json.loads makes of this value.
-std::string python_str(const Json& value);
+/// Python's str of what json.loads makes of this value, but that text inside a list or object is ASCII, all else
+/// escaped, and an integer beyond 64 bits is a float.
+template <typename AnyJson> std::string python_str(const AnyJson& value);
 
 /// Python's json.dumps(value, sort_keys=True).
 std::string python_dumps(const Json& value);

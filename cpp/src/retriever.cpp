@@ -15,7 +15,6 @@
 #include "scoring.hpp"
 #include "states.hpp"
 #include "text.hpp"
-#include "tiling.hpp"
 #include "top_k.hpp"
 
 namespace caan {
@@ -28,14 +27,27 @@ const char* name_of(Kind kind) { return kind == Kind::image ? "image" : "text"; 
 void to_standard_error(const std::string& message) { (void)std::fprintf(stderr, "Warning: %s\n", message.c_str()); }
 
 void check_options(const Options& options) {
-    if (options.backend != "auto" && options.backend != "onnxruntime" && options.backend != "tensorrt") {
-        throw InputError("unknown backend '" + options.backend + "'; known: onnxruntime, tensorrt, auto");
+    const auto is = [](const std::string& value, std::initializer_list<const char*> known) {
+        return std::find(known.begin(), known.end(), value) != known.end();
+    };
+    if (!is(options.backend, {"native", "onnxruntime", "tensorrt", "auto"})) {
+        throw InputError("unknown backend '" + options.backend + "'; known: native, onnxruntime, tensorrt, auto");
     }
-    if (options.device != "auto" && options.device != "cpu" && options.device != "cuda") {
+    if (!is(options.device, {"auto", "cpu", "cuda"})) {
         throw InputError("unknown device '" + options.device + "'; known: cpu, cuda, auto");
+    }
+    if (options.precision == "bf16" && is(options.backend, {"onnxruntime", "tensorrt"})) {
+        throw InputError("the backend '" + options.backend +
+                         "' has no precision 'bf16'; use 'native' on a CPU, 'triton' on a GPU");
+    }
+    if (options.backend == "native" || (options.backend == "auto" && options.precision == "bf16")) {
+        check_native(options);
     }
     if (options.backend == "tensorrt" && options.device == "cpu") {
         throw InputError("the backend 'tensorrt' runs on device 'cuda'; on 'cpu' use backend 'onnxruntime'");
+    }
+    if (options.prebuilt_engines && options.backend != "tensorrt") {
+        throw InputError("prebuilt engines run on backend 'tensorrt'; ask for that one too");
     }
     if (options.threads < 0 || options.workers < 0) {
         throw InputError("threads and workers must be 0 or more; 0 leaves the choice to caan");
@@ -63,10 +75,8 @@ void warn_of_failed_gate(const Bundle& bundle, const std::string& precision, con
 
 struct Retriever::Impl {
     Impl(const Bundle& bundle, const Options& options)
-        : backend(bundle, options), warn(options.warn ? options.warn : to_standard_error) {
-        const std::size_t usual = backend.device() == "cpu" ? CPU_TILE_BYTES : GPU_TILE_BYTES;
-        choice = {options.tile_bytes == 0 ? usual : options.tile_bytes, options.workers};
-    }
+        : backend(bundle, options),
+          warn(options.warn ? options.warn : to_standard_error), choice{options.tile_bytes, options.workers} {}
 
     void check_gallery(const Gallery::Content& gallery, Kind kind) const {
         if (gallery.kind != kind) {
@@ -100,6 +110,9 @@ struct Retriever::Impl {
                                        std::size_t queries, std::size_t k) const {
         const Gallery::Content& gallery = by_image ? *std::get<const Gallery::Content*>(texts) : images;
         check_gallery(gallery, gallery.kind);
+        if (gallery.live.empty()) {
+            throw DataError("every item of this gallery is deleted; append some, or index it anew: caan index");
+        }
         if (k < 1 || k > gallery.live.size()) {
             const std::string live = std::to_string(gallery.live.size());
             throw DataError("k is " + std::to_string(k) + ", the gallery has " + live + " items; ask for 1 to " + live);
@@ -129,7 +142,7 @@ struct Retriever::Impl {
 
     Backend backend;
     Warn warn;
-    Choice choice{};
+    Choice choice;
     mutable Spaces spaces;
 };
 
@@ -142,7 +155,7 @@ Retriever Retriever::open(const std::string& path, const Options& options) {
     std::unique_ptr<Impl> impl;
     from_bundle(folder, [&](const Bundle& bundle) {
         impl = std::make_unique<Impl>(bundle, options);
-        warn_of_failed_gate(bundle, options.precision, impl->warn);
+        warn_of_failed_gate(bundle, graph_precision(options.precision), impl->warn);
     });
     // Reading a graph takes several times its size for a moment.
     release_freed_memory();
@@ -251,6 +264,8 @@ std::vector<std::int64_t> Retriever::tokenize(const Caption& caption) const {
     cut(ids, impl_->backend.sizes().most_words);
     return ids;
 }
+
+const char* Retriever::backend() const noexcept { return impl_->backend.name(); }
 
 const std::string& Retriever::device() const noexcept { return impl_->backend.device(); }
 

@@ -6,6 +6,7 @@
 #include <future>
 
 #include "encoding.hpp"
+#include "native_scoring.hpp"
 #include "states.hpp"
 #include "tiling.hpp"
 
@@ -55,17 +56,33 @@ Sorted sorted_texts(const Texts& texts) {
     return sorted(positions, [&](std::int64_t i) { return tokens.lengths[static_cast<std::size_t>(i)]; });
 }
 
+/// What Python does for so many pairs, without its trials: it tunes itself where that pays off at once.
+Choice filled_in(Choice choice, const Backend& backend, const Gallery::Content& images, std::size_t pairs) {
+    const bool on_cpu = backend.device() == "cpu";
+    const bool is_tuned = on_cpu && !images.compact && pairs >= WORTH_TUNING_PAIRS;
+    if (choice.tile_bytes == 0) {
+        choice.tile_bytes = is_tuned ? TUNED_TILE_BYTES : on_cpu ? CPU_TILE_BYTES : GPU_TILE_BYTES;
+    }
+    if (choice.workers == 0 && !is_tuned) {
+        choice.workers = 1;
+    }
+    return choice;
+}
+
 std::size_t divided_up(std::size_t items, std::size_t parts) { return (items + parts - 1) / parts; }
 
 /// One call of score_stream.
 class Stream {
 public:
     Stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
-           Spaces& spaces, const std::function<void(const Scored&)>& take)
-        : backend_(backend), choice_(choice), gallery_(images), texts_(texts), take_(take),
-          images_(sorted_live(images)), captions_(sorted_texts(texts)), caption_space_(spaces.captions.borrow()) {
-        for (std::size_t start = 0; start < captions_.items.size(); start += CAPTIONS_PER_CALL) {
-            chunks_.push_back(plan(start, std::min(CAPTIONS_PER_CALL, captions_.items.size() - start)));
+           Spaces& spaces, const Take& take)
+        : backend_(backend), gallery_(images), texts_(texts), take_(take), images_(sorted_live(images)),
+          captions_(sorted_texts(texts)),
+          choice_(filled_in(choice, backend, images, images_.items.size() * captions_.items.size())),
+          caption_space_(spaces.captions.borrow()) {
+        const std::size_t per_call = captions_per_call(backend);
+        for (std::size_t start = 0; start < captions_.items.size(); start += per_call) {
+            chunks_.push_back(plan(start, std::min(per_call, captions_.items.size() - start)));
         }
         reserve(spaces);
     }
@@ -92,7 +109,9 @@ private:
         const std::int64_t words = captions_.lengths[start + captions - 1];
         const std::size_t images = images_.items.size();
         const TileSize square = tile_size(images_.longest(), words, backend_.sizes().attention_dim, choice_.tile_bytes);
-        const TileSize tile = widen(square, images, captions);
+        const CallSizes& most = backend_.most();
+        const TileSize tile = widen(square, std::min(images, static_cast<std::size_t>(most.images)),
+                                    std::min(captions, static_cast<std::size_t>(most.captions)));
         // Something for everybody: the last tiles decide how long a small job takes.
         return {std::min(tile.images, divided_up(images, workers)), tile.captions};
     }
@@ -107,7 +126,7 @@ private:
         }
         const auto words = static_cast<std::size_t>(captions_.longest()),
                    regions = static_cast<std::size_t>(images_.longest());
-        const std::size_t captions = std::min(CAPTIONS_PER_CALL, captions_.items.size());
+        const std::size_t captions = std::min(captions_per_call(backend_), captions_.items.size());
         caption_space_->lengths.get<std::int64_t>(captions);
         caption_space_->tokens.get<std::int64_t>(captions * words);
         caption_space_->states.get<std::byte>(captions * words * backend_.state_row_bytes(Kind::text));
@@ -166,6 +185,7 @@ private:
         const bool is_even = all.lengths[0] == all.longest;
         auto* states = static_cast<std::byte*>(const_cast<void*>(all.states));
         std::vector<Padded> parts;
+        parts.reserve(divided_up(chunk.captions, chunk.tile.captions));
         std::size_t filled = 0;
         for (std::size_t start = 0; start < chunk.captions; start += chunk.tile.captions) {
             const std::size_t n = std::min(chunk.tile.captions, chunk.captions - start);
@@ -196,11 +216,11 @@ private:
     }
 
     const Backend& backend_;
-    const Choice& choice_;
     const Gallery::Content& gallery_;
     const Texts& texts_;
-    const std::function<void(const Scored&)>& take_;
+    const Take& take_;
     Sorted images_, captions_;
+    Choice choice_;
     Workspaces::Loan caption_space_;
     std::vector<Workspaces::Loan> tile_spaces_;
     std::vector<Chunk> chunks_;
@@ -209,9 +229,13 @@ private:
 } // namespace
 
 void score_stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
-                  Spaces& spaces, const std::function<void(const Scored&)>& take) {
+                  Spaces& spaces, const Take& take) {
     const auto* gallery = std::get_if<const Gallery::Content*>(&texts);
     if (images.live.empty() || (gallery != nullptr && (*gallery)->live.empty())) {
+        return;
+    }
+    if (backend.native() != nullptr) {
+        score_natively(backend, choice.tile_bytes, images, texts, spaces, take);
         return;
     }
     Stream(backend, choice, images, texts, spaces, take).run();

@@ -25,10 +25,13 @@ struct Scored {
     const float* scores;
 };
 
-/// How tiles are scored.
+/// Gets each block of scores.
+using Take = std::function<void(const Scored&)>;
+
+/// How tiles are scored, by a backend that has them.
 struct Choice {
-    std::size_t tile_bytes; // memory for one tile's intermediates
-    int workers;            // scorer calls side by side; 0: as many as threads where there are tiles for all
+    std::size_t tile_bytes; // memory for one tile's intermediates; 0: what Python takes
+    int workers;            // scorer calls side by side; 0: one, or for many pairs as many as threads
 };
 
 /// Where the tiles of a call are prepared.
@@ -36,10 +39,10 @@ struct Spaces {
     Workspaces captions, tiles;
 };
 
-/// Score every image with every caption, deleted ones left out, a tile at a time in no particular order. `take` is
+/// Score every image with every caption, deleted ones left out, a block at a time in no particular order. `take` is
 /// called with each, perhaps from several threads at once. Throws what the backend and `take` throw, and BundleError
 /// for a gallery whose file was changed.
 void score_stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
-                  Spaces& spaces, const std::function<void(const Scored&)>& take);
+                  Spaces& spaces, const Take& take);
 
 } // namespace caan::detail

@@ -1,6 +1,11 @@
 #include "session.hpp"
 
 #include <algorithm>
+#include <cassert>
+#include <functional>
+#include <iterator>
+#include <numeric>
+#include <unordered_map>
 
 #include "machine.hpp"
 
@@ -46,11 +51,6 @@ MissingError unusable(const Device& device, const std::string& why) {
                         "; see caan doctor, install caan-deploy[gpu] instead of [cpu], or use device 'cpu'");
 }
 
-bool is_available(const char* provider) {
-    const std::vector<std::string> found = Ort::GetAvailableProviders();
-    return std::find(found.begin(), found.end(), provider) != found.end();
-}
-
 void check(OrtStatus* status) { Ort::ThrowOnError(status); }
 
 /// Each fails where the provider's library or what it needs can't be loaded.
@@ -77,8 +77,14 @@ void add_tensorrt(Ort::SessionOptions& options) {
     options.AppendExecutionProvider_TensorRT_V2(*tensorrt);
 }
 
-Ort::SessionOptions options_of(int threads) {
+Ort::SessionOptions options_of(int threads, Calls calls = Calls::many) {
     Ort::SessionOptions options;
+    if (calls == Calls::few) {
+        // An arena would keep what the largest call needed, several times the states of what was encoded. And most of
+        // the time to open a large graph goes into optimisations that bring such calls nothing.
+        options.DisableCpuMemArena();
+        options.SetGraphOptimizationLevel(ORT_ENABLE_BASIC);
+    }
     options.SetIntraOpNumThreads(threads);
     options.SetLogSeverityLevel(3); // what goes wrong is thrown, once
     // Threads that look out for work instead of sleeping take the cores from other sessions, and from the application:
@@ -100,29 +106,27 @@ Tensor tensor_of(std::string name, const Ort::TypeInfo& type) {
 
 Ort::Value value_of(const Array& array) {
     static const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    std::size_t elements = 1;
-    for (const std::int64_t size : array.shape) {
-        elements *= static_cast<std::size_t>(size);
-    }
     const std::size_t width = array.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64     ? 8
                               : array.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
                                                                                     : 4;
-    return Ort::Value::CreateTensor(memory, array.data, elements * width, array.shape.data(), array.shape.size(),
-                                    array.type);
+    return Ort::Value::CreateTensor(memory, array.data, array.shape.elements() * width, array.shape.sizes(),
+                                    array.shape.axes(), array.type);
 }
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 } // namespace
 
-Session::Session(const std::string& path, const Device& device, int threads) {
+Session::Session(const std::string& path, const Device& device, int threads, Calls calls) {
     const bool on_gpu = device.name == "cuda";
-    if (on_gpu && !is_available(CUDA)) {
+    if (on_gpu && !has_provider(CUDA)) {
         throw unusable(device, "this onnxruntime was built without it");
     }
-    if (device.tensorrt && !is_available(TENSORRT)) {
+    if (device.tensorrt && !has_provider(TENSORRT)) {
         throw unusable(device, "this onnxruntime was built without it");
     }
     try {
-        Ort::SessionOptions options = options_of(threads);
+        Ort::SessionOptions options = options_of(threads, calls);
         if (device.tensorrt) {
             add_tensorrt(options);
         }
@@ -133,8 +137,7 @@ Session::Session(const std::string& path, const Device& device, int threads) {
         describe();
     } catch (const Ort::Exception& error) {
         if (on_gpu) {
-            const std::string why = as_python(error);
-            throw unusable(device, why.substr(0, why.find('\n')));
+            throw unusable(device, first_line(as_python(error)));
         }
         throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
     }
@@ -146,6 +149,28 @@ Session::Session(const std::string& content, const std::string& path, int thread
         describe();
     } catch (const Ort::Exception& error) {
         throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
+    }
+}
+
+Session::Session(const EngineGraph& graph, int threads) {
+    Ort::SessionOptions options = options_of(threads);
+    try {
+        if (graph.provider == TENSORRT) {
+            add_tensorrt(options);
+        } else {
+            options.AppendExecutionProvider(graph.provider, std::unordered_map<std::string, std::string>{});
+        }
+        // Not that the CPU could run an engine: it shall not be tried.
+        options.AddConfigEntry("session.disable_cpu_ep_fallback", "1");
+    } catch (const Ort::Exception& error) {
+        throw missing_provider(graph, first_line(as_python(error)));
+    }
+    try {
+        session_ = std::make_unique<Ort::Session>(environment(), graph.path.c_str(), options);
+        describe();
+    } catch (const Ort::Exception& error) {
+        throw BundleError(graph.where + " can't be used: " + first_line(as_python(error)) +
+                          "; build it again: " + graph.rebuild);
     }
 }
 
@@ -161,19 +186,42 @@ void Session::describe() {
     }
 }
 
-void Session::run(const std::vector<Array>& inputs, const Array& output) const {
-    std::vector<Ort::Value> values;
-    std::vector<const char*> names;
-    for (const Array& input : inputs) {
-        names.push_back(input.name);
-        values.push_back(value_of(input));
-    }
+void Session::run(std::initializer_list<Array> inputs, const Array& output) const {
+    std::array<const char*, 4> names{};
+    std::array<Ort::Value, 4> values{Ort::Value{nullptr}, Ort::Value{nullptr}, Ort::Value{nullptr},
+                                     Ort::Value{nullptr}};
+    assert(inputs.size() <= names.size());
     try {
+        std::size_t count = 0;
+        for (const Array& input : inputs) {
+            names[count] = input.name;
+            values[count++] = value_of(input);
+        }
         Ort::Value result = value_of(output);
-        session_->Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), &output.name, &result, 1);
+        session_->Run(Ort::RunOptions{nullptr}, names.data(), values.data(), count, &output.name, &result, 1);
     } catch (const Ort::Exception& error) {
         throw Error("ONNX Runtime " + library_version() + " failed: " + as_python(error));
     }
+}
+
+Shape::Shape(std::initializer_list<std::int64_t> sizes) : axes_(sizes.size()) {
+    assert(sizes.size() <= sizes_.size());
+    std::copy(sizes.begin(), sizes.end(), sizes_.begin());
+}
+
+std::size_t Shape::elements() const noexcept {
+    return static_cast<std::size_t>(
+        std::accumulate(sizes_.begin(), sizes_.begin() + axes_, std::int64_t{1}, std::multiplies<>()));
+}
+
+MissingError missing_provider(const EngineGraph& graph, const std::string& why) {
+    return MissingError(graph.where + " needs ONNX Runtime's " + graph.provider + ": " + why +
+                        "; see caan doctor, or use backend 'onnxruntime'");
+}
+
+bool has_provider(const std::string& name) {
+    const std::vector<std::string> found = Ort::GetAvailableProviders();
+    return std::find(found.begin(), found.end(), name) != found.end();
 }
 
 std::string choose_device(const std::string& named) {
@@ -181,7 +229,7 @@ std::string choose_device(const std::string& named) {
         return named;
     }
     // The GPU package lists its CUDA provider on any machine, and complains loudly where there is no driver.
-    return is_available(CUDA) && has_nvidia_driver() ? "cuda" : "cpu";
+    return has_provider(CUDA) && has_nvidia_driver() ? "cuda" : "cpu";
 }
 
 } // namespace caan::detail

@@ -1,10 +1,10 @@
 /// One ONNX graph, opened with ONNX Runtime on exactly the device that was asked for.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <functional>
+#include <initializer_list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,6 +20,14 @@ struct Device {
     bool tensorrt = false; // ONNX Runtime's TensorRT provider, for what it can take
 };
 
+/// A prebuilt engine's graph: one EPContext node that names the plan beside it.
+struct EngineGraph {
+    std::string path;
+    std::string provider; // ONNX Runtime's name of what runs it
+    std::string where;    // "the engine NAME of BUNDLE", for messages
+    std::string rebuild;  // the command that builds it again
+};
+
 /// An input or output of a graph.
 struct Tensor {
     std::string name;
@@ -27,24 +35,43 @@ struct Tensor {
     std::vector<std::int64_t> shape; // -1: dynamic
 };
 
+/// At most three sizes, which lie in the object itself: a tile allocates nothing.
+class Shape {
+public:
+    Shape(std::initializer_list<std::int64_t> sizes);
+    const std::int64_t* sizes() const noexcept { return sizes_.data(); }
+    std::size_t axes() const noexcept { return axes_; }
+    std::size_t elements() const noexcept;
+
+private:
+    std::array<std::int64_t, 3> sizes_{};
+    std::size_t axes_;
+};
+
 /// An array that a graph reads or fills, in the caller's memory.
 struct Array {
     const char* name;
     void* data;
     ONNXTensorElementDataType type;
-    std::vector<std::int64_t> shape;
+    Shape shape;
 };
+
+/// Whether a graph runs so often that it should be optimised further, and keep the memory that its largest call needed.
+enum class Calls { few, many };
 
 /// May be used from several threads.
 class Session {
 public:
     /// Throws MissingError if the device is not usable, BundleError if the graph can't be loaded.
-    Session(const std::string& path, const Device& device, int threads);
+    Session(const std::string& path, const Device& device, int threads, Calls calls);
     /// Of a graph in memory, on the CPU; `path` is for messages.
     Session(const std::string& content, const std::string& path, int threads);
+    /// Of a prebuilt engine. Throws MissingError if its provider is not usable, BundleError if that does not load it.
+    Session(const EngineGraph& graph, int threads);
 
-    /// Run the graph; its result goes to `output`, whose shape must be the one that it has. Throws Error.
-    void run(const std::vector<Array>& inputs, const Array& output) const;
+    /// Run the graph with its inputs, at most four; its result goes to `output`, whose shape must be the one that it
+    /// has. Allocates nothing itself; what ONNX Runtime allocates is its own. Throws Error.
+    void run(std::initializer_list<Array> inputs, const Array& output) const;
 
     const std::vector<Tensor>& inputs() const noexcept { return inputs_; }
     const std::vector<Tensor>& outputs() const noexcept { return outputs_; }
@@ -55,6 +82,12 @@ private:
     std::unique_ptr<Ort::Session> session_;
     std::vector<Tensor> inputs_, outputs_;
 };
+
+/// What is thrown where an engine's provider can't be used.
+MissingError missing_provider(const EngineGraph& graph, const std::string& why);
+
+/// Whether this ONNX Runtime was built with a provider.
+bool has_provider(const std::string& name);
 
 /// The device that is meant by "cpu", "cuda" or "auto": the GPU if ONNX Runtime has a provider for it and NVIDIA's
 /// driver is there.

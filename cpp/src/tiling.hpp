@@ -7,9 +7,9 @@
 
 namespace caan::detail {
 
-// What Python's `tune` mostly finds for a CPU; before that it uses 64 MiB, which costs memory and no core is faster
-// with.
-inline constexpr std::size_t CPU_TILE_BYTES = std::size_t{8} << 20;
+inline constexpr std::size_t CPU_TILE_BYTES = std::size_t{64} << 20;
+// Python tunes itself before a call of so many pairs, and mostly finds these tiles, scored side by side.
+inline constexpr std::size_t WORTH_TUNING_PAIRS = 300'000, TUNED_TILE_BYTES = std::size_t{8} << 20;
 inline constexpr std::size_t GPU_TILE_BYTES = std::size_t{1} << 30;
 
 /// At most this many images × captions in one scorer call.

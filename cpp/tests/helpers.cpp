@@ -1,9 +1,13 @@
 #include "helpers.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <limits>
+#include <map>
 #include <stdexcept>
 
 #include <unistd.h>
@@ -79,9 +83,50 @@ caan::Options quiet() {
     return options;
 }
 
-const caan::Retriever& retriever() {
-    static const caan::Retriever opened = caan::Retriever::open(data("model.caan"), quiet());
-    return opened;
+const caan::Retriever& retriever(const std::string& backend) {
+    static std::map<std::string, caan::Retriever> opened;
+    auto found = opened.find(backend);
+    if (found == opened.end()) {
+        caan::Options options = quiet();
+        options.backend = backend;
+        found = opened.emplace(backend, caan::Retriever::open(data("model.caan"), options)).first;
+    }
+    return found->second;
+}
+
+const caan::Gallery& images() {
+    static const caan::Gallery gallery = retriever().encode_images(features(), lengths());
+    return gallery;
+}
+
+std::vector<std::size_t> deleted() { return expected()["deleted"].get<std::vector<std::size_t>>(); }
+
+std::vector<std::int64_t> indices(const std::vector<caan::Hit>& hits) {
+    std::vector<std::int64_t> found;
+    for (const caan::Hit& hit : hits) {
+        found.push_back(hit.index);
+    }
+    return found;
+}
+
+float difference(const caan::Matrix& found, const std::vector<std::size_t>& skip) {
+    using Rows = std::vector<std::vector<float>>;
+    static const Rows expected_scores = expected()["scores"].get<Rows>();
+    REQUIRE(found.rows == expected_scores.size());
+    REQUIRE(found.columns == expected_scores[0].size());
+    float largest = 0;
+    int wrong = 0;
+    for (std::size_t i = 0; i < found.rows; ++i) {
+        const bool is_skipped = std::find(skip.begin(), skip.end(), i) != skip.end();
+        for (std::size_t j = 0; j < found.columns; ++j) {
+            const float score = found(i, j);
+            const bool is_good = is_skipped ? score == -std::numeric_limits<float>::infinity() : std::isfinite(score);
+            wrong += is_good ? 0 : 1;
+            largest = is_skipped ? largest : std::max(largest, std::abs(score - expected_scores[i][j]));
+        }
+    }
+    REQUIRE(wrong == 0);
+    return largest;
 }
 
 } // namespace caan_test

@@ -50,9 +50,24 @@ std::vector<std::int64_t> lengths();
 /// (300, 5, 12), memory-mapped once.
 const caan::Features& features();
 
-/// The tiny bundle, opened once; its warnings go nowhere.
-const caan::Retriever& retriever();
+/// The tiny bundle, opened once with each backend; its warnings go nowhere.
+const caan::Retriever& retriever(const std::string& backend = "native");
+/// Both: the test runs with one after the other.
+inline const caan::Retriever& each_retriever() {
+    return retriever(GENERATE(as<std::string>{}, "native", "onnxruntime"));
+}
 caan::Options quiet();
+
+/// The features as a gallery in memory, encoded once.
+const caan::Gallery& images();
+
+/// The items that make_data.py deleted from one of the galleries.
+std::vector<std::size_t> deleted();
+
+std::vector<std::int64_t> indices(const std::vector<caan::Hit>& hits);
+
+/// The largest difference to Python's scores; items that `skip` names must be -infinity.
+float difference(const caan::Matrix& found, const std::vector<std::size_t>& skip = {});
 
 /// The message of the error of type Expected that `body` throws; fails the test if it throws none, or another type.
 template <typename Expected = caan::BundleError, typename Body> std::string refused(const Body& body) {

@@ -19,7 +19,9 @@ struct Bundle : Copy {
     std::string manifest() const { return (*this / "manifest.json").string(); }
     json content() const { return read_json(manifest()); }
     std::string message() const {
-        return refused([&] { caan::Retriever::open(*this, quiet()); });
+        caan::Options options = quiet();
+        options.backend = "onnxruntime"; // which opens all the graphs
+        return refused([&] { caan::Retriever::open(*this, options); });
     }
     /// The message that this manifest gets, after the manifest's path.
     std::string rewritten(const json& content) const {
@@ -120,6 +122,29 @@ TEST_CASE("a manifest that is not JSON") {
     CHECK(has(message, "); export the checkpoint again"));
 }
 
+TEST_CASE("numbers that JSON does not have are read as Python reads them") {
+    const Bundle bundle;
+    const std::string content = read(bundle.manifest());
+    REQUIRE(content.rfind("{\n  \"format\"", 0) == 0);
+    caan_test::write(bundle.manifest(),
+                     "{\"notes\": [NaN, {\"NaN\": -Infinity}, \"NaN\\\"Infinity\"]," + content.substr(1));
+    CHECK(caan::Retriever::open(bundle, quiet()).region_dim() == 12);
+    using Version = std::pair<const char*, const char*>;
+    const Version version = GENERATE(Version{"NaN", "nan"}, Version{"-Infinity", "-inf"}, Version{"Infinity", "inf"},
+                                     Version{"[NaN, \"NaN\"]", "[nan, 'NaN']"});
+    const std::string path = bundle.manifest();
+    const auto said = [&](const std::string& text) {
+        return refused([&] { caan::detail::parse_manifest(text, path); }).substr(path.size());
+    };
+    CHECK(said(std::string("{\"format\": \"caan-bundle\", \"version\": ") + version.first + "}") ==
+          std::string(" has format version ") + version.second +
+              ", this caan reads up to 1; update with: pip install -U caan-deploy");
+    CHECK(said("NaN") == " is not a caan-bundle manifest; make a bundle with: caan-export model.pt");
+    for (const char* broken : {"{NaN: 1}", "[NaN5]", "[+Infinity]", "{\"a\": - Infinity}", "[1e999]"}) {
+        CHECK(has(said(broken), " can't be read as JSON ("));
+    }
+}
+
 TEST_CASE("JSON that is no manifest") {
     const std::string text =
         GENERATE(as<std::string>{}, "null", "[]", "5", "\"caan-bundle\"", "{}", "{\"format\": \"caan-gallery\"}");
@@ -131,9 +156,9 @@ TEST_CASE("JSON that is no manifest") {
 
 TEST_CASE("another format version, printed as Python prints it") {
     using Version = std::pair<json, const char*>;
-    const Version version =
-        GENERATE(Version{2, "2"}, Version{99, "99"}, Version{nullptr, "None"}, Version{"1", "1"}, Version{1.0, "1.0"},
-                 Version{true, "True"}, Version{0, "0"}, Version{-1, "-1"}, Version{json::array({1, "x"}), "[1, 'x']"});
+    const Version version = GENERATE(Version{2, "2"}, Version{99, "99"}, Version{nullptr, "None"}, Version{"1", "1"},
+                                     Version{1.0, "1.0"}, Version{true, "True"}, Version{0, "0"}, Version{-1, "-1"},
+                                     Version{json::array({1, "x"}), "[1, 'x']"}, Version{1e15, "1000000000000000.0"});
     const Bundle bundle;
     json manifest = bundle.content();
     manifest["version"] = version.first;

@@ -42,6 +42,7 @@ std::string message() { return caan_last_error(); }
 TEST_CASE("the C interface gives the C++ interface's answers") {
     const Handles handles;
     CHECK(caan_region_dim(handles.retriever) == 12);
+    CHECK(caan_backend(handles.retriever) == std::string("native"));
     CHECK(caan_device(handles.retriever) == std::string("cpu"));
     CHECK(caan_version() == std::string(caan::version()));
     CHECK(caan_features_images(handles.features) == 300);
@@ -193,6 +194,7 @@ TEST_CASE("queries about NULL handles answer nothing, and closing them does noth
     caan_features_close(nullptr);
     caan_options_init(nullptr);
     CHECK(caan_region_dim(nullptr) == 0);
+    CHECK(caan_backend(nullptr) == std::string());
     CHECK(caan_device(nullptr) == std::string());
     CHECK(caan_features_images(nullptr) == 0);
     CHECK(caan_gallery_size(nullptr) == 0);

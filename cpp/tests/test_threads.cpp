@@ -62,7 +62,9 @@ bool same(const std::vector<std::vector<caan::Hit>>& found, const std::vector<st
 TEST_CASE("eight threads search, score and encode with one retriever and one gallery") {
     caan::Options options = quiet();
     options.tile_bytes = 200'000; // several tiles, and workers, in each call
-    options.workers = GENERATE(1, 2);
+    // Threads of native take turns at the kernel; workers are onnxruntime's.
+    options.backend = GENERATE(as<std::string>{}, "native", "onnxruntime");
+    options.workers = options.backend == "native" ? 0 : GENERATE(1, 2);
     // Nothing was used before: blocks are compared, the expander is opened and buffers grow while all run.
     const caan::Retriever shared = caan::Retriever::open(data("model.caan"), options);
     const auto plain = retriever().search_many(caption_list(), caan::Gallery::open(data("galleries/float32")), 5);

@@ -122,6 +122,9 @@ TEST_CASE("JSON is printed as Python prints it") {
     using caan::detail::python_str;
     CHECK(python_str(json::parse(R"({"a": [null, true, 1.0, -2], "é'": "x"})")) ==
           "{'a': [None, True, 1.0, -2], \"\\xe9'\": 'x'}");
+    CHECK(python_str(nlohmann::ordered_json::parse(R"({"b": 1, "a": [1e15, 1e16, 1e-4, 1e-5, -0.0, 123.25]})")) ==
+          "{'b': 1, 'a': [1000000000000000.0, 1e+16, 0.0001, 1e-05, -0.0, 123.25]}");
+    CHECK(python_dumps(caan::detail::parse_json("[NaN, -Infinity, 1e22]")) == "[NaN, -Infinity, 1e+22]");
     CHECK(python_dumps(json::parse(R"({"b": [1, "é\n\"\u007f"], "a": {}})")) ==
           R"({"a": {}, "b": [1, "\u00e9\n\"\u007f"]})");
 }

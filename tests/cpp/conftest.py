@@ -44,13 +44,19 @@ def library(caan_c, unavailable):
     return caan_c.load(str(path))
 
 
-@pytest.fixture(scope="session")
-def open_both(caan_c, library):
-    """open_both(bundle, precision): Python's retriever and C++'s, on the CPU."""
+BACKENDS = ["onnxruntime", "native"]
 
-    def both(bundle, precision="fp32"):
-        ours = Retriever.open(bundle, "onnxruntime", precision, device="cpu")
-        return ours, caan_c.Retriever(library, str(bundle), precision=precision, device="cpu", threads=2)
+
+@pytest.fixture(scope="session")
+def open_both(caan_c, library, unavailable):
+    """open_both(bundle, precision, backend): Python's retriever and C++'s, on the CPU."""
+
+    def both(bundle, precision="fp32", backend="onnxruntime"):
+        if backend == "native":
+            need_native(unavailable)
+        ours = Retriever.open(bundle, backend, precision, device="cpu")
+        options = {"backend": backend, "precision": precision, "device": "cpu", "threads": 2}
+        return ours, caan_c.Retriever(library, str(bundle), **options)
 
     return both
 
@@ -70,6 +76,19 @@ def demo_bundle(make_once, demo_run) -> Path:
 
 
 @pytest.fixture(scope="session")
+def demo_precisions(make_once, demo_bundle, demo_run) -> Path:
+    """The demo's bundle with FP16 and INT8 graphs and their engines for TensorRT for RTX."""
+
+    def make(folder: Path) -> None:
+        bundle = shutil.copytree(demo_bundle, folder / "model.caan")
+        for options in (["--fp16"], ["--int8", "--calibration-data", demo_run.data, "--keep-failed"]):
+            build = Path(sys.executable).with_name("caan-build-engine")
+            run_plainly(build, bundle, *options, "--target", "tensorrt-rtx")
+
+    return make_once("demo-precisions", make) / "model.caan"
+
+
+@pytest.fixture(scope="session")
 def flickr8k_bundle(make_once, flickr8k) -> Path:
     return make_once("flickr8k", lambda folder: export(flickr8k / "model.pt", folder)) / "model.caan"
 
@@ -85,6 +104,12 @@ def installed(tmp_path_factory, unavailable) -> Path:
         ["cmake", "--install", build, "--prefix", prefix], check=True, capture_output=True, env=plain_environment()
     )
     return prefix
+
+
+def need_native(unavailable: Callable[[str], None]) -> None:
+    """Skip, or fail, without Python's package of the kernel: it is what C++ is compared with."""
+    if importlib.util.find_spec("caan_native") is None:
+        unavailable("needs the package caan_native; make native builds it")
 
 
 def export(checkpoint: Path, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """C++ and Python give the same scores, hits and warnings: demo world, Flickr8k, galleries of every kind."""
 
+import importlib
 import shutil
 import warnings
 from pathlib import Path
@@ -11,16 +12,17 @@ from hypothesis import strategies as st
 
 from caan.data.scan import open_split
 from caan.errors import CaanWarning
-from caan.runtime import Gallery
+from caan.runtime import Gallery, Retriever
 from caan.runtime.index import Captions, Images, IndexOptions, delete_items, index_items
+from tests.cpp.conftest import BACKENDS, need_native
 
 TOLERANCE = 1e-5
 WORDS = [f"w{number}" for number in range(20)]
 
 
-@pytest.fixture(scope="module")
-def tiny(open_both, tiny_folder):
-    return open_both(tiny_folder / "model.caan")
+@pytest.fixture(scope="module", params=BACKENDS)
+def tiny(open_both, tiny_folder, request):
+    return open_both(tiny_folder / "model.caan", backend=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +62,28 @@ def assert_same_answers(both, features, captions, k=10):
     assert_same_hits(theirs.search_many(found, encoded, k), ours.search_many(gallery, texts, k))
 
 
-def test_the_demo_world(open_both, demo_bundle, demo_run):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_demo_world(open_both, demo_bundle, demo_run, backend):
     data = open_split(demo_run.data)
-    assert_same_answers(open_both(demo_bundle), np.asarray(data.features), list(data.captions))
+    assert_same_answers(open_both(demo_bundle, backend=backend), np.asarray(data.features), list(data.captions))
 
 
-def test_real_photos_and_captions(open_both, flickr8k, flickr8k_bundle):
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("onnxruntime", "fp16"), ("onnxruntime", "int8"), ("native", "fp16"), ("native", "bf16")]
+)
+def test_the_demo_world_in_other_precisions(open_both, demo_precisions, demo_run, backend, precision):
+    if precision == "bf16" and not importlib.import_module("caan_native").has_native_bfloat16():
+        pytest.skip("needs a processor that multiplies bfloat16")
+    data = open_split(demo_run.data)
+    assert_same_answers(open_both(demo_precisions, precision, backend), np.asarray(data.features), list(data.captions))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_real_photos_and_captions(open_both, flickr8k, flickr8k_bundle, backend):
     data = open_split(flickr8k)
-    assert_same_answers(open_both(flickr8k_bundle), np.asarray(data.features[:40]), list(data.captions[:200]))
+    assert_same_answers(
+        open_both(flickr8k_bundle, backend=backend), np.asarray(data.features[:40]), list(data.captions[:200])
+    )
 
 
 def test_a_file_of_features_is_what_numpy_reads(tiny, caan_c, library, tmp_path):
@@ -118,6 +134,14 @@ def test_galleries_that_python_wrote(tiny, on_disk, tiny_folder, tmp_path, optio
     index_items(ours, tiny_folder / "model.caan", Captions(ours, texts), tmp_path / "texts")
     queries, asked = on_disk(tmp_path / "texts")
     assert_same_hits(theirs.search_many(asked, found, 5), ours.search_many(queries, gallery, 5))
+
+
+def test_auto_is_what_python_takes(caan_c, library, unavailable, demo_precisions):
+    need_native(unavailable)
+    for precision in ("fp32", "fp16", "int8"):
+        ours = Retriever.open(demo_precisions, precision=precision, device="cpu").backend.name
+        assert caan_c.Retriever(library, str(demo_precisions), precision=precision, device="cpu").backend == ours
+        assert ours == ("onnxruntime" if precision == "int8" else "native")
 
 
 def test_warnings_are_the_same(tiny):

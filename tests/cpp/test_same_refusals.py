@@ -14,9 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caan.bundle import write_manifest
 from caan.errors import CaanError
 from caan.runtime import Gallery, Retriever
+from caan.runtime.index import Images, delete_items, index_items
 from tests import test_bad_bundle, test_bad_gallery
+from tests.cpp.conftest import BACKENDS, need_native
 
 # What only the commands do, not the runtime.
 COMMANDS_ALONE = {
@@ -27,7 +30,9 @@ COMMANDS_ALONE = {
 }
 # What another JSON parser, or another programming language, says in its own words.
 OWN_WORDS = re.compile(
-    r"(?<=be read as JSON \().*(?=\); )|(?<=valid description \().*(?=\); )|(?<=UTF-8 \().*(?=\))", re.S
+    r"(?<=be read as JSON \().*(?=\); )|(?<=as an array \().*(?=\); )|(?<=valid description \().*(?=\); )"
+    r"|(?<=UTF-8 \().*(?=\))",
+    re.S,
 )
 
 
@@ -52,18 +57,18 @@ def retriever(tiny_folder) -> Retriever:
 
 @pytest.fixture(scope="session")
 def outcomes(caan_c, library):
-    """outcomes(bundle, gallery=None, caption="w1"): what opening and searching gives in Python and in C++.
+    """outcomes(bundle, gallery=None, caption="w1", **options): what opening and searching gives in Python and in C++.
 
     Each is (0, None), or an error's exit code and message, what each says in its own words left out.
     """
 
-    def in_python(bundle, gallery, caption):
-        retriever = Retriever.open(bundle, "onnxruntime", device="cpu")
+    def in_python(bundle, gallery, caption, options):
+        retriever = Retriever.open(bundle, **options)
         if gallery is not None:
             retriever.search(caption, Gallery.open(gallery), 3)
 
-    def in_cpp(bundle, gallery, caption):
-        retriever = caan_c.Retriever(library, str(bundle), device="cpu")
+    def in_cpp(bundle, gallery, caption, options):
+        retriever = caan_c.Retriever(library, str(bundle), **options)
         if gallery is not None:
             retriever.search_many([caption], caan_c.Gallery(library, str(gallery)), 3)
 
@@ -76,8 +81,9 @@ def outcomes(caan_c, library):
             return error.code, OWN_WORDS.sub("…", str(error))
         return 0, None
 
-    def both(bundle, gallery=None, caption="w1"):
-        return [outcome(use, bundle, gallery, caption) for use in (in_python, in_cpp)]
+    def both(bundle, gallery=None, caption="w1", **options):
+        options = {"backend": "onnxruntime", "device": "cpu", **options}
+        return [outcome(use, bundle, gallery, caption, options) for use in (in_python, in_cpp)]
 
     return both
 
@@ -140,7 +146,19 @@ def test_features_that_are_not_finite(open_both, tiny_folder, caan_c, value):
 
 
 @pytest.mark.parametrize(
-    "options", [{"precision": "int8"}, {"backend": "x"}, {"device": "tpu"}, {"backend": "tensorrt", "device": "cpu"}]
+    "options",
+    [
+        {"precision": "int8"},
+        {"backend": "x"},
+        {"device": "tpu"},
+        {"backend": "tensorrt", "device": "cpu"},
+        {"precision": "bf16"},
+        {"precision": "bf16", "backend": "tensorrt", "device": "cuda"},
+        {"backend": "native", "precision": "int8"},
+        {"backend": "native", "device": "cuda"},
+        {"backend": "auto", "precision": "int8"},
+        {"backend": "auto", "precision": "bf16", "device": "cuda"},
+    ],
 )
 def test_options_that_are_not_there(caan_c, library, tiny_folder, options):
     given_options = {"backend": "onnxruntime", "device": "cpu", **options}
@@ -151,6 +169,138 @@ def test_options_that_are_not_there(caan_c, library, tiny_folder, options):
     assert found.value.code == expected.value.exit_code
     if options != {"backend": "x"}:  # C++ has no backend torch to name
         assert str(found.value) == str(expected.value)
+
+
+WEIGHTS = {
+    "text": b"no numbers",
+    "version": b"\x93NUMPY\x09\x00",
+    "shape": np.ones((7, 2), np.float32),
+    "double": np.ones((2, 7)),
+    "big-endian": np.ones((2, 7), ">f4"),
+    "nan": np.full((2, 7), np.nan, np.float32),
+    "infinity": np.array([[1] * 7, [1] * 6 + [np.inf]], np.float32),
+}
+
+
+@pytest.mark.parametrize("name", [*WEIGHTS, "truncated", "removed"])
+def test_weights_of_the_scorer(outcomes, tiny_folder, tmp_path, name):
+    folder = shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
+    path = folder / "scorer_weights.npy"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if name == "removed":
+        path.unlink()
+        del manifest["files"][path.name]
+    elif name == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif isinstance(WEIGHTS[name], bytes):
+        path.write_bytes(WEIGHTS[name])
+    else:
+        np.save(path, WEIGHTS[name])
+    write_manifest(folder, manifest)
+    expected, found = outcomes(folder, backend="native")
+    assert expected[0] == 2 and found == expected
+
+
+@pytest.mark.parametrize("scale", [None, True, "4", float("nan"), float("inf"), []])
+def test_a_scale_of_the_attention_that_is_none(outcomes, tiny_folder, tmp_path, scale):
+    folder = shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["attention_scale"] = scale
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    expected, found = outcomes(folder, backend="native")
+    assert expected[0] == 2 and found == expected
+
+
+def test_a_gallery_of_which_nothing_is_left(outcomes, open_both, tiny_folder, tmp_path):
+    bundle = tiny_folder / "model.caan"
+    retriever, _ = open_both(bundle)
+    images = Images(retriever, np.ones((2, 5, 12), np.float32))
+    index_items(retriever, bundle, images, tmp_path / "gallery", ["a", "b"])
+    delete_items(tmp_path / "gallery", ["a", "b"])
+    expected, found = outcomes(bundle, tmp_path / "gallery")
+    assert expected[0] == 2 and found == expected
+
+
+@pytest.fixture
+def engines(caan_c, library, demo_precisions, tmp_path):
+    """engines(precision, change): C++'s refusal, code and message, of a bundle whose manifest was changed."""
+
+    def refusal(precision, change=lambda manifest: None):
+        folder = tmp_path / "model.caan"
+        shutil.copytree(demo_precisions, folder)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        change(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(caan_c.CaanError) as found:
+            caan_c.Retriever(library, str(folder), backend="tensorrt", precision=precision, prebuilt_engines=1)
+        return found.value.code, str(found.value).replace(str(folder), "BUNDLE")
+
+    return refusal
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_engine_without_its_provider_is_refused(engines, precision):
+    assert engines(precision) == (
+        4,
+        f"the engine tensorrt-rtx-{precision} of BUNDLE needs ONNX Runtime's NvTensorRTRTXExecutionProvider: this"
+        " onnxruntime was built without it; see caan doctor, or use backend 'onnxruntime'",
+    )
+
+
+def rename(manifest):
+    manifest["engines"]["tensorrt-rtx-fp16"]["onnx"]["scorer"] = "0" * 64
+
+
+def drop_graph(manifest):
+    del manifest["files"]["engines/tensorrt-rtx-fp16/scorer.epcontext.onnx"]
+
+
+def begin_at_2(manifest):
+    manifest["engines"]["tensorrt-rtx-fp16"]["profiles"]["scorer"][0]["shapes"]["text_states"]["min"][0] = 2
+
+
+def damage(manifest):
+    manifest["files"]["engines/tensorrt-rtx-fp16/scorer.epcontext.onnx"]["sha256"] = "0" * 64
+
+
+REBUILD = "caan-build-engine BUNDLE --fp16 --target tensorrt-rtx"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            rename,
+            f"the engine tensorrt-rtx-fp16 of BUNDLE is stale: it was built from another scorer; build it again:"
+            f" {REBUILD}",
+        ),
+        (
+            drop_graph,
+            "the engine tensorrt-rtx-fp16 of BUNDLE has no graph for ONNX Runtime,"
+            f" engines/tensorrt-rtx-fp16/scorer.epcontext.onnx; build it again, with its weights: {REBUILD}",
+        ),
+        (
+            begin_at_2,
+            "the engine tensorrt-rtx-fp16 of BUNDLE can't be used by ONNX Runtime: the first profile of its"
+            f" scorer does not begin at 1; build it again without --profile: {REBUILD}",
+        ),
+        (
+            damage,
+            "BUNDLE/engines/tensorrt-rtx-fp16/scorer.epcontext.onnx was changed: its SHA-256 is not the"
+            " manifest's; copy the bundle again, or export the checkpoint again",
+        ),
+        (
+            lambda manifest: manifest.update(engines=[]),
+            "BUNDLE/manifest.json has no valid 'engines'; build the engines again",
+        ),
+        (
+            lambda manifest: manifest["engines"]["tensorrt-rtx-fp16"].update(profiles=5),
+            "BUNDLE/manifest.json has no valid 'engines.tensorrt-rtx-fp16.profiles'; build the engine again",
+        ),
+    ],
+)
+def test_an_engine_that_can_not_be_used_is_refused(engines, change, says):
+    assert engines("fp16", change) == (2, says)
 
 
 files = {
@@ -182,9 +332,12 @@ def test_files_of_features(caan_c, library, tmp_path, name):
     assert (found.value.code, str(found.value)) == (expected.value.exit_code, str(expected.value))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=150)
 @given(data=st.data())
-def test_a_mutated_manifest_is_treated_alike(outcomes, tiny_folder, tmp_path, data):
+def test_a_mutated_manifest_is_treated_alike(outcomes, unavailable, tiny_folder, tmp_path, backend, data):
+    if backend == "native":
+        need_native(unavailable)
     folder = tmp_path / "mutated.caan"
     if not folder.exists():
         shutil.copytree(tiny_folder / "model.caan", folder)
@@ -192,18 +345,14 @@ def test_a_mutated_manifest_is_treated_alike(outcomes, tiny_folder, tmp_path, da
     place = data.draw(st.sampled_from(list(test_bad_bundle.places(manifest))))
     manifest = test_bad_bundle.changed(manifest, place, data.draw(values))
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    expected, found = outcomes(folder)
+    expected, found = outcomes(folder, backend=backend)
     assert found == expected
 
 
-# No NaN and infinity, which are no JSON, though Python reads them. What is printed inside a list or object is ASCII, as
-# C++ escapes all else, and an object has one key, as C++ sorts them.
+# NaN and infinity are no JSON, but Python writes and reads them. What is printed inside a list or object is ASCII, as
+# C++ escapes all else, and integers are no larger than C++ takes a size to be.
 values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-10, 10)
-    | st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
-    | st.text("ab/'\n", max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/", max_size=8), inner, max_size=1),
+    st.none() | st.booleans() | st.integers(-(2**47), 2**47) | st.floats() | st.text("ab/'\n", max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/", max_size=8), inner, max_size=3),
     max_leaves=5,
 )

@@ -1,4 +1,5 @@
-/* caan for C and every language that can call it. What the functions do is told in caan.hpp; this is how they are called.
+/* caan for C and every language that can call it. What the functions do is told in caan.hpp; this is how they are
+ * called.
  *
  * Results:   functions that return int return CAAN_OK or an error code, and then leave what they should have filled as
  *            it was; caan_last_error() says what went wrong. No C++ exception leaves a function.
@@ -25,9 +26,9 @@ extern "C" {
 /* As the exit codes of the caan commands. */
 enum {
     CAAN_OK = 0,
-    CAAN_FAILED = 1,  /* neither the input nor the machine, as when memory is out */
-    CAAN_INPUT = 2,   /* wrong usage or input, a damaged bundle or gallery */
-    CAAN_MISSING = 4  /* a device or execution provider that is not there */
+    CAAN_FAILED = 1, /* neither the input nor the machine, as when memory is out */
+    CAAN_INPUT = 2,  /* wrong usage or input, a damaged bundle or gallery */
+    CAAN_MISSING = 4 /* a device or execution provider that is not there */
 };
 
 enum { CAAN_FLOAT16 = 0, CAAN_FLOAT32 = 1, CAAN_FLOAT64 = 2 };
@@ -43,11 +44,11 @@ typedef struct {
     float score;
 } caan_hit;
 
-/* Fill with zeros, or with caan_options_init, which does that and sets `struct_size`. Zero and NULL are the defaults. */
+/* Fill with zeros, or with caan_options_init, which also sets `struct_size`. Zero and NULL are the defaults. */
 typedef struct {
-    size_t struct_size; /* sizeof(caan_options): a later version of the library knows by it what is there */
-    const char* backend;   /* "auto", "onnxruntime", "tensorrt" */
-    const char* precision; /* "fp32", "fp16", "int8" */
+    size_t struct_size;    /* sizeof(caan_options): a later version of the library knows by it what is there */
+    const char* backend;   /* "auto", "native", "onnxruntime", "tensorrt" */
+    const char* precision; /* "fp32", "fp16", "int8"; "bf16" with native */
     const char* device;    /* "auto", "cpu", "cuda" */
     int threads;
     int workers;
@@ -56,6 +57,7 @@ typedef struct {
      * NULL: warnings go to standard error. */
     void (*warn)(const char* message, void* warn_context);
     void* warn_context;
+    int prebuilt_engines; /* not 0: the bundle's engines, with backend "tensorrt" */
 } caan_options;
 
 CAAN_API void caan_options_init(caan_options* options);
@@ -71,6 +73,8 @@ CAAN_API int caan_open(const char* path, const caan_options* options, caan_retri
 CAAN_API void caan_close(caan_retriever* retriever);
 /* F, the columns that features must have. */
 CAAN_API size_t caan_region_dim(const caan_retriever* retriever);
+/* "native", "onnxruntime" or "tensorrt"; lives as long as the program. */
+CAAN_API const char* caan_backend(const caan_retriever* retriever);
 /* "cpu" or "cuda"; lives as long as the retriever. */
 CAAN_API const char* caan_device(const caan_retriever* retriever);
 
@@ -121,8 +125,8 @@ CAAN_API int caan_score_matrix(const caan_retriever* retriever, const caan_galle
 CAAN_API int caan_score_galleries(const caan_retriever* retriever, const caan_gallery* images,
                                   const caan_gallery* captions, float* scores);
 
-/* A caption's token ids, `<start>` and `<end>` included. `count` becomes their number; `ids` gets the first `capacity` of
- * them, and may be NULL if that is 0. */
+/* A caption's token ids, `<start>` and `<end>` included. `count` becomes their number; `ids` gets the first `capacity`
+ * of them, and may be NULL if that is 0. */
 CAAN_API int caan_tokenize(const caan_retriever* retriever, const char* caption, int64_t* ids, size_t capacity,
                            size_t* count);
 

@@ -158,21 +158,28 @@ struct Matrix {
 };
 
 struct Options {
-    /// "auto" and "onnxruntime" are ONNX Runtime's CPU or CUDA provider. "tensorrt" is ONNX Runtime's TensorRT
-    /// provider, which makes its own engines of the bundle's graphs: the bundle's plans are of another TensorRT, and
-    /// are for Python.
+    /// "native": the scorer compiled for this processor, several times as fast as a graph; ONNX Runtime encodes.
+    /// "onnxruntime": ONNX Runtime's CPU or CUDA provider. "tensorrt": its TensorRT provider, which makes its own
+    /// engines of the bundle's graphs unless it is given prebuilt ones. "auto": native on a CPU for the precisions that
+    /// it has and a bundle that holds the scorer's weights, else onnxruntime.
     std::string backend = "auto";
-    /// One that the bundle has.
+    /// One that the bundle has; for native fp32, fp16, or bf16, which rounds the factors of the scorer's products.
     std::string precision = "fp32";
     /// "cpu", "cuda" or "auto": the GPU where ONNX Runtime has a provider for it and NVIDIA's driver is there.
     std::string device = "auto";
     /// Of the scorer on the CPU. 0: OMP_NUM_THREADS where it is set, else all cores that the process may use.
     int threads = 0;
-    /// Memory for one tile's intermediates. 0: 8 MiB on a CPU, 1 GiB on a GPU.
+    /// Memory for one tile's intermediates; native has none, but for a compact gallery's states. 0: 64 MiB on a CPU, 1
+    /// GiB on a GPU, an engine's profile permitting; from 300,000 pairs on, where Python tunes itself, the 8 MiB that
+    /// it mostly finds for a CPU.
     std::size_t tile_bytes = 0;
-    /// Scorer calls side by side on the CPU: 1, each with all threads, or `threads`, each with one thread. 0: side by
-    /// side where a call has enough tiles for all.
+    /// Scorer calls side by side on the CPU, but not of native: 1, each with all threads, or `threads`, each with one
+    /// thread. 0: one, and from 300,000 pairs on side by side where a call has enough tiles for all.
     int workers = 0;
+    /// With backend "tensorrt": run the engines of this precision that `caan-build-engine` put into the bundle, through
+    /// ONNX Runtime's provider for TensorRT, or that for TensorRT for RTX. It must be of the TensorRT that built them,
+    /// and knows their first profile alone. Written to ONNX Runtime's EPContext format, not yet run on a GPU.
+    bool prebuilt_engines = false;
     /// Gets each warning: a caption that was cut, one without a known word, a precision that missed its accuracy gate.
     /// It may be called from any thread that uses the Retriever, and must not throw. Not set: standard error.
     std::function<void(const std::string& message)> warn;
@@ -181,13 +188,15 @@ struct Options {
 /// Encodes images and captions, and scores every pair with CAAN's cross-attention scorer.
 ///
 /// A Retriever may be used from several threads at once; calls share no state but buffers that are handed out under a
-/// lock. It can be moved, not copied; one that was moved from may only be destroyed or assigned to.
+/// lock, and take turns at the kernel of backend native. It can be moved, not copied; one that was moved from may only
+/// be destroyed or assigned to.
 class CAAN_API Retriever {
 public:
     /// Open a bundle and verify all its files.
     ///
-    /// Throws InputError for an unknown backend or device; BundleError for a bundle that can't be used, or without the
-    /// precision; MissingError for a device or provider that is not there: none is ever dropped silently.
+    /// Throws InputError for an unknown backend, device, or precision of native; BundleError for a bundle that can't be
+    /// used, or without the precision; MissingError for a device, provider or instruction that is not there: none is
+    /// ever dropped silently.
     static Retriever open(const std::string& path, const Options& options = {});
 
     Retriever(Retriever&& other) noexcept;
@@ -232,6 +241,8 @@ public:
     /// Throws DataError for a caption that is empty or not UTF-8.
     std::vector<std::int64_t> tokenize(const Caption& caption) const;
 
+    /// "native", "onnxruntime" or "tensorrt": what "auto" became.
+    const char* backend() const noexcept;
     /// "cpu" or "cuda": what "auto" became.
     const std::string& device() const noexcept;
     /// F, which features must have.

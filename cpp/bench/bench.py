@@ -1,0 +1,91 @@
+"""Speed and memory of the runtime in C++, beside Python's: python bench.py CAAN-BENCH-CPP [BUNDLE]
+
+Without a bundle, an untrained one of the paper's size (D = d = 1024) is made. Each row is a process of its own.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caan.bench.synthetic import synthetic_bundle
+from caan.bundle import graph_file, open_bundle, state_widths
+from caan.data.vocabulary import Vocabulary
+from caan.runtime import Retriever
+
+IMAGES, CAPTIONS, REGIONS, WORDS = 1000, 100, 36, 12
+CALLS = 2
+
+
+def main(program: str, bundle: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        features, captions = Path(folder, "features.npy"), Path(folder, "captions.txt")
+        write_inputs(bundle, features, captions)
+        rows = [
+            measured(program, bundle, "native", features, captions),
+            measured(sys.executable, __file__, bundle, "native", features, captions),
+            measured(program, bundle, "onnxruntime", features, captions),
+            measured(program, bundle, "native", features, captions),
+        ]
+    ours, python, graph, again = rows
+    ours["pairs_per_second"] = max(ours["pairs_per_second"], again["pairs_per_second"])
+    for name, row in (("C++ native", ours), ("C++ onnxruntime", graph), ("Python native", python)):
+        print(f"{name:16} {row['pairs_per_second']:9,.0f} pairs/s", end="")
+        if "open_seconds" in row:
+            least = needed_bytes(bundle, row["backend"])
+            ratio = row["resident_bytes"] / least
+            print(f"   opens in {1000 * row['open_seconds']:4.0f} ms", end="")
+            print(f"   {row['resident_bytes'] / 1e6:5.0f} MB resident, {ratio:.2f} x graphs and states", end="")
+        print()
+    for name, row in (("Python native", python), ("C++ onnxruntime", graph)):
+        print(f"C++ native / {name}: {ours['pairs_per_second'] / row['pairs_per_second']:.2f}")
+
+
+def write_inputs(bundle: Path, features: Path, captions: Path) -> None:
+    generator = np.random.default_rng(0)
+    opened = open_bundle(bundle)
+    shape = (IMAGES, REGIONS, opened.config["region_dim"])
+    np.save(features, generator.standard_normal(shape, np.float32))
+    words = [word for word in Vocabulary.load(bundle / "vocab.json").words if word.isalnum()]
+    captions.write_text("".join(f"{' '.join(generator.choice(words, WORDS))}\n" for _ in range(CAPTIONS)))
+
+
+def measured(*command: object) -> dict[str, Any]:
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def needed_bytes(bundle: Path, backend: str) -> int:
+    """The graphs that are open, and the states."""
+    graphs = ["image_encoder", "text_encoder", *(["scorer"] if backend == "onnxruntime" else [])]
+    widths = state_widths(open_bundle(bundle).config)
+    states = 4 * (IMAGES * REGIONS * widths["image"] + CAPTIONS * (WORDS + 2) * widths["text"])
+    return states + sum((bundle / graph_file(graph, "fp32")).stat().st_size for graph in graphs)
+
+
+def measure_python(bundle: Path, backend: str, features: Path, captions: Path) -> None:
+    retriever = Retriever.open(bundle, backend, device="cpu")
+    images = retriever.encode_images(np.load(features, mmap_mode="r"))
+    texts = retriever.encode_captions(captions.read_text().splitlines())
+    times = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        retriever.score_matrix(images, texts)
+        times.append(time.perf_counter() - start)
+    print(json.dumps({"backend": retriever.backend.name, "pairs_per_second": IMAGES * CAPTIONS / min(times)}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 5:
+        measure_python(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        given = [nullcontext(Path(path)) for path in sys.argv[2:]]
+        with given[0] if given else synthetic_bundle(lambda _: None) as made:
+            main(sys.argv[1], made)

@@ -1,0 +1,132 @@
+#include "native_scoring.hpp"
+
+#include <algorithm>
+
+#include "encoding.hpp"
+#include "states.hpp"
+#include "tiling.hpp"
+
+namespace caan::detail {
+namespace {
+
+// Scores of one call of the kernel: long beside what a call costs, small beside the states.
+constexpr std::size_t BLOCK_PAIRS = std::size_t{1} << 16;
+// What was just computed again should still be in a cache when it is read.
+constexpr std::size_t EXPANDED_BYTES = std::size_t{16} << 20;
+
+/// Items of one side: where they belong, and where their states lie.
+struct Items {
+    const std::int64_t* positions; // (count)
+    const kernels::State* states;  // (count)
+    std::size_t count;
+};
+
+Items in_place(const Gallery::Content& gallery, const std::int64_t* positions, std::size_t count, Workspace& space) {
+    if (gallery.check != nullptr) {
+        // Positions increase.
+        (*gallery.check)(gallery.offsets[static_cast<std::size_t>(positions[0])],
+                         gallery.offsets[static_cast<std::size_t>(positions[count - 1]) + 1]);
+    }
+    auto* states = space.items.get<kernels::State>(count);
+    std::transform(positions, positions + count, states, [&](std::int64_t item) {
+        return kernels::State{gallery.row(gallery.offsets[static_cast<std::size_t>(item)]),
+                              static_cast<std::size_t>(gallery.length(item)), gallery.dtype == Dtype::float16};
+    });
+    return {positions, states, count};
+}
+
+Items in_space(const Padded& padded, const std::int64_t* positions, std::size_t row_bytes, bool half,
+               Workspace& space) {
+    const auto count = static_cast<std::size_t>(padded.items);
+    auto* states = space.items.get<kernels::State>(count);
+    const auto* first = static_cast<const std::byte*>(padded.states);
+    for (std::size_t i = 0; i < count; ++i) {
+        states[i] = {first + i * static_cast<std::size_t>(padded.longest) * row_bytes,
+                     static_cast<std::size_t>(padded.lengths[i]), half};
+    }
+    return {positions, states, count};
+}
+
+/// One call of score_natively.
+class NativeStream {
+public:
+    NativeStream(const Backend& backend, std::size_t expanded_bytes, const Gallery::Content& images, const Texts& texts,
+                 Spaces& spaces, const Take& take)
+        : backend_(backend), expanded_bytes_(expanded_bytes == 0 ? EXPANDED_BYTES : expanded_bytes), gallery_(images),
+          take_(take), caption_space_(spaces.captions.borrow()), image_space_(spaces.tiles.borrow()) {
+        if (const auto* gallery = std::get_if<const Gallery::Content*>(&texts)) {
+            captions_ = *gallery;
+        } else {
+            tokens_ = std::get<const Tokens*>(texts);
+            order_ = by_length(tokens_->lengths);
+        }
+    }
+
+    void run() {
+        const std::size_t all = tokens_ != nullptr ? order_.size() : captions_->live.size();
+        // Of encoded captions, more at a time where there are few images.
+        const std::size_t most = tokens_ != nullptr
+                                     ? captions_per_call(backend_)
+                                     : std::max(captions_per_call(backend_), BLOCK_PAIRS / gallery_.live.size());
+        for (std::size_t start = 0; start < all; start += most) {
+            score_all_images(captions(start, std::min(most, all - start)));
+        }
+    }
+
+private:
+    Items captions(std::size_t start, std::size_t count) {
+        if (tokens_ == nullptr) {
+            return in_place(*captions_, captions_->live.data(), count, *caption_space_);
+        }
+        const std::int64_t* positions = order_.data() + start;
+        const Padded encoded = encode_some_captions(backend_, *tokens_, positions, count, *caption_space_);
+        return in_space(encoded, positions, backend_.state_row_bytes(Kind::text), is_half(), *caption_space_);
+    }
+
+    Items images(std::size_t start, std::size_t count) {
+        const std::int64_t* positions = gallery_.live.data() + start;
+        if (!gallery_.compact) {
+            return in_place(gallery_, positions, count, *image_space_);
+        }
+        const Padded expanded = gather_states(backend_, gallery_, positions, count, *image_space_);
+        return in_space(expanded, positions, backend_.state_row_bytes(Kind::image), is_half(), *image_space_);
+    }
+
+    void score_all_images(const Items& captions) {
+        const std::size_t all = gallery_.live.size();
+        const std::size_t most = std::min({all, std::max<std::size_t>(1, BLOCK_PAIRS / captions.count), expandable()});
+        auto* scores = image_space_->scores.get<float>(most * captions.count);
+        for (std::size_t start = 0; start < all; start += most) {
+            const Items some = images(start, std::min(most, all - start));
+            backend_.native()->score(some.states, some.count, captions.states, captions.count, scores);
+            take_({some.positions, some.count, captions.positions, captions.count, scores});
+        }
+    }
+
+    /// The most images of a compact gallery at a time.
+    std::size_t expandable() const {
+        const std::size_t item = static_cast<std::size_t>(gallery_.longest) * backend_.state_row_bytes(Kind::image);
+        return gallery_.compact ? std::max<std::size_t>(1, expanded_bytes_ / item) : gallery_.live.size();
+    }
+
+    bool is_half() const { return backend_.state_dtype() == Dtype::float16; }
+
+    const Backend& backend_;
+    std::size_t expanded_bytes_;
+    const Gallery::Content& gallery_;
+    const Take& take_;
+    Workspaces::Loan caption_space_, image_space_;
+    // One of these.
+    const Gallery::Content* captions_ = nullptr;
+    const Tokens* tokens_ = nullptr;
+    std::vector<std::int64_t> order_; // of the tokens: encoder calls of similar lengths
+};
+
+} // namespace
+
+void score_natively(const Backend& backend, std::size_t expanded_bytes, const Gallery::Content& images,
+                    const Texts& texts, Spaces& spaces, const Take& take) {
+    NativeStream(backend, expanded_bytes, images, texts, spaces, take).run();
+}
+
+} // namespace caan::detail
