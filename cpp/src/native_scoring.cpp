@@ -76,7 +76,7 @@ public:
 private:
     Items captions(std::size_t start, std::size_t count) {
         if (tokens_ == nullptr) {
-            return in_place(*captions_, captions_->live.data(), count, *caption_space_);
+            return in_place(*captions_, captions_->live.data() + start, count, *caption_space_);
         }
         const std::int64_t* positions = order_.data() + start;
         const Padded encoded = encode_some_captions(backend_, *tokens_, positions, count, *caption_space_);
