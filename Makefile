@@ -50,7 +50,7 @@ test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: 
 	setarch -R cpp/build-tsan/kernels/tests/caan-kernel-thread-tests
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 	cmake --build cpp/build-release
-	$(CPP_PYTEST) $(BIN)/pytest tests/cpp
+	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
 
 fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each

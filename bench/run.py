@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._files import temporary_folder
 from .._machine import describe_machine, has_nvidia_driver
 from ..bundle import VOCABULARY, Bundle, open_bundle
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -131,13 +131,11 @@ def run_bench(
     if data is not None:
         check_dimension(workload.features, bundle.config, data)
     rows = _rows(bundle, checkpoint)
-    workers: dict[int, _Worker] = {}
-    scratch = tempfile.TemporaryDirectory(prefix="caan-bench-")
-    try:
+    with temporary_folder("bench") as scratch, _stopped_at_the_end() as workers:
         for number, row in enumerate(rows):
             if row.reason is None:
                 progress(f"preparing {row.spec.label} {row.spec.precision} {row.spec.device}")
-                folder = Path(scratch.name) / str(number)
+                folder = scratch / str(number)
                 folder.mkdir()
                 workers[number] = _Worker(row.spec, load, threads, folder)
                 _prepare(row, workers[number])
@@ -152,16 +150,22 @@ def run_bench(
             progress(f"galleries, search_many and batching with {row.name}; minutes")
             worker.send("retrieval")
             row.retrieval = worker.receive()["retrieval"]
-    finally:
-        for worker in workers.values():
-            worker.stop()
-        scratch.cleanup()
     for _, row in running:
         _summarise(row)
     if workload.image_of_caption is not None:
         _compare(rows, workload.image_of_caption)
         _complete_records(bundle, rows, workload)
     return BenchResult(workload.description, rows)
+
+
+@contextmanager
+def _stopped_at_the_end() -> Iterator[dict[int, _Worker]]:
+    workers: dict[int, _Worker] = {}
+    try:
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.stop()
 
 
 def _loader(bundle: Bundle, data: Path | None, split: str) -> Callable[[], Workload]:

@@ -10,6 +10,7 @@ expander        regions (images, regions, D) float32                      → im
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from ..bundle import CAPTIONS, EXPANDER, EXPLAINER, IMAGES, REGIONS, WORDS
@@ -99,7 +101,9 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
             dynamic_shapes=(axes,),  # one *args parameter
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        # The exporter leaves the reordering of the GRU's gates, which are large, to every opening of the graph.
+        optimizer.optimize_ir(program.model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
     graph: onnx.ModelProto = program.model_proto
     graph.graph.name = f"caan_{spec.name}"
     _name_nodes(graph, spec.name)

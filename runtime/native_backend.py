@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads
-from ..bundle import SCORER_WEIGHTS, Bundle, graph_file, read_manifest
+from ..bundle import SCORER_WEIGHTS, Bundle, read_manifest
 from ..errors import CaanWarning, InputError, MissingError
 from .backend import BF16, Layout, Tile
 from .onnx_encoders import OnnxEncoders
 from .opening import open_precision
-from .scorer_weights import attention_scale, scorer_weights
+from .scorer_weights import attention_scale, model_hashes, scorer_weights
 
 # Precision → the graphs that encode for it. In bf16 the scorer rounds the factors of its products.
 PRECISIONS = {"fp32": "fp32", BF16: "fp32", "fp16": "fp16"}
@@ -51,7 +51,7 @@ class NativeBackend(OnnxEncoders):
             self.threads,
         )
         self._scorer, self._process = self._new_scorer(), os.getpid()
-        model = f"{bundle.hash_of(SCORER_WEIGHTS)} {bundle.hash_of(graph_file('scorer', PRECISIONS[precision]))}"
+        model = model_hashes(bundle, PRECISIONS[precision])
         self.fingerprint = f"native {_version()} {self._scorer.instruction_set} {precision} {model}"
 
     @classmethod

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import MANIFEST, SCORER_WEIGHTS, Bundle
+from ..bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file
 from ..errors import BundleError
 
 
@@ -43,3 +43,8 @@ def attention_scale(bundle: Bundle) -> float:
             f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
         )
     return float(scale)
+
+
+def model_hashes(bundle: Bundle, precision: str) -> str:
+    """What tells one model's scores from another's, for a kernel's fingerprint."""
+    return f"{bundle.hash_of(SCORER_WEIGHTS)} {bundle.hash_of(graph_file('scorer', precision))}"

@@ -145,7 +145,7 @@ def _caption_chunks(
     if isinstance(texts, Gallery):
         live = texts.live
         lengths = texts.lengths[live]
-        # Captions are of unequal lengths: always a copy.
+        # Captions are rarely of one length: counted as if every chunk were copied.
         most = _most_copied(backend, texts, lengths, images) if backend.fused and len(live) else CAPTIONS_PER_CALL
         for chunk in chunks_by_length(lengths, min(most, CAPTIONS_PER_CALL)):
             yield live[chunk], *_gather(backend, texts, live[chunk])

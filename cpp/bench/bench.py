@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,15 @@ def main(program: str, bundle: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         features, captions = Path(folder, "features.npy"), Path(folder, "captions.txt")
         write_inputs(bundle, features, captions)
-        rows = [
-            measured(program, bundle, "native", features, captions),
-            measured(sys.executable, __file__, bundle, "native", features, captions),
-            measured(program, bundle, "onnxruntime", features, captions),
-            measured(program, bundle, "native", features, captions),
-        ]
-    ours, python, graph, again = rows
-    ours["pairs_per_second"] = max(ours["pairs_per_second"], again["pairs_per_second"])
-    for name, row in (("C++ native", ours), ("C++ onnxruntime", graph), ("Python native", python)):
+        ways = {
+            "C++ native": (program, bundle, "native"),
+            "Python native": (sys.executable, __file__, bundle, "native"),
+            "C++ onnxruntime": (program, bundle, "onnxruntime"),
+        }
+        # In turns, the fastest of each: the machine's clock moves.
+        runs = [{name: measured(*way, features, captions) for name, way in ways.items()} for _ in range(2)]
+    rows = {name: max((run[name] for run in runs), key=itemgetter("pairs_per_second")) for name in ways}
+    for name, row in rows.items():
         print(f"{name:16} {row['pairs_per_second']:9,.0f} pairs/s", end="")
         if "open_seconds" in row:
             least = needed_bytes(bundle, row["backend"])
@@ -43,8 +44,9 @@ def main(program: str, bundle: Path) -> None:
             print(f"   opens in {1000 * row['open_seconds']:4.0f} ms", end="")
             print(f"   {row['resident_bytes'] / 1e6:5.0f} MB resident, {ratio:.2f} x graphs and states", end="")
         print()
-    for name, row in (("Python native", python), ("C++ onnxruntime", graph)):
-        print(f"C++ native / {name}: {ours['pairs_per_second'] / row['pairs_per_second']:.2f}")
+    ours = rows["C++ native"]["pairs_per_second"]
+    for name in ("Python native", "C++ onnxruntime"):
+        print(f"C++ native / {name}: {ours / rows[name]['pairs_per_second']:.2f}")
 
 
 def write_inputs(bundle: Path, features: Path, captions: Path) -> None:

@@ -85,14 +85,14 @@ class Owned:
     """A handle, closed with this object."""
 
     def __init__(self, library: ctypes.CDLL, close: str) -> None:
-        self.library, self.handle, self._close = library, Handle(), getattr(library, close)
+        self.functions, self.handle, self._close = library, Handle(), getattr(library, close)
 
     def __del__(self) -> None:
         self._close(self.handle)
 
     def check(self, code: int) -> None:
         if code:
-            raise CaanError(code, os.fsdecode(self.library.caan_last_error()))
+            raise CaanError(code, os.fsdecode(self.functions.caan_last_error()))
 
 
 class Gallery(Owned):
@@ -102,7 +102,7 @@ class Gallery(Owned):
             self.check(library.caan_gallery_open(os.fsencode(folder), ctypes.byref(self.handle)))
 
     def __len__(self) -> int:
-        return int(self.library.caan_gallery_size(self.handle))
+        return int(self.functions.caan_gallery_size(self.handle))
 
 
 class Features(Owned):
@@ -129,35 +129,35 @@ class Retriever(Owned):
     @property
     def backend(self) -> str:
         """What "auto" became: native, onnxruntime or tensorrt."""
-        name: bytes = self.library.caan_backend(self.handle)
+        name: bytes = self.functions.caan_backend(self.handle)
         return name.decode()
 
     def encode_images(self, features: np.ndarray | Features, lengths: Sequence[int] | None = None) -> Gallery:
-        gallery = Gallery(self.library)
+        gallery = Gallery(self.functions)
         counts = None if lengths is None else np.ascontiguousarray(lengths, np.int64)
         regions = None if counts is None else counts.ctypes.data
         if isinstance(features, Features):
-            code = self.library.caan_encode_file(self.handle, features.handle, regions, ctypes.byref(gallery.handle))
+            code = self.functions.caan_encode_file(self.handle, features.handle, regions, ctypes.byref(gallery.handle))
         else:
             values = np.ascontiguousarray(features)
             arguments = (values.ctypes.data, DTYPES[values.dtype.name], *values.shape, regions)
-            code = self.library.caan_encode_images(self.handle, *arguments, ctypes.byref(gallery.handle))
+            code = self.functions.caan_encode_images(self.handle, *arguments, ctypes.byref(gallery.handle))
         self.check(code)
         return gallery
 
     def encode_captions(self, captions: Sequence[str]) -> Gallery:
-        gallery = Gallery(self.library)
+        gallery = Gallery(self.functions)
         texts = _texts(captions)
-        self.check(self.library.caan_encode_captions(self.handle, texts, len(captions), ctypes.byref(gallery.handle)))
+        self.check(self.functions.caan_encode_captions(self.handle, texts, len(captions), ctypes.byref(gallery.handle)))
         return gallery
 
     def search_many(self, queries: Sequence[str] | Gallery, gallery: Gallery, k: int) -> np.ndarray:
         """(queries, k) of Hit"""
         hits = np.empty((len(queries), k), Hit)
         if isinstance(queries, Gallery):
-            code = self.library.caan_search_gallery(self.handle, queries.handle, gallery.handle, k, hits.ctypes.data)
+            code = self.functions.caan_search_gallery(self.handle, queries.handle, gallery.handle, k, hits.ctypes.data)
         else:
-            code = self.library.caan_search_many(
+            code = self.functions.caan_search_many(
                 self.handle, _texts(queries), len(queries), gallery.handle, k, hits.ctypes.data
             )
         self.check(code)
@@ -167,18 +167,20 @@ class Retriever(Owned):
         """(images, captions) float32"""
         scores = np.empty((len(images), len(captions)), np.float32)
         if isinstance(captions, Gallery):
-            code = self.library.caan_score_galleries(self.handle, images.handle, captions.handle, scores.ctypes.data)
+            code = self.functions.caan_score_galleries(self.handle, images.handle, captions.handle, scores.ctypes.data)
         else:
             texts = _texts(captions)
-            code = self.library.caan_score_matrix(self.handle, images.handle, texts, len(captions), scores.ctypes.data)
+            code = self.functions.caan_score_matrix(
+                self.handle, images.handle, texts, len(captions), scores.ctypes.data
+            )
         self.check(code)
         return scores
 
     def tokenize(self, caption: str) -> list[int]:
         count, text = Size(), _text(caption)
-        self.check(self.library.caan_tokenize(self.handle, text, None, 0, ctypes.byref(count)))
+        self.check(self.functions.caan_tokenize(self.handle, text, None, 0, ctypes.byref(count)))
         ids = np.empty(count.value, np.int64)
-        self.check(self.library.caan_tokenize(self.handle, text, ids.ctypes.data, len(ids), ctypes.byref(count)))
+        self.check(self.functions.caan_tokenize(self.handle, text, ids.ctypes.data, len(ids), ctypes.byref(count)))
         return ids.tolist()
 
 

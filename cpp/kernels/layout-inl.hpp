@@ -77,23 +77,6 @@ struct Caption {
   std::uint32_t *u, *uq3, *uq4, *uq5;
 };
 
-/// bfloat16's bits in the upper half of a float's, rounded to nearest even; NaN stays NaN.
-HWY_INLINE VU rounded_to_bfloat16(VF x) {
-  const DU du;
-  const VU bits = hn::BitCast(du, x);
-  const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const VU rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
-  // A NaN's bits could carry over into infinity's or the sign.
-  return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), hn::Set(du, 0x7FC00000u), rounded);
-}
-
-/// Two rows as words of two bfloat16.
-HWY_INLINE VU paired(VF even, VF odd) {
-  const DU du;
-  return hn::Or(hn::ShiftRight<16>(rounded_to_bfloat16(even)),
-                hn::And(rounded_to_bfloat16(odd), hn::Set(du, 0xFFFF0000u)));
-}
-
 /// A vector of a stored row, with zeros beyond its `left` numbers.
 HWY_INLINE VF load_stored(const float* from, std::size_t left) {
   const DF d;
@@ -145,27 +128,26 @@ HWY_INLINE void pack_plain_blocks(const Model& model, const T* from, std::size_t
   pack_plain<F>(from, step, rows, model.attention_dim, to, width, rows * width);
 }
 
-/// (rows, columns) → (block, rows / per word, width) of words along the rows.
+/// (rows, d) → (block, rows / per word, width) of words along the rows.
 template <class F, class T>
-HWY_INLINE void pack_word_blocks(const T* from, std::size_t step, std::size_t rows, std::size_t columns,
+HWY_INLINE void pack_word_blocks(const Model& model, const T* from, std::size_t step, std::size_t rows,
                                  std::uint32_t* to) {
-  const DF d;
-  const DU du;
-  const std::size_t lanes = hn::Lanes(d);
-  const std::size_t width = block_width();
-  const std::size_t height = words_for(rows, F::kPerWord);
-  const auto load = [&](std::size_t i, std::size_t j) HWY_ATTR {
-    return i < rows && j < columns ? load_stored(from + i * step + j, columns - j) : hn::Zero(d);
-  };
-  for (std::size_t i = 0; i < height; ++i) {
-    std::uint32_t* block = to + i * width;
-    for (std::size_t j = 0; j < columns; j += width, block += height * width) {
-      for (std::size_t half = 0; half < 2; ++half) {
-        const std::size_t column = j + half * lanes;
-        if constexpr (F::kPerWord == 1) {
-          hn::Store(hn::BitCast(du, load(i, column)), du, block + half * lanes);
-        } else {
-          hn::Store(paired(load(2 * i, column), load(2 * i + 1, column)), du, block + half * lanes);
+  if constexpr (F::kPerWord == 1) {
+    pack_plain_blocks<F>(model, from, step, rows, to);
+  } else {
+    const DF d;
+    const std::size_t lanes = hn::Lanes(d);
+    const std::size_t columns = model.attention_dim;
+    const std::size_t width = block_width();
+    const std::size_t height = words_for(rows, F::kPerWord);
+    const auto load = [&](std::size_t i, std::size_t j) HWY_ATTR {
+      return i < rows && j < columns ? load_stored(from + i * step + j, columns - j) : hn::Zero(d);
+    };
+    for (std::size_t i = 0; i < height; ++i) {
+      std::uint32_t* block = to + i * width;
+      for (std::size_t j = 0; j < columns; j += width, block += height * width) {
+        for (std::size_t column = j; column < j + width; column += lanes) {
+          hn::Store(paired(load(2 * i, column), load(2 * i + 1, column)), DU(), block + (column - j));
         }
       }
     }
@@ -181,8 +163,8 @@ HWY_INLINE void pack_image_of(const Model& model, const T* rows, std::size_t reg
   pack_rows<F>(model, rows, step, regions, image.v);
   pack_rows<F>(model, rows + dim, step, regions, image.vk);
   pack_plain_blocks<F>(model, rows + 2 * dim, step, regions, image.vq1);
-  pack_word_blocks<F>(rows + 2 * dim + wide, step, regions, wide, image.vq2);
-  pack_word_blocks<F>(rows + 2 * dim + 2 * wide, step, regions, wide, image.vq6);
+  pack_word_blocks<F>(model, rows + 2 * dim + wide, step, regions, image.vq2);
+  pack_word_blocks<F>(model, rows + 2 * dim + 2 * wide, step, regions, image.vq6);
 }
 
 template <class F, class T>
@@ -192,9 +174,9 @@ HWY_INLINE void pack_caption_of(const Model& model, const T* rows, std::size_t w
   const std::size_t step = dim + 3 * wide;
   const Caption<F> caption(model, packed, words);
   pack_rows<F>(model, rows, step, words, caption.u);
-  pack_word_blocks<F>(rows + dim, step, words, wide, caption.uq3);
+  pack_word_blocks<F>(model, rows + dim, step, words, caption.uq3);
   pack_plain_blocks<F>(model, rows + dim + wide, step, words, caption.uq4);
-  pack_word_blocks<F>(rows + dim + 2 * wide, step, words, wide, caption.uq5);
+  pack_word_blocks<F>(model, rows + dim + 2 * wide, step, words, caption.uq5);
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

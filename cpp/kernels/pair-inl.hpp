@@ -167,7 +167,8 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
   float* su = s.before(pair.su, 0);
   const auto b = reinterpret_cast<const std::uint32_t*>(s.b);
   for (std::size_t j = 0; j < words; j += block_width()) {
-    product<Float32>(words, nullptr, su + j, pair.t_stride, {b, pair.t_stride, b + j, pair.t_stride, regions, 0}, {});
+    product<Float32>(words, nullptr, reinterpret_cast<std::uint32_t*>(su + j), pair.t_stride,
+                     {b, pair.t_stride, b + j, pair.t_stride, regions, 0}, {});
   }
   to_words<F>(su, words, words, pair.t_stride, pair.su);
   for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(d), d, pair.logits + i * hn::Lanes(d));
@@ -216,14 +217,13 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   const std::size_t t_words = words_for(words, F::kPerWord);
   const std::size_t of_image = r_words * width;
   const std::size_t of_caption = t_words * width;
-  float* x = s.before(s.x, 0);
-  product<F>(words, nullptr, x, width, {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image},
-             {});
-  to_words<F>(x, words, width, width, s.x);
-  product<F>(regions, image.vq1 + block * regions * width / F::kPerWord, s.z, width,
+  const auto z = reinterpret_cast<std::uint32_t*>(s.z);
+  product<F, F>(words, nullptr, s.x, width,
+                {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {});
+  product<F>(regions, image.vq1 + block * regions * width / F::kPerWord, z, width,
              {pair.a, pair.r_stride, s.x, width, t_words, 0},
              {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption});
-  product<F>(words, caption.uq4 + block * words * width / F::kPerWord, s.z + regions * width, width,
+  product<F>(words, caption.uq4 + block * words * width / F::kPerWord, z + regions * width, width,
              {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
              {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image});
   activate<F>(s.z, regions, model.w_v + block * width, pair.logits);

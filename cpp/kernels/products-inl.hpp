@@ -42,6 +42,36 @@ constexpr std::size_t kDotRows = 2;
 #endif
 constexpr std::size_t kDotColumns = 4;
 
+/// bfloat16's bits in the upper half of a float's, rounded to nearest even; NaN stays NaN.
+HWY_INLINE VU rounded_to_bfloat16(VF x) {
+  const DU du;
+  const VU bits = hn::BitCast(du, x);
+  const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const VU rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+  // A NaN's bits could carry over into infinity's or the sign.
+  return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), hn::Set(du, 0x7FC00000u), rounded);
+}
+
+#if HWY_ARCH_X86 && HWY_NATIVE_DOT_BF16
+/// Lane i of the first half beside lane i of the second.
+HWY_ALIGN constexpr std::uint16_t kSideBySide[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+#endif
+
+/// Two rows as words of two bfloat16.
+HWY_INLINE VU paired(VF even, VF odd) {
+  const DU du;
+#if HWY_ARCH_X86 && HWY_NATIVE_DOT_BF16
+  const hn::Repartition<hwy::bfloat16_t, DF> db;
+  const hn::Repartition<std::uint16_t, DF> d16;
+  const auto halves = hn::BitCast(d16, hn::OrderedDemote2To(db, even, odd));
+  return hn::BitCast(du, hn::TableLookupLanes(halves, hn::SetTableIndices(d16, kSideBySide)));
+#else
+  return hn::Or(hn::ShiftRight<16>(rounded_to_bfloat16(even)),
+                hn::And(rounded_to_bfloat16(odd), hn::Set(du, 0xFFFF0000u)));
+#endif
+}
+
 // Numbers that are not multiplied as words are "plain": two vectors of columns at a time, by `load_plain`.
 struct Float32 {
   static constexpr std::size_t kPerWord = 1;
@@ -113,11 +143,30 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   }
 }
 
-/// out (kRows, two vectors) = start (the same, plain, or null: 0) + first + second.
-template <class F, std::size_t kRows>
-HWY_NOINLINE void tile(const std::uint32_t* start, float* out, std::size_t stride, const Factor& first, const Factor& second) {
+/// kRows rows of two vectors as words of Out's, which one float is already.
+template <class Out, std::size_t kRows>
+HWY_INLINE void store_words(const VF (&left)[kRows], const VF (&right)[kRows], std::uint32_t* out, std::size_t stride) {
+  const DU du;
+  const std::size_t lanes = hn::Lanes(du);
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kRows; i += Out::kPerWord, out += stride) {
+    if constexpr (Out::kPerWord == 1) {
+      hn::Store(hn::BitCast(du, left[i]), du, out);
+      hn::Store(hn::BitCast(du, right[i]), du, out + lanes);
+    } else {
+      const std::size_t odd = HWY_MIN(i + 1, kRows - 1);
+      const VF none = hn::Zero(DF());
+      hn::Store(paired(left[i], odd > i ? left[odd] : none), du, out);
+      hn::Store(paired(right[i], odd > i ? right[odd] : none), du, out + lanes);
+    }
+  }
+}
+
+/// out (kRows, two vectors, words of Out's) = start (the same, plain, or null: 0) + first + second.
+template <class F, class Out, std::size_t kRows>
+HWY_NOINLINE void tile(const std::uint32_t* start, std::uint32_t* out, std::size_t stride, const Factor& first,
+                       const Factor& second) {
   const DF d;
-  const std::size_t lanes = hn::Lanes(d);
   VF left[kRows];
   VF right[kRows];
   CAAN_UNROLL
@@ -127,33 +176,32 @@ HWY_NOINLINE void tile(const std::uint32_t* start, float* out, std::size_t strid
   }
   accumulate<F>(first, left, right);
   accumulate<F>(second, left, right);
-  CAAN_UNROLL
-  for (std::size_t i = 0; i < kRows; ++i) {
-    hn::Store(left[i], d, out + i * stride);
-    hn::Store(right[i], d, out + i * stride + lanes);
-  }
+  store_words<Out>(left, right, out, stride);
 }
 
-template <class F, std::size_t kRows = kTileRows>
-HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, float* out, std::size_t stride, const Factor& first,
-                        const Factor& second) {
+template <class F, class Out, std::size_t kRows = kTileRows>
+HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride,
+                        const Factor& first, const Factor& second) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      tile<F, kRows>(start, out, stride, first, second);
+      tile<F, Out, kRows>(start, out, stride, first, second);
     } else {
-      tile_of<F, kRows - 1>(rows, start, out, stride, first, second);
+      tile_of<F, Out, kRows - 1>(rows, start, out, stride, first, second);
     }
   }
 }
 
-/// `tile` for any number of rows, in tiles of nearly equal height.
-template <class F>
-HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, float* out, std::size_t stride, Factor first,
+/// `tile` for any number of rows, in tiles of nearly equal height: all but the last of whole words.
+template <class F, class Out = Float32>
+HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride, Factor first,
                         Factor second) {
-  const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
+  constexpr std::size_t kMost = kTileRows / Out::kPerWord * Out::kPerWord;
+  const std::size_t tiles = (rows + kMost - 1) / kMost;
   for (std::size_t i = 0, row = 0; i < tiles; ++i) {
-    const std::size_t height = (rows - row + tiles - i - 1) / (tiles - i);
-    tile_of<F>(height, start ? start + row * (stride / F::kPerWord) : nullptr, out + row * stride, stride, first, second);
+    const std::size_t equal = (rows - row + tiles - i - 1) / (tiles - i);
+    const std::size_t height = i + 1 < tiles ? (equal + Out::kPerWord - 1) / Out::kPerWord * Out::kPerWord : equal;
+    tile_of<F, Out>(height, start ? start + row * (stride / F::kPerWord) : nullptr, out + row / Out::kPerWord * stride,
+                    stride, first, second);
     first.broadcast += height;
     second.broadcast += height;
     row += height;

@@ -45,8 +45,8 @@ Backend::Backend(const Bundle& bundle, const Options& options)
     if (options.prebuilt_engines) {
         open_engine(bundle, precision);
     }
-    (void)bundle.graph("image_encoder", precision); // is there such a precision?
-    vocabulary_ = Vocabulary::load(bundle.path(VOCABULARY_FILE));
+    bundle.require_precision(precision);
+    vocabulary_ = Vocabulary::load(bundle.verified(VOCABULARY_FILE));
     encoders_ = {bundle.hash_of(graph_file("image_encoder", precision)),
                  bundle.hash_of(graph_file("text_encoder", precision))};
     if (bundle.manifest["files"].contains(EXPANDER)) {
@@ -100,6 +100,7 @@ void Backend::open_sessions(const Bundle& bundle, const std::string& precision) 
 }
 
 void Backend::open_engine(const Bundle& bundle, const std::string& precision) {
+    bundle.verify(); // an engine's graph names its plan, which ONNX Runtime reads
     const Engine engine = choose_engine(bundle, precision);
     image_encoder_.emplace(engine.graphs.at("image_encoder"), threads_);
     text_encoder_.emplace(engine.graphs.at("text_encoder"), threads_);

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
 #include <filesystem>
 #include <future>
-#include <iterator>
 #include <set>
+#include <utility>
 
 #include "files.hpp"
 #include "machine.hpp"
@@ -18,6 +17,7 @@ namespace {
 constexpr const char* FORMAT = "caan-bundle";
 constexpr std::int64_t VERSION = 1;
 constexpr const char* MANIFEST = "manifest.json";
+constexpr const char* AGAIN = " copy the bundle again, or export the checkpoint again";
 // Larger sizes are no model's, and products of them would overflow.
 constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
 
@@ -53,7 +53,7 @@ bool is_inside(const std::string& folder, const std::string& name) {
     return !error && std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first == home.end();
 }
 
-void verify_file(const std::string& folder, const std::string& name, const OrderedJson& entry) {
+void check_file(const std::string& folder, const std::string& name, const OrderedJson& entry) {
     const std::string manifest = folder + "/" + MANIFEST;
     if (!is_inside(folder, name)) {
         std::string shown = shortened(name, 200);
@@ -65,17 +65,19 @@ void verify_file(const std::string& folder, const std::string& name, const Order
     }
     const std::string path = normal_path(folder + "/" + name);
     if (!is_file(path)) {
-        throw BundleError(path + " is missing from the bundle; copy the bundle again, or export the checkpoint again");
+        throw BundleError(path + " is missing from the bundle;" + AGAIN);
     }
-    const std::string again = " copy the bundle again, or export the checkpoint again";
     const std::uint64_t size = std::filesystem::file_size(path);
     const OrderedJson& listed = member(entry, "size");
     if (!equals(listed, size)) {
         throw BundleError(path + " has " + std::to_string(size) + " bytes, the manifest says " + python_str(listed) +
-                          ";" + again);
+                          ";" + AGAIN);
     }
-    if (sha256_of_file(path) != member(entry, "sha256").get_ref<const std::string&>()) {
-        throw BundleError(path + " was changed: its SHA-256 is not the manifest's;" + again);
+}
+
+void check_hash(const std::string& path, const std::string& expected) {
+    if (sha256_of_file(path) != expected) {
+        throw BundleError(path + " was changed: its SHA-256 is not the manifest's;" + AGAIN);
     }
 }
 
@@ -105,7 +107,16 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
 
 } // namespace
 
-std::string Bundle::graph(const std::string& name, const std::string& precision) const {
+Bundle::Bundle(std::string path) : folder(std::move(path)), manifest(read_manifest(folder)), sizes(sizes_of(manifest)) {
+    check_files(folder, manifest);
+    for (const auto& file : manifest["files"].items()) {
+        files_.push_back(file.key());
+        checks_[file.key()] =
+            std::async(std::launch::deferred, check_hash, normal_path(this->path(file.key())), hash_of(file.key()));
+    }
+}
+
+void Bundle::require_precision(const std::string& precision) const {
     const OrderedJson& precisions = manifest["precisions"];
     if (!precisions.contains(precision)) {
         std::string known;
@@ -114,7 +125,25 @@ std::string Bundle::graph(const std::string& name, const std::string& precision)
         }
         throw BundleError(folder + " has no precision '" + precision + "'; it has: " + known);
     }
-    return path(graph_file(name, precision));
+}
+
+std::string Bundle::graph(const std::string& name, const std::string& precision) const {
+    require_precision(precision);
+    return verified(graph_file(name, precision));
+}
+
+std::string Bundle::verified(const std::string& file) const {
+    std::shared_future<void>(checks_.at(file)).get();
+    return path(file);
+}
+
+void Bundle::verify() const {
+    // Hashing keeps a core busy, and engines are large.
+    side_by_side(files_.size(),
+                 [&](std::size_t number) { std::shared_future<void>(checks_.at(files_[number])).wait(); });
+    for (const std::string& file : files_) {
+        (void)verified(file);
+    }
 }
 
 std::string Bundle::hash_of(const std::string& file) const {
@@ -125,19 +154,11 @@ std::string graph_file(const std::string& name, const std::string& precision) {
     return "onnx/" + name + "." + precision + ".onnx";
 }
 
-Bundle open_bundle(const std::string& folder) {
-    Bundle bundle{normal_path(folder), {}, {}};
-    return read_unmixed(bundle.path(MANIFEST), [&] {
-        bundle.manifest = read_manifest(bundle.folder);
-        bundle.sizes = sizes_of(bundle.manifest);
-        verify_files(bundle.folder, bundle.manifest);
-        return bundle;
-    });
-}
-
 void from_bundle(const std::string& folder, const std::function<void(const Bundle&)>& read) {
     read_unmixed(folder + "/" + MANIFEST, [&] {
-        read(open_bundle(folder));
+        const Bundle bundle(folder);
+        read(bundle);
+        bundle.verify();
         return true;
     });
 }
@@ -183,22 +204,10 @@ Sizes sizes_of(const OrderedJson& manifest) {
             size("config", "vocab_size"), size("limits", "regions"),   size("limits", "words")};
 }
 
-void verify_files(const std::string& folder, const OrderedJson& manifest) {
+void check_files(const std::string& folder, const OrderedJson& manifest) {
     const OrderedJson& files = manifest["files"];
-    std::vector<std::exception_ptr> errors(files.size());
-    // Hashing keeps a core busy, and engines are large.
-    side_by_side(files.size(), [&](std::size_t number) {
-        const auto file = std::next(files.begin(), static_cast<std::ptrdiff_t>(number));
-        try {
-            verify_file(folder, file.key(), file.value());
-        } catch (...) {
-            errors[number] = std::current_exception();
-        }
-    });
-    for (const std::exception_ptr& error : errors) {
-        if (error != nullptr) {
-            std::rethrow_exception(error);
-        }
+    for (const auto& file : files.items()) {
+        check_file(folder, file.key(), file.value());
     }
     std::set<std::string> expected{VOCABULARY_FILE};
     for (const auto& item : manifest["precisions"].items()) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,17 +26,33 @@ struct Sizes {
     std::int64_t longest(Kind kind) const noexcept { return kind == Kind::image ? most_regions : most_words; }
 };
 
-/// An opened bundle whose files are those of its manifest.
-struct Bundle {
+/// An opened bundle. Hashing its files takes as long as opening its graphs: each is compared with its hash when it is
+/// first asked for, by the thread that asks, so that the others are opened meanwhile.
+class Bundle {
+public:
     std::string folder;
     OrderedJson manifest;
     Sizes sizes;
 
-    /// The path of one ONNX graph. Throws BundleError, naming what there is, if the precision is not there.
+    /// Throws BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
+    /// missing, of another size, or named outside the bundle.
+    explicit Bundle(std::string path);
+
+    /// Throws BundleError, naming what there is, if the precision is not there.
+    void require_precision(const std::string& precision) const;
+    /// The path of one ONNX graph, verified. Throws as `require_precision` and `verified`.
     std::string graph(const std::string& name, const std::string& precision) const;
+    /// The path of a listed file that has the manifest's hash. Throws BundleError. Threads may share it.
+    std::string verified(const std::string& file) const;
+    /// Compare every file with its hash. Throws BundleError of the first in the manifest's order that differs.
+    void verify() const;
     /// SHA-256 of a file, as the manifest gives it.
     std::string hash_of(const std::string& file) const;
     std::string path(const std::string& file) const { return folder + "/" + file; }
+
+private:
+    std::vector<std::string> files_;
+    std::map<std::string, std::shared_future<void>> checks_; // each done by who first waits for it
 };
 
 inline constexpr const char* VOCABULARY_FILE = "vocab.json";
@@ -43,12 +61,8 @@ inline constexpr const char* GRAPHS[] = {"image_encoder", "text_encoder", "score
 /// A graph's path inside a bundle.
 std::string graph_file(const std::string& name, const std::string& precision);
 
-/// Open a bundle and verify every file against the manifest. Throws BundleError, naming the file, if the folder is no
-/// bundle, is of a newer format version, or a file is missing, changed, or named outside the bundle.
-Bundle open_bundle(const std::string& folder);
-
-/// Call `read` with the bundle; again, if the bundle was replaced while its files were being read.
-/// Throws as `open_bundle`, and what `read` throws of a bundle that is still there.
+/// Call `read` with the bundle, and verify what it did not ask for; again, if the bundle was replaced while its files
+/// were being read. Throws as `Bundle` and its `verify`, and what `read` throws of a bundle that is still there.
 void from_bundle(const std::string& folder, const std::function<void(const Bundle&)>& read);
 
 /// The checked content of a manifest that was read from `path`. Throws BundleError.
@@ -57,7 +71,7 @@ OrderedJson parse_manifest(const std::string& content, const std::string& path);
 /// The sizes of a checked manifest.
 Sizes sizes_of(const OrderedJson& manifest);
 
-/// Compare every file of a checked manifest with its hash. Throws BundleError.
-void verify_files(const std::string& folder, const OrderedJson& manifest);
+/// Throws BundleError if a file of a checked manifest is missing, of another size, or named outside the folder.
+void check_files(const std::string& folder, const OrderedJson& manifest);
 
 } // namespace caan::detail

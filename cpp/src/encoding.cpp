@@ -5,11 +5,15 @@
 
 #include "features.hpp"
 #include "gallery.hpp"
+#include "machine.hpp"
 #include "states.hpp"
 #include "tiling.hpp"
 
 namespace caan::detail {
 namespace {
+
+// A call's intermediate results are several times its states; so few items leave too little for a look to be worth it.
+constexpr std::size_t MANY = 16;
 
 void check_ids(const std::vector<std::string>& ids, std::size_t items) {
     if (!ids.empty() && ids.size() != items) {
@@ -33,6 +37,9 @@ void place(Gallery::Content& gallery, std::int64_t item, const std::byte* padded
 Gallery finished(std::shared_ptr<Gallery::Content> gallery, const std::vector<std::string>& ids) {
     if (!ids.empty()) {
         gallery->ids = ids;
+    }
+    if (gallery->size() >= MANY) {
+        release_freed_memory();
     }
     return Gallery(std::move(gallery));
 }

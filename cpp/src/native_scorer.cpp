@@ -54,7 +54,7 @@ std::vector<float> read_weights(const Bundle& bundle) {
         throw BundleError(bundle.folder + " was exported before bundles held " + WEIGHTS_FILE +
                           "; export the checkpoint again: caan-export model.pt -o " + bundle.folder + " --overwrite");
     }
-    const std::string path = bundle.path(WEIGHTS_FILE);
+    const std::string path = bundle.verified(WEIGHTS_FILE);
     try {
         return parse_weights(read_file(path), static_cast<std::size_t>(bundle.sizes.attention_dim), path);
     } catch (const std::system_error& error) {

@@ -17,7 +17,13 @@ constexpr const char* TENSORRT = "TensorrtExecutionProvider";
 
 /// Held by whoever has a session: it must not go first.
 Ort::Env& environment() {
-    static Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "caan");
+    static Ort::Env env = [] {
+        Ort::Env made(ORT_LOGGING_LEVEL_ERROR, "caan");
+        // Microsoft's builds report over the network how they are used. What they say when they start, only the
+        // environment variable ORT_DISABLE_TELEMETRY=1 keeps back, which is the application's to set.
+        made.DisableTelemetryEvents();
+        return made;
+    }();
     return env;
 }
 

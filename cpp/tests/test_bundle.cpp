@@ -51,8 +51,9 @@ TEST_CASE("an undamaged bundle opens, also through a link and with slashes at it
 }
 
 TEST_CASE("a file that is missing, changed, truncated or a folder is named") {
-    const std::string name = GENERATE(as<std::string>{}, "vocab.json", "onnx/image_encoder.fp32.onnx",
-                                      "onnx/text_encoder.fp32.onnx", "onnx/scorer.fp32.onnx");
+    const std::string name =
+        GENERATE(as<std::string>{}, "vocab.json", "onnx/image_encoder.fp32.onnx", "onnx/text_encoder.fp32.onnx",
+                 "onnx/scorer.fp32.onnx", "onnx/explainer.fp32.onnx", "scorer_weights.npy");
     const Bundle bundle;
     const fs::path path = bundle / name;
     std::string content = read(path);

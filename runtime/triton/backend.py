@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle import SCORER_WEIGHTS, Bundle, graph_file
+from ...bundle import Bundle
 from ...errors import CaanError, InputError, MissingError, needs
 from ...tiling import TileSize
 from ..backend import BF16, Layout, Tile
 from ..device_tiles import DeviceTiles
 from ..onnx_backend import OnnxBackend
 from ..opening import open_precision
-from ..scorer_weights import attention_scale, scorer_weights
+from ..scorer_weights import attention_scale, model_hashes, scorer_weights
 from ..states import convert
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class TritonBackend:
         self._dtype = getattr(torch, dtype)
         self._weights = torch.from_numpy(weights).to(device)
         self._residents: DeviceTiles[torch.Tensor] = DeviceTiles(self._resident_bytes)
-        model = f"{bundle.hash_of(SCORER_WEIGHTS)} {bundle.hash_of(graph_file('scorer', graphs))}"
+        model = model_hashes(bundle, graphs)
         self.fingerprint = f"triton {_versions()} {_gpu_name(device)} {precision} {model}"
 
     @classmethod

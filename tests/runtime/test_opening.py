@@ -1,6 +1,9 @@
-"""A bundle that is replaced while a backend opens it."""
+"""What opening a bundle does besides: it bears that the bundle is replaced, and leaves nothing on the machine."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -39,3 +42,12 @@ def test_an_error_in_a_bundle_that_stays_is_raised(tiny_bundle):
 
     with pytest.raises(BundleError, match="do not fit"):
         open_precision(tiny_bundle, "fp32", make)
+
+
+def test_onnx_runtime_reports_nothing_of_its_use(tiny_folder, tmp_path):
+    """Its wheels keep a database of events to send below the home folder."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
+    code = "import sys; from caan.runtime import Retriever; Retriever.open(sys.argv[1], 'onnxruntime')"
+    command = [sys.executable, "-c", code, str(tiny_folder / "model.caan")]
+    subprocess.run(command, env={**environment, "HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
