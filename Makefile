@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 # Builds lie in cpp/build-*, ignored by git, each with what its checks need alone. ONNX Runtime does not lie below cpp/:
 # CMake installs no path to a library inside the project.
 CPP_DATA := $(CURDIR)/cpp/build-data
-CPP_ROOMS := cpp/src cpp/include cpp/examples cpp/bench cpp/tests cpp/fuzz
+CPP_ROOMS := cpp/src cpp/include cpp/kernels cpp/python cpp/examples cpp/bench cpp/tests cpp/fuzz
 CPP_SETUP := .venv/.cpp-installed
 ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
 # Highway, where no package of 1.2 or newer is installed.

@@ -62,9 +62,17 @@ class BuildOptions:
 
 
 def build_plan(
-    target: Target, graph: Path, profiles: Sequence[Profile], options: BuildOptions, *, progress: bool = True
+    target: Target,
+    graph: Path,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    define: Callable[[Any], None] | None = None,
+    *,
+    progress: bool = True,
 ) -> bytes:
     """Build the plan of one ONNX file; `progress`: a bar on standard error, where that is a terminal.
+
+    define: fills the empty network with what computes the same as the file, which is then not read.
 
     Raises InputError as `BuildOptions.check`, ExportError if TensorRT refuses the graph (naming the node) or can't
     build it, KeyboardInterrupt on Ctrl-C as soon as TensorRT's current step is done. CaanWarning for a timing cache
@@ -75,9 +83,10 @@ def build_plan(
     log.errors.clear()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
-        raise _refused([parser.get_error(number) for number in range(parser.num_errors)], target, graph)
+    if define is None:
+        _parse(network, target, graph)
+    else:
+        define(network)
     config = _configure(builder, target, options)
     for profile in profiles:
         _add_profile(builder, config, profile)
@@ -106,8 +115,13 @@ def engine_record(
     options: BuildOptions,
     profiles: Mapping[str, Sequence[Profile]],
     onnx_hashes: Mapping[str, str],
+    *,
+    fused_scorer: bool = False,
 ) -> dict[str, Any]:
-    """The engine's entry in a manifest; onnx_hashes: {graph: SHA-256 of the file that it was built from}."""
+    """The engine's entry in a manifest; onnx_hashes: {graph: SHA-256 of the file that it was built from}.
+
+    fused_scorer: its scorer is not that file's graph, but the fused kernel with the same weights.
+    """
     return {
         "target": target.name,
         "version": target.version,
@@ -119,6 +133,7 @@ def engine_record(
             "version_compatible": options.version_compatible,
             "hardware_compatible": options.hardware_compatible,
             "stripped": options.strip_weights,
+            "fused_scorer": fused_scorer,
         },
         "profiles": {graph: [profile.as_dict() for profile in own] for graph, own in profiles.items()},
         "onnx": dict(onnx_hashes),
@@ -129,6 +144,12 @@ def timing_cache_file(target: Target) -> Path:
     """Where measured times are kept: they hold for one version of TensorRT on one kind of GPU."""
     device = hashlib.sha256(" ".join(nvidia_gpus()[:1]).encode()).hexdigest()[:12]
     return cache_folder("timing") / f"{target.name}-{target.version}-{device}.cache"
+
+
+def _parse(network: Any, target: Target, graph: Path) -> None:
+    parser = target.module.OnnxParser(network, target.log)
+    if not parser.parse_from_file(str(graph)):
+        raise _refused([parser.get_error(number) for number in range(parser.num_errors)], target, graph)
 
 
 def _configure(builder: Any, target: Target, options: BuildOptions) -> Any:

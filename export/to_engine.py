@@ -72,6 +72,7 @@ class EngineJob:
     auto: bool = False  # INT8: take nodes back to FP16 until the gate holds
     sensitivity: bool = False  # INT8: measure what each node costs
     keep_failed: bool = False
+    fused_scorer: Callable[[Any], None] | None = None  # defines the scorer's network, in place of its ONNX graph
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ def build_engine(
         for graph in GRAPHS:
             plans[graph] = scratch / f"{graph}.plan"
             progress(f"building {graph} with {job.target.name} {job.target.version}")
-            plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options)
+            define = job.fused_scorer if graph == "scorer" else None
+            plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options, define)
             plans[graph].write_bytes(plan)
         engine = engine_name(job.target, job.precision, job.options.compute_capabilities)
         hashes = {graph: sha256_of(path) for graph, path in chosen.files.items()}
-        record = engine_record(job.target, job.precision, job.options, profiles, hashes)
+        fused = job.fused_scorer is not None
+        record = engine_record(job.target, job.precision, job.options, profiles, hashes, fused_scorer=fused)
         record |= {"checks": [], "run": NOT_RUN}
         put = partial(_put, bundle, job, chosen, plans, engine, record, gate)
         changed = change_bundle(folder, put)

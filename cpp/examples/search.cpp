@@ -18,21 +18,23 @@ void search(const std::string& bundle, const std::string& features, const std::s
     }
 }
 
+int fail(const std::string& message, int code) {
+    (void)std::fprintf(stderr, "%s\n", message.c_str());
+    return code;
+}
+
 } // namespace
 
 int main(int count, char** arguments) {
-    const int k = count == 5 ? std::atoi(arguments[4]) : 10;
+    const long k = count == 5 ? std::strtol(arguments[4], nullptr, 10) : 10; // 0 if it is no number
     if (count < 4 || count > 5 || k < 1) {
-        std::fprintf(stderr, "Usage: caan-search-cpp BUNDLE FEATURES.npy \"caption\" [K]\n");
-        return 2;
+        return fail("Usage: caan-search-cpp BUNDLE FEATURES.npy \"caption\" [K]", 2);
     }
     try {
         search(arguments[1], arguments[2], arguments[3], static_cast<std::size_t>(k));
     } catch (const caan::Error& error) {
-        std::fprintf(stderr, "Error: %s\n", error.what());
-        return error.exit_code();
+        return fail(std::string("Error: ") + error.what(), error.exit_code());
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "Error: %s\n", error.what());
-        return 1;
+        return fail(std::string("Error: ") + error.what(), 1);
     }
 }

@@ -26,7 +26,8 @@ struct Functions {
     return Scratch<F>(model, nullptr, regions, words).arena.used();
   }
   static void pack_image(const Model& model, const State& state, std::byte* packed) {
-    if (state.half) return pack_image_of<F>(model, static_cast<const hwy::float16_t*>(state.rows), state.length, packed);
+    if (state.half)
+      return pack_image_of<F>(model, static_cast<const hwy::float16_t*>(state.rows), state.length, packed);
     pack_image_of<F>(model, static_cast<const float*>(state.rows), state.length, packed);
   }
   static void pack_caption(const Model& model, const State& state, std::byte* packed) {

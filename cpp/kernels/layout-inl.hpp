@@ -32,14 +32,16 @@ class Arena {
   std::size_t used_ = 0;
 };
 
-constexpr std::size_t up(std::size_t number, std::size_t multiple) { return (number + multiple - 1) / multiple * multiple; }
+constexpr std::size_t up(std::size_t number, std::size_t multiple) {
+  return (number + multiple - 1) / multiple * multiple;
+}
 
 /// Columns are worked on two vectors at a time.
 HWY_INLINE std::size_t block_width() { return 2 * hn::Lanes(DF()); }
 HWY_INLINE std::size_t blocks_of(std::size_t columns) { return (columns + block_width() - 1) / block_width(); }
 
-/// Words from row to row of V, VK and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim the
-/// same few lines of the first cache.
+/// Words from row to row of V, VK and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim
+/// the same few lines of the first cache.
 template <class F>
 HWY_INLINE std::size_t row_stride(const Model& model) {
   return up(model.embed_dim, block_width()) / F::kPerWord + hn::Lanes(DF());
@@ -88,8 +90,8 @@ HWY_INLINE VF load_stored(const hwy::float16_t* from, std::size_t left) {
   return hn::PromoteTo(d, left >= hn::Lanes(d) ? hn::LoadU(half, from) : hn::LoadN(half, from, left));
 }
 
-/// Two vectors of columns, for `load_plain`. Along the columns of a product's operands it is an order as good as any, if
-/// both have it.
+/// Two vectors of columns, for `load_plain`. Along the columns of a product's operands it is an order as good as any,
+/// if both have it.
 template <class F>
 HWY_INLINE void store_plain(VF left, VF right, std::uint32_t* to) {
   const DU du;
@@ -101,8 +103,8 @@ HWY_INLINE void store_plain(VF left, VF right, std::uint32_t* to) {
   }
 }
 
-/// Rows of plain numbers, `step` numbers from row to row of the source: each `stride` words after the one before, or, in
-/// column blocks, (block, rows, width).
+/// Rows of plain numbers, `step` numbers from row to row of the source: each `stride` words after the one before, or,
+/// in column blocks, (block, rows, width).
 template <class F, class T>
 HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, std::size_t columns, std::uint32_t* to,
                            std::size_t stride, std::size_t block_step) {

@@ -70,10 +70,11 @@ struct Scratch {
   }
 
   Arena arena;
-  float *group_av, *group_u, *divisors;  // av (R, kGroup) and auᵀ U (kGroup, D) of a group's pairs; their sums' products
-  float *h, *h_t, *b;                    // λ H (R, T) and its transpose, B (R, T)
-  float *largest, *scale;                // of a softmax, per column
-  float* weights;                        // a pooling softmax, not yet divided by its sum
+  float *group_av, *group_u;  // of a group's pairs: av (R, kGroup), and auᵀ U (kGroup, D)
+  float* divisors;            // of them: the products of their sums
+  float *h, *h_t, *b;         // λ H (R, T) and its transpose, B (R, T)
+  float *largest, *scale;     // of a softmax, per column
+  float* weights;             // a pooling softmax, not yet divided by its sum
   float* floats[2];
   std::uint32_t* x;  // of one column block: Aᵀ V Q2 (T, width)
   float* z;          // what tanh is taken of (R + T, width)
@@ -208,7 +209,7 @@ HWY_INLINE void activate(const float* z, std::size_t rows, const float* w, float
   for (; i < rows; ++i) activate_rows<F, 1>(z + 2 * lanes * i, w0, w1, logits + lanes * i);
 }
 
-/// Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6) of one column block, into the logits.
+/// A column block of Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6), to the logits.
 template <class F>
 HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
                               std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t block) {
@@ -354,17 +355,14 @@ HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size
     }
   };
   for (std::size_t first = 0; first < number; first += kTogether) {
-    each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
-      attend(model, image, regions, caption, words, s, pair);
-    });
+    each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
+                    HWY_ATTR { attend(model, image, regions, caption, words, s, pair); });
     for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
-      each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
-        contextualize(model, image, regions, caption, words, s, pair, block);
-      });
+      each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
+                      HWY_ATTR { contextualize(model, image, regions, caption, words, s, pair, block); });
     }
-    each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
-      pool_caption(model, regions, caption, words, s, pair, i);
-    });
+    each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
+                    HWY_ATTR { pool_caption(model, regions, caption, words, s, pair, i); });
   }
   pool_group(model, image, regions, s, number, scores);
 }

@@ -193,8 +193,8 @@ HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, std::uint3
 
 /// `tile` for any number of rows, in tiles of nearly equal height: all but the last of whole words.
 template <class F, class Out = Float32>
-HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride, Factor first,
-                        Factor second) {
+HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride,
+                        Factor first, Factor second) {
   constexpr std::size_t kMost = kTileRows / Out::kPerWord * Out::kPerWord;
   const std::size_t tiles = (rows + kMost - 1) / kMost;
   for (std::size_t i = 0, row = 0; i < tiles; ++i) {
@@ -212,9 +212,8 @@ HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint3
 HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float* out) {
   const DF d;
   const hn::Repartition<double, DF> dd;
-  const auto pair = [d](VF x, VF y) HWY_ATTR {
-    return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y));
-  };
+  const auto pair = [d](VF x, VF y)
+                        HWY_ATTR { return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)); };
   const auto ab = hn::BitCast(dd, pair(a, b));
   const auto ce = hn::BitCast(dd, pair(c, e));
   // In every block of 128 bits: what that block adds to each of the four sums.
@@ -231,7 +230,7 @@ HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float* out) {
 #endif
 }
 
-/// out[i, j] = a[i] · b[j] for kRows rows of a and kColumns of b, `depth` words (whole vectors) long; out has 4 columns.
+/// out[i, j] = a[i] · b[j] for kRows rows of a and kColumns of b, `depth` words (whole vectors) long; out is 4 wide.
 template <class F, std::size_t kRows, std::size_t kColumns>
 HWY_NOINLINE void dot_tile(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
                            std::size_t depth, float* out, std::size_t out_stride) {

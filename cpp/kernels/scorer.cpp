@@ -119,8 +119,8 @@ void Scorer::score(const State* images, std::size_t number_of_images, const Stat
     worker.image.at_least(work.kernel.image_bytes(work.model, regions));
     worker.scratch.at_least(work.kernel.scratch_bytes(work.model, regions, words));
   }
-  const std::size_t run = std::clamp<std::size_t>(kCaptionBytes / work.kernel.caption_bytes(work.model, words), 1,
-                                                  number_of_captions);
+  const std::size_t run =
+      std::clamp<std::size_t>(kCaptionBytes / work.kernel.caption_bytes(work.model, words), 1, number_of_captions);
   work.packed_bytes.at_least(run * work.kernel.caption_bytes(work.model, words));
   work.packed.reserve(run);
   for (std::size_t first = 0; first < number_of_captions; first += run) {

@@ -41,8 +41,8 @@ HWY_INLINE VF exp_of_steps(VF r, VF octave) {
 
 /// x becomes 1 / (1 + exp(2x)), which is (1 - tanh x) / 2, to an absolute error of 1e-7. NaN stays NaN.
 ///
-/// exp(2x) is 2^(n/32) 2^(r/32) with n an integer and |r| <= 1/2: a table, and a polynomial of degree 2. On AVX-512 this
-/// takes 7 operations of the multipliers, which the products need, and what else there is of others: fewer than a
+/// exp(2x) is 2^(n/32) 2^(r/32) with n an integer and |r| <= 1/2: a table, and a polynomial of degree 2. On AVX-512
+/// this takes 7 operations of the multipliers, which the products need, and what else there is of others: fewer than a
 /// quotient of polynomials, and than a division. Several vectors step by step together: one alone waits for
 /// itself, and the processor does not look far enough ahead to find the next.
 template <std::size_t kNumber>
@@ -54,7 +54,7 @@ HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
   const VF one = hn::Set(d, 1.0f);
   const VF steps = hn::Set(d, 92.3324826f);  // 64 / ln 2
   // So large a number that its last bit is 1: adding it rounds, and leaves n in the last bits.
-  const VF magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23
+  const VF magic = hn::Set(d, 12582912.0f);     // 1.5 * 2^23
   const VF octave = hn::Set(d, 0.0216608494f);  // ln 2 / 32
   VF r[kNumber];
   VU n[kNumber];
@@ -99,15 +99,17 @@ HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
 #if HWY_TARGET <= HWY_AVX3
 /// -tanh(x) / 2 around i / 8 is intercept[i] + slope[i] x, to 3.8e-4; odd in x.
 HWY_ALIGN constexpr float kIntercepts[32] = {
-    -0.0f, -0.00060076847f, -0.0048587745f, -0.01558393f, -0.03418448f, -0.060566418f, -0.093424265f, -0.13074068f,
-    -0.17029569f, -0.21005396f, -0.24838598f, -0.28414224f, -0.31662712f, -0.34552043f, -0.37078239f, -0.39256386f,
-    -0.41113185f, -0.4268131f, -0.43995437f, -0.45089637f, -0.45995806f, -0.46742836f, -0.47356281f, -0.47858349f,
-    -0.48268073f, -0.48601593f, -0.48872478f, -0.49092057f, -0.49269733f, -0.49413276f, -0.49529075f, -0.49619978f};
+    -0.0f,        -0.00060076847f, -0.0048587745f, -0.01558393f, -0.03418448f, -0.060566418f, -0.093424265f,
+    -0.13074068f, -0.17029569f,    -0.21005396f,   -0.24838598f, -0.28414224f, -0.31662712f,  -0.34552043f,
+    -0.37078239f, -0.39256386f,    -0.41113185f,   -0.4268131f,  -0.43995437f, -0.45089637f,  -0.45995806f,
+    -0.46742836f, -0.47356281f,    -0.47858349f,   -0.48268073f, -0.48601593f, -0.48872478f,  -0.49092057f,
+    -0.49269733f, -0.49413276f,    -0.49529075f,   -0.49619978f};
 HWY_ALIGN constexpr float kSlopes[32] = {
-    -0.49967499f, -0.49165781f, -0.46950612f, -0.43544131f, -0.39303967f, -0.34617433f, -0.29837407f, -0.25241778f,
-    -0.21018917f, -0.17273239f, -0.14041883f, -0.11314689f, -0.090524815f, -0.072013996f, -0.05702897f, -0.045000031f,
-    -0.035407693f, -0.027797927f, -0.021785395f, -0.017049882f, -0.013329379f, -0.010411973f, -0.0081277568f, -0.0063414049f,
-    -0.0049456842f, -0.0038559523f, -0.0030056f, -0.002342331f, -0.0018251608f, -0.0014220142f, -0.0011078163f, -0.0008692093f};
+    -0.49967499f,   -0.49165781f,   -0.46950612f,   -0.43544131f,   -0.39303967f,   -0.34617433f,  -0.29837407f,
+    -0.25241778f,   -0.21018917f,   -0.17273239f,   -0.14041883f,   -0.11314689f,   -0.090524815f, -0.072013996f,
+    -0.05702897f,   -0.045000031f,  -0.035407693f,  -0.027797927f,  -0.021785395f,  -0.017049882f, -0.013329379f,
+    -0.010411973f,  -0.0081277568f, -0.0063414049f, -0.0049456842f, -0.0038559523f, -0.0030056f,   -0.002342331f,
+    -0.0018251608f, -0.0014220142f, -0.0011078163f, -0.0008692093f};
 #endif
 
 /// x becomes -tanh(x) / 2, to an absolute error of 4e-4, a fifth of what bfloat16 leaves of 1. NaN stays NaN.
@@ -116,7 +118,7 @@ HWY_INLINE void coarse_minus_half_tanh(VF (&x)[kNumber]) {
   const DF d;
 #if HWY_TARGET <= HWY_AVX3
   const DU du;
-  const VF limit = hn::Set(d, 3.93f);  // the end of the last piece
+  const VF limit = hn::Set(d, 3.93f);        // the end of the last piece
   const VF magic = hn::Set(d, 12582912.0f);  // as above
   const VF sign = hn::Set(d, -0.0f);
   VF size[kNumber];

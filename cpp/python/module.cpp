@@ -16,7 +16,7 @@ namespace kernels = caan::kernels;
 
 namespace {
 
-// Anything that is an array in this machine's memory: what else it must be is checked here, to say what is wrong with it.
+// Anything that is an array in this machine's memory: what else it must be is checked here, to say what is wrong.
 using Array = nb::ndarray<nb::ro, nb::device::cpu>;
 using WritableArray = nb::ndarray<nb::device::cpu>;
 
@@ -68,10 +68,11 @@ const float* weights(const Array& array, const char* name, std::size_t attention
   return static_cast<const float*>(array.data());
 }
 
-/// Where each item's rows lie; `kind`: "image" or "text"; `width`: the columns that a state must have, `formula` in words.
+/// Where each item's rows lie; `kind`: "image" or "text"; `width`: a state's columns, `formula` in words.
 std::vector<kernels::State> items(const Array& states, const Array& lengths, const std::string& kind, std::size_t width,
                                   const char* formula) {
-  const bool half = states.dtype() == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+  const bool half =
+      states.dtype() == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
   const std::string name = kind + "_states", name_of_lengths = kind + "_lengths";
   check(states, name, 3, (std::string("(items, longest, ") + formula + ")").c_str(),
         half || states.dtype() == nb::dtype<float>(), "float32 or float16");
@@ -114,8 +115,8 @@ class Scorer {
                  weights(w_u, "w_u", attention_dim)},
                 named(precision), threads) {}
 
-  void score(const Array& image_states, const Array& image_lengths, const Array& text_states,
-             const Array& text_lengths, const WritableArray& scores) {
+  void score(const Array& image_states, const Array& image_lengths, const Array& text_states, const Array& text_lengths,
+             const WritableArray& scores) {
     const auto images = items(image_states, image_lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d");
     const auto captions = items(text_states, text_lengths, "text", embed_dim_ + 3 * attention_dim_, "D + 3d");
     check(scores, "scores", 2, "(images, captions)", scores.dtype() == nb::dtype<float>(), "float32");

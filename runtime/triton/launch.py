@@ -89,10 +89,8 @@ def score_states(
     scores = torch.empty((n, m), dtype=torch.float32, device=image_states.device)
     if scores.numel() == 0:
         return scores
-    padded = {"R_PAD": _padded(R), "T_PAD": _padded(T)}
     itemsize = image_states.element_size()
-    if padded["R_PAD"] * padded["T_PAD"] > _MOST_CELLS[itemsize]:
-        raise TooLargeError
+    padded = dict(zip(("R_PAD", "T_PAD"), padded_sizes(R, T, itemsize), strict=True))
     arguments = (image_states, image_lengths, text_states, text_lengths, weights, n, m, R, T, D, d, scale, scores)
     constants = {**padded, "DTYPE": _DTYPES[image_states.dtype]}
     if blocks is None and INTERPRETED:
@@ -107,6 +105,14 @@ def score_states(
         except (OutOfResources, PTXASError) as error:
             raise TooLargeError from error
     return scores
+
+
+def padded_sizes(R: int, T: int, itemsize: int) -> tuple[int, int]:
+    """R and T as the kernel pads them. Raises TooLargeError for more than it can keep in registers on any GPU."""
+    padded_R, padded_T = (max(_SMALLEST, int(triton.next_power_of_2(size))) for size in (R, T))
+    if padded_R * padded_T > _MOST_CELLS[itemsize]:
+        raise TooLargeError
+    return padded_R, padded_T
 
 
 def choices(R_PAD: int, T_PAD: int, itemsize: int, most_captions: int) -> list[Blocks]:
@@ -143,7 +149,3 @@ def _tuned(R_PAD: int, T_PAD: int, itemsize: int, most_captions: int) -> Any:
 
 def _grid(arguments: dict[str, Any]) -> tuple[int]:
     return (arguments["n"] * triton.cdiv(arguments["m"], arguments["CAPTIONS"]),)
-
-
-def _padded(size: int) -> int:
-    return max(_SMALLEST, int(triton.next_power_of_2(size)))

@@ -94,9 +94,9 @@ double exact_score(const Drawn& model, const State& image, const State& caption)
   const Matrix VQ1 = of_image(2 * D, d), VQ2 = of_image(2 * D + d, d), VQ6 = of_image(2 * D + 2 * d, d);
   const Matrix U = of_caption(0, D), UQ3 = of_caption(D, d), UQ4 = of_caption(D + d, d), UQ5 = of_caption(D + 2 * d, d);
 
-  const Matrix H = tanh(VK * transposed(U));                                     // (regions, words)
-  const Matrix Hu = softmax_of_rows(H, model.attention_scale);                   // (regions, words)
-  const Matrix Hv_t = softmax_of_rows(transposed(H), model.attention_scale);     // (words, regions)
+  const Matrix H = tanh(VK * transposed(U));                                  // (regions, words)
+  const Matrix Hu = softmax_of_rows(H, model.attention_scale);                // (regions, words)
+  const Matrix Hv_t = softmax_of_rows(transposed(H), model.attention_scale);  // (words, regions)
   const Matrix A = rows_of_length_1(Hu), B_t = rows_of_length_1(Hv_t);
   const Matrix Sv = A * transposed(A), Su = B_t * transposed(B_t);
   const Matrix Zv = tanh(VQ1 + Sv * VQ2 + Hu * UQ3), Zu = tanh(UQ4 + Su * UQ5 + Hv_t * VQ6);

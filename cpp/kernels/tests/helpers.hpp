@@ -1,4 +1,4 @@
-/// What several tests share: states drawn at random, scores computed plainly, and every instruction set of this machine.
+/// What several tests share: states drawn at random, scores computed plainly, every instruction set of this machine.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ using caan::kernels::Precision;
 using caan::kernels::Scorer;
 using caan::kernels::State;
 
-/// The scorer's part of a model, and states that could be its: V's and U's rows have length 1, and what tanh is taken of
-/// is around 1.
+/// The scorer's part of a model, and states that could be its: V's and U's rows have length 1, and what tanh is taken
+/// of is around 1.
 struct Drawn {
   /// Items of these lengths.
   Drawn(std::size_t embed_dim, std::size_t attention_dim, float attention_scale,

@@ -4,8 +4,8 @@ using namespace caan_test;
 
 namespace {
 
-// Seen: 5e-7 and 2e-3. bfloat16 has 8 bits, whose errors average out less the fewer dimensions there are; worst are D = 1
-// and sharp softmaxes, where the rounding of H moves attention from one word to another (3e-3).
+// Seen: 5e-7 and 2e-3. bfloat16 has 8 bits, whose errors average out less the fewer dimensions there are; worst are D =
+// 1 and sharp softmaxes, where the rounding of H moves attention from one word to another (3e-3).
 constexpr double kFloat32Error = 2e-6, kBFloat16Error = 5e-3;
 
 /// On every instruction set, in both precisions.
@@ -50,8 +50,8 @@ TEST_CASE("attention scales") {
 TEST_CASE("zero rows, and items that are all zeros") {
   Drawn drawn(20, 20, 1, {5, 7}, {4, 6});
   std::fill_n(drawn.images[0].begin(), drawn.image_width(), 0.0f);
-  std::fill_n(drawn.captions[0].begin() + 2 * static_cast<std::ptrdiff_t>(drawn.caption_width()),
-              drawn.caption_width(), 0.0f);
+  std::fill_n(drawn.captions[0].begin() + 2 * static_cast<std::ptrdiff_t>(drawn.caption_width()), drawn.caption_width(),
+              0.0f);
   std::fill(drawn.images[1].begin(), drawn.images[1].end(), 0.0f);
   check_accuracy(drawn);
 }

@@ -102,7 +102,8 @@ TEST_CASE("what is no number spoils its item's scores, and no others") {
   // In each part of a state: the middle of its last row's columns.
   const std::size_t embed = good.embed_dim, attention = good.attention_dim;
   const std::vector<std::size_t> of_image{embed / 2, embed + embed / 2, 2 * embed + attention / 2,
-                                          2 * embed + attention + attention / 2, 2 * embed + 2 * attention + attention / 2};
+                                          2 * embed + attention + attention / 2,
+                                          2 * embed + 2 * attention + attention / 2};
   const std::vector<std::size_t> of_caption{embed / 2, embed + attention / 2, embed + attention + attention / 2,
                                             embed + 2 * attention + attention / 2};
   on_each_instruction_set([&] {

@@ -1,5 +1,5 @@
-// Where a scorer reads and writes, and what it allocates. malloc and its kin, and the global operator new, count here: the
-// linker sends the kernel's calls to them through these functions (CMakeLists.txt).
+// Where a scorer reads and writes, and what it allocates. malloc and its kin, and the global operator new, count here:
+// the linker sends the kernel's calls to them through these functions (CMakeLists.txt).
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -169,10 +169,12 @@ TEST_CASE("nothing is written but scores") {
     FencedCopy memory(nothing.data(), drawn.pairs() * sizeof(float));
     std::memset(memory.start() - memory.before(), 0xA5, memory.before());
     Scorer(drawn.parameters(), precision, 3)
-        .score(images.data(), images.size(), captions.data(), captions.size(), reinterpret_cast<float*>(memory.start()));
+        .score(images.data(), images.size(), captions.data(), captions.size(),
+               reinterpret_cast<float*>(memory.start()));
     CHECK(std::memcmp(memory.start(), scores(drawn, precision).data(), drawn.pairs() * sizeof(float)) == 0);
     for (std::size_t i = 1; i <= memory.before(); ++i) {
-      if (memory.start()[-static_cast<std::ptrdiff_t>(i)] != std::byte{0xA5}) FAIL_CHECK("byte " << i << " before scores");
+      if (memory.start()[-static_cast<std::ptrdiff_t>(i)] != std::byte{0xA5})
+        FAIL_CHECK("byte " << i << " before scores");
     }
   });
 }
