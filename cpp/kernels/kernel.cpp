@@ -37,10 +37,14 @@ struct Functions {
     pack_caption_of<F>(model, static_cast<const float*>(state.rows), state.length, packed);
   }
   static void score(const Model& model, const Packed& image, const Packed* captions, std::size_t number,
-                    std::byte* scratch, float* scores) {
+                    std::byte* scratch, float* scores, const Upcoming& next) {
     const Image<F> view(model, const_cast<std::byte*>(image.data), image.length);
     for (std::size_t i = 0; i < number; i += kGroup) {
-      score_group(model, view, image.length, captions + i, HWY_MIN(kGroup, number - i), scratch, scores + i);
+      // Earlier it would be gone again, for the captions in between.
+      const std::size_t bytes = i + kGroup >= number ? next.bytes : 0;
+      const auto at = static_cast<const char*>(next.at);
+      score_group(model, view, image.length, captions + i, HWY_MIN(kGroup, number - i), scratch, scores + i,
+                  {at, at + bytes});
     }
   }
   static Kernel table() {

@@ -31,6 +31,12 @@ struct Packed {
   std::size_t length;
 };
 
+/// Memory that this thread reads when all is scored.
+struct Upcoming {
+  const void* at = nullptr;
+  std::size_t bytes = 0;
+};
+
 struct Kernel {
   const char* instruction_set;
   std::size_t (*image_bytes)(const Model&, std::size_t regions);
@@ -38,9 +44,10 @@ struct Kernel {
   std::size_t (*scratch_bytes)(const Model&, std::size_t regions, std::size_t words);
   void (*pack_image)(const Model&, const State&, std::byte* packed);
   void (*pack_caption)(const Model&, const State&, std::byte* packed);
-  /// One image against some captions. `scratch` is large enough for the longest of them.
+  /// One image against some captions. `scratch` is large enough for the longest of them. What comes next is fetched
+  /// meanwhile.
   void (*score)(const Model&, const Packed& image, const Packed* captions, std::size_t number, std::byte* scratch,
-                float* scores);
+                float* scores, const Upcoming& next);
 };
 
 /// The best that this processor has, in float32 or bfloat16.

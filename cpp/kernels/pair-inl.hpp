@@ -130,7 +130,7 @@ HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t
 /// H = tanh(V K Uᵀ), its softmaxes both ways, and Su.
 template <class F>
 HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
-                       std::size_t words, const Scratch<F>& s, const Attention<F>& pair) {
+                       std::size_t words, const Scratch<F>& s, const Attention<F>& pair, Ahead& ahead) {
   const DF d;
   const std::size_t stride = row_stride<F>(model);
   const std::size_t depth = up(model.embed_dim, block_width()) / F::kPerWord;
@@ -169,7 +169,7 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
   const auto b = reinterpret_cast<const std::uint32_t*>(s.b);
   for (std::size_t j = 0; j < words; j += block_width()) {
     product<Float32>(words, nullptr, reinterpret_cast<std::uint32_t*>(su + j), pair.t_stride,
-                     {b, pair.t_stride, b + j, pair.t_stride, regions, 0}, {});
+                     {b, pair.t_stride, b + j, pair.t_stride, regions, 0}, {}, ahead);
   }
   to_words<F>(su, words, words, pair.t_stride, pair.su);
   for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(d), d, pair.logits + i * hn::Lanes(d));
@@ -212,7 +212,8 @@ HWY_INLINE void activate(const float* z, std::size_t rows, const float* w, float
 /// A column block of Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6), to the logits.
 template <class F>
 HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
-                              std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t block) {
+                              std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t block,
+                              Ahead& ahead) {
   const std::size_t width = block_width();
   const std::size_t r_words = words_for(regions, F::kPerWord);
   const std::size_t t_words = words_for(words, F::kPerWord);
@@ -220,13 +221,13 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   const std::size_t of_caption = t_words * width;
   const auto z = reinterpret_cast<std::uint32_t*>(s.z);
   product<F, F>(words, nullptr, s.x, width,
-                {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {});
+                {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {}, ahead);
   product<F>(regions, image.vq1 + block * regions * width / F::kPerWord, z, width,
              {pair.a, pair.r_stride, s.x, width, t_words, 0},
-             {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption});
+             {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption}, ahead);
   product<F>(words, caption.uq4 + block * words * width / F::kPerWord, z + regions * width, width,
              {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
-             {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image});
+             {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image}, ahead);
   activate<F>(s.z, regions, model.w_v + block * width, pair.logits);
   activate<F>(s.z + regions * width, words, model.w_u + block * width, pair.logits + regions * hn::Lanes(DF()));
 }
@@ -340,7 +341,7 @@ HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_
 /// Scores of up to kGroup captions with one image.
 template <class F>
 HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
-                            std::size_t number, std::byte* scratch, float* scores) {
+                            std::size_t number, std::byte* scratch, float* scores, Ahead ahead) {
   // In float32 an image and a caption fill the second cache: column block by column block, captions side by side read
   // the image once. In bfloat16 they fit, and one caption after the other keeps its own matrices in the first cache.
   constexpr std::size_t kTogether = F::kPerWord == 1 ? kGroup : 1;
@@ -356,10 +357,10 @@ HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size
   };
   for (std::size_t first = 0; first < number; first += kTogether) {
     each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                    HWY_ATTR { attend(model, image, regions, caption, words, s, pair); });
+                    HWY_ATTR { attend(model, image, regions, caption, words, s, pair, ahead); });
     for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
       each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                      HWY_ATTR { contextualize(model, image, regions, caption, words, s, pair, block); });
+                      HWY_ATTR { contextualize(model, image, regions, caption, words, s, pair, block, ahead); });
     }
     each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
                     HWY_ATTR { pool_caption(model, regions, caption, words, s, pair, i); });

@@ -16,6 +16,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernel.hpp"
+
 // Accumulators must be registers, so loops over them have to be unrolled whatever the compiler thinks it costs.
 #if defined(__clang__)
 #define CAAN_UNROLL _Pragma("clang loop unroll(full)")
@@ -122,11 +124,18 @@ struct Factor {
   std::size_t next;  // where the next call's words will be, counted from these: fetched meanwhile
 };
 
+/// Memory to fetch beside the products, two cache lines a step: they leave its lanes idle.
+struct Ahead {
+  const char* at;
+  const char* end;
+};
+
 template <class F, std::size_t kRows>
-HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[kRows]) {
+HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[kRows], Ahead& ahead) {
   const DU d;
   const std::uint32_t* HWY_RESTRICT broadcast = factor.broadcast;
   const std::uint32_t* HWY_RESTRICT words = factor.words;
+  const char* next = ahead.at;
   for (std::size_t k = 0; k < factor.depth; ++k) {
     const VU b0 = hn::Load(d, words);
     const VU b1 = hn::Load(d, words + hn::Lanes(d));
@@ -140,7 +149,13 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
     }
     broadcast += factor.broadcast_stride;
     words += factor.words_stride;
+    if (next < ahead.end) {
+      hwy::Prefetch(next);
+      hwy::Prefetch(next + kAlignment);
+      next += 2 * kAlignment;
+    }
   }
+  ahead.at = next;
 }
 
 /// kRows rows of two vectors as words of Out's, which one float is already.
@@ -165,7 +180,7 @@ HWY_INLINE void store_words(const VF (&left)[kRows], const VF (&right)[kRows], s
 /// out (kRows, two vectors, words of Out's) = start (the same, plain, or null: 0) + first + second.
 template <class F, class Out, std::size_t kRows>
 HWY_NOINLINE void tile(const std::uint32_t* start, std::uint32_t* out, std::size_t stride, const Factor& first,
-                       const Factor& second) {
+                       const Factor& second, Ahead& ahead) {
   const DF d;
   VF left[kRows];
   VF right[kRows];
@@ -174,19 +189,19 @@ HWY_NOINLINE void tile(const std::uint32_t* start, std::uint32_t* out, std::size
     left[i] = right[i] = hn::Zero(d);
     if (start) F::load_plain(start + i * (stride / F::kPerWord), left[i], right[i]);
   }
-  accumulate<F>(first, left, right);
-  accumulate<F>(second, left, right);
+  accumulate<F>(first, left, right, ahead);
+  accumulate<F>(second, left, right, ahead);
   store_words<Out>(left, right, out, stride);
 }
 
 template <class F, class Out, std::size_t kRows = kTileRows>
 HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride,
-                        const Factor& first, const Factor& second) {
+                        const Factor& first, const Factor& second, Ahead& ahead) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      tile<F, Out, kRows>(start, out, stride, first, second);
+      tile<F, Out, kRows>(start, out, stride, first, second, ahead);
     } else {
-      tile_of<F, Out, kRows - 1>(rows, start, out, stride, first, second);
+      tile_of<F, Out, kRows - 1>(rows, start, out, stride, first, second, ahead);
     }
   }
 }
@@ -194,14 +209,14 @@ HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, std::uint3
 /// `tile` for any number of rows, in tiles of nearly equal height: all but the last of whole words.
 template <class F, class Out = Float32>
 HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride,
-                        Factor first, Factor second) {
+                        Factor first, Factor second, Ahead& ahead) {
   constexpr std::size_t kMost = kTileRows / Out::kPerWord * Out::kPerWord;
   const std::size_t tiles = (rows + kMost - 1) / kMost;
   for (std::size_t i = 0, row = 0; i < tiles; ++i) {
     const std::size_t equal = (rows - row + tiles - i - 1) / (tiles - i);
     const std::size_t height = i + 1 < tiles ? (equal + Out::kPerWord - 1) / Out::kPerWord * Out::kPerWord : equal;
     tile_of<F, Out>(height, start ? start + row * (stride / F::kPerWord) : nullptr, out + row / Out::kPerWord * stride,
-                    stride, first, second);
+                    stride, first, second, ahead);
     first.broadcast += height;
     second.broadcast += height;
     row += height;

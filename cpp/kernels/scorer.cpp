@@ -78,6 +78,9 @@ struct Scorer::Work {
     model = {parameters.embed_dim, parameters.attention_dim, parameters.attention_scale, w, w + padded};
   }
 
+  std::size_t bytes_of(const State& image) const {
+    return image.length * (2 * model.embed_dim + 3 * model.attention_dim) * (image.half ? 2 : sizeof(float));
+  }
   void pack(const State* captions, std::size_t number);
   void score_packed(const State* images, std::size_t number, std::size_t stride, float* scores);
 
@@ -157,8 +160,12 @@ void Scorer::Work::score_packed(const State* images, std::size_t number, std::si
     std::byte* at = worker.image.at_least(0);
     if (worker.packed != image) kernel.pack_image(model, images[image], at);
     worker.packed = image;
+    // Threads that all take as long as each other take tasks in turns.
+    const std::size_t after = (task + pool.size()) / parts;
+    Upcoming next;
+    if (after != image && after < number) next = {images[after].rows, bytes_of(images[after])};
     kernel.score(model, {at, images[image].length}, packed.data() + first, std::min(part, all - first),
-                 worker.scratch.at_least(0), scores + image * stride + first);
+                 worker.scratch.at_least(0), scores + image * stride + first, next);
   });
 }
 

@@ -21,7 +21,7 @@ PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "tensorrt-rtx": "NvTensorR
 @pytest.fixture
 def job(tiny_bundle, monkeypatch):
     """Builds that need no TensorRT: a plan is the name of what it was built of."""
-    monkeypatch.setattr(to_engine, "build_plan", lambda target, graph, profiles, options: graph.name.encode())
+    monkeypatch.setattr(to_engine, "build_plan", lambda target, graph, *rest: graph.name.encode())
     bundle = open_bundle(tiny_bundle)
     profiles = default_profiles(bundle.config, bundle.manifest["limits"], Statistics.assumed(bundle.config))
     return EngineJob("fp32", SimpleNamespace(name="tensorrt", version="11.0"), profiles, BuildOptions())
