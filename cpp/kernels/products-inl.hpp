@@ -124,7 +124,7 @@ struct Factor {
   std::size_t next;  // where the next call's words will be, counted from these: fetched meanwhile
 };
 
-/// Memory to fetch beside the products, two cache lines a step: they leave its lanes idle.
+/// Memory to fetch during the products, two cache lines a step: they themselves read caches alone.
 struct Ahead {
   const char* at;
   const char* end;
