@@ -11,6 +11,8 @@ struct Model {
   float attention_scale;      // λ
   const float* w_v;           // (d,), zeros behind up to a multiple of kColumnPadding
   const float* w_u;
+  float largest_w_v;  // by absolute value; NaN if any is none
+  float largest_w_u;
 };
 
 /// A multiple of every instruction set's column block.

@@ -40,7 +40,7 @@ constexpr std::size_t up(std::size_t number, std::size_t multiple) {
 HWY_INLINE std::size_t block_width() { return 2 * hn::Lanes(DF()); }
 HWY_INLINE std::size_t blocks_of(std::size_t columns) { return (columns + block_width() - 1) / block_width(); }
 
-/// Words from row to row of V, VK and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim
+/// Words from row to row of VK and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim
 /// the same few lines of the first cache.
 template <class F>
 HWY_INLINE std::size_t row_stride(const Model& model) {
@@ -49,20 +49,22 @@ HWY_INLINE std::size_t row_stride(const Model& model) {
 
 constexpr std::size_t words_for(std::size_t rows, std::size_t per_word) { return (rows + per_word - 1) / per_word; }
 
-/// V and VK: rows, plain and of words alike. Per column block of d: VQ1 (R, width) plain, VQ2 and VQ6 (R / per word,
-/// width) words.
+/// VK: rows, plain and of words alike. Per column block: VQ1 (R, width) plain; V, VQ2 and VQ6 (R / per word, width)
+/// words.
 template <class F>
 struct Image {
   Image(const Model& model, std::byte* data, std::size_t regions) : arena(data) {
     const std::size_t area = blocks_of(model.attention_dim) * block_width();
-    v = arena.take<std::uint32_t>(regions * row_stride<F>(model));
+    v = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * blocks_of(model.embed_dim) * block_width());
     vk = arena.take<std::uint32_t>(regions * row_stride<F>(model));
     vq1 = arena.take<std::uint32_t>(regions * area / F::kPerWord);
     vq2 = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * area);
     vq6 = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * area);
+    spoilt = arena.take<float>(1);
   }
   Arena arena;
   std::uint32_t *v, *vk, *vq1, *vq2, *vq6;
+  float* spoilt;  // NaN if what goes into tanh isn't all finite, where fixed point would lose that; else 0
 };
 
 /// U: rows. Per column block: UQ4 (T, width) plain, UQ3 and UQ5 (T / per word, width) words.
@@ -74,9 +76,11 @@ struct Caption {
     uq3 = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * area);
     uq4 = arena.take<std::uint32_t>(words * area / F::kPerWord);
     uq5 = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * area);
+    spoilt = arena.take<float>(1);
   }
   Arena arena;
   std::uint32_t *u, *uq3, *uq4, *uq5;
+  float* spoilt;
 };
 
 /// A vector of a stored row, with zeros beyond its `left` numbers.
@@ -103,11 +107,36 @@ HWY_INLINE void store_plain(VF left, VF right, std::uint32_t* to) {
   }
 }
 
+/// What is summed up for tanh, in the unit that it is taken of.
+template <class F>
+struct Summand {
+  HWY_INLINE Summand() : spoilt(hn::Zero(DF())) {}
+
+  HWY_INLINE VF operator()(VF x) {
+#if CAAN_FIXED_TANH
+    if constexpr (std::is_same_v<typename F::Argument, Fixed16>) {
+      spoilt = hn::MulAdd(x, hn::Zero(DF()), spoilt);
+      return hn::Mul(x, hn::Set(DF(), Fixed16::kOne));
+    }
+#endif
+    return x;
+  }
+
+  /// NaN if one of them is infinite or NaN, else 0.
+  HWY_INLINE float sum() const { return hn::ReduceSum(DF(), spoilt); }
+
+  VF spoilt;
+};
+
+struct AsItIs {
+  HWY_INLINE VF operator()(VF x) { return x; }
+};
+
 /// Rows of plain numbers, `step` numbers from row to row of the source: each `stride` words after the one before, or,
 /// in column blocks, (block, rows, width).
-template <class F, class T>
+template <class F, class T, class Change>
 HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, std::size_t columns, std::uint32_t* to,
-                           std::size_t stride, std::size_t block_step) {
+                           std::size_t stride, std::size_t block_step, Change& change) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t i = 0; i < rows; ++i) {
@@ -115,35 +144,34 @@ HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, st
     std::uint32_t* block = to + i * stride;
     for (std::size_t j = 0; j < columns; j += 2 * lanes, block += block_step) {
       const VF right = columns > j + lanes ? load_stored(row + j + lanes, columns - j - lanes) : hn::Zero(d);
-      store_plain<F>(load_stored(row + j, columns - j), right, block);
+      store_plain<F>(change(load_stored(row + j, columns - j)), change(right), block);
     }
   }
 }
 template <class F, class T>
 HWY_INLINE void pack_rows(const Model& model, const T* from, std::size_t step, std::size_t rows, std::uint32_t* to) {
-  pack_plain<F>(from, step, rows, model.embed_dim, to, row_stride<F>(model), block_width() / F::kPerWord);
+  AsItIs change;
+  pack_plain<F>(from, step, rows, model.embed_dim, to, row_stride<F>(model), plain_width<F>(), change);
 }
-template <class F, class T>
-HWY_INLINE void pack_plain_blocks(const Model& model, const T* from, std::size_t step, std::size_t rows,
-                                  std::uint32_t* to) {
-  const std::size_t width = block_width() / F::kPerWord;
-  pack_plain<F>(from, step, rows, model.attention_dim, to, width, rows * width);
+template <class F, class T, class Change>
+HWY_INLINE void pack_plain_blocks(std::size_t columns, const T* from, std::size_t step, std::size_t rows,
+                                  std::uint32_t* to, Change& change) {
+  pack_plain<F>(from, step, rows, columns, to, plain_width<F>(), rows * plain_width<F>(), change);
 }
 
-/// (rows, d) → (block, rows / per word, width) of words along the rows.
-template <class F, class T>
-HWY_INLINE void pack_word_blocks(const Model& model, const T* from, std::size_t step, std::size_t rows,
-                                 std::uint32_t* to) {
+/// (rows, columns) → (block, rows / per word, width) of words along the rows.
+template <class F, class T, class Change>
+HWY_INLINE void pack_word_blocks(std::size_t columns, const T* from, std::size_t step, std::size_t rows,
+                                 std::uint32_t* to, Change& change) {
   if constexpr (F::kPerWord == 1) {
-    pack_plain_blocks<F>(model, from, step, rows, to);
+    pack_plain_blocks<F>(columns, from, step, rows, to, change);
   } else {
     const DF d;
     const std::size_t lanes = hn::Lanes(d);
-    const std::size_t columns = model.attention_dim;
     const std::size_t width = block_width();
     const std::size_t height = words_for(rows, F::kPerWord);
     const auto load = [&](std::size_t i, std::size_t j) HWY_ATTR {
-      return i < rows && j < columns ? load_stored(from + i * step + j, columns - j) : hn::Zero(d);
+      return i < rows && j < columns ? change(load_stored(from + i * step + j, columns - j)) : hn::Zero(d);
     };
     for (std::size_t i = 0; i < height; ++i) {
       std::uint32_t* block = to + i * width;
@@ -162,11 +190,14 @@ HWY_INLINE void pack_image_of(const Model& model, const T* rows, std::size_t reg
   const std::size_t wide = model.attention_dim;
   const std::size_t step = 2 * dim + 3 * wide;
   const Image<F> image(model, packed, regions);
-  pack_rows<F>(model, rows, step, regions, image.v);
+  AsItIs as_it_is;
+  pack_word_blocks<F>(dim, rows, step, regions, image.v, as_it_is);
   pack_rows<F>(model, rows + dim, step, regions, image.vk);
-  pack_plain_blocks<F>(model, rows + 2 * dim, step, regions, image.vq1);
-  pack_word_blocks<F>(model, rows + 2 * dim + wide, step, regions, image.vq2);
-  pack_word_blocks<F>(model, rows + 2 * dim + 2 * wide, step, regions, image.vq6);
+  Summand<F> summand;
+  pack_plain_blocks<F>(wide, rows + 2 * dim, step, regions, image.vq1, summand);
+  pack_word_blocks<F>(wide, rows + 2 * dim + wide, step, regions, image.vq2, summand);
+  pack_word_blocks<F>(wide, rows + 2 * dim + 2 * wide, step, regions, image.vq6, summand);
+  *image.spoilt = summand.sum();
 }
 
 template <class F, class T>
@@ -176,9 +207,11 @@ HWY_INLINE void pack_caption_of(const Model& model, const T* rows, std::size_t w
   const std::size_t step = dim + 3 * wide;
   const Caption<F> caption(model, packed, words);
   pack_rows<F>(model, rows, step, words, caption.u);
-  pack_word_blocks<F>(model, rows + dim, step, words, caption.uq3);
-  pack_plain_blocks<F>(model, rows + dim + wide, step, words, caption.uq4);
-  pack_word_blocks<F>(model, rows + dim + 2 * wide, step, words, caption.uq5);
+  Summand<F> summand;
+  pack_word_blocks<F>(wide, rows + dim, step, words, caption.uq3, summand);
+  pack_plain_blocks<F>(wide, rows + dim + wide, step, words, caption.uq4, summand);
+  pack_word_blocks<F>(wide, rows + dim + 2 * wide, step, words, caption.uq5, summand);
+  *caption.spoilt = summand.sum();
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

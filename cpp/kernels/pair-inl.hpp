@@ -19,6 +19,9 @@ namespace caan::kernels::HWY_NAMESPACE {
 /// So many captions of a run share the last step, which reads all of V.
 constexpr std::size_t kGroup = 4;
 
+/// H is turned over in squares of so many rows.
+constexpr std::size_t kSquare = 4;
+
 /// What a pair keeps from its attention to its pooling. Matrices are (rows, padded columns) of words along the rows.
 template <class F>
 struct Attention {
@@ -29,80 +32,87 @@ struct Attention {
     hv = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * t_stride);
     a_r = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * t_stride);
     su = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * t_stride);
-    logits = arena.take<float>((regions + words) * hn::Lanes(DF()));
+    logits = arena.take<std::uint32_t>((regions + words) * hn::Lanes(DF()));
+    spoilt = arena.take<float>(1);
   }
 
   Arena arena;
   std::size_t t_stride, r_stride;
   std::uint32_t *hu, *a;         // Huᵀ and Aᵀ (T, R)
   std::uint32_t *hv, *a_r, *su;  // Hv and A (R, T), Su (T, T)
-  float* logits;                 // Zv w_v and Zu w_u (R + T, lanes)
+  std::uint32_t* logits;         // Zv w_v and Zu w_u (R + T, lanes): Activation's sums
+  float* spoilt;                 // as an image's, of H
 };
+
+/// The least step of fixed-point weights with which 32 bits hold the sum of a lane, two products a column block,
+/// whatever tanh is.
+HWY_INLINE float weight_step(float largest_weight, const Model& model) {
+  const float sum = 262000.0f / 2 / static_cast<float>(blocks_of(model.attention_dim));  // 2^31 / Fixed16::kOne
+  const float least = 1e-30f;  // of smaller ones there would be infinitely many steps in 1
+  return (largest_weight < least ? least : largest_weight) / HWY_MIN(sum, 32767.0f);
+}
 
 /// One thread's memory for images of so many regions and captions of up to so many words.
 template <class F>
 struct Scratch {
   Scratch(const Model& model, std::byte* data, std::size_t regions, std::size_t words) : arena(data) {
     const std::size_t width = block_width();
-    const std::size_t by_words = regions * up(words, width);
-    const std::size_t by_regions = words * up(regions, width);
-    group_av = arena.take<float>(regions * kGroup);
+    group_av = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * kGroup);
     group_u = arena.take<float>(kGroup * blocks_of(model.embed_dim) * width);
     divisors = arena.take<float>(kGroup);
-    h = arena.take<float>(by_words);
-    h_t = arena.take<float>(by_regions);
-    b = arena.take<float>(by_words);
+    // Whole squares of them are turned over.
+    h = arena.take<float>(up(regions, kSquare) * up(words, width));
+    h_t = arena.take<float>(up(words, kSquare) * up(regions, width));
+    b = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * up(words, width));
     largest = arena.take<float>(up(HWY_MAX(regions, words), width));
     scale = arena.take<float>(up(HWY_MAX(regions, words), width));
     weights = arena.take<float>(up(HWY_MAX(regions, words), width));
-    // The largest of those that are calculated there: Su has a row per word.
-    const std::size_t most = HWY_MAX(by_words, HWY_MAX(by_regions, words * up(words, width)));
-    for (float*& matrix : floats) matrix = F::kPerWord == 1 ? nullptr : arena.take<float>(most);
+    const std::size_t most = HWY_MAX(regions * up(words, width), words * up(regions, width));
+    exps = F::kPerWord == 1 ? nullptr : arena.take<float>(most);
     x = arena.take<std::uint32_t>(words_for(words, F::kPerWord) * width);
-    z = arena.take<float>((regions + words) * width);
+    z = arena.take<std::uint32_t>((regions + words) * argument_width<F>());
+    step_v = weight_step(model.largest_w_v, model);
+    step_u = weight_step(model.largest_w_u, model);
     pair_bytes = Attention<F>(nullptr, regions, words).arena.used();
     pairs = arena.take<std::byte>(kGroup * pair_bytes);
   }
 
-  /// Where a matrix is calculated before `to_words`. One float is one word: it stays where it is.
-  HWY_INLINE float* before(std::uint32_t* words, std::size_t which) const {
-    return F::kPerWord == 1 ? reinterpret_cast<float*>(words) : floats[which];
-  }
-
   Arena arena;
-  float *group_av, *group_u;  // of a group's pairs: av (R, kGroup), and auᵀ U (kGroup, D)
-  float* divisors;            // of them: the products of their sums
-  float *h, *h_t, *b;         // λ H (R, T) and its transpose, B (R, T)
-  float *largest, *scale;     // of a softmax, per column
-  float* weights;             // a pooling softmax, not yet divided by its sum
-  float* floats[2];
-  std::uint32_t* x;  // of one column block: Aᵀ V Q2 (T, width)
-  float* z;          // what tanh is taken of (R + T, width)
+  std::uint32_t* group_av;  // of a group's pairs: av (R, kGroup), words along R
+  float* group_u;           // of them: auᵀ U (kGroup, D)
+  float* divisors;          // of them: the products of their sums
+  float *h, *h_t;           // λ H (R, T) and its transpose
+  std::uint32_t* b;         // B (R, T), words along R
+  float *largest, *scale;   // of a softmax, per column
+  float* weights;           // a pooling softmax, not yet divided by its sum
+  float* exps;              // of a softmax, before they are rounded
+  std::uint32_t* x;         // of one column block: Aᵀ V Q2 (T, width)
+  std::uint32_t* z;         // what tanh is taken of (R + T, argument width)
+  float step_v, step_u;     // of w_v and w_u in fixed point
   std::size_t pair_bytes;
   std::byte* pairs;
 };
 
-/// Rows two by two as words, for bfloat16; float32 has nothing to do.
-template <class F>
-HWY_INLINE void to_words(const float* matrix, std::size_t rows, std::size_t columns, std::size_t stride,
-                         std::uint32_t* words) {
-  if constexpr (F::kPerWord > 1) {
-    const DF d;
-    const DU du;
-    for (std::size_t i = 0; i < rows; i += 2) {
-      for (std::size_t j = 0; j < columns; j += hn::Lanes(d)) {
-        const VF odd = i + 1 < rows ? hn::Load(d, matrix + (i + 1) * stride + j) : hn::Zero(d);
-        hn::Store(paired(hn::Load(d, matrix + i * stride + j), odd), du, words + i / 2 * stride + j);
-      }
-    }
+/// Row i of words along the rows, of rows that row(i) calculates.
+template <class F, class Row>
+HWY_INLINE void store_word_row(std::size_t i, std::size_t rows, const Row& row, std::uint32_t* to) {
+  const DU du;
+  if constexpr (F::kPerWord == 1) {
+    hn::Store(hn::BitCast(du, row(i)), du, to);
+  } else {
+    const VF even = row(2 * i);
+    hn::Store(paired(even, 2 * i + 1 < rows ? row(2 * i + 1) : hn::Zero(DF())), du, to);
   }
 }
 
-/// Per column of h (rows, stride): its softmax, and that divided by its norm; also the largest value and the factor
-/// that makes exp(h - largest) the latter.
+/// Per column of h (rows, stride): its softmax, and that divided by its norm, words along the rows; also the largest
+/// value and the factor that makes exp(h - largest) the latter.
+template <class F>
 HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t columns, std::size_t stride,
-                                   float* softmax, float* unit, float* largest, float* scale) {
+                                   std::uint32_t* softmax, std::uint32_t* unit, const Scratch<F>& s) {
   const DF d;
+  // One float is one word: it stays where it is.
+  float* exps = F::kPerWord == 1 ? reinterpret_cast<float*>(softmax) : s.exps;
   for (std::size_t j = 0; j < columns; j += hn::Lanes(d)) {
     VF top = hn::Load(d, h + j);
     for (std::size_t i = 1; i < rows; ++i) top = hn::Max(top, hn::Load(d, h + i * stride + j));
@@ -110,21 +120,36 @@ HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t
     VF squares = hn::Zero(d);
     for (std::size_t i = 0; i < rows; ++i) {
       const VF e = exp_of_negative(hn::Sub(hn::Load(d, h + i * stride + j), top));
-      hn::Store(e, d, softmax + i * stride + j);
+      hn::Store(e, d, exps + i * stride + j);
       sum = hn::Add(sum, e);
       squares = hn::MulAdd(e, e, squares);
     }
     // A softmax over n numbers has a norm of at least 1/sqrt(n): nothing to guard against.
     const VF to_softmax = hn::Div(hn::Set(d, 1.0f), sum);
     const VF to_unit = hn::Div(hn::Set(d, 1.0f), hn::Sqrt(squares));
-    hn::Store(top, d, largest + j);
-    hn::Store(to_unit, d, scale + j);
-    for (std::size_t i = 0; i < rows; ++i) {
-      const VF e = hn::Load(d, softmax + i * stride + j);
-      hn::Store(hn::Mul(e, to_softmax), d, softmax + i * stride + j);
-      hn::Store(hn::Mul(e, to_unit), d, unit + i * stride + j);
+    hn::Store(top, d, s.largest + j);
+    hn::Store(to_unit, d, s.scale + j);
+    for (std::size_t i = 0; i < words_for(rows, F::kPerWord); ++i) {
+      const auto times = [&](VF factor) HWY_ATTR {
+        return [=](std::size_t row) HWY_ATTR { return hn::Mul(hn::Load(d, exps + row * stride + j), factor); };
+      };
+      store_word_row<F>(i, rows, times(to_unit), unit + i * stride + j);
+      store_word_row<F>(i, rows, times(to_softmax), softmax + i * stride + j);
     }
   }
+}
+
+/// The transpose of a square of kSquare rows.
+HWY_INLINE void transpose_square(const float* from, std::size_t from_stride, float* to, std::size_t to_stride) {
+  const hn::CappedTag<float, kSquare> d;
+  const auto a = hn::LoadU(d, from), b = hn::LoadU(d, from + from_stride);
+  const auto c = hn::LoadU(d, from + 2 * from_stride), e = hn::LoadU(d, from + 3 * from_stride);
+  const auto ac = hn::InterleaveLower(d, a, c), be = hn::InterleaveLower(d, b, e);
+  const auto ac_upper = hn::InterleaveUpper(d, a, c), be_upper = hn::InterleaveUpper(d, b, e);
+  hn::StoreU(hn::InterleaveLower(d, ac, be), d, to);
+  hn::StoreU(hn::InterleaveUpper(d, ac, be), d, to + to_stride);
+  hn::StoreU(hn::InterleaveLower(d, ac_upper, be_upper), d, to + 2 * to_stride);
+  hn::StoreU(hn::InterleaveUpper(d, ac_upper, be_upper), d, to + 3 * to_stride);
 }
 
 /// H = tanh(V K Uᵀ), its softmaxes both ways, and Su.
@@ -132,81 +157,140 @@ template <class F>
 HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
                        std::size_t words, const Scratch<F>& s, const Attention<F>& pair, Ahead& ahead) {
   const DF d;
+  const DU du;
   const std::size_t stride = row_stride<F>(model);
   const std::size_t depth = up(model.embed_dim, block_width()) / F::kPerWord;
   dot_product<F>(regions, words, image.vk, stride, caption.u, stride, depth, s.h, pair.t_stride);
   const VF scale = hn::Set(d, model.attention_scale);
-  for (std::size_t i = 0; i < regions; ++i) {
+  for (std::size_t i = 0; i < regions; i += kSquare) {
     for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
       float* at = s.h + i * pair.t_stride + j;
-      hn::Store(hn::Mul(scale, tanh_of(hn::Load(d, at))), d, at);
+      VF x[kSquare];
+      CAAN_UNROLL
+      for (std::size_t k = 0; k < kSquare; ++k) x[k] = hn::Load(d, at + k * pair.t_stride);
+      half_complement_of_tanh(x);
+      const VF twice = hn::Mul(scale, hn::Set(d, -2.0f));
+      CAAN_UNROLL
+      for (std::size_t k = 0; k < kSquare; ++k) hn::Store(hn::MulAdd(twice, x[k], scale), d, at + k * pair.t_stride);
     }
-    for (std::size_t j = 0; j < words; ++j) s.h_t[j * pair.r_stride + i] = s.h[i * pair.t_stride + j];
-  }
-
-  float* hu = s.before(pair.hu, 0);
-  float* a = s.before(pair.a, 1);
-  softmax_of_columns(s.h_t, words, regions, pair.r_stride, hu, a, s.largest, s.scale);
-  to_words<F>(hu, words, regions, pair.r_stride, pair.hu);
-  to_words<F>(a, words, regions, pair.r_stride, pair.a);
-
-  float* a_r = s.before(pair.a_r, 0);
-  for (std::size_t i = 0; i < regions; ++i) {
-    const VF top = hn::Set(d, s.largest[i]);
-    const VF to_unit = hn::Set(d, s.scale[i]);
-    for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
-      const VF e = exp_of_negative(hn::Sub(hn::Load(d, s.h + i * pair.t_stride + j), top));
-      hn::Store(hn::Mul(e, to_unit), d, a_r + i * pair.t_stride + j);
+    for (std::size_t j = 0; j < words; j += kSquare) {
+      transpose_square(s.h + i * pair.t_stride + j, pair.t_stride, s.h_t + j * pair.r_stride + i, pair.r_stride);
     }
   }
-  to_words<F>(a_r, regions, words, pair.t_stride, pair.a_r);
 
-  float* hv = s.before(pair.hv, 0);
-  softmax_of_columns(s.h, regions, words, pair.t_stride, hv, s.b, s.largest, s.scale);
-  to_words<F>(hv, regions, words, pair.t_stride, pair.hv);
+  softmax_of_columns(s.h_t, words, regions, pair.r_stride, pair.hu, pair.a, s);
+  for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
+    const auto row = [&](std::size_t i) HWY_ATTR {
+      const VF x = hn::Sub(hn::Load(d, s.h + i * pair.t_stride + j), hn::Set(d, s.largest[i]));
+      return hn::Mul(exp_of_negative(x), hn::Set(d, s.scale[i]));
+    };
+    for (std::size_t i = 0; i < words_for(regions, F::kPerWord); ++i) {
+      store_word_row<F>(i, regions, row, pair.a_r + i * pair.t_stride + j);
+    }
+  }
 
-  float* su = s.before(pair.su, 0);
-  const auto b = reinterpret_cast<const std::uint32_t*>(s.b);
+  softmax_of_columns(s.h, regions, words, pair.t_stride, pair.hv, s.b, s);
+  VF spoilt = hn::Zero(d);
+  for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
+    spoilt = hn::MulAdd(hn::Zero(d), hn::LoadN(d, s.scale + j, words - j), spoilt);
+  }
+  *pair.spoilt = hn::ReduceSum(d, spoilt);
   for (std::size_t j = 0; j < words; j += block_width()) {
-    product<Float32>(words, nullptr, reinterpret_cast<std::uint32_t*>(su + j), pair.t_stride,
-                     {b, pair.t_stride, b + j, pair.t_stride, regions, 0}, {}, ahead);
+    const std::size_t height = words_for(regions, F::kPerWord);
+    product<F, F>(words, nullptr, pair.su + j, pair.t_stride, {s.b, pair.t_stride, s.b + j, pair.t_stride, height, 0},
+                  {}, ahead);
   }
-  to_words<F>(su, words, words, pair.t_stride, pair.su);
-  for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(d), d, pair.logits + i * hn::Lanes(d));
+  for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(du), du, pair.logits + i * hn::Lanes(du));
 }
 
-/// Adds -tanh(z) w / 2 of one column block, or that and w / 2, to the logits; z (rows, width), logits (rows, lanes).
-///
-/// A pooling softmax does not see what is added to all its logits: times -2 they will do for tanh(z) w.
-template <class F, std::size_t kRows>
-HWY_INLINE void activate_rows(const float* z, VF w0, VF w1, float* logits) {
-  const DF d;
-  const std::size_t lanes = hn::Lanes(d);
-  VF x[2 * kRows];
-  CAAN_UNROLL
-  for (std::size_t i = 0; i < 2 * kRows; ++i) x[i] = hn::Load(d, z + i * lanes);
-  if constexpr (F::kPerWord == 1) {
+/// How tanh(z) w comes to the logits: `add` of kRows rows of a column block, z (kRows, width), to sums (kRows, lanes).
+template <class Argument>
+struct Activation;
+
+/// Sums of -tanh(z) w / 2, or of that and w / 2: a pooling softmax does not see what is added to all its logits.
+template <>
+struct Activation<Float32> {
+  static constexpr std::size_t kRows = kTileRows > 8 ? 4 : 1;
+
+  HWY_INLINE Activation(const float* w, float /*step*/)
+      : left(hn::Load(DF(), w)), right(hn::Load(DF(), w + hn::Lanes(DF()))) {}
+
+  template <std::size_t kRows>
+  HWY_INLINE void add(const std::uint32_t* z, std::uint32_t* sums) const {
+    const DF d;
+    const DU du;
+    const std::size_t lanes = hn::Lanes(d);
+    VF x[2 * kRows];
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < 2 * kRows; ++i) x[i] = hn::BitCast(d, hn::Load(du, z + i * lanes));
     half_complement_of_tanh(x);
-  } else {
-    coarse_minus_half_tanh(x);
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kRows; ++i) {
+      const VF sum = hn::BitCast(d, hn::Load(du, sums + i * lanes));
+      const VF more = hn::MulAdd(x[2 * i], left, hn::MulAdd(x[2 * i + 1], right, sum));
+      hn::Store(hn::BitCast(du, more), du, sums + i * lanes);
+    }
   }
-  CAAN_UNROLL
-  for (std::size_t i = 0; i < kRows; ++i) {
-    const VF sum = hn::MulAdd(x[2 * i], w0, hn::MulAdd(x[2 * i + 1], w1, hn::Load(d, logits + i * lanes)));
-    hn::Store(sum, d, logits + i * lanes);
+
+  static HWY_INLINE VF logits(VU sums, float /*step*/) {
+    return hn::Mul(hn::Set(DF(), -2.0f), hn::BitCast(DF(), sums));
   }
-}
+
+  VF left, right;
+};
+
+#if CAAN_FIXED_TANH
+/// Sums of whole numbers: w in steps, times tanh(z) in fixed point.
+template <>
+struct Activation<Fixed16> {
+  static constexpr std::size_t kRows = 8;
+
+  HWY_INLINE Activation(const float* w, float step) {
+    const DF d;
+    const VF steps = hn::Set(d, 1.0f / step);
+    weights = hn::ReorderDemote2To(Fixed16::D(), hn::NearestInt(hn::Mul(steps, hn::Load(d, w))),
+                                   hn::NearestInt(hn::Mul(steps, hn::Load(d, w + hn::Lanes(d)))));
+  }
+
+  template <std::size_t kRows>
+  HWY_INLINE void add(const std::uint32_t* z, std::uint32_t* sums) const {
+    const DU du;
+    const Fixed16::D d16;
+    const hn::RebindToSigned<DF> di;
+    const std::size_t lanes = hn::Lanes(du);
+    hn::Vec<Fixed16::D> x[kRows];
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kRows; ++i) x[i] = hn::BitCast(d16, hn::Load(du, z + i * lanes));
+    fixed_tanh(x);
+    auto unused = hn::Zero(di);
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kRows; ++i) {
+      const auto sum = hn::BitCast(di, hn::Load(du, sums + i * lanes));
+      const auto more = hn::ReorderWidenMulAccumulate(di, x[i], weights, sum, unused);
+      hn::Store(hn::BitCast(du, more), du, sums + i * lanes);
+    }
+  }
+
+  static HWY_INLINE VF logits(VU sums, float step) {
+    const hn::RebindToSigned<DF> di;
+    return hn::Mul(hn::Set(DF(), step / Fixed16::kOne), hn::ConvertTo(DF(), hn::BitCast(di, sums)));
+  }
+
+  hn::Vec<Fixed16::D> weights;
+};
+#endif
 
 template <class F>
-HWY_INLINE void activate(const float* z, std::size_t rows, const float* w, float* logits) {
-  constexpr std::size_t kRows = kTileRows > 8 ? 4 : 1;
-  const DF d;
-  const std::size_t lanes = hn::Lanes(d);
-  const VF w0 = hn::Load(d, w);
-  const VF w1 = hn::Load(d, w + lanes);
+HWY_INLINE void activate(const std::uint32_t* z, std::size_t rows, const float* w, float step, std::uint32_t* sums) {
+  using A = Activation<typename F::Argument>;
+  const A activation(w, step);
+  const std::size_t width = argument_width<F>();
+  const std::size_t lanes = hn::Lanes(DF());
   std::size_t i = 0;
-  for (; i + kRows <= rows; i += kRows) activate_rows<F, kRows>(z + 2 * lanes * i, w0, w1, logits + lanes * i);
-  for (; i < rows; ++i) activate_rows<F, 1>(z + 2 * lanes * i, w0, w1, logits + lanes * i);
+  for (; i + A::kRows <= rows; i += A::kRows) {
+    activation.template add<A::kRows>(z + width * i, sums + lanes * i);
+  }
+  for (; i < rows; ++i) activation.template add<1>(z + width * i, sums + lanes * i);
 }
 
 /// A column block of Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6), to the logits.
@@ -219,26 +303,31 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   const std::size_t t_words = words_for(words, F::kPerWord);
   const std::size_t of_image = r_words * width;
   const std::size_t of_caption = t_words * width;
-  const auto z = reinterpret_cast<std::uint32_t*>(s.z);
+  const std::size_t z_width = argument_width<F>();
+  std::uint32_t* z_u = s.z + regions * z_width;
   product<F, F>(words, nullptr, s.x, width,
                 {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {}, ahead);
-  product<F>(regions, image.vq1 + block * regions * width / F::kPerWord, z, width,
-             {pair.a, pair.r_stride, s.x, width, t_words, 0},
-             {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption}, ahead);
-  product<F>(words, caption.uq4 + block * words * width / F::kPerWord, z + regions * width, width,
-             {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
-             {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image}, ahead);
-  activate<F>(s.z, regions, model.w_v + block * width, pair.logits);
-  activate<F>(s.z + regions * width, words, model.w_u + block * width, pair.logits + regions * hn::Lanes(DF()));
+  using Argument = typename F::Argument;
+  product<F, Argument>(regions, image.vq1 + block * regions * width / F::kPerWord, s.z, z_width,
+                       {pair.a, pair.r_stride, s.x, width, t_words, 0},
+                       {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption}, ahead);
+  product<F, Argument>(words, caption.uq4 + block * words * width / F::kPerWord, z_u, z_width,
+                       {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
+                       {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image}, ahead);
+  activate<F>(s.z, regions, model.w_v + block * width, s.step_v, pair.logits);
+  activate<F>(z_u, words, model.w_u + block * width, s.step_u, pair.logits + regions * hn::Lanes(DF()));
 }
 
 /// exp(logit - largest) of each row's logit, the sum of its lanes; returns their sum.
-HWY_INLINE float pooling_weights(const float* logits, std::size_t rows, float* weights) {
+template <class F>
+HWY_INLINE float pooling_weights(const std::uint32_t* sums, std::size_t rows, float step, float* weights) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   const std::size_t padded = up(rows, lanes);
   VF top = hn::Set(d, -HUGE_VALF);
-  for (std::size_t i = 0; i < rows; ++i) weights[i] = -2.0f * hn::ReduceSum(d, hn::Load(d, logits + i * lanes));
+  for (std::size_t i = 0; i < rows; ++i) {
+    weights[i] = hn::ReduceSum(d, Activation<typename F::Argument>::logits(hn::Load(DU(), sums + i * lanes), step));
+  }
   for (std::size_t i = rows; i < padded; ++i) weights[i] = -HUGE_VALF;
   for (std::size_t i = 0; i < padded; i += lanes) top = hn::Max(top, hn::Load(d, weights + i));
   top = hn::MaxOfLanes(d, top);
@@ -249,6 +338,21 @@ HWY_INLINE float pooling_weights(const float* logits, std::size_t rows, float* w
     sum = hn::Add(sum, e);
   }
   return hn::ReduceSum(d, sum);
+}
+
+/// `numbers` as words, in their place; they are followed by zeros up to a whole vector.
+template <class F>
+HWY_INLINE const std::uint32_t* consecutive_words(float* numbers, std::size_t number) {
+  const auto words = reinterpret_cast<std::uint32_t*>(numbers);
+  if constexpr (F::kPerWord > 1) {
+    const DF d;
+    for (std::size_t i = 0; i < words_for(number, F::kPerWord); i += hn::Lanes(d)) {
+      VF even, odd;
+      hn::LoadInterleaved2(d, numbers + 2 * i, even, odd);
+      hn::Store(paired(even, odd), DU(), words + i);
+    }
+  }
+  return words;
 }
 
 /// auᵀ U, kWide column blocks at a time.
@@ -282,58 +386,41 @@ HWY_INLINE std::size_t pool_words(const float* au, const std::uint32_t* u, std::
 
 /// av and au of one of a group's pairs, and auᵀ U; the divisors are in `group.divisors`.
 template <class F>
-HWY_INLINE void pool_caption(const Model& model, std::size_t regions, const Caption<F>& caption, std::size_t words,
-                             const Scratch<F>& s, const Attention<F>& pair, std::size_t member) {
-  const float of_av = pooling_weights(pair.logits, regions, s.weights);
-  for (std::size_t i = 0; i < regions; ++i) s.group_av[i * kGroup + member] = s.weights[i];
-  const float of_au = pooling_weights(pair.logits + regions * hn::Lanes(DF()), words, s.weights);
-  s.divisors[member] = of_av * of_au;
+HWY_INLINE void pool_caption(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
+                             std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t member) {
+  const float of_av = pooling_weights<F>(pair.logits, regions, s.step_v, s.weights);
+  const std::uint32_t* av = consecutive_words<F>(s.weights, regions);
+  for (std::size_t i = 0; i < words_for(regions, F::kPerWord); ++i) s.group_av[i * kGroup + member] = av[i];
+  const float of_au = pooling_weights<F>(pair.logits + regions * hn::Lanes(DF()), words, s.step_u, s.weights);
+  s.divisors[member] = of_av * of_au + *image.spoilt + *caption.spoilt + *pair.spoilt;
   const std::size_t end = blocks_of(model.embed_dim);
   float* pooled = s.group_u + member * end * block_width();
   const std::size_t done = pool_words<F, 4>(s.weights, caption.u, words, row_stride<F>(model), 0, end, pooled);
   pool_words<F, 1>(s.weights, caption.u, words, row_stride<F>(model), done, end, pooled);
 }
 
-/// Two vectors of avᵀ V of each of a group's pairs, times those of auᵀ U, `u_stride` numbers from pair to pair.
-template <class F>
-HWY_INLINE void pool_block(const float* av, const std::uint32_t* v, std::size_t regions, std::size_t stride,
-                           const float* u, std::size_t u_stride, VF (&sums)[kGroup]) {
-  const DF d;
-  VF left[kGroup], right[kGroup];
-  CAAN_UNROLL
-  for (std::size_t i = 0; i < kGroup; ++i) left[i] = right[i] = hn::Zero(d);
-  for (std::size_t k = 0; k < regions; ++k, v += stride) {
-    VF first, second;
-    F::load_plain(v, first, second);
-    // The rows' next block is the next call's.
-    hwy::Prefetch(v + block_width() / F::kPerWord);
-    hwy::Prefetch(v + block_width() / F::kPerWord + hn::Lanes(d));
-    CAAN_UNROLL
-    for (std::size_t i = 0; i < kGroup; ++i) {
-      const VF weight = hn::Set(d, av[k * kGroup + i]);
-      left[i] = hn::MulAdd(weight, first, left[i]);
-      right[i] = hn::MulAdd(weight, second, right[i]);
-    }
-  }
-  CAAN_UNROLL
-  for (std::size_t i = 0; i < kGroup; ++i) {
-    sums[i] = hn::MulAdd(left[i], hn::Load(d, u + i * u_stride), sums[i]);
-    sums[i] = hn::MulAdd(right[i], hn::Load(d, u + i * u_stride + hn::Lanes(d)), sums[i]);
-  }
-}
-
 /// (avᵀ V) · (auᵀ U) of a group's pairs together: V is read once.
 template <class F>
 HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_t regions, const Scratch<F>& s,
-                           std::size_t number, float* scores) {
+                           std::size_t number, float* scores, Ahead& ahead) {
   const DF d;
   const std::size_t width = block_width();
   const std::size_t end = blocks_of(model.embed_dim);
   VF sums[kGroup];
   for (VF& sum : sums) sum = hn::Zero(d);
+  const std::size_t r_words = words_for(regions, F::kPerWord);
   for (std::size_t block = 0; block < end; ++block) {
-    pool_block<F>(s.group_av, image.v + block * width / F::kPerWord, regions, row_stride<F>(model),
-                  s.group_u + block * width, end * width, sums);
+    VF left[kGroup], right[kGroup];
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kGroup; ++i) left[i] = right[i] = hn::Zero(d);
+    accumulate<F>({s.group_av, kGroup, image.v + block * r_words * width, width, r_words, r_words * width}, left, right,
+                  ahead);
+    CAAN_UNROLL
+    for (std::size_t i = 0; i < kGroup; ++i) {
+      const float* u = s.group_u + (i * end + block) * width;
+      sums[i] = hn::MulAdd(left[i], hn::Load(d, u), sums[i]);
+      sums[i] = hn::MulAdd(right[i], hn::Load(d, u + hn::Lanes(d)), sums[i]);
+    }
   }
   for (std::size_t i = 0; i < number; ++i) scores[i] = hn::ReduceSum(d, sums[i]) / s.divisors[i];
 }
@@ -363,9 +450,9 @@ HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size
                       HWY_ATTR { contextualize(model, image, regions, caption, words, s, pair, block, ahead); });
     }
     each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                    HWY_ATTR { pool_caption(model, regions, caption, words, s, pair, i); });
+                    HWY_ATTR { pool_caption(model, image, regions, caption, words, s, pair, i); });
   }
-  pool_group(model, image, regions, s, number, scores);
+  pool_group(model, image, regions, s, number, scores, ahead);
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

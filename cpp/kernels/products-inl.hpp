@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernel.hpp"
 
@@ -23,6 +24,14 @@
 #define CAAN_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define CAAN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// Beside bfloat16 products, tanh is taken of 16-bit fixed point.
+#undef CAAN_FIXED_TANH
+#if HWY_ARCH_X86 && HWY_NATIVE_DOT_BF16
+#define CAAN_FIXED_TANH 1
+#else
+#define CAAN_FIXED_TANH 0
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -54,7 +63,23 @@ HWY_INLINE VU rounded_to_bfloat16(VF x) {
   return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), hn::Set(du, 0x7FC00000u), rounded);
 }
 
-#if HWY_ARCH_X86 && HWY_NATIVE_DOT_BF16
+#if CAAN_FIXED_TANH
+/// 16 bits of fixed point, from -4 to just below 4: what is beyond becomes the last of them. Two vectors' numbers times
+/// kOne, in an order that all have.
+struct Fixed16 {
+  static constexpr std::size_t kPerWord = 1;  // rows, as of the others: its two numbers are of one row
+  static constexpr float kOne = 8192.0f;
+  using D = hn::Repartition<std::int16_t, DF>;
+
+  static HWY_INLINE hn::Vec<D> of(VF left, VF right) {
+    // Numbers below those of 32 bits, and NaN, become the least of them; those above must not.
+    const hn::RebindToSigned<DF> di;
+    const VF most = hn::Set(DF(), 32767.0f);
+    return hn::ReorderDemote2To(D(), hn::ConvertInRangeTo(di, hn::Min(most, left)),
+                                hn::ConvertInRangeTo(di, hn::Min(most, right)));
+  }
+};
+
 /// Lane i of the first half beside lane i of the second.
 HWY_ALIGN constexpr std::uint16_t kSideBySide[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -77,6 +102,7 @@ HWY_INLINE VU paired(VF even, VF odd) {
 // Numbers that are not multiplied as words are "plain": two vectors of columns at a time, by `load_plain`.
 struct Float32 {
   static constexpr std::size_t kPerWord = 1;
+  using Argument = Float32;  // what tanh is taken of
   static HWY_INLINE void load_plain(const std::uint32_t* at, VF& left, VF& right) {
     const DF d;
     const DU du;
@@ -91,6 +117,11 @@ struct Float32 {
 
 struct BFloat16 {
   static constexpr std::size_t kPerWord = 2;
+#if CAAN_FIXED_TANH
+  using Argument = Fixed16;
+#else
+  using Argument = Float32;
+#endif
   /// One vector holds both: the first's numbers are the lower halves of the lanes.
   static HWY_INLINE void load_plain(const std::uint32_t* at, VF& left, VF& right) {
     const DF d;
@@ -158,26 +189,48 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   ahead.at = next;
 }
 
-/// kRows rows of two vectors as words of Out's, which one float is already.
+/// Two vectors of one row, as `Out` has them.
+template <class Out>
+HWY_INLINE void store_row(VF left, VF right, std::uint32_t* out) {
+  const DU du;
+#if CAAN_FIXED_TANH
+  if constexpr (std::is_same_v<Out, Fixed16>) {
+    hn::Store(hn::BitCast(du, Fixed16::of(left, right)), du, out);
+    return;
+  }
+#endif
+  hn::Store(hn::BitCast(du, left), du, out);
+  hn::Store(hn::BitCast(du, right), du, out + hn::Lanes(du));
+}
+
+/// kRows rows of two vectors as words of Out's.
 template <class Out, std::size_t kRows>
 HWY_INLINE void store_words(const VF (&left)[kRows], const VF (&right)[kRows], std::uint32_t* out, std::size_t stride) {
-  const DU du;
-  const std::size_t lanes = hn::Lanes(du);
   CAAN_UNROLL
   for (std::size_t i = 0; i < kRows; i += Out::kPerWord, out += stride) {
     if constexpr (Out::kPerWord == 1) {
-      hn::Store(hn::BitCast(du, left[i]), du, out);
-      hn::Store(hn::BitCast(du, right[i]), du, out + lanes);
+      store_row<Out>(left[i], right[i], out);
     } else {
+      const DU du;
       const std::size_t odd = HWY_MIN(i + 1, kRows - 1);
       const VF none = hn::Zero(DF());
       hn::Store(paired(left[i], odd > i ? left[odd] : none), du, out);
-      hn::Store(paired(right[i], odd > i ? right[odd] : none), du, out + lanes);
+      hn::Store(paired(right[i], odd > i ? right[odd] : none), du, out + hn::Lanes(du));
     }
   }
 }
 
-/// out (kRows, two vectors, words of Out's) = start (the same, plain, or null: 0) + first + second.
+/// Words of a row of a column block, where it is plain and where tanh is taken of it.
+template <class F>
+HWY_INLINE std::size_t plain_width() {
+  return 2 * hn::Lanes(DF()) / F::kPerWord;
+}
+template <class F>
+HWY_INLINE std::size_t argument_width() {
+  return 2 * hn::Lanes(DF()) / (std::is_same_v<typename F::Argument, Float32> ? 1 : 2);
+}
+
+/// out (kRows, two vectors, as Out has them) = start (the same, plain, or null: 0) + first + second.
 template <class F, class Out, std::size_t kRows>
 HWY_NOINLINE void tile(const std::uint32_t* start, std::uint32_t* out, std::size_t stride, const Factor& first,
                        const Factor& second, Ahead& ahead) {
@@ -187,7 +240,7 @@ HWY_NOINLINE void tile(const std::uint32_t* start, std::uint32_t* out, std::size
   CAAN_UNROLL
   for (std::size_t i = 0; i < kRows; ++i) {
     left[i] = right[i] = hn::Zero(d);
-    if (start) F::load_plain(start + i * (stride / F::kPerWord), left[i], right[i]);
+    if (start) F::load_plain(start + i * plain_width<F>(), left[i], right[i]);
   }
   accumulate<F>(first, left, right, ahead);
   accumulate<F>(second, left, right, ahead);
@@ -215,7 +268,7 @@ HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint3
   for (std::size_t i = 0, row = 0; i < tiles; ++i) {
     const std::size_t equal = (rows - row + tiles - i - 1) / (tiles - i);
     const std::size_t height = i + 1 < tiles ? (equal + Out::kPerWord - 1) / Out::kPerWord * Out::kPerWord : equal;
-    tile_of<F, Out>(height, start ? start + row * (stride / F::kPerWord) : nullptr, out + row / Out::kPerWord * stride,
+    tile_of<F, Out>(height, start ? start + row * plain_width<F>() : nullptr, out + row / Out::kPerWord * stride,
                     stride, first, second, ahead);
     first.broadcast += height;
     second.broadcast += height;

@@ -57,6 +57,13 @@ long this_process() {
 #endif
 }
 
+float largest(const float* numbers, std::size_t number) {
+  float result = 0;
+  for (std::size_t i = 0; i < number; ++i) result = std::max(result, std::abs(numbers[i]));
+  for (std::size_t i = 0; i < number; ++i) result += 0 * numbers[i];
+  return result;
+}
+
 std::size_t longest(const State* states, std::size_t number, const char* what) {
   std::size_t length = 0;
   for (std::size_t i = 0; i < number; ++i) {
@@ -75,7 +82,8 @@ struct Scorer::Work {
     auto* w = reinterpret_cast<float*>(weights.at_least(2 * padded * sizeof(float)));
     std::copy_n(parameters.w_v, parameters.attention_dim, w);
     std::copy_n(parameters.w_u, parameters.attention_dim, w + padded);
-    model = {parameters.embed_dim, parameters.attention_dim, parameters.attention_scale, w, w + padded};
+    model = {parameters.embed_dim, parameters.attention_dim, parameters.attention_scale, w,
+             w + padded,           largest(w, padded),       largest(w + padded, padded)};
   }
 
   std::size_t bytes_of(const State& image) const {

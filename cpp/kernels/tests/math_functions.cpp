@@ -37,15 +37,38 @@ void all_tanh_of(const float* x, float* out, std::size_t number) {
 void all_half_complement_of_tanh(const float* x, float* out, std::size_t number) {
   apply<3>(x, out, number, [](VF(&v)[3]) HWY_ATTR { half_complement_of_tanh(v); });
 }
-void all_coarse_minus_half_tanh(const float* x, float* out, std::size_t number) {
-  apply<3>(x, out, number, [](VF(&v)[3]) HWY_ATTR { coarse_minus_half_tanh(v); });
+#if CAAN_FIXED_TANH
+void all_fixed_tanh(const float* x, float* out, std::size_t number) {
+  const DF d;
+  const Fixed16::D d16;
+  const std::size_t lanes = hn::Lanes(d);
+  HWY_ALIGN std::int16_t found[hn::MaxLanes(Fixed16::D())], order[hn::MaxLanes(Fixed16::D())];
+  hn::Store(Fixed16::of(hn::Iota(d, 0), hn::Iota(d, lanes)), d16, order);
+  for (std::size_t first = 0; first < number; first += 2 * lanes) {
+    VF halves[2];
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::size_t at = first + i * lanes;
+      halves[i] = at < number ? hn::LoadN(d, x + at, number - at) : hn::Zero(d);
+      halves[i] = hn::Mul(halves[i], hn::Set(d, Fixed16::kOne));
+    }
+    hn::Vec<Fixed16::D> fixed[1] = {Fixed16::of(halves[0], halves[1])};
+    fixed_tanh(fixed);
+    hn::Store(fixed[0], d16, found);
+    for (std::size_t i = 0; i < 2 * lanes; ++i) {
+      const std::size_t at = first + static_cast<std::size_t>(order[i]);
+      if (at < number) out[at] = static_cast<float>(found[i]) / Fixed16::kOne;
+    }
+  }
 }
+#else
+constexpr auto all_fixed_tanh = nullptr;
+#endif
 void all_exp_of_negative(const float* x, float* out, std::size_t number) {
   apply<1>(x, out, number, [](VF(&v)[1]) HWY_ATTR { v[0] = exp_of_negative(v[0]); });
 }
 
 caan_test::MathFunctions make_math_functions() {
-  return {all_tanh_of, all_half_complement_of_tanh, all_coarse_minus_half_tanh, all_exp_of_negative};
+  return {all_tanh_of, all_half_complement_of_tanh, all_fixed_tanh, all_exp_of_negative};
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

@@ -1,3 +1,6 @@
+#include <cmath>
+#include <limits>
+
 #include "helpers.hpp"
 
 using namespace caan_test;
@@ -94,7 +97,42 @@ TEST_CASE("pooling weights so extreme that one region and one word are all") {
     // Of logits as large as floats get there is still a largest.
     Drawn largest = drawn;
     for (float& w : largest.w_v) w *= 1e28f;
-    for (const float score : scores(largest)) CHECK(std::abs(score) <= 1.0001f);
+    for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16}) {
+      for (const float score : scores(largest, precision)) CHECK(std::abs(score) <= 1.01f);
+    }
+  });
+}
+
+TEST_CASE("pooling weights of 0, too small for their products, and one that is all") {
+  Drawn drawn(20, 20, 1, range(1, 9), range(1, 9));
+  const float factor = GENERATE(0.0f, 1e-44f, 1e-36f, 1.0f);
+  for (auto* weights : {&drawn.w_v, &drawn.w_u}) {
+    for (float& w : *weights) w *= factor;
+  }
+  drawn.w_v[7] *= 100;
+  check_accuracy(drawn);
+}
+
+TEST_CASE("logits as large as the pooling weights allow") {
+  // Zv is 1 in the first region, in every column, and -1 in the others.
+  Drawn drawn(24, GENERATE(1u, 300u), 1, range(1, 9), {14});
+  std::fill(drawn.w_v.begin(), drawn.w_v.end(), 3.0f);
+  for (auto& image : drawn.images) {
+    for (std::size_t i = 0; i < image.size(); ++i) {
+      const std::size_t column = i % drawn.image_width();
+      const bool of_vq1 = column >= 2 * drawn.embed_dim && column < 2 * drawn.embed_dim + drawn.attention_dim;
+      if (of_vq1) image[i] = i < drawn.image_width() ? 1e6f : -1e6f;
+    }
+  }
+  check_accuracy(drawn);
+}
+
+TEST_CASE("a pooling weight that is no number spoils all scores") {
+  Drawn drawn(20, 20, 1, range(1, 9), range(1, 9));
+  (GENERATE(true, false) ? drawn.w_v : drawn.w_u)[19] = std::numeric_limits<float>::quiet_NaN();
+  const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);
+  on_each_instruction_set([&] {
+    for (const float score : scores(drawn, precision)) CHECK(std::isnan(score));
   });
 }
 

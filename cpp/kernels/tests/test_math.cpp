@@ -56,12 +56,28 @@ TEST_CASE("tanh over all floats") {
   const std::vector<double> tanh = exactly([](double x) { return std::tanh(x); });
   // (1 - tanh x) / 2 without the difference.
   const std::vector<double> complement = exactly([](double x) { return 1 / (1 + std::exp(2 * x)); });
-  const std::vector<double> minus_half = exactly([](double x) { return -std::tanh(x) / 2; });
   on_each_instruction_set([&] {
     const MathFunctions functions = find_math_functions();
     CHECK(difference(evaluate(functions.tanh_of, inputs()), tanh) <= 2e-6);
     CHECK(difference(evaluate(functions.half_complement_of_tanh, inputs()), complement) <= 2e-6);
-    CHECK(difference(evaluate(functions.coarse_minus_half_tanh, inputs()), minus_half) <= 4e-4);
+    if (functions.fixed_tanh) CHECK(difference(evaluate(functions.fixed_tanh, inputs()), tanh) <= 9e-4);
+  });
+}
+
+TEST_CASE("tanh in fixed point is odd and does not decrease") {
+  std::vector<float> x, opposite;
+  for (int i = -32768; i < 32768; ++i) {
+    x.push_back(static_cast<float>(i) / 8192.0f);
+    opposite.push_back(-x.back());
+  }
+  on_each_instruction_set([&] {
+    const auto fixed_tanh = find_math_functions().fixed_tanh;
+    if (!fixed_tanh) return;
+    const std::vector<float> found = evaluate(fixed_tanh, x), other = evaluate(fixed_tanh, opposite);
+    for (std::size_t i = 1; i < x.size(); ++i) {
+      if (!(found[i] >= found[i - 1] - 5e-4f)) FAIL_CHECK("tanh(" << x[i] << ") is less than what is before");
+      if (!(std::abs(found[i] + other[i]) <= 5e-4f)) FAIL_CHECK("tanh(" << x[i] << ") is not that of its opposite");
+    }
   });
 }
 
@@ -92,8 +108,7 @@ TEST_CASE("NaN stays NaN, whatever its bits and its place in a vector") {
   for (std::size_t i = 0; i < bits.size(); ++i) x[i * 8 + i] = from_bits(bits[i]);
   on_each_instruction_set([&] {
     const MathFunctions functions = find_math_functions();
-    for (const auto function : {functions.tanh_of, functions.half_complement_of_tanh, functions.coarse_minus_half_tanh,
-                                functions.exp_of_negative}) {
+    for (const auto function : {functions.tanh_of, functions.half_complement_of_tanh, functions.exp_of_negative}) {
       const std::vector<float> found = evaluate(function, x);
       for (std::size_t i = 0; i < x.size(); ++i) CHECK(std::isnan(found[i]) == std::isnan(x[i]));
     }
