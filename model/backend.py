@@ -28,6 +28,7 @@ class TorchBackend:
     state_dtype = np.dtype(np.float32)
     layouts: Sequence[Any] = ()
     fused = False
+    in_place = False
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
         torch.set_num_threads(threads or default_threads())

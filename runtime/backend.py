@@ -32,6 +32,17 @@ class Tile(NamedTuple):
     text_lengths: NDArray[np.int64]  # (m,)
 
 
+class RowTile(NamedTuple):
+    """The same with states where they lie: item i's are the rows starts[i] to starts[i] + lengths[i]."""
+
+    image_states: NDArray[np.floating]  # (rows, 2D + 3d)
+    image_starts: NDArray[np.int64]  # (n,)
+    image_lengths: NDArray[np.int64]  # (n,)
+    text_states: NDArray[np.floating]  # (rows, D + 3d)
+    text_starts: NDArray[np.int64]  # (m,)
+    text_lengths: NDArray[np.int64]  # (m,)
+
+
 class Layout(NamedTuple):
     """How scorer calls share a processor's cores: so many at a time, each with so many threads."""
 
@@ -55,6 +66,7 @@ class Backend(Protocol):
     state_dtype: np.dtype[Any]  # float32 or float16
     layouts: Sequence[Layout]  # ways to run the scorer, the default first; none: there is but one
     fused: bool  # whether it computes a pair without writing to memory: any tile suits it, with states of either dtype
+    in_place: bool  # whether its tiles are RowTiles
     fingerprint: str  # what its speed depends on, besides the machine: library and version, device, precision, model
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
@@ -63,8 +75,8 @@ class Backend(Protocol):
     def encode_captions(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating]:
         """tokens (m, T), lengths (m,) → text states (m, T, D + 3d)."""
 
-    def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
-        """Scores (n, m) of each tile, in their order; `layout`: one of `layouts`.
+    def score_tiles(self, tiles: Iterable[Any], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
+        """Scores (n, m) of each Tile, or of each RowTile, in their order; `layout`: one of `layouts`.
 
         A backend may take a tile or two before it hands out the first result: their copies overlap with the scoring.
         Image states that are read-only views may stay on a device for the next call.

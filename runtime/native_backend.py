@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .._machine import default_threads
 from ..bundle import SCORER_WEIGHTS, Bundle, read_manifest
 from ..errors import CaanWarning, InputError, MissingError
-from .backend import BF16, Layout, Tile
+from .backend import BF16, Layout, RowTile
 from .onnx_encoders import OnnxEncoders
 from .opening import open_precision
 from .scorer_weights import attention_scale, model_hashes, scorer_weights
@@ -34,6 +34,7 @@ class NativeBackend(OnnxEncoders):
 
     name = "native"
     fused = True
+    in_place = True
     layouts: Sequence[Layout] = ()
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None) -> None:
@@ -71,7 +72,7 @@ class NativeBackend(OnnxEncoders):
             raise MissingError("this processor has no instructions for bfloat16 (AVX512-BF16, AMX); use precision fp32")
         return open_precision(path, PRECISIONS[precision], lambda bundle: cls(bundle, precision, threads))
 
-    def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
+    def score_tiles(self, tiles: Iterable[RowTile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
         for tile in tiles:
             scores = np.empty((len(tile.image_lengths), len(tile.text_lengths)), np.float32)
             self._own_scorer().score(*tile, scores)

@@ -24,6 +24,7 @@ class OnnxBackend(OnnxEncoders):
 
     name = "onnxruntime"
     fused = False
+    in_place = False
     graphs = GRAPHS
     yielding = False
 

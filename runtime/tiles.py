@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import pairwise, starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -12,19 +11,15 @@ from numpy.typing import NDArray
 
 from ..bundle import state_widths
 from ..tiling import TileSize, chunks_by_length, fit_tile, tile_size
-from .backend import Backend, Layout, Tile
+from .backend import Backend, Layout, RowTile, Tile
 from .encoding import CAPTIONS_PER_CALL, encode_tokens
 from .galleries.gallery import Gallery
 from .inputs import Tokens
 from .states import gather_states
 
 _BLOCK_PAIRS = 1 << 14
-# For a fused scorer: at most so much is copied for one call where states don't lie as it takes them. What was just
-# copied should still be in a cache when it is read; if it is read that often that this hardly counts, fewer calls do.
-_COPY_BYTES, _COPY_BYTES_FOR_MANY = 6 << 20, 32 << 20
-_FEW = 4
-# So many images that lie side by side are worth a call of their own, without a copy.
-_WORTH_A_CALL = 8
+# For a fused scorer that does not read states in place: at most so much is copied for one call.
+_COPY_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
 
 
 class Scored(NamedTuple):
@@ -51,7 +46,7 @@ def score_stream(backend: Backend, choice: Choice, images: Gallery, texts: Galle
     # The backend may take tiles before it gives the first one's scores: where those go waits here.
     places: deque[_Place] = deque()
 
-    def tiles() -> Iterator[Tile]:
+    def tiles() -> Iterator[Tile | RowTile]:
         for place, tile in _cut(backend, choice, images, texts):
             places.append(place)
             yield tile
@@ -63,7 +58,7 @@ def score_stream(backend: Backend, choice: Choice, images: Gallery, texts: Galle
             yield place.block
 
 
-def tiles_of(backend: Backend, choice: Choice, images: Gallery, texts: Gallery | Tokens) -> Iterator[Tile]:
+def tiles_of(backend: Backend, choice: Choice, images: Gallery, texts: Gallery | Tokens) -> Iterator[Tile | RowTile]:
     """The tiles alone that `score_stream` would score."""
     return (tile for _, tile in _cut(backend, choice, images, texts))
 
@@ -77,82 +72,101 @@ class _Place(NamedTuple):
     is_last: bool
 
 
-def _cut(backend: Backend, choice: Choice, gallery: Gallery, texts: Gallery | Tokens) -> Iterator[tuple[_Place, Tile]]:
+def _cut(
+    backend: Backend, choice: Choice, gallery: Gallery, texts: Gallery | Tokens
+) -> Iterator[tuple[_Place, Tile | RowTile]]:
     """Tiles until every image has met every caption."""
     live = gallery.live
     image_lengths = gallery.lengths[live]
     if len(live) == 0:
         return
-    for captions, text_states, text_lengths in _caption_chunks(backend, texts, len(live)):
-        size = _size(backend, choice, image_lengths, text_lengths)
+    for captions, text_states in _caption_chunks(backend, texts):
+        size = _size(backend, choice, image_lengths, text_states.lengths)
         # Cut once for all images: only a slice along the first axis is free.
-        columns = _slices(0, len(captions), size.captions)
-        parts = [np.ascontiguousarray(text_states[part, : text_lengths[part].max()]) for part in columns]
+        columns = _slices(len(captions), size.captions)
+        parts = [text_states.part(some) for some in columns]
         # Whoever consumes the scores has some work per block, which should be little beside the scorer's.
         per_block = max(1, _BLOCK_PAIRS // len(captions) // size.images) * size.images
-        for chunk in chunks_by_length(image_lengths, per_block):
+        for chunk in _chunks(backend, gallery, image_lengths, per_block):
             block = Scored(live[chunk], captions, np.empty((len(chunk), len(captions)), np.float32))
-            for rows in _rows(backend, gallery, block.images, size):
-                states, lengths = _gather(backend, gallery, block.images[rows])
+            for rows in _slices(len(chunk), _rows_per_call(backend, gallery, image_lengths[chunk], size)):
+                images = _gather(backend, gallery, block.images[rows])
                 for part, some in zip(columns, parts, strict=True):
                     is_last = (rows.stop, part.stop) == block.scores.shape
-                    yield _Place(block, rows, part, is_last), Tile(states, lengths, some, text_lengths[part])
+                    yield _Place(block, rows, part, is_last), _tile(backend, images, some)
 
 
-def _gather(
-    backend: Backend, gallery: Gallery, items: NDArray[np.int64]
-) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """As `gather_states`, but what a fused scorer takes as it is stays so."""
-    return gallery.gather(items) if backend.fused and not gallery.compact else gather_states(backend, gallery, items)
+class _Side(NamedTuple):
+    """The images or the captions of a tile: padded states, or, with starts, their rows."""
+
+    states: NDArray[np.floating]
+    lengths: NDArray[np.int64]
+    starts: NDArray[np.int64] | None = None
+
+    def part(self, items: slice) -> _Side:
+        lengths = self.lengths[items]
+        if self.starts is not None:
+            return _Side(self.states, lengths, self.starts[items])
+        return _Side(np.ascontiguousarray(self.states[items, : lengths.max()]), lengths)
+
+    def rows(self) -> tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64]]:
+        """As `RowTile` has them."""
+        if self.starts is not None:
+            return self.states, self.starts, self.lengths
+        items, longest, width = self.states.shape
+        return self.states.reshape(-1, width), np.arange(items, dtype=np.int64) * longest, self.lengths
 
 
-def _rows(backend: Backend, gallery: Gallery, images: NDArray[np.int64], size: TileSize) -> list[slice]:
-    """Where to cut a block's images (n,) into tiles: for a fused scorer, such that little is copied."""
+def _tile(backend: Backend, images: _Side, captions: _Side) -> Tile | RowTile:
+    if backend.in_place:
+        return RowTile(*images.rows(), *captions.rows())
+    return Tile(images.states, images.lengths, captions.states, captions.lengths)
+
+
+def _gather(backend: Backend, gallery: Gallery, items: NDArray[np.int64]) -> _Side:
+    """States of some items. What a fused scorer takes as it is stays so."""
+    if _in_place(backend, gallery):
+        starts, lengths = gallery.rows(items)
+        return _Side(gallery.states, lengths, starts)
+    if backend.fused and not gallery.compact:
+        return _Side(*gallery.gather(items))
+    return _Side(*gather_states(backend, gallery, items))
+
+
+def _in_place(backend: Backend, gallery: Gallery) -> bool:
+    return backend.in_place and not gallery.compact
+
+
+def _chunks(backend: Backend, gallery: Gallery, lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of `lengths` in chunks: in place there is no padding, and they stay as they lie."""
+    return chunks_by_length(np.zeros_like(lengths) if _in_place(backend, gallery) else lengths, size)
+
+
+def _rows_per_call(backend: Backend, gallery: Gallery, lengths: NDArray[np.int64], size: TileSize) -> int:
+    """How many images make one tile, if they are of these lengths."""
     if not backend.fused:
-        return _slices(0, len(images), size.images)
-    lengths = gallery.lengths[images]
-    most = _most_copied(backend, gallery, lengths, size.captions)
-    rows: list[slice] = []
-    copied = 0  # the first image that is in no tile yet
-    for run in [] if gallery.compact else _runs(images, lengths):
-        if run.stop - run.start >= _WORTH_A_CALL:
-            rows += [*_slices(copied, run.start, most), run]
-            copied = run.stop
-    return rows + _slices(copied, len(images), most)
-
-
-def _most_copied(backend: Backend, gallery: Gallery, lengths: NDArray[np.int64], partners: int) -> int:
-    """Of items of these lengths, so many may be copied for one call that scores them with so many of the other side."""
+        return size.images
+    if _in_place(backend, gallery):
+        return len(lengths)
     # A compact gallery's states are computed again, in float32.
-    row = 4 * state_widths(backend.config)[gallery.kind] if gallery.compact else gallery.states[:1].nbytes
-    return max(1, (_COPY_BYTES if partners <= _FEW else _COPY_BYTES_FOR_MANY) // (int(lengths.max()) * row))
+    row = 4 * state_widths(backend.config)["image"] if gallery.compact else gallery.states[:1].nbytes
+    return max(1, _COPY_BYTES[backend.device] // (int(lengths.max()) * row))
 
 
-def _runs(items: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[slice]:
-    """Equally long neighbours, which are a view of the gallery: as many as there are side by side."""
-    ends = np.flatnonzero((np.diff(items) != 1) | (np.diff(lengths) != 0)) + 1
-    return starmap(slice, pairwise([0, *ends.tolist(), len(items)]))
+def _slices(stop: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, stop)) for first in range(0, stop, size)]
 
 
-def _slices(start: int, stop: int, size: int) -> list[slice]:
-    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
-
-
-def _caption_chunks(
-    backend: Backend, texts: Gallery | Tokens, images: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.int64]]]:
-    """(positions, padded states, lengths) of captions of similar length."""
+def _caption_chunks(backend: Backend, texts: Gallery | Tokens) -> Iterator[tuple[NDArray[np.int64], _Side]]:
+    """Positions and states of captions of similar length."""
     if isinstance(texts, Gallery):
         live = texts.live
-        lengths = texts.lengths[live]
-        # Captions are rarely of one length: counted as if every chunk were copied.
-        most = _most_copied(backend, texts, lengths, images) if backend.fused and len(live) else CAPTIONS_PER_CALL
-        for chunk in chunks_by_length(lengths, min(most, CAPTIONS_PER_CALL)):
-            yield live[chunk], *_gather(backend, texts, live[chunk])
+        for chunk in _chunks(backend, texts, texts.lengths[live], CAPTIONS_PER_CALL):
+            yield live[chunk], _gather(backend, texts, live[chunk])
         return
     tokens, lengths = texts
     for items, states in encode_tokens(backend, tokens, lengths):
-        yield items, states, lengths[items]
+        yield items, _Side(states, lengths[items])
 
 
 def _size(

@@ -48,8 +48,7 @@ struct Attention {
 /// whatever tanh is.
 HWY_INLINE float weight_step(float largest_weight, const Model& model) {
   const float sum = 262000.0f / 2 / static_cast<float>(blocks_of(model.attention_dim));  // 2^31 / Fixed16::kOne
-  const float least = 1e-30f;  // of smaller ones there would be infinitely many steps in 1
-  return (largest_weight < least ? least : largest_weight) / HWY_MIN(sum, 32767.0f);
+  return largest_weight / HWY_MIN(sum, 32767.0f);
 }
 
 /// One thread's memory for images of so many regions and captions of up to so many words.

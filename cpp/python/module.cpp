@@ -68,38 +68,47 @@ const float* weights(const Array& array, const char* name, std::size_t attention
   return static_cast<const float*>(array.data());
 }
 
+/// Of each item, from an array that may lie at any address.
+std::vector<std::int64_t> numbers(const Array& array, const std::string& name) {
+  check(array, name, 1, "(items,)", array.dtype() == nb::dtype<std::int64_t>(), "int64");
+  std::vector<std::int64_t> result(array.shape(0));
+  if (!result.empty()) std::memcpy(result.data(), array.data(), result.size() * sizeof result[0]);
+  return result;
+}
+
 /// Where each item's rows lie; `kind`: "image" or "text"; `width`: a state's columns, `formula` in words.
-std::vector<kernels::State> items(const Array& states, const Array& lengths, const std::string& kind, std::size_t width,
-                                  const char* formula) {
+std::vector<kernels::State> items(const Array& states, const Array& starts, const Array& lengths,
+                                  const std::string& kind, std::size_t width, const char* formula) {
   const bool half =
       states.dtype() == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
-  const std::string name = kind + "_states", name_of_lengths = kind + "_lengths";
-  check(states, name, 3, (std::string("(items, longest, ") + formula + ")").c_str(),
-        half || states.dtype() == nb::dtype<float>(), "float32 or float16");
-  check(lengths, name_of_lengths, 1, "(items,)", lengths.dtype() == nb::dtype<std::int64_t>(), "int64");
-  if (states.shape(2) != width) {
-    throw nb::value_error((name + " have " + std::to_string(states.shape(2)) + " columns, and the model's " + formula +
+  const std::string name = kind + "_states";
+  check(states, name, 2, (std::string("(rows, ") + formula + ")").c_str(), half || states.dtype() == nb::dtype<float>(),
+        "float32 or float16");
+  if (states.shape(1) != width) {
+    throw nb::value_error((name + " have " + std::to_string(states.shape(1)) + " columns, and the model's " + formula +
                            " = " + std::to_string(width))
                               .c_str());
   }
-  if (lengths.shape(0) != states.shape(0)) {
-    throw nb::value_error((name_of_lengths + " has " + std::to_string(lengths.shape(0)) + " numbers for " +
-                           std::to_string(states.shape(0)) + " items of " + name)
+  const std::vector<std::int64_t> first = numbers(starts, kind + "_starts"), many = numbers(lengths, kind + "_lengths");
+  if (first.size() != many.size()) {
+    throw nb::value_error((kind + "_starts has " + std::to_string(first.size()) + " numbers, and " + kind +
+                           "_lengths has " + std::to_string(many.size()))
                               .c_str());
   }
-  const std::size_t bytes = states.shape(1) * width * (half ? 2 : 4);
+  const auto rows = static_cast<std::int64_t>(states.shape(0));
   const auto* data = static_cast<const std::byte*>(states.data());
   std::vector<kernels::State> result;
-  result.reserve(states.shape(0));
-  for (std::size_t i = 0; i < states.shape(0); ++i) {
-    std::int64_t length = 0;  // the array may lie at any address
-    std::memcpy(&length, static_cast<const std::byte*>(lengths.data()) + i * sizeof length, sizeof length);
-    if (length < 1 || static_cast<std::uint64_t>(length) > states.shape(1)) {
-      throw nb::value_error((name_of_lengths + "[" + std::to_string(i) + "] is " + std::to_string(length) +
-                             ", not in 1.." + std::to_string(states.shape(1)))
+  result.reserve(first.size());
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    // Neither sum nor difference leaves 64 bits.
+    if (many[i] < 1 || first[i] < 0 || first[i] > rows || many[i] > rows - first[i]) {
+      throw nb::value_error((kind + " " + std::to_string(i) + " has length " + std::to_string(many[i]) + " from row " +
+                             std::to_string(first[i]) + " on, and " + name + " has the rows 0.." +
+                             std::to_string(rows - 1))
                                 .c_str());
     }
-    result.push_back({data + i * bytes, static_cast<std::size_t>(length), half});
+    const std::size_t offset = static_cast<std::size_t>(first[i]) * width * (half ? 2 : 4);
+    result.push_back({data + offset, static_cast<std::size_t>(many[i]), half});
   }
   return result;
 }
@@ -115,10 +124,11 @@ class Scorer {
                  weights(w_u, "w_u", attention_dim)},
                 named(precision), threads) {}
 
-  void score(const Array& image_states, const Array& image_lengths, const Array& text_states, const Array& text_lengths,
-             const WritableArray& scores) {
-    const auto images = items(image_states, image_lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d");
-    const auto captions = items(text_states, text_lengths, "text", embed_dim_ + 3 * attention_dim_, "D + 3d");
+  void score(const Array& image_states, const Array& image_starts, const Array& image_lengths, const Array& text_states,
+             const Array& text_starts, const Array& text_lengths, const WritableArray& scores) {
+    const std::size_t of_image = 2 * embed_dim_ + 3 * attention_dim_, of_text = embed_dim_ + 3 * attention_dim_;
+    const auto images = items(image_states, image_starts, image_lengths, "image", of_image, "2D + 3d");
+    const auto captions = items(text_states, text_starts, text_lengths, "text", of_text, "D + 3d");
     check(scores, "scores", 2, "(images, captions)", scores.dtype() == nb::dtype<float>(), "float32");
     if (reinterpret_cast<std::uintptr_t>(scores.data()) % alignof(float) != 0) {
       throw nb::type_error("scores must be aligned");
@@ -167,8 +177,9 @@ NB_MODULE(_native, module) {
       .def(nb::init<std::size_t, std::size_t, float, const Array&, const Array&, const std::string&, std::size_t>(),
            nb::arg("embed_dim"), nb::arg("attention_dim"), nb::arg("attention_scale"), nb::arg("w_v").noconvert(),
            nb::arg("w_u").noconvert(), nb::arg("precision"), nb::arg("threads"))
-      .def("score", &Scorer::score, nb::arg("image_states").noconvert(), nb::arg("image_lengths").noconvert(),
-           nb::arg("text_states").noconvert(), nb::arg("text_lengths").noconvert(), nb::arg("scores").noconvert())
+      .def("score", &Scorer::score, nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
+           nb::arg("image_lengths").noconvert(), nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
+           nb::arg("text_lengths").noconvert(), nb::arg("scores").noconvert())
       .def_prop_ro("instruction_set", &Scorer::instruction_set);
   module.def("has_native_bfloat16", &kernels::has_native_bfloat16);
   module.def("measure_limits", &measure_limits, nb::arg("threads"));

@@ -80,22 +80,29 @@ class Gallery:
             deleted=None if self.deleted is None else self.deleted[:items],
         )
 
-    def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        """States of some items padded with zeros to the longest, (n, L, S), and their lengths (n,).
+    def rows(self, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where some items lie in `states`: their first rows (n,) and their lengths (n,).
 
         Raises BundleError if what lies on disk is not what was written.
         """
         starts, ends = self.offsets[items], self.offsets[items + 1]
         if self.check is not None:
             self.check(int(starts.min()), int(ends.max()))
-        lengths = ends - starts
+        return starts, ends - starts
+
+    def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+        """States of some items padded with zeros to the longest, (n, L, S), and their lengths (n,).
+
+        Raises BundleError if what lies on disk is not what was written.
+        """
+        starts, lengths = self.rows(items)
         longest, width = int(lengths.max()), self.states.shape[1]
         if (np.diff(items) == 1).all() and (lengths == longest).all():
             # Equally long neighbours, as in every fixed-size gallery: a view, nothing is copied.
-            return self.states[starts[0] : ends[-1]].reshape(len(items), longest, width), lengths
+            return self.states[starts[0] : starts[-1] + longest].reshape(len(items), longest, width), lengths
         padded = np.zeros((len(items), longest, width), self.states.dtype)
-        for row, start, end in zip(padded, starts, ends, strict=True):
-            row[: end - start] = self.states[start:end]
+        for row, start, length in zip(padded, starts, lengths, strict=True):
+            row[:length] = self.states[start : start + length]
         return padded, lengths
 
     @classmethod

@@ -41,6 +41,7 @@ class TensorRTBackend:
     device = "cuda"
     layouts: Sequence[Layout] = ()
     fused = False
+    in_place = False
 
     def __init__(self, bundle: Bundle, record: EngineRecord, trt: Any, gpu: Gpu) -> None:
         """Load an engine that `choose_engine` chose; `trt` is its target's module."""

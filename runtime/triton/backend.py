@@ -42,6 +42,7 @@ class TritonBackend:
 
     name = "triton"
     fused = True
+    in_place = False
     layouts: Sequence[Layout] = ()
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:

@@ -16,7 +16,10 @@ def caan_native():
 
 @dataclass
 class Case:
-    """A model's scorer and states drawn for it: items of the lengths, NaN behind each one's end."""
+    """A model's scorer and states drawn for it: items of the lengths, NaN behind each one's end.
+
+    Item i's rows begin at i * longest, or where `starts` say.
+    """
 
     embed_dim: int
     attention_dim: int
@@ -27,6 +30,8 @@ class Case:
     image_lengths: np.ndarray  # (images,) int64
     text_states: np.ndarray  # (captions, T, D + 3d)
     text_lengths: np.ndarray
+    image_starts: np.ndarray | None = None  # (images,) int64
+    text_starts: np.ndarray | None = None
 
     def scorer(self, module, precision="fp32", threads=1):
         return module.Scorer(
@@ -34,7 +39,10 @@ class Case:
         )
 
     def states(self):
-        return self.image_states, self.image_lengths, self.text_states, self.text_lengths
+        """As the module takes them."""
+        images = rows(self.image_states, self.image_starts), self.image_lengths
+        texts = rows(self.text_states, self.text_starts), self.text_lengths
+        return *images[0], images[1], *texts[0], texts[1]
 
     def scores(self, module, precision="fp32", threads=1):
         """(images, captions) float32"""
@@ -58,6 +66,16 @@ class Case:
         Zv = np.tanh(VQ1 + A @ A.T @ VQ2 + Hu @ UQ3)
         Zu = np.tanh(UQ4 + B.T @ B @ UQ5 + Hv.T @ VQ6)
         return (_softmax(Zv @ self.w_v, 0) @ V) @ (_softmax(Zu @ self.w_u, 0) @ U)
+
+
+def rows(states, starts):
+    """(rows, where each item starts) of padded states (items, longest, width); what is no such array stays."""
+    if isinstance(states, np.ndarray) and states.ndim == 3:
+        items, longest, width = states.shape
+        if starts is None:
+            starts = np.arange(items, dtype=np.int64) * longest
+        states = states.reshape(items * longest, width)
+    return states, starts
 
 
 def _softmax(x, axis):

@@ -30,30 +30,45 @@ def test_lengths_of_another_dtype(caan_native, case):
 
 
 def test_other_shapes(caan_native, case):
-    message = refused(case, caan_native, ValueError, image_states=case.image_states[0])
-    assert message == "image_states must have the shape (items, longest, 2D + 3d), not (5, 51)"
+    message = refused(
+        case, caan_native, ValueError, image_states=case.image_states[None], image_starts=np.zeros(3, int)
+    )
+    assert message == "image_states must have the shape (rows, 2D + 3d), not (1, 3, 5, 51)"
     message = refused(case, caan_native, ValueError, text_lengths=case.text_lengths[None])
     assert message == "text_lengths must have the shape (items,), not (1, 2)"
     message = refused(case, caan_native, ValueError, text_states=case.text_states[..., :-1].copy())
     assert message == "text_states have 38 columns, and the model's D + 3d = 39"
     message = refused(case, caan_native, ValueError, image_lengths=case.image_lengths[:2])
-    assert message == "image_lengths has 2 numbers for 3 items of image_states"
+    assert message == "image_starts has 3 numbers, and image_lengths has 2"
 
 
-@pytest.mark.parametrize("length", [0, -1, 6, -(2**63), 2**63 - 1])
-def test_lengths_out_of_range(caan_native, case, length):
-    lengths = case.image_lengths.copy()
+@pytest.mark.parametrize(
+    ("start", "length"),
+    [(10, 0), (10, -1), (10, 6), (15, 1), (16, 1), (2**63 - 1, 1), (10, 2**63 - 1), (-1, 2), (-(2**63), -(2**63))],
+)
+def test_items_that_are_not_within_the_rows(caan_native, case, start, length):
+    starts, lengths = np.array([0, 5, start]), case.image_lengths.copy()
     lengths[2] = length
-    message = refused(case, caan_native, ValueError, image_lengths=lengths)
-    assert message == f"image_lengths[2] is {length}, not in 1..5"
+    message = refused(case, caan_native, ValueError, image_starts=starts, image_lengths=lengths)
+    assert message == f"image 2 has length {length} from row {start} on, and image_states has the rows 0..14"
+
+
+def test_starts_that_do_not_fit(caan_native, case):
+    message = refused(case, caan_native, TypeError, text_starts=np.array([0.0, 4.0]))
+    assert message == "text_starts must be int64, not float64"
+    message = refused(case, caan_native, ValueError, text_starts=np.array([[0, 4]]))
+    assert message == "text_starts must have the shape (items,), not (1, 2)"
+    message = refused(case, caan_native, TypeError, text_starts=np.array([0, 9, 4, 9])[::2])
+    assert message == "text_starts must be C-contiguous; numpy.ascontiguousarray makes it so"
 
 
 def test_arrays_with_gaps(caan_native, case):
-    message = refused(
-        case, caan_native, TypeError, image_states=case.image_states[:, ::2], image_lengths=np.ones(3, int)
-    )
+    starts = {"image_starts": np.zeros(3, int), "text_starts": np.zeros(2, int)}
+    every_second = case.image_states.reshape(15, 51)[::2]
+    message = refused(case, caan_native, TypeError, image_states=every_second, **starts)
     assert message == "image_states must be C-contiguous; numpy.ascontiguousarray makes it so"
-    message = refused(case, caan_native, TypeError, text_states=np.asfortranarray(case.text_states))
+    by_columns = np.asfortranarray(case.text_states.reshape(8, 39))
+    message = refused(case, caan_native, TypeError, text_states=by_columns, **starts)
     assert message.startswith("text_states must be C-contiguous")
 
 
@@ -70,7 +85,7 @@ def test_scores_that_do_not_fit(caan_native, case):
 
 
 def test_things_that_are_no_arrays(caan_native, case):
-    refused(case, caan_native, TypeError, image_states=[[[1.0]]])
+    refused(case, caan_native, TypeError, image_states=[[1.0]])
     refused(case, caan_native, TypeError, text_lengths=None)
 
 

@@ -77,6 +77,23 @@ def test_a_score_depends_neither_on_padding_nor_on_other_items_nor_on_their_orde
     assert np.array_equal(mixed.scores(caan_native), case.scores(caan_native)[np.ix_(images, texts)])
 
 
+@given(seed=st.integers(0, 1000), image_lengths=lengths, text_lengths=lengths, order=st.randoms())
+def test_items_may_lie_anywhere_in_the_rows_even_in_one_another(caan_native, draw, order, **shapes):
+    case = draw(**shapes)
+    images = np.concatenate([item[:length] for item, length in zip(case.image_states, case.image_lengths, strict=True)])
+    starts, item_lengths = np.cumsum(case.image_lengths) - case.image_lengths, case.image_lengths
+    # Each one's end, too, as an item of its own.
+    starts, item_lengths = np.append(starts, starts + item_lengths // 2), np.append(item_lengths, -(-item_lengths // 2))
+    some = order.sample(range(len(starts)), len(starts))
+    packed = replace(case, image_states=images, image_starts=starts[some], image_lengths=item_lengths[some])
+    ends = [item[length // 2 :] for item, length in zip(case.image_states, case.image_lengths, strict=True)]
+    alone = [
+        replace(case, image_states=item[None, :length], image_lengths=np.array([length])).scores(caan_native)
+        for item, length in zip([*case.image_states, *ends], item_lengths, strict=True)
+    ]
+    assert np.array_equal(packed.scores(caan_native), np.concatenate(alone)[some])
+
+
 def test_float16_states_are_read_as_they_are(caan_native, case):
     halves = replace(
         case, image_states=case.image_states.astype(np.float16), text_states=case.text_states.astype(np.float16)

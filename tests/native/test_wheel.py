@@ -14,9 +14,10 @@ HIGHWAY = Path(os.environ.get("HIGHWAY_ROOT", ROOT / ".venv" / "highway"))
 USE = """
 import numpy, caan_native
 scorer = caan_native.Scorer(1, 1, 1.0, *numpy.ones((2, 1), "float32"), "fp32", 2)
-states = numpy.full((2, 3, 5), 2, "float32"), numpy.array([3, 1]), numpy.full((1, 2, 4), 3, "float32"), numpy.array([2])
+images = numpy.full((4, 5), 2, "float32"), numpy.array([0, 3]), numpy.array([3, 1])
+captions = numpy.full((2, 4), 3, "float32"), numpy.array([0]), numpy.array([2])
 scores = numpy.zeros((2, 1), "float32")
-scorer.score(*states, scores)
+scorer.score(*images, *captions, scores)
 print(scores.tolist(), caan_native.__file__)
 """
 

@@ -35,7 +35,6 @@ CAPTIONS = [" ".join(WORDS[n % 7 : n % 7 + 1 + n % 9]) for n in range(40)]
 FEATURES = np.random.default_rng(0).standard_normal((60, 5, 12)).astype(np.float32)
 LENGTHS = np.arange(60) % 5 + 1
 ALL_EQUAL = np.full(60, 5)
-TWO_RUNS = np.repeat([5, 3], [40, 20])
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +47,12 @@ def differ(a, b):
     return np.abs(a - b).max()
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS, ALL_EQUAL, TWO_RUNS], ids=["ragged", "equal", "two runs"])
-@pytest.mark.parametrize("copied", [1, 5000, 1 << 20])
+@pytest.mark.parametrize("lengths", [LENGTHS, ALL_EQUAL], ids=["ragged", "equal"])
 @pytest.mark.parametrize("deleted", [None, np.arange(60) % 13 == 4])
-def test_scores_are_onnxruntimes_however_little_is_copied(both, lengths, copied, deleted, monkeypatch):
+def test_scores_are_onnxruntimes(both, lengths, deleted):
     native, onnx = both
     gallery = replace(native.encode_images(FEATURES, lengths), deleted=deleted)
     expected = onnx.score_matrix(gallery, CAPTIONS)
-    monkeypatch.setattr(tiles, "_COPY_BYTES", copied)
-    monkeypatch.setattr(tiles, "_COPY_BYTES_FOR_MANY", copied)
     live = gallery.live
     for captions in (CAPTIONS, onnx.encode_captions(CAPTIONS), CAPTIONS[:1]):
         found = native.score_matrix(gallery, captions)
@@ -64,33 +60,29 @@ def test_scores_are_onnxruntimes_however_little_is_copied(both, lengths, copied,
         assert deleted is None or (found[deleted] == -np.inf).all()
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=50), st.integers(1, 3000))
-def test_tiles_hold_every_image_once(both, items, copied):
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=50))
+def test_a_query_is_one_call_on_the_gallery_as_it_lies(both, items):
     native, _ = both
     lengths = [length for length, _ in items]
     deleted = np.array([gone for _, gone in items])
     gallery = replace(native.encode_images(FEATURES[: len(items)], lengths), deleted=deleted)
-    texts = native.encode_captions(CAPTIONS[:1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "_COPY_BYTES", copied)
-        cut = list(tiles_of(native.backend, Choice(1), gallery, texts))
-    held = np.concatenate([tile.image_lengths for tile in cut]) if cut else []
-    assert sorted(held) == sorted(gallery.lengths[gallery.live])
-    for tile in cut:
-        view = np.shares_memory(tile.image_states, gallery.states)
-        assert view or len(tile.image_states) == 1 or tile.image_states.nbytes <= copied
-
-
-@pytest.mark.parametrize(
-    ("deleted", "calls"), [(None, 1), (np.arange(60) == 30, 2), (np.isin(np.arange(60), [30, 32, 34]), 3)]
-)
-def test_a_query_over_equally_long_images_copies_none_but_stragglers(both, deleted, calls):
-    native, _ = both
-    gallery = replace(native.encode_images(FEATURES), deleted=deleted)
     cut = list(tiles_of(native.backend, Choice(1), gallery, native.encode_captions(CAPTIONS[:1])))
-    assert len(cut) == calls
-    copied = [tile for tile in cut if not np.shares_memory(tile.image_states, gallery.states)]
-    assert sum(len(tile.image_states) for tile in copied) == (2 if calls == 3 else 0)
+    assert len(cut) == (0 if deleted.all() else 1)
+    for tile in cut:
+        assert tile.image_states is gallery.states
+        assert (tile.image_starts == gallery.offsets[:-1][~deleted]).all()
+        assert (tile.image_lengths == gallery.lengths[~deleted]).all()
+
+
+@pytest.mark.parametrize("copied", [1, 5000, 1 << 20])
+def test_a_compact_gallery_is_expanded_a_part_at_a_time(both, tiny_folder, tmp_path, copied, monkeypatch):
+    native, onnx = both
+    source, options = Images(native, FEATURES, LENGTHS), IndexOptions("float32", True)
+    compact = index_items(native, tiny_folder / "model.caan", source, tmp_path / "images", None, options)
+    monkeypatch.setitem(tiles._COPY_BYTES, "cpu", copied)
+    assert differ(native.score_matrix(compact, CAPTIONS), onnx.score_matrix(compact, CAPTIONS)) <= 1e-5
+    for tile in tiles_of(native.backend, Choice(1), compact, native.encode_captions(CAPTIONS[:1])):
+        assert len(tile.image_lengths) == 1 or tile.image_states.nbytes <= copied
 
 
 @pytest.mark.parametrize("options", [IndexOptions("float32"), IndexOptions("float16"), IndexOptions("float16", True)])

@@ -94,6 +94,18 @@ TEST_CASE("a score does not depend on the order of an image's regions") {
   });
 }
 
+TEST_CASE("a scorer remembers nothing of the call before") {
+  const Drawn drawn = some();
+  const std::vector<float> expected = scores(drawn);
+  const auto images = drawn.image_states(), captions = drawn.caption_states();
+  Scorer scorer(drawn.parameters(), Precision::kFloat32, GENERATE(1u, 2u));
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    std::vector<float> found(captions.size());
+    scorer.score(&images[i], 1, captions.data(), captions.size(), found.data());
+    CHECK(std::equal(found.begin(), found.end(), expected.begin() + static_cast<std::ptrdiff_t>(i * captions.size())));
+  }
+}
+
 TEST_CASE("what is no number spoils its item's scores, and no others") {
   const float bad = GENERATE(std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN());
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);

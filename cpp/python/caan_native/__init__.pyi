@@ -22,16 +22,21 @@ class Scorer:
     def score(
         self,
         image_states: NDArray[np.floating],
+        image_starts: NDArray[np.int64],
         image_lengths: NDArray[np.int64],
         text_states: NDArray[np.floating],
+        text_starts: NDArray[np.int64],
         text_lengths: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> None:
-        """image_states (n, R, 2D + 3d) and text_states (m, T, D + 3d), each float32 or float16, C-contiguous, read as
-        they lie, without a copy; lengths (n,) and (m,); scores (n, m) is written. The GIL is free meanwhile.
+        """Write the score of each of n images with each of m captions to `scores` (n, m).
 
-        Raises ValueError for shapes that do not fit or a length that is not in 1..R or 1..T, TypeError for other
-        dtypes or layouts.
+        image_states (rows, 2D + 3d) and text_states (rows, D + 3d), each float32 or float16, C-contiguous, are read as
+        they lie, without a copy: item i's are rows starts[i] to starts[i] + lengths[i]; starts and lengths (n,) and
+        (m,). The GIL is free meanwhile.
+
+        Raises ValueError for shapes that do not fit or an item that is not within the rows, TypeError for other dtypes
+        or layouts.
         """
 
     @property
