@@ -80,7 +80,7 @@ def _cut(
     image_lengths = gallery.lengths[live]
     if len(live) == 0:
         return
-    for captions, text_states in _caption_chunks(backend, texts):
+    for captions, text_states in _caption_chunks(backend, texts, len(live)):
         size = _size(backend, choice, image_lengths, text_states.lengths)
         # Cut once for all images: only a slice along the first axis is free.
         columns = _slices(len(captions), size.captions)
@@ -157,11 +157,15 @@ def _slices(stop: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, stop)) for first in range(0, stop, size)]
 
 
-def _caption_chunks(backend: Backend, texts: Gallery | Tokens) -> Iterator[tuple[NDArray[np.int64], _Side]]:
+def _caption_chunks(
+    backend: Backend, texts: Gallery | Tokens, images: int
+) -> Iterator[tuple[NDArray[np.int64], _Side]]:
     """Positions and states of captions of similar length."""
     if isinstance(texts, Gallery):
         live = texts.live
-        for chunk in _chunks(backend, texts, texts.lengths[live], CAPTIONS_PER_CALL):
+        # In place, a few images take many captions in one call.
+        most = max(CAPTIONS_PER_CALL, _BLOCK_PAIRS // images) if _in_place(backend, texts) else CAPTIONS_PER_CALL
+        for chunk in _chunks(backend, texts, texts.lengths[live], most):
             yield live[chunk], _gather(backend, texts, live[chunk])
         return
     tokens, lengths = texts

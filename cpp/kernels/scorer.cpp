@@ -21,6 +21,9 @@ namespace {
 // Packed captions wait in the last cache that the cores share while image after image is scored against them.
 constexpr std::size_t kCaptionBytes = std::size_t{8} << 20;
 
+// One image meets captions so many at a time, each of which is packed just before.
+constexpr std::size_t kFewCaptions = 4;
+
 /// Bytes from a cache line on, zeros at first; they grow, and never shrink.
 class Buffer {
  public:
@@ -45,7 +48,7 @@ class Buffer {
 
 /// One thread's memory, with no cache line that is another's.
 struct alignas(kAlignment) Worker {
-  Buffer image, scratch;
+  Buffer image, captions, scratch;
   std::size_t packed = static_cast<std::size_t>(-1);  // the image that lies in `image`
 };
 
@@ -86,9 +89,13 @@ struct Scorer::Work {
              w + padded,           largest(w, padded),       largest(w + padded, padded)};
   }
 
-  std::size_t bytes_of(const State& image) const {
+  std::size_t bytes_of_image(const State& image) const {
     return image.length * (2 * model.embed_dim + 3 * model.attention_dim) * (image.half ? 2 : sizeof(float));
   }
+  std::size_t bytes_of_caption(const State& caption) const {
+    return caption.length * (model.embed_dim + 3 * model.attention_dim) * (caption.half ? 2 : sizeof(float));
+  }
+  void score_one_image(const State& image, const State* captions, std::size_t number, std::size_t words, float* scores);
   void pack(const State* captions, std::size_t number);
   void score_packed(const State* images, std::size_t number, std::size_t stride, float* scores);
 
@@ -128,7 +135,13 @@ void Scorer::score(const State* images, std::size_t number_of_images, const Stat
   const std::lock_guard<std::mutex> lock(work.turn);
   for (Worker& worker : work.workers) {
     worker.image.at_least(work.kernel.image_bytes(work.model, regions));
+    worker.captions.at_least(kFewCaptions * work.kernel.caption_bytes(work.model, words));
     worker.scratch.at_least(work.kernel.scratch_bytes(work.model, regions, words));
+    worker.packed = static_cast<std::size_t>(-1);
+  }
+  if (number_of_images == 1) {
+    work.score_one_image(images[0], captions, number_of_captions, words, scores);
+    return;
   }
   const std::size_t run =
       std::clamp<std::size_t>(kCaptionBytes / work.kernel.caption_bytes(work.model, words), 1, number_of_captions);
@@ -139,6 +152,34 @@ void Scorer::score(const State* images, std::size_t number_of_images, const Stat
     work.pack(captions + first, number);
     work.score_packed(images, number_of_images, number_of_captions, scores + first);
   }
+}
+
+/// Nobody else needs the packed captions: each thread keeps its own in its caches, and fetches the next meanwhile.
+void Scorer::Work::score_one_image(const State& image, const State* captions, std::size_t number, std::size_t words,
+                                   float* scores) {
+  const std::size_t caption_bytes = kernel.caption_bytes(model, words);
+  const std::size_t few = std::clamp<std::size_t>(number / pool.size(), 1, kFewCaptions);
+  const auto end_of = [&](std::size_t task) { return std::min(number, (task + 1) * few); };
+  pool.run((number + few - 1) / few, [&](std::size_t index, std::size_t task) {
+    Worker& worker = workers[index];
+    std::byte* at = worker.image.at_least(0);
+    if (worker.packed != 0) kernel.pack_image(model, image, at);
+    worker.packed = 0;
+    const std::size_t first = task * few;
+    Packed some[kFewCaptions];
+    for (std::size_t i = first; i < end_of(task); ++i) {
+      std::byte* to = worker.captions.at_least(0) + (i - first) * caption_bytes;
+      kernel.pack_caption(model, captions[i], to);
+      some[i - first] = {to, captions[i].length};
+    }
+    // Captions of a call mostly lie one after the other; to fetch something else would be of no use, and no harm.
+    const std::size_t after = task + pool.size();
+    Upcoming next;
+    if (after * few < number) next.at = captions[after * few].rows;
+    for (std::size_t i = after * few; i < end_of(after); ++i) next.bytes += bytes_of_caption(captions[i]);
+    kernel.score(model, {at, image.length}, some, end_of(task) - first, worker.scratch.at_least(0), scores + first,
+                 next);
+  });
 }
 
 void Scorer::Work::pack(const State* from, std::size_t number) {
@@ -159,7 +200,6 @@ void Scorer::Work::score_packed(const State* images, std::size_t number, std::si
   const std::size_t wanted = 4 * pool.size();
   const std::size_t parts = std::min(all, std::max<std::size_t>(1, (wanted + number - 1) / number));
   const std::size_t part = (all + parts - 1) / parts;
-  for (Worker& worker : workers) worker.packed = static_cast<std::size_t>(-1);
   pool.run(number * parts, [&](std::size_t index, std::size_t task) {
     Worker& worker = workers[index];
     const std::size_t image = task / parts;
@@ -171,7 +211,7 @@ void Scorer::Work::score_packed(const State* images, std::size_t number, std::si
     // Threads that all take as long as each other take tasks in turns.
     const std::size_t after = (task + pool.size()) / parts;
     Upcoming next;
-    if (after != image && after < number) next = {images[after].rows, bytes_of(images[after])};
+    if (after != image && after < number) next = {images[after].rows, bytes_of_image(images[after])};
     kernel.score(model, {at, images[image].length}, packed.data() + first, std::min(part, all - first),
                  worker.scratch.at_least(0), scores + image * stride + first, next);
   });
