@@ -123,7 +123,7 @@ struct Summand {
   }
 
   /// NaN if one of them is infinite or NaN, else 0.
-  HWY_INLINE float sum() const { return hn::ReduceSum(DF(), spoilt); }
+  HWY_INLINE float nan_or_zero() const { return hn::ReduceSum(DF(), spoilt); }
 
   VF spoilt;
 };
@@ -197,7 +197,7 @@ HWY_INLINE void pack_image_of(const Model& model, const T* rows, std::size_t reg
   pack_plain_blocks<F>(wide, rows + 2 * dim, step, regions, image.vq1, summand);
   pack_word_blocks<F>(wide, rows + 2 * dim + wide, step, regions, image.vq2, summand);
   pack_word_blocks<F>(wide, rows + 2 * dim + 2 * wide, step, regions, image.vq6, summand);
-  *image.spoilt = summand.sum();
+  *image.spoilt = summand.nan_or_zero();
 }
 
 template <class F, class T>
@@ -211,7 +211,7 @@ HWY_INLINE void pack_caption_of(const Model& model, const T* rows, std::size_t w
   pack_word_blocks<F>(wide, rows + dim, step, words, caption.uq3, summand);
   pack_plain_blocks<F>(wide, rows + dim + wide, step, words, caption.uq4, summand);
   pack_word_blocks<F>(wide, rows + dim + 2 * wide, step, words, caption.uq5, summand);
-  *caption.spoilt = summand.sum();
+  *caption.spoilt = summand.nan_or_zero();
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

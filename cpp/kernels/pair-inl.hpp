@@ -160,17 +160,15 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
   const std::size_t stride = row_stride<F>(model);
   const std::size_t depth = up(model.embed_dim, block_width()) / F::kPerWord;
   dot_product<F>(regions, words, image.vk, stride, caption.u, stride, depth, s.h, pair.t_stride);
-  const VF scale = hn::Set(d, model.attention_scale);
   for (std::size_t i = 0; i < regions; i += kSquare) {
     for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
       float* at = s.h + i * pair.t_stride + j;
       VF x[kSquare];
       CAAN_UNROLL
       for (std::size_t k = 0; k < kSquare; ++k) x[k] = hn::Load(d, at + k * pair.t_stride);
-      half_complement_of_tanh(x);
-      const VF twice = hn::Mul(scale, hn::Set(d, -2.0f));
+      scaled_tanh(x, model.attention_scale);
       CAAN_UNROLL
-      for (std::size_t k = 0; k < kSquare; ++k) hn::Store(hn::MulAdd(twice, x[k], scale), d, at + k * pair.t_stride);
+      for (std::size_t k = 0; k < kSquare; ++k) hn::Store(x[k], d, at + k * pair.t_stride);
     }
     for (std::size_t j = 0; j < words; j += kSquare) {
       transpose_square(s.h + i * pair.t_stride + j, pair.t_stride, s.h_t + j * pair.r_stride + i, pair.r_stride);
@@ -202,7 +200,8 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
   for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(du), du, pair.logits + i * hn::Lanes(du));
 }
 
-/// How tanh(z) w comes to the logits: `add` of kRows rows of a column block, z (kRows, width), to sums (kRows, lanes).
+/// How tanh(z) w comes to the logits: `add` of some rows of a column block, z (rows, argument width), to sums
+/// (rows, lanes); of kRows it takes as many as it likes best.
 template <class Argument>
 struct Activation;
 
@@ -214,17 +213,17 @@ struct Activation<Float32> {
   HWY_INLINE Activation(const float* w, float /*step*/)
       : left(hn::Load(DF(), w)), right(hn::Load(DF(), w + hn::Lanes(DF()))) {}
 
-  template <std::size_t kRows>
+  template <std::size_t kNumber>
   HWY_INLINE void add(const std::uint32_t* z, std::uint32_t* sums) const {
     const DF d;
     const DU du;
     const std::size_t lanes = hn::Lanes(d);
-    VF x[2 * kRows];
+    VF x[2 * kNumber];
     CAAN_UNROLL
-    for (std::size_t i = 0; i < 2 * kRows; ++i) x[i] = hn::BitCast(d, hn::Load(du, z + i * lanes));
+    for (std::size_t i = 0; i < 2 * kNumber; ++i) x[i] = hn::BitCast(d, hn::Load(du, z + i * lanes));
     half_complement_of_tanh(x);
     CAAN_UNROLL
-    for (std::size_t i = 0; i < kRows; ++i) {
+    for (std::size_t i = 0; i < kNumber; ++i) {
       const VF sum = hn::BitCast(d, hn::Load(du, sums + i * lanes));
       const VF more = hn::MulAdd(x[2 * i], left, hn::MulAdd(x[2 * i + 1], right, sum));
       hn::Store(hn::BitCast(du, more), du, sums + i * lanes);
@@ -251,19 +250,19 @@ struct Activation<Fixed16> {
                                    hn::NearestInt(hn::Mul(steps, hn::Load(d, w + hn::Lanes(d)))));
   }
 
-  template <std::size_t kRows>
+  template <std::size_t kNumber>
   HWY_INLINE void add(const std::uint32_t* z, std::uint32_t* sums) const {
     const DU du;
     const Fixed16::D d16;
     const hn::RebindToSigned<DF> di;
     const std::size_t lanes = hn::Lanes(du);
-    hn::Vec<Fixed16::D> x[kRows];
+    hn::Vec<Fixed16::D> x[kNumber];
     CAAN_UNROLL
-    for (std::size_t i = 0; i < kRows; ++i) x[i] = hn::BitCast(d16, hn::Load(du, z + i * lanes));
+    for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::BitCast(d16, hn::Load(du, z + i * lanes));
     fixed_tanh(x);
     auto unused = hn::Zero(di);
     CAAN_UNROLL
-    for (std::size_t i = 0; i < kRows; ++i) {
+    for (std::size_t i = 0; i < kNumber; ++i) {
       const auto sum = hn::BitCast(di, hn::Load(du, sums + i * lanes));
       const auto more = hn::ReorderWidenMulAccumulate(di, x[i], weights, sum, unused);
       hn::Store(hn::BitCast(du, more), du, sums + i * lanes);

@@ -127,12 +127,13 @@ HWY_INLINE void fixed_tanh(hn::Vec<Fixed16::D> (&x)[kNumber]) {
 }
 #endif
 
-/// tanh to an absolute error of 3e-7; NaN stays NaN.
-HWY_INLINE VF tanh_of(VF x) {
+/// x becomes scale * tanh(x), tanh to an absolute error of 3e-7; NaN stays NaN.
+template <std::size_t kNumber>
+HWY_INLINE void scaled_tanh(VF (&x)[kNumber], float scale) {
   const DF d;
-  VF complement[1] = {x};
-  half_complement_of_tanh(complement);
-  return hn::NegMulAdd(hn::Set(d, 2.0f), complement[0], hn::Set(d, 1.0f));
+  half_complement_of_tanh(x);
+  CAAN_UNROLL
+  for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::MulAdd(hn::Set(d, -2.0f * scale), x[i], hn::Set(d, scale));
 }
 
 /// exp to 2 units in the last place for x <= 0, which is all that a softmax asks for; 0 below -87.3, NaN stays NaN.

@@ -31,8 +31,8 @@ HWY_INLINE void apply(const float* x, float* out, std::size_t number, const Func
   }
 }
 
-void all_tanh_of(const float* x, float* out, std::size_t number) {
-  apply<1>(x, out, number, [](VF(&v)[1]) HWY_ATTR { v[0] = tanh_of(v[0]); });
+void all_tanh(const float* x, float* out, std::size_t number) {
+  apply<3>(x, out, number, [](VF(&v)[3]) HWY_ATTR { scaled_tanh(v, 1.0f); });
 }
 void all_half_complement_of_tanh(const float* x, float* out, std::size_t number) {
   apply<3>(x, out, number, [](VF(&v)[3]) HWY_ATTR { half_complement_of_tanh(v); });
@@ -68,7 +68,7 @@ void all_exp_of_negative(const float* x, float* out, std::size_t number) {
 }
 
 caan_test::MathFunctions make_math_functions() {
-  return {all_tanh_of, all_half_complement_of_tanh, all_fixed_tanh, all_exp_of_negative};
+  return {all_tanh, all_half_complement_of_tanh, all_fixed_tanh, all_exp_of_negative};
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

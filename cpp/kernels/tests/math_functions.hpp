@@ -7,7 +7,7 @@ namespace caan_test {
 /// The functions of simd_math-inl.hpp on one instruction set, over arrays.
 struct MathFunctions {
   using Function = void (*)(const float* x, float* out, std::size_t number);
-  Function tanh_of, half_complement_of_tanh;
+  Function tanh, half_complement_of_tanh;
   Function fixed_tanh;  // null where the instruction set does without
   Function exp_of_negative;
 };
