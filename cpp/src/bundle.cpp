@@ -110,7 +110,6 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
 Bundle::Bundle(std::string path) : folder(std::move(path)), manifest(read_manifest(folder)), sizes(sizes_of(manifest)) {
     check_files(folder, manifest);
     for (const auto& file : manifest["files"].items()) {
-        files_.push_back(file.key());
         checks_[file.key()] =
             std::async(std::launch::deferred, check_hash, normal_path(this->path(file.key())), hash_of(file.key()));
     }
@@ -139,9 +138,12 @@ std::string Bundle::verified(const std::string& file) const {
 
 void Bundle::verify() const {
     // Hashing keeps a core busy, and engines are large.
-    side_by_side(files_.size(),
-                 [&](std::size_t number) { std::shared_future<void>(checks_.at(files_[number])).wait(); });
-    for (const std::string& file : files_) {
+    std::vector<std::string> files;
+    for (const auto& file : manifest["files"].items()) {
+        files.push_back(file.key());
+    }
+    side_by_side(files.size(), [&](std::size_t number) { std::shared_future<void>(checks_.at(files[number])).wait(); });
+    for (const std::string& file : files) {
         (void)verified(file);
     }
 }

@@ -51,7 +51,6 @@ public:
     std::string path(const std::string& file) const { return folder + "/" + file; }
 
 private:
-    std::vector<std::string> files_;
     std::map<std::string, std::shared_future<void>> checks_; // each done by who first waits for it
 };
 
