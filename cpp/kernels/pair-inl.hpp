@@ -208,7 +208,7 @@ struct Activation;
 /// Sums of -tanh(z) w / 2, or of that and w / 2: a pooling softmax does not see what is added to all its logits.
 template <>
 struct Activation<Float32> {
-  static constexpr std::size_t kRows = kTileRows > 8 ? 4 : 1;
+  static constexpr std::size_t kRows = kTileRows > 8 ? 4 : 2;
 
   HWY_INLINE Activation(const float* w, float /*step*/)
       : left(hn::Load(DF(), w)), right(hn::Load(DF(), w + hn::Lanes(DF()))) {}
@@ -428,8 +428,9 @@ template <class F>
 HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
                             std::size_t number, std::byte* scratch, float* scores, Ahead ahead) {
   // In float32 an image and a caption fill the second cache: column block by column block, captions side by side read
-  // the image once. In bfloat16 they fit, and one caption after the other keeps its own matrices in the first cache.
-  constexpr std::size_t kTogether = F::kPerWord == 1 ? kGroup : 1;
+  // the image once. In bfloat16 they fit, and one caption after the other keeps its own matrices in the first cache:
+  // so too where vectors are short, and those matrices larger than the image's part of a column block.
+  constexpr std::size_t kTogether = F::kPerWord == 1 && hn::MaxLanes(DF()) >= 16 ? kGroup : 1;
   std::size_t longest = 0;
   for (std::size_t i = 0; i < number; ++i) longest = HWY_MAX(longest, captions[i].length);
   const Scratch<F> s(model, scratch, regions, longest);

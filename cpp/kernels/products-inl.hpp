@@ -47,6 +47,9 @@ using VU = hn::Vec<DU>;
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr std::size_t kTileRows = 14;
 constexpr std::size_t kDotRows = 6;
+#elif HWY_TARGET == HWY_AVX2
+constexpr std::size_t kTileRows = 6;
+constexpr std::size_t kDotRows = 3;
 #else
 constexpr std::size_t kTileRows = 5;
 constexpr std::size_t kDotRows = 2;
@@ -171,7 +174,7 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
     const VU b0 = hn::Load(d, words);
     const VU b1 = hn::Load(d, words + hn::Lanes(d));
     hwy::Prefetch(words + factor.next);
-    hwy::Prefetch(words + factor.next + hn::Lanes(d));
+    if (2 * sizeof(std::uint32_t) * hn::Lanes(d) > kAlignment) hwy::Prefetch(words + factor.next + hn::Lanes(d));
     CAAN_UNROLL
     for (std::size_t i = 0; i < kRows; ++i) {
       const VU a = hn::Set(d, broadcast[i]);
@@ -311,14 +314,27 @@ HWY_NOINLINE void dot_tile(const std::uint32_t* a, std::size_t a_stride, const s
     for (std::size_t j = 0; j < kColumns; ++j) sums[i][j] = hn::Zero(d);
   }
   for (std::size_t k = 0; k < depth; k += hn::Lanes(d)) {
-    VU columns[kColumns];
-    CAAN_UNROLL
-    for (std::size_t j = 0; j < kColumns; ++j) columns[j] = hn::Load(du, b + j * b_stride + k);
-    CAAN_UNROLL
-    for (std::size_t i = 0; i < kRows; ++i) {
-      const VU row = hn::Load(du, a + i * a_stride + k);
+    // The fewer of both wait in registers.
+    if constexpr (kColumns <= kRows) {
+      VU columns[kColumns];
       CAAN_UNROLL
-      for (std::size_t j = 0; j < kColumns; ++j) sums[i][j] = F::multiply_add(row, columns[j], sums[i][j]);
+      for (std::size_t j = 0; j < kColumns; ++j) columns[j] = hn::Load(du, b + j * b_stride + k);
+      CAAN_UNROLL
+      for (std::size_t i = 0; i < kRows; ++i) {
+        const VU row = hn::Load(du, a + i * a_stride + k);
+        CAAN_UNROLL
+        for (std::size_t j = 0; j < kColumns; ++j) sums[i][j] = F::multiply_add(row, columns[j], sums[i][j]);
+      }
+    } else {
+      VU rows[kRows];
+      CAAN_UNROLL
+      for (std::size_t i = 0; i < kRows; ++i) rows[i] = hn::Load(du, a + i * a_stride + k);
+      CAAN_UNROLL
+      for (std::size_t j = 0; j < kColumns; ++j) {
+        const VU column = hn::Load(du, b + j * b_stride + k);
+        CAAN_UNROLL
+        for (std::size_t i = 0; i < kRows; ++i) sums[i][j] = F::multiply_add(rows[i], column, sums[i][j]);
+      }
     }
   }
   CAAN_UNROLL

@@ -13,38 +13,59 @@ HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// exp(2x) is 2^(n/kRoots) 2^(r/kRoots) with n an integer and |r| <= 1/2: a table of as many roots of 2 as one or two
+// instructions choose from, and a polynomial for what is left.
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kRootBits = 5;
+#else
+constexpr int kRootBits = 2;
+#endif
+constexpr int kRoots = 1 << kRootBits;
+
 /// The bits of 2^(i/32), less i * 2^18: (n * 2^18) added to the entry of n's last 5 bits makes the bits of 2^(n/32).
-HWY_ALIGN constexpr std::uint32_t kRoots[32] = {
+HWY_ALIGN constexpr std::uint32_t kRootsOf32[32] = {
     0x3F800000, 0x3F7ECD87, 0x3F7DAAC3, 0x3F7C980F, 0x3F7B95C2, 0x3F7AA43A, 0x3F79C3D3, 0x3F78F4F0,
     0x3F7837F0, 0x3F778D3A, 0x3F76F532, 0x3F767043, 0x3F75FED7, 0x3F75A15B, 0x3F75583F, 0x3F7523F6,
     0x3F7504F3, 0x3F74FBAF, 0x3F7508A4, 0x3F752C4D, 0x3F75672A, 0x3F75B9BE, 0x3F76248C, 0x3F76A81E,
     0x3F7744FD, 0x3F77FBB8, 0x3F78CCDF, 0x3F79B907, 0x3F7AC0C7, 0x3F7BE4BA, 0x3F7D257D, 0x3F7E83B3};
 
-/// exp(r ln 2 / 32): for |r| <= 1/2 where the table takes the rest, else for all of 0 to 32.
-HWY_INLINE VF exp_of_steps(VF r, VF octave) {
-  const DF d;
-  const VF one = hn::Set(d, 1.0f);
+/// Every eighth of them: the same for 2^(n/4). Once for each half of a vector of 8.
+HWY_ALIGN constexpr std::uint32_t kRootsOf4[8] = {0x3F800000, 0x3F7837F0, 0x3F7504F3, 0x3F7744FD,
+                                                  0x3F800000, 0x3F7837F0, 0x3F7504F3, 0x3F7744FD};
+
+/// The table's entries of the last kRootBits of n.
+HWY_INLINE VU root_of(VU n) {
+  const DU du;
 #if HWY_TARGET <= HWY_AVX3
-  return hn::MulAdd(hn::MulAdd(hn::Set(d, 2.34596e-4f), r, octave), r, one);
+  return hn::TwoTablesLookupLanes(du, hn::Load(du, kRootsOf32), hn::Load(du, kRootsOf32 + 16),
+                                  hn::IndicesFromVec(du, hn::And(n, hn::Set(du, 31u))));
+#elif HWY_TARGET == HWY_AVX2
+  // Highway looks up across halves, which is two instructions on some processors. This one reads 2 bits alone.
+  const DF d;
+  return hn::BitCast(du, VF{_mm256_permutevar_ps(hn::BitCast(d, hn::Load(du, kRootsOf4)).raw, n.raw)});
 #else
-  const VF y = hn::Mul(r, octave);
-  VF p = hn::Set(d, 2.0e-4f);
-  p = hn::MulAdd(p, y, hn::Set(d, 1.38888889e-3f));
-  p = hn::MulAdd(p, y, hn::Set(d, 8.33333333e-3f));
-  p = hn::MulAdd(p, y, hn::Set(d, 4.16666667e-2f));
-  p = hn::MulAdd(p, y, hn::Set(d, 1.66666667e-1f));
-  p = hn::MulAdd(p, y, hn::Set(d, 0.5f));
-  p = hn::MulAdd(p, y, one);
-  return hn::MulAdd(p, y, one);
+  return hn::TableLookupLanes(hn::Load(du, kRootsOf4), hn::IndicesFromVec(du, hn::And(n, hn::Set(du, 3u))));
 #endif
 }
 
-/// x becomes 1 / (1 + exp(2x)), which is (1 - tanh x) / 2, to an absolute error of 1e-7. NaN stays NaN.
+/// 2^(r/kRoots) for |r| <= 1/2, to a relative error of 4e-7.
+HWY_INLINE VF exp_of_steps(VF r) {
+  const DF d;
+#if HWY_TARGET <= HWY_AVX3
+  VF p = hn::MulAdd(hn::Set(d, 2.34596e-4f), r, hn::Set(d, 0.0216608494f));
+#else
+  VF p = hn::MulAdd(hn::Set(d, 8.66759123e-4f), r, hn::Set(d, 1.50219361e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.17328693f));
+#endif
+  return hn::MulAdd(p, r, hn::Set(d, 1.0f));
+}
+
+/// x becomes 1 / (1 + exp(2x)), which is (1 - tanh x) / 2, to an absolute error of 2e-7. NaN stays NaN.
 ///
-/// exp(2x) is 2^(n/32) 2^(r/32) with n an integer and |r| <= 1/2: a table, and a polynomial of degree 2. On AVX-512
-/// this takes 7 operations of the multipliers, which the products need, and what else there is of others: fewer than a
-/// quotient of polynomials, and than a division. Several vectors step by step together: one alone waits for
-/// itself, and the processor does not look far enough ahead to find the next.
+/// On AVX-512 this takes 7 operations of the multipliers, which the products need, and what else there is of others:
+/// fewer than a quotient of polynomials, and than a division. With AVX2 a division costs less than what takes its
+/// place. Several vectors step by step together: one alone waits for itself, and the processor does not look far enough
+/// ahead to find the next.
 template <std::size_t kNumber>
 HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
   const DF d;
@@ -52,10 +73,9 @@ HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
   // Beyond 20 nothing changes any more. The limit comes first: a comparison with NaN gives the second operand.
   const VF limit = hn::Set(d, 20.0f);
   const VF one = hn::Set(d, 1.0f);
-  const VF steps = hn::Set(d, 92.3324826f);  // 64 / ln 2
+  const VF steps = hn::Set(d, 2.88539008f * kRoots);  // 2 / ln 2, times that
   // So large a number that its last bit is 1: adding it rounds, and leaves n in the last bits.
-  const VF magic = hn::Set(d, 12582912.0f);     // 1.5 * 2^23
-  const VF octave = hn::Set(d, 0.0216608494f);  // ln 2 / 32
+  const VF magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23
   VF r[kNumber];
   VU n[kNumber];
   CAAN_UNROLL
@@ -68,18 +88,10 @@ HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
   }
   CAAN_UNROLL
   for (std::size_t i = 0; i < kNumber; ++i) {
-#if HWY_TARGET <= HWY_AVX3
-    const VU root = hn::TwoTablesLookupLanes(du, hn::Load(du, kRoots), hn::Load(du, kRoots + 16),
-                                             hn::IndicesFromVec(du, hn::And(n[i], hn::Set(du, 31u))));
-    x[i] = hn::BitCast(d, hn::Add(root, hn::ShiftLeft<18>(n[i])));
-#else
-    const VU last_bits = hn::And(n[i], hn::Set(du, 31u));
-    r[i] = hn::Add(r[i], hn::ConvertTo(d, hn::BitCast(hn::RebindToSigned<DF>(), last_bits)));
-    x[i] = hn::BitCast(d, hn::Add(hn::BitCast(du, one), hn::ShiftLeft<18>(hn::Sub(n[i], last_bits))));
-#endif
+    x[i] = hn::BitCast(d, hn::Add(root_of(n[i]), hn::ShiftLeft<23 - kRootBits>(n[i])));
   }
   CAAN_UNROLL
-  for (std::size_t i = 0; i < kNumber; ++i) r[i] = exp_of_steps(r[i], octave);
+  for (std::size_t i = 0; i < kNumber; ++i) r[i] = exp_of_steps(r[i]);
   CAAN_UNROLL
   for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::MulAdd(x[i], r[i], one);
 #if HWY_TARGET <= HWY_AVX3
