@@ -40,12 +40,19 @@ struct Functions {
                     std::byte* scratch, float* scores, const Upcoming& next) {
     const Image<F> view(model, const_cast<std::byte*>(image.data), image.length);
     for (std::size_t i = 0; i < number; i += kGroup) {
+      const std::size_t members = HWY_MIN(kGroup, number - i);
+      Ahead ahead{};
       // Earlier it would be gone again, for the captions in between.
-      const std::size_t bytes = i + kGroup >= number ? next.bytes : 0;
-      const auto at = static_cast<const char*>(next.at);
-      score_group(model, view, image.length, captions + i, HWY_MIN(kGroup, number - i), scratch, scores + i,
-                  {at, at + bytes});
+      if (i + kGroup >= number) ahead = fetched_during(model, next, image.length, captions + i, members);
+      score_group(model, view, image.length, captions + i, members, scratch, scores + i, ahead);
     }
+  }
+  static Ahead fetched_during(const Model& model, const Upcoming& next, std::size_t regions, const Packed* captions,
+                              std::size_t number) {
+    std::size_t steps = 0;
+    for (std::size_t i = 0; i < number; ++i) steps += steps_of<F>(model, regions, captions[i].length);
+    const auto at = static_cast<const char*>(next.at);
+    return {at, at + next.bytes, next.bytes / steps + 1};
   }
   static Kernel table() {
     return {hwy::TargetName(HWY_TARGET), image_bytes, caption_bytes, scratch_bytes, pack_image, pack_caption, score};

@@ -142,7 +142,11 @@ HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, st
   for (std::size_t i = 0; i < rows; ++i) {
     const T* row = from + i * step;
     std::uint32_t* block = to + i * stride;
-    for (std::size_t j = 0; j < columns; j += 2 * lanes, block += block_step) {
+    std::size_t j = 0;
+    for (; j + 2 * lanes <= columns; j += 2 * lanes, block += block_step) {
+      store_plain<F>(change(load_stored(row + j, lanes)), change(load_stored(row + j + lanes, lanes)), block);
+    }
+    if (j < columns) {
       const VF right = columns > j + lanes ? load_stored(row + j + lanes, columns - j - lanes) : hn::Zero(d);
       store_plain<F>(change(load_stored(row + j, columns - j)), change(right), block);
     }

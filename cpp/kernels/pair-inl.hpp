@@ -316,6 +316,16 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   activate<F>(z_u, words, model.w_u + block * width, s.step_u, pair.logits + regions * hn::Lanes(DF()));
 }
 
+/// The steps of a pair's `contextualize`, nearly.
+template <class F>
+HWY_INLINE std::size_t steps_of(const Model& model, std::size_t regions, std::size_t words) {
+  const std::size_t r_words = words_for(regions, F::kPerWord);
+  const std::size_t t_words = words_for(words, F::kPerWord);
+  const std::size_t of_x_and_z_u = words_for(words, kTileRows) * (2 * r_words + t_words);
+  const std::size_t of_z_v = words_for(regions, kTileRows) * 2 * t_words;
+  return blocks_of(model.attention_dim) * (of_x_and_z_u + of_z_v);
+}
+
 /// exp(logit - largest) of each row's logit, the sum of its lanes; returns their sum.
 template <class F>
 HWY_INLINE float pooling_weights(const std::uint32_t* sums, std::size_t rows, float step, float* weights) {

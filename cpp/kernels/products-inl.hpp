@@ -158,11 +158,17 @@ struct Factor {
   std::size_t next;  // where the next call's words will be, counted from these: fetched meanwhile
 };
 
-/// Memory to fetch during the products, two cache lines a step: they themselves read caches alone.
+/// Memory to fetch during the products: they themselves read caches alone. In every `accumulate`, `pace` bytes a step:
+/// what is fetched all at once takes every place where a missing line is waited for, and the products wait for theirs.
 struct Ahead {
   const char* at;
   const char* end;
+  std::size_t pace;
 };
+
+/// Cache lines that a step fetches, until its call's share is reached. With wide vectors a caption takes fewer steps
+/// than an image has lines, and there is no share to keep.
+constexpr std::size_t kLinesAhead = kTileRows > 8 ? 2 : 1;
 
 template <class F, std::size_t kRows>
 HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[kRows], Ahead& ahead) {
@@ -170,6 +176,8 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   const std::uint32_t* HWY_RESTRICT broadcast = factor.broadcast;
   const std::uint32_t* HWY_RESTRICT words = factor.words;
   const char* next = ahead.at;
+  const char* stop = ahead.end;
+  if (kLinesAhead == 1) stop = HWY_MIN(stop, next + factor.depth * ahead.pace);
   for (std::size_t k = 0; k < factor.depth; ++k) {
     const VU b0 = hn::Load(d, words);
     const VU b1 = hn::Load(d, words + hn::Lanes(d));
@@ -183,10 +191,10 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
     }
     broadcast += factor.broadcast_stride;
     words += factor.words_stride;
-    if (next < ahead.end) {
+    if (next < stop) {
       hwy::Prefetch(next);
-      hwy::Prefetch(next + kAlignment);
-      next += 2 * kAlignment;
+      if (kLinesAhead > 1) hwy::Prefetch(next + kAlignment);
+      next += kLinesAhead * kAlignment;
     }
   }
   ahead.at = next;
