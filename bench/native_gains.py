@@ -20,6 +20,7 @@ class NativeGain:
     pairs: float  # all pairs/s ÷ onnxruntime fp32's
     text_query: float  # p50 of one text over 1,000 images: onnxruntime fp32's seconds ÷ its own
     threads: float | None  # all pairs/s ÷ those of one thread; None where there is but one
+    score_error: float | None  # the largest difference of its scores from float64
 
 
 def native_gains(rows: Sequence[Row]) -> list[NativeGain]:
@@ -36,8 +37,10 @@ def gains_text(gains: Sequence[NativeGain]) -> str:
     lines = []
     for gain in gains:
         scaling = f"; {gain.threads:.2f} × its pairs/s with one thread" if gain.threads is not None else ""
+        error = f"; scores within {gain.score_error:.1e} of float64" if gain.score_error is not None else ""
         lines.append(
-            f"  {gain.row}: {gain.pairs:.1f} × the pairs/s, one text query {gain.text_query:.1f} × as fast{scaling}"
+            f"  {gain.row}: {gain.pairs:.1f} × the pairs/s, one text query {gain.text_query:.1f} × as fast"
+            f"{scaling}{error}"
         )
     return "against onnxruntime fp32 on the CPU, in its best tiles:\n" + "\n".join(lines)
 
@@ -52,6 +55,7 @@ def _gain(row: Row, base: Row) -> NativeGain:
         _median_ratio(ours, theirs),
         base.text_query["p50"] / row.text_query["p50"],
         None if None in alone else _median_ratio(ours, alone),
+        row.score_error,
     )
 
 

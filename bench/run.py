@@ -50,6 +50,7 @@ class Row:
     tile_bytes: int | None = None
     tuning: dict[str, TunedShape] | None = None  # "query" and "pairs"
     pair_work: PairWork | None = None
+    score_error: float | None = None  # of the compiled scorer: largest difference from float64
     retrieval: RetrievalSpeed | None = None
     metrics: RetrievalMetrics | None = None
     parity: Parity | None = None
@@ -79,6 +80,7 @@ class Row:
             "tile_bytes": self.tile_bytes,
             "tuning": self.tuning and {shape: asdict(tuned) for shape, tuned in self.tuning.items()},
             "pair_work": self.pair_work and asdict(self.pair_work),
+            "score_error": self.score_error,
             "retrieval": self.retrieval and self.retrieval.as_dict(),
             "metrics": self.metrics and self.metrics.as_dict(),
             "parity": self.parity and asdict(self.parity),
@@ -227,6 +229,7 @@ def _prepare(row: Row, worker: _Worker) -> None:
         return
     row.peak_bytes, row.tile_bytes, row.tuning = prepared["peak_bytes"], prepared["tile_bytes"], prepared["tuning"]
     row.scores, row.pair_work = prepared.get("scores"), prepared["pair_work"]
+    row.score_error = prepared.get("score_error")
 
 
 def _raise_if_none_ran(rows: list[Row]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads, peak_memory
+from ..bundle import open_bundle
 from ..errors import CaanError
 from ..runtime import Gallery, Retriever
 from ..runtime.backend import Layout
@@ -25,6 +26,7 @@ from ..runtime.galleries.gallery import offsets_of
 from ..runtime.native_backend import NativeBackend
 from ..runtime.tiles import Choice
 from ..runtime.tuning import Trial, best, is_tunable, try_all
+from .exact import exact_scores
 from .retrieval import measure_retrieval
 from .roofline import pair_work
 from .timing import seconds, sustained_seconds
@@ -34,6 +36,7 @@ from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 PAIRS_SIDE = 128
 _TEXT_QUERIES, _IMAGE_QUERIES = 6, 2  # per round
 _ENCODED = 64  # items per round
+_CHECKED_SIDE = 16  # images and captions whose scores are computed in float64 too
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ class _Row:
         tile_bytes = None if self.retriever.backend.fused else self.retriever.tile_bytes
         work = pair_work(self.retriever.backend.config, self.some_images.lengths, self.some_captions.lengths)
         result: dict[str, Any] = {"tile_bytes": tile_bytes, "tuning": self._tune(images), "pair_work": work}
+        if self.spec.backend == "native":
+            result["score_error"] = self._score_error()
         if w.image_of_caption is not None and not self.spec.research_form:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
@@ -165,6 +170,12 @@ class _Row:
     def retrieval(self) -> dict[str, Any]:
         """search_many, the gallery's forms, and batching."""
         return {"retrieval": measure_retrieval(self.retriever, self.spec.path, self.workload)}
+
+    def _score_error(self) -> float:
+        """The largest difference of a few pairs' scores from float64."""
+        images, captions = self.some_images.first(_CHECKED_SIDE), self.some_captions.first(_CHECKED_SIDE)
+        exact = exact_scores(open_bundle(self.spec.path), images, captions)
+        return float(np.abs(self.retriever.score_matrix(images, captions) - exact).max())
 
     def _tune(self, images: Gallery) -> dict[str, TunedShape] | None:
         """What the runtime chose to score with; how far that is from the best is told by other trials than its own."""

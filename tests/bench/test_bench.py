@@ -79,7 +79,9 @@ def test_the_compiled_scorer_is_compared_with_onnxruntime(tiny_folder):
         base = next(r for r in result.rows if r.spec.backend == "onnxruntime")
         assert gain.text_query == pytest.approx(base.text_query["p50"] / row.text_query["p50"])
         assert gain.pairs > 0
+        assert 0 < gain.score_error <= (2e-6 if row.spec.precision == "fp32" else 5e-3)
     table = bench_table(result)
+    assert f"scores within {gains[0].score_error:.1e} of float64" in table
     assert "against onnxruntime fp32" in table and "native fp32: kept (max |Δ score| 1e-04)" in table
     assert json.loads(json.dumps(result.as_dict()))["native"][0]["row"] == "native fp32"
 
