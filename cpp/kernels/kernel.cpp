@@ -43,7 +43,8 @@ struct Functions {
       const std::size_t members = HWY_MIN(kGroup, number - i);
       Ahead ahead{};
       // Earlier it would be gone again, for the captions in between.
-      if (i + kGroup >= number) ahead = fetched_during(model, next, image.length, captions + i, members);
+      if (i + kGroup >= number && next.bytes > 0)
+        ahead = fetched_during(model, next, image.length, captions + i, members);
       score_group(model, view, image.length, captions + i, members, scratch, scores + i, ahead);
     }
   }

@@ -177,7 +177,11 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   const std::uint32_t* HWY_RESTRICT words = factor.words;
   const char* next = ahead.at;
   const char* stop = ahead.end;
-  if (kLinesAhead == 1) stop = HWY_MIN(stop, next + factor.depth * ahead.pace);
+  if (kLinesAhead == 1) {
+    // The last line fetched may have reached beyond the end.
+    const std::ptrdiff_t share = static_cast<std::ptrdiff_t>(factor.depth * ahead.pace);
+    stop = next + HWY_MIN(ahead.end - next, share);
+  }
   for (std::size_t k = 0; k < factor.depth; ++k) {
     const VU b0 = hn::Load(d, words);
     const VU b1 = hn::Load(d, words + hn::Lanes(d));
