@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from .._machine import EXACT_INT8
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file, write_manifest
 from ..errors import ExportError, needs
 from .audit import FP16, FP32, INT8, Audit, audit, check_types
@@ -138,6 +139,7 @@ def _outputs(graphs: Mapping[str, onnx.ModelProto], bundle: Bundle) -> dict[str,
         import onnxruntime as ort
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_INT8)
     config, generator = bundle.config, np.random.default_rng(0)
     images, captions, regions, words = 2, 3, config.get("num_regions") or _REGIONS, _WORDS
     lengths = np.array([words, words // 2, 2])

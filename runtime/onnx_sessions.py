@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .._machine import default_threads, has_nvidia_driver
+from .._machine import EXACT_INT8, default_threads, has_nvidia_driver
 from ..errors import BundleError, MissingError, needs
 from .device_tiles import DeviceTiles
 
@@ -33,6 +33,7 @@ def open_session(path: Path, device: str, threads: int | None, *, yielding: bool
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = 3  # a dropped provider is reported by the check below, once
+    options.add_session_config_entry(*EXACT_INT8)
     if yielding:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     wanted = _PROVIDERS[device]

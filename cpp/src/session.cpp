@@ -96,6 +96,8 @@ Ort::SessionOptions options_of(int threads, Calls calls = Calls::many) {
     // Threads that look out for work instead of sleeping take the cores from other sessions, and from the application:
     // opening a bundle would take twice the time.
     options.AddConfigEntry("session.intra_op.allow_spinning", "0");
+    // Without VNNI, INT8 products would be added up in 16 bits, which saturate.
+    options.AddConfigEntry("session.x64quantprecision", "1");
     return options;
 }
 
