@@ -23,7 +23,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCA
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-cpp bench-memory clean
+.PHONY: demo native native-if-possible test attack test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -37,6 +37,9 @@ native-if-possible: $(INSTALLED)
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
+
+attack: $(INSTALLED)  ## every attack of tests/attacks, the long ones too
+	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
 
 test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
 	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON
