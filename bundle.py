@@ -183,13 +183,14 @@ def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) 
     """Change an existing bundle: `change` gets a copy of its folder and its manifest, and alters both.
 
     Readers see the old bundle or the new one. When another process has changed the bundle meanwhile, `change` is
-    called again with what is there now, so that neither's work is lost. Raises BundleError as `open_bundle`,
+    called again with what is there now, so that neither's work is lost. What else the folder holds stays, and so do
+    modes and owners. Raises BundleError as `open_bundle`,
     OutputError if the bundle can't be written, and what `change` raises; the bundle then is as it was.
     """
     while True:
         bundle = open_bundle(folder)
         with suppress(Outdated):
-            with atomic_folder(folder, overwrite=True, unchanged=bundle.is_current) as copy:
+            with atomic_folder(folder, overwrite=True, unchanged=bundle.is_current, keep_others=True) as copy:
                 for name in bundle.manifest["files"]:
                     (copy / name).parent.mkdir(parents=True, exist_ok=True)
                     _link(folder / name, copy / name)

@@ -25,7 +25,10 @@ ALGORITHM = 1  # raised whenever the same key would give other ranges
 
 def load(key: dict[str, Any]) -> Ranges | None:
     """The ranges kept under a key; None if there are none, or, with a CaanWarning, if their file is damaged."""
-    path = cache_path(key)
+    try:
+        path = cache_path(key)
+    except OutputError:  # there is no cache here; `save` says so
+        return None
     try:
         return _read(path, key)
     except (FileNotFoundError, NotADirectoryError):

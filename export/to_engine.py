@@ -7,6 +7,7 @@ as it was, unless the failure was asked to be kept; it is then marked as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .._files import sha256_of, temporary_folder
+from .._files import check_change, sha256_of, temporary_folder
 from .._machine import has_nvidia_driver
 from ..bundle import (
     GRAPHS,
@@ -112,6 +113,8 @@ def build_engine(
     built, BundleError or OutputError for a bundle that can't be read or written. The bundle is then as it was.
     """
     bundle = open_bundle(folder)
+    engine = engine_name(job.target, job.precision, job.options.compute_capabilities)
+    check_change(folder, _files_of(job.precision, engine))
     with temporary_folder("engine") as scratch:
         chosen = _choose_graphs(bundle, job, gate, calibration, scratch, progress)
         failure = None
@@ -126,7 +129,6 @@ def build_engine(
             define = job.fused_scorer if graph == "scorer" else None
             plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options, define)
             plans[graph].write_bytes(plan)
-        engine = engine_name(job.target, job.precision, job.options.compute_capabilities)
         hashes = {graph: sha256_of(path) for graph, path in chosen.files.items()}
         fused = job.fused_scorer is not None
         record = engine_record(job.target, job.precision, job.options, profiles, hashes, fused_scorer=fused)
@@ -141,6 +143,15 @@ def build_engine(
         chosen.made,
         failure,
     )
+
+
+def _files_of(precision: str, engine: str) -> list[str]:
+    """What a precision and its engine put into a bundle."""
+    return [
+        file
+        for graph in GRAPHS
+        for file in (graph_file(graph, precision), plan_file(graph, engine), ep_context_file(graph, engine))
+    ]
 
 
 def _choose_graphs(
@@ -319,6 +330,8 @@ def _drop_stale(folder: Path, engines: dict[str, Any], precision: str, hashes: M
             for graph in GRAPHS:
                 (folder / plan_file(graph, name)).unlink(missing_ok=True)
                 (folder / ep_context_file(graph, name)).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / plan_file(GRAPHS[0], name)).parent.rmdir()
 
 
 def _replace(path: Path, content: bytes) -> None:

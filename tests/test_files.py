@@ -25,10 +25,10 @@ def umask():
 
 @pytest.fixture
 def bundle(tmp_path):
-    """A folder that looks like a bundle."""
+    """A folder that looks like a bundle: its manifest lists its other file."""
     folder = tmp_path / "model.caan"
     folder.mkdir()
-    (folder / "manifest.json").write_text(BUNDLE_JSON)
+    (folder / "manifest.json").write_text('{"format": "caan-bundle", "files": {"old": {}}}')
     (folder / "old").touch()
     return folder
 
@@ -226,14 +226,17 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert _files.cache_folder("x") == tmp_path / ".cache" / "caan" / "x"
 
 
-def test_a_user_without_a_home_has_a_cache_too(monkeypatch):
+def test_a_user_without_a_home_has_no_cache_unless_he_names_one(monkeypatch, tmp_path):
     def homeless():
         raise RuntimeError("no home")
 
     for name in ("CAAN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_files.Path, "home", homeless)
-    assert _files.cache_folder("x").parts[-2:] == ("caan", "x")
+    with pytest.raises(OutputError, match="no home folder for a cache; name a folder with CAAN_CACHE"):
+        _files.cache_folder("x")
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path))
+    assert _files.cache_folder("x") == tmp_path / "x"
 
 
 def test_a_folder_that_changed_meanwhile_is_not_replaced(bundle):

@@ -16,7 +16,7 @@ from caan.runtime import index, onnx_backend  # noqa: F401  (loaded once, before
 
 # Built-in functions that change files; written from caan's own files, or through pathlib and shutil by them.
 WRITES = {"open", "write", "flush", "fsync", "truncate", "replace", "rename", "unlink", "remove", "mkdir", "rmdir"}
-SOURCES = [str(Path(cli.__file__).parent / part) for part in ("_files.py", "runtime/galleries", "runtime/index.py")]
+SOURCES = [str(Path(cli.__file__).parent / part) for part in ("_files", "runtime/galleries", "runtime/index.py")]
 
 
 def main() -> None:

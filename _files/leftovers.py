@@ -1,0 +1,170 @@
+"""Work in progress under names of its own, locked as long as its process lives; what a killed one left is removed.
+
+.NAME.caan-RANDOM.tmp     a file or folder that is being written: all of it is ours
+.NAME.caan-INODE-RANDOM.old   a folder beside the one that it replaces, or was replaced by: see `_swap_in`
+caan-JOB-RANDOM.tmp       a folder in the system's temporary folder
+
+Whoever makes one locks it; who can lock one that he owns knows that nobody is at it. Where there are no locks, nothing
+is taken for a leftover.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+_LONGEST = 50  # characters of the target's name: with four bytes each, the whole still is a name
+_BESIDE = re.compile(r"\..*\.caan-[0-9a-f]{8}\.tmp", re.DOTALL)
+_SCRATCH = re.compile(r"caan-[a-z]+-[0-9a-f]{8}\.tmp")
+_ASIDE = re.compile(r"([0-9a-f]+)-[0-9a-f]{8}\.old")
+
+
+def new_file(place: Path, mode: int) -> tuple[Path, int | None]:
+    """An empty file beside `place` and a handle to it, which holds its lock; the umask applies to the mode.
+
+    No handle on Windows, where it would keep the file from being moved.
+    """
+    while True:
+        path = _beside(place)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), mode)
+        if os.name == "nt":
+            os.close(handle)
+            return path, None
+        if _hold(handle, path):
+            return path, handle
+        os.close(handle)
+
+
+def new_folder(place: Path, mode: int) -> tuple[Path, int | None]:
+    """An empty folder beside `place` and a handle to it, which holds its lock; None where folders can't be opened."""
+    return _new_folder(lambda: _beside(place), mode)
+
+
+def new_scratch(inside: Path, job: str) -> tuple[Path, int | None]:
+    """The same in a temporary folder; nobody else may look into it."""
+    return _new_folder(lambda: inside / f"caan-{job}-{secrets.token_hex(4)}.tmp", 0o700)
+
+
+def aside(place: Path, folder: Path) -> Path:
+    """A name beside `place` for a folder that is about to replace it; it tells which folder has not done so yet."""
+    return place.with_name(f"{_prefix(place)}{folder.stat().st_ino:x}-{secrets.token_hex(4)}.old")
+
+
+def remove_beside(folder: Path) -> None:
+    """Remove what processes that were killed were writing in a folder."""
+    _remove(folder, _BESIDE)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove the temporary folders of processes that were killed."""
+    _remove(folder, _SCRATCH)
+
+
+def left_aside(place: Path) -> list[tuple[Path, bool]]:
+    """Folders that a killed process left beside `place`, and whether each is one that never got there.
+
+    Those that were replaced come first.
+    """
+    prefix = _prefix(place)
+    found = []
+    for name in _names(place.parent):
+        if name.startswith(prefix) and (number := _ASIDE.fullmatch(name[len(prefix) :])):
+            path = place.with_name(name)
+            with suppress(OSError):
+                found.append((path, path.lstat().st_ino == int(number[1], 16)))
+    return sorted(found, key=lambda each: each[1])
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this is a file or folder of our own that no process is at; nobody else claims it meanwhile."""
+    if not hasattr(os, "geteuid"):
+        yield False
+        return
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        handle = os.open(path, flags)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _is_own(handle) and _lock(handle, wait=False) and _is_there(handle, path)
+    finally:
+        os.close(handle)
+
+
+def _new_folder(names: Callable[[], Path], mode: int) -> tuple[Path, int | None]:
+    while True:
+        path = names()
+        os.mkdir(path, mode)  # noqa: PTH102  (as os.open above)
+        try:
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except PermissionError:  # Windows opens no folders
+            return path, None
+        if _hold(handle, path):
+            return path, handle
+        os.close(handle)
+
+
+def _remove(folder: Path, form: re.Pattern[str]) -> None:
+    for name in _names(folder):
+        if form.fullmatch(name):
+            path = folder / name
+            with claimed(path) as dead, suppress(OSError):
+                if dead and path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif dead:
+                    path.unlink()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (names alone)
+    except OSError:
+        return []
+
+
+def _prefix(place: Path) -> str:
+    name = place.name
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 9]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f".{name}.caan-"
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f"{_prefix(place)}{secrets.token_hex(4)}.tmp")
+
+
+def _hold(handle: int, path: Path) -> bool:
+    """Lock what was just made; False if somebody took it for a leftover before that, and removed it."""
+    _lock(handle, wait=True)
+    return _is_there(handle, path)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _is_own(handle: int) -> bool:
+    status = os.fstat(handle)
+    return status.st_uid == os.geteuid() and (S_ISREG(status.st_mode) or S_ISDIR(status.st_mode))
+
+
+def _is_there(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except OSError:
+        return False

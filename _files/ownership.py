@@ -1,0 +1,170 @@
+"""Which entries of a bundle or gallery caan wrote, and which are the user's: those are never replaced or removed.
+
+A bundle's manifest lists its files; a gallery's have fixed names. Whatever else lies in the folder is the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from stat import S_IFMT, S_IMODE, S_ISLNK
+from typing import NamedTuple
+
+_OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
+_DESCRIPTIONS = ("manifest.json", "gallery.json")
+_GALLERY = {"gallery.json", "states.bin", "lengths.bin", "ids.jsonl", "journal.jsonl", "journal.jsonl.tmp"}
+_FIRST_GALLERY = {"gallery.json", "states.npy", "offsets.npy", "ids.json"}  # of format version 1
+_UNFINISHED = re.compile(r"\.gallery\.json\..*\.tmp")
+# Folders of a bundle that may be empty, or hold nothing that the manifest lists any more.
+_BUNDLE_FOLDERS = re.compile(r"onnx|engines(/[^/]+)?")
+
+
+class Entries(NamedTuple):
+    """A folder's entries, as paths relative to it with `/`."""
+
+    files: list[str]  # that caan wrote
+    folders: list[str]  # that hold them, inner ones first
+    others: list[str]  # the user's; a folder of theirs stands for what is in it
+
+
+def kind_of(folder: Path) -> str | None:
+    """Whether a folder is a "bundle" or a "gallery", perhaps a damaged one; None if it is neither."""
+    for path in (folder / name for name in _DESCRIPTIONS):
+        if path.is_file() and (found := _OUR_FORMAT.search(path.read_bytes())):
+            return found[1].decode()
+    return None
+
+
+def entries_of(folder: Path) -> Entries:
+    """Tell caan's entries from the user's. Raises OSError for a folder that can't be read."""
+    kind = kind_of(folder)
+    return _sorted(folder, kind, _written(folder, kind), "")
+
+
+def remove_ours(folder: Path) -> bool:
+    """Remove what caan wrote, links as links, and the folder if nothing else is in it; whether that is so."""
+    found = entries_of(folder)
+    for name in found.files:
+        with suppress(OSError):
+            (folder / name).unlink()
+    for name in [*found.folders, ""]:
+        with suppress(OSError):
+            (folder / name).rmdir()
+    return not os.path.lexists(folder)
+
+
+def carry_over(old: Path, new: Path) -> list[str]:
+    """Move the user's entries of a folder that was replaced to the one that replaced it; the names that could not be.
+
+    A name that both have stays in the old one. All are moved, or none and OSError is raised.
+    """
+    moved, kept = [], []
+    try:
+        for name in entries_of(old).others:
+            if os.path.lexists(new / name):
+                kept.append(name)
+                continue
+            _make_parents(old, new, name)
+            os.rename(old / name, new / name)  # noqa: PTH104  (tests count Path.rename's calls)
+            moved.append(name)
+    except OSError:
+        for name in moved:
+            os.rename(new / name, old / name)  # noqa: PTH104
+        raise
+    return kept
+
+
+def keep_attributes(old: Path, new: Path) -> None:
+    """Give what replaces a file or folder its owner, mode, access list and user attributes, as far as one may."""
+    before, now = old.lstat(), new.lstat()
+    if S_IFMT(before.st_mode) != S_IFMT(now.st_mode) or S_ISLNK(now.st_mode) or os.path.samestat(before, now):
+        return
+    if hasattr(os, "chown"):
+        for user, group in ((before.st_uid, -1), (-1, before.st_gid)):
+            if user not in (-1, now.st_uid) or group not in (-1, now.st_gid):
+                with suppress(PermissionError):
+                    os.chown(new, user, group)
+    new.chmod(S_IMODE(before.st_mode))
+    if hasattr(os, "listxattr"):
+        with suppress(OSError):
+            for name in os.listxattr(old):
+                if name.startswith(("user.", "system.posix_acl_")):
+                    os.setxattr(new, name, os.getxattr(old, name))
+
+
+def keep_attributes_of_all(old: Path, new: Path) -> None:
+    """As `keep_attributes`, for a folder and all that is in it. What is new belongs to the folder's owner."""
+    keep_attributes(old, new)
+    owner = old.lstat()
+    for path in new.rglob("*"):
+        counterpart = old / path.relative_to(new)
+        if os.path.lexists(counterpart):
+            keep_attributes(counterpart, path)
+        elif hasattr(os, "geteuid") and os.geteuid() == 0:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def mount_points(folder: Path) -> list[Path]:
+    """Where other file systems are mounted in a folder, itself included, as far as the system tells."""
+    place = folder.resolve()
+    if sys.platform != "linux":
+        return [place] if place.is_mount() else []
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return [place] if place.is_mount() else []
+    # A blank, a line end or a backslash is written as \ and three octal digits.
+    points = [re.sub(rb"\\([0-7]{3})", lambda c: bytes([int(c[1], 8)]), line.split(b" ")[4]) for line in lines]
+    return [path for point in points if (path := Path(os.fsdecode(point))).is_relative_to(place)]
+
+
+def _written(folder: Path, kind: str | None) -> set[str]:
+    """The names that the folder's description gives, and its own."""
+    if kind is None:
+        return set()
+    name = "manifest.json" if kind == "bundle" else "gallery.json"
+    try:
+        content = json.loads((folder / name).read_bytes())
+        listed = content["files"] if kind == "bundle" else content.get("version")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        content, listed = {}, None  # damaged
+    if kind == "gallery":
+        names = _FIRST_GALLERY if listed == 1 else _GALLERY
+        return names - {"ids.jsonl"} if "ids" in content and content["ids"] is None else names
+    return {name, *(listed if isinstance(listed, dict) else ())}
+
+
+def _sorted(folder: Path, kind: str | None, written: set[str], inside: str) -> Entries:
+    result = Entries([], [], [])
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_folder in found:
+        path = inside + name
+        if not is_folder:
+            ours = path in written or (kind == "gallery" and _UNFINISHED.fullmatch(path) is not None)
+            (result.files if ours else result.others).append(path)
+        elif any(other.startswith(f"{path}/") for other in written) or (
+            kind == "bundle" and _BUNDLE_FOLDERS.fullmatch(path)
+        ):
+            for own, inner in zip(result, _sorted(folder / name, kind, written, f"{path}/"), strict=True):
+                own.extend(inner)
+            result.folders.append(path)
+        else:
+            result.others.append(path)
+    return result
+
+
+def _make_parents(old: Path, new: Path, name: str) -> None:
+    """The folders that a name lies in, with the modes that they have."""
+    for parent in reversed(_parents(name)):
+        if not os.path.lexists(new / parent):
+            (new / parent).mkdir()
+            keep_attributes(old / parent, new / parent)
+
+
+def _parents(name: str) -> list[str]:
+    return [str(parent) for parent in Path(name).parents][:-1]
