@@ -5,7 +5,6 @@ The commands import everything heavy inside the functions that need it, so that 
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -24,7 +23,9 @@ from .commands.explain import explain
 from .commands.export import export
 from .commands.index import delete, index
 from .commands.inspect import inspect
+from .commands.output import log
 from .commands.search import search
+from .commands.surroundings import ended_by_signals, usable_streams
 from .commands.train import train
 from .errors import CaanError, CaanWarning, InputError
 
@@ -61,18 +62,18 @@ def bench_main() -> NoReturn:
 
 def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
     warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an id or an arrow may be foreign to the terminal's encoding
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        command.main(arguments, prog_name=name)
-    except CaanError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        # A name that is too long, a folder that may not be entered: any path may meet it, wherever it is first used.
-        click.echo(f"Error: can't use {str(error.filename)[:80]!r}: {error.strerror}; name another path", err=True)
-        sys.exit(InputError.exit_code)
+    with ended_by_signals():
+        try:
+            with usable_streams():
+                command.main(arguments, prog_name=name)
+        except CaanError as error:
+            log(f"Error: {error}")
+            sys.exit(error.exit_code)
+        except OSError as error:
+            # A name that is too long, a folder that may not be entered: any path may meet it, where it is first used.
+            what = "use a file" if error.filename is None else f"use {str(error.filename)[:80]!r}"
+            log(f"Error: can't {what}: {error.strerror or error}; name another path")
+            sys.exit(InputError.exit_code)
     raise AssertionError("click's main always exits")
 
 
@@ -85,4 +86,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, CaanWarning):
-        click.echo(f"Warning: {message}", err=True)
+        log(f"Warning: {message}")

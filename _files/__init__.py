@@ -86,7 +86,7 @@ def check_file_target(target: Path, *, overwrite: bool = True) -> None:
     with explained(target, creating=True):
         place = outputs.place_of(target)
         if place is not None and place.exists() and not overwrite:
-            raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another file")
+            raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another with -o")
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
 
-from ..errors import OutputError
 from .ownership import mount_points
 
 _MOST_LINKS = 40
@@ -23,7 +22,7 @@ def place_of(target: Path) -> Path | None:
     """The regular file to replace, or to make, when `target` is written; None for what is written through.
 
     Written through are open files by their number (/dev/stdout, /dev/fd/3), pipes, devices, and a file that is a mount
-    point. Raises OutputError for a folder or another thing that holds no output, OSError for what can't be written to.
+    point. Raises OSError, which says why, for a folder and whatever else can't be written to.
     """
     if (number := descriptor_of(target)) is not None:
         _check_writable(number)
@@ -34,15 +33,20 @@ def place_of(target: Path) -> Path | None:
     except FileNotFoundError:
         return place
     if S_ISDIR(mode):
-        raise OutputError(f"{target} is a folder; name a file")
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))
     if S_ISFIFO(mode) or S_ISCHR(mode):
         if not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         return None
     if not S_ISREG(mode):
-        raise OutputError(f"{target} is a disk or a socket, not a file; name a file")
+        raise OSError(errno.ENXIO, "it is a disk or a socket, not a file", str(target))
     os.close(os.open(place, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)))  # raises what writing would
     return None if place in mount_points(place) else place
+
+
+def is_special(target: Path) -> bool:
+    """Whether this is no name for a regular file: an open file's number, a pipe, a device."""
+    return descriptor_of(target) is not None or (target.exists() and not (target.is_file() or target.is_dir()))
 
 
 def is_standard_output(target: Path) -> bool:

@@ -292,17 +292,23 @@ class _Worker:
         other.close()
 
     def send(self, message: str | None) -> None:
-        self.connection.send(message)
+        try:
+            self.connection.send(message)
+        except BrokenPipeError as error:
+            raise self._ended() from error
 
     def receive(self) -> dict[str, Any]:
         try:
             answer = self.connection.recv()
-        except EOFError as error:
-            raise CaanError(f"the process of '{self.label}' ended unexpectedly, probably for lack of memory") from error
+        except (EOFError, ConnectionError) as error:
+            raise self._ended() from error
         if isinstance(answer, BaseException):
             raise answer
         result: dict[str, Any] = answer
         return result
+
+    def _ended(self) -> CaanError:
+        return CaanError(f"the process of '{self.label}' ended unexpectedly, probably for lack of memory")
 
     def stop(self) -> None:
         with suppress(OSError, ValueError):

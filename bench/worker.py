@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ def serve(
     The messages are "measure" and, for what the runtime adds, "retrieval".
     `load` opens the workload here: features stay memory-mapped. `folder` is the row's own, and the caller's to remove.
     """
+    tempfile.tempdir = str(folder)  # what this process can't remove itself when it is ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

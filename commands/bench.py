@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
-from .output import log
+from .output import is_printed, log
 
 if TYPE_CHECKING:
     from ..report.source import Source
@@ -76,10 +76,6 @@ def bench(
                 retrieval=retrieval,
                 progress=log,
             )
-            click.echo(describe_machine())
-            click.echo(bench_table(result, "github" if markdown else "simple"))
-            if data is None:
-                click.echo("\nR@K and the differences from PyTorch need a data set: add --data DIR")
             if json_target is not None:
                 json_target.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
         if report_target is not None:
@@ -87,6 +83,12 @@ def bench(
 
             log(f"writing {report}")
             report_target.write_text(bench_page(result, open_bundle(found), source), encoding="utf-8")
+    # What took minutes is in its files before anything is printed, which may fail.
+    aside = is_printed(json_file) or is_printed(report)
+    click.echo(describe_machine(), err=aside)
+    click.echo(bench_table(result, "github" if markdown else "simple"), err=aside)
+    if data is None:
+        click.echo("\nR@K and the differences from PyTorch need a data set: add --data DIR", err=aside)
 
 
 def _source(data: Path | None, split: str, pictures: Path | None, grid: tuple[int, int] | None) -> Source | None:

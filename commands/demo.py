@@ -7,10 +7,14 @@ from pathlib import Path
 
 import click
 
-from ..errors import MissingError
+from ..errors import MissingError, OutputError
 from . import options
 from .output import log
 
+# What says that a folder is the demo's, and what one holds that the demo finished before it left such a file.
+_MARK = ".caan-demo"
+_FINISHED = {"world", "model.pt", "model.caan", "gallery", "report.html", "search.html", "explain.png"}
+_QUERY = "three birds fly over the sea"
 # A scene that the model has not seen, and its caption.
 _SCENE, _CAPTION = "scene-001857", "a white cat is to the right of a pink parasol by the shore ."
 
@@ -19,8 +23,13 @@ _SCENE, _CAPTION = "scene-001857", "a white cat is to the right of a pink paraso
 @click.argument("folder", type=options.PATH, default="demo")
 @click.pass_context
 def demo(context: click.Context, folder: Path) -> None:
-    """The whole job on a drawn world, in FOLDER: data, training, export, engines, bench, report, index, search."""
+    """The whole job on a drawn world, in FOLDER: data, training, export, engines, bench, report, index, search.
+
+    FOLDER is new, empty, or one that the demo wrote: what it makes again is replaced.
+    """
     from ..data.demo.world import write_world
+
+    _begin(folder)
 
     world, model, bundle, gallery = (folder / name for name in ("world", "model.pt", "model.caan", "gallery"))
     features, ids, pictures = world / "test_ims.npy", world / "test_ids.txt", world / "thumbnails"
@@ -36,7 +45,18 @@ def demo(context: click.Context, folder: Path) -> None:
         ["build-engine", bundle, "--int8", "--calibration-data", world, "--data", world],
         ["bench", bundle, "--data", world, "--report", report],
         ["index", bundle, features, "--ids", ids, "-o", gallery, "--overwrite"],
-        ["search", gallery, "three birds fly over the sea", "-k", "5", "--html", page, "--pictures", pictures],
+        [
+            "search",
+            gallery,
+            "three birds fly over the sea",
+            "-k",
+            "5",
+            "--html",
+            page,
+            "--pictures",
+            pictures,
+            "--overwrite",
+        ],
         ["explain", bundle, features, _CAPTION, "--item", _SCENE, "--ids", ids, *shown, "-o", drawing, "--overwrite"],
     ]
     for step in steps:
@@ -50,3 +70,18 @@ def demo(context: click.Context, folder: Path) -> None:
             log(f"left out: {error}")  # everything else works without TensorRT
     click.echo(f"\nOpen these: {report}, {page}, {drawing}")
     click.echo(f'The pictures are in {pictures}; type a caption of your own: caan search {gallery} "…"')
+
+
+def _begin(folder: Path) -> None:
+    """Mark the folder as the demo's. Raises OutputError if it holds what may be the user's."""
+    from .._files import atomic_file, explained
+
+    with explained(folder, creating=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        there = sorted(path.name for path in folder.iterdir())
+    if there and _MARK not in there and set(there) != _FINISHED:
+        raise OutputError(
+            f"{folder} holds {there[0]}, and the demo did not write that folder; name another: caan demo FOLDER"
+        )
+    with atomic_file(folder / _MARK) as temporary:
+        temporary.write_text("caan demo writes here: its files are replaced when it runs again\n", encoding="utf-8")

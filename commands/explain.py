@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 
 from ..errors import DataError, OutputError
 from . import options
+from .output import is_printed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,29 +91,32 @@ def explain(
         from ..pictures.regions import read_picture
 
         opened = None if picture is None else read_picture(picture)
+    from .._files import atomic_file
     from ..runtime import Retriever
 
-    retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
-    found = retriever.explain(array[number, :valid], caption)
-    if output is not None:
-        from .._files import atomic_file
-
-        figure = draw_explanation(found, opened, own_boxes)
-        with atomic_file(output) as temporary:
+    # Opened before the work, in case it can't be written.
+    with atomic_file(output) if output is not None else nullcontext() as temporary:
+        retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
+        found = retriever.explain(array[number, :valid], caption)
+        if temporary is not None:
+            figure = draw_explanation(found, opened, own_boxes)
             figure.savefig(temporary, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     if as_json:
         placed = None if own_boxes is None else own_boxes.tolist()
         content = {"index": number, "id": names and names[number], **found.as_dict(), "boxes": placed}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False), err=is_printed(output))
     else:
-        click.echo(f"{output}: score {found.score:.4f}" if output is not None else _text(found, own_boxes))
+        text = f"{output}: score {found.score:.4f}" if output is not None else _text(found, own_boxes)
+        click.echo(text, err=is_printed(output))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    if output.suffix.lower() != ".png":
+    from .._files import check_file_target
+    from .._files.outputs import is_special
+
+    if output.suffix.lower() != ".png" and not is_special(output):
         raise OutputError(f"{output} is no name for a PNG; end it with .png")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already; add --overwrite to replace it, or name another with -o")
+    check_file_target(output, overwrite=overwrite)
 
 
 def _find(item: str | None, names: list[str] | None, images: int) -> int:

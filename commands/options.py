@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 an accuracy gate failed, 4 something missing here."
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 an accuracy gate failed, 4 something missing here,"
+    " 128 + N ended by signal N."
 )
 
 PATH = click.Path(path_type=Path)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from .._files.outputs import is_standard_output
 
 if TYPE_CHECKING:
     from ..metrics import RetrievalMetrics
 
 
 def log(message: str) -> None:
-    """Progress goes to stderr: stdout is for results."""
-    click.echo(message, err=True)
+    """Progress goes to stderr: stdout is for results. A job goes on where nobody can be told how it does."""
+    with suppress(OSError):
+        click.echo(message, err=True)
+
+
+def is_printed(file: Path | None) -> bool:
+    """Whether an output file is standard output: what is printed besides then goes to stderr."""
+    return file is not None and is_standard_output(file)
 
 
 def metrics_table(metrics: RetrievalMetrics) -> str:

@@ -12,6 +12,7 @@ import click
 
 from ..errors import DataError
 from . import options
+from .output import is_printed
 
 if TYPE_CHECKING:
     from ..report.find_pictures import PictureFolder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
 )
+@options.overwrite
 @options.backend
 @click.option("--precision", help="One that the bundle has, or bf16.  [default: the gallery's]")
 @options.device
@@ -41,6 +43,7 @@ def search(
     bundle: Path | None,
     html: Path | None,
     pictures: Path | None,
+    overwrite: bool,
     backend: str,
     precision: str | None,
     device: str,
@@ -51,7 +54,7 @@ def search(
 
     With --json, CAPTION's hits are a list; those of --captions a list of captions with their hits.
     """
-    from .._files import atomic_file
+    from .._files import atomic_file, check_file_target
     from ..runtime import Gallery, Retriever
     from ..runtime.index import bundle_of, precision_of
 
@@ -59,6 +62,8 @@ def search(
         raise click.UsageError("give a CAPTION, or many in a file with --captions; one of the two")
     if pictures is not None and html is None:
         raise click.UsageError("--pictures is for the page; add --html FILE.html")
+    if html is not None:
+        check_file_target(html, overwrite=overwrite)
     opened = Gallery.open(gallery)
     if opened.kind != "image":
         raise DataError(
@@ -80,18 +85,23 @@ def search(
     rows = [[_row(hit, opened) for hit in hits] for hits in found]
     if as_json:
         grouped = [{"caption": text, "hits": hits} for text, hits in zip(texts, rows, strict=True)]
-        click.echo(json.dumps(grouped if caption is None else rows[0], indent=2, ensure_ascii=False))
+        content = json.dumps(grouped if caption is None else rows[0], indent=2, ensure_ascii=False)
+        click.echo(content, err=is_printed(html))
         return
     tables = [_table(hits) for hits in rows]
     if caption is None:
         tables = [f"{text}\n{table}" for text, table in zip(texts, tables, strict=True)]
-    click.echo("\n\n".join(tables))
+    click.echo("\n\n".join(tables), err=is_printed(html))
 
 
 def _read(file: str) -> list[str]:
     from ..data.scan import captions_of, read_captions
 
-    return captions_of(sys.stdin.buffer.read(), "standard input") if file == "-" else read_captions(Path(file))
+    if file != "-":
+        return read_captions(Path(file))
+    if sys.stdin is None:
+        raise DataError("standard input is closed; name a file of captions, one a line")
+    return captions_of(sys.stdin.buffer.read(), "standard input")
 
 
 def _pictures(folder: Path | None) -> PictureFolder:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from .._files import check_file_target
 from ..data.scan import ScanSplit, open_split
 from ..data.vocabulary import Vocabulary
 from ..errors import CaanError, CheckpointError, DataError, InputError, MissingError, OutputError
@@ -128,8 +129,9 @@ class _Trainer:
         self._fingerprint = _fingerprint(self.split, self.dev, self.vocabulary)
 
     def begin(self, restart: bool) -> None:
-        if self.output.is_dir():
-            raise OutputError(f"{self.output} is a folder; name a file with -o")
+        check_file_target(self.output)
+        if self.output.exists() and not self.output.is_file():
+            raise OutputError(f"{self.output} is no file that a training could go on from; name a file with -o")
         if self.state_path.exists() and not restart:
             self._restore()
         elif self.output.exists() and not restart:

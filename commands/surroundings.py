@@ -1,0 +1,119 @@
+"""What a command owes its surroundings: signals end it as Ctrl-C does, and no result is lost for want of an output.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, TextIO
+
+from ..errors import OutputError
+
+# A terminal that is closed, and whoever asks a process to end. Ctrl-C has a handler already.
+_ENDING = ("SIGTERM", "SIGHUP")
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGHUP do what Ctrl-C does; it then exits with 128 + the signal's number.
+
+    A signal that is ignored, as SIGHUP under nohup, stays ignored.
+    """
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if received:  # a shell and its terminal may both send one: what is being cleaned up is not interrupted
+            return
+        received.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in _ENDING if hasattr(signal, name)):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            sys.exit(128 + received[0])
+
+
+@contextmanager
+def usable_streams() -> Iterator[None]:
+    """Standard streams that can be used: a closed one takes no file's number, and what is printed reaches somebody.
+
+    Raises OutputError if standard output is closed, or if what was printed did not get there. What can't be said on
+    standard error is not said.
+    """
+    if sys.stdout is None:
+        _fill(0, 1, 2)
+        sys.stderr = sys.stderr or _nowhere()
+        raise OutputError("standard output is closed; redirect it to a file, or to /dev/null")
+    _fill(0, 2)
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an id or an arrow may be foreign to the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except SystemExit as stop:
+        if not stop.code and not _flushed(sys.stdout):
+            raise OutputError("can't write standard output; the result was not printed") from stop
+        raise
+    except OSError as error:
+        if error.filename is None and not _flushed(sys.stdout):
+            raise OutputError(f"can't write standard output: {error.strerror}; the result was not printed") from error
+        raise
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if not _flushed(stream):
+                _discard(stream)
+
+
+def _fill(*numbers: int) -> None:
+    """Open what is closed of the first three files, so that no file of ours gets its number."""
+    for number in numbers:
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != number:
+                    os.dup2(opened, number)
+                    os.close(opened)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  (open until the process ends)
+
+
+def _flushed(stream: TextIO | None) -> bool:
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere: at the interpreter's end it would be another error."""
+    with suppress(OSError, ValueError):
+        opened = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(opened, stream.fileno())
+        os.close(opened)
