@@ -23,7 +23,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCA
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test attack test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-cpp bench-memory clean
+.PHONY: demo native native-if-possible test test-each attack test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -37,6 +37,12 @@ native-if-possible: $(INSTALLED)
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-each: $(INSTALLED)  ## every test file in a process of its own, in random order: for once a week
+	@failed=; for file in $$(find tests -name 'test_*.py' | shuf); do \
+	  echo "$$file"; $(BIN)/pytest -q --no-header $$file; code=$$?; \
+	  test $$code -eq 0 || test $$code -eq 5 || failed="$$failed $$file"; \
+	done; echo "failed alone:$${failed:- none}"; test -z "$$failed"
 
 attack: $(INSTALLED)  ## every attack of tests/attacks, the long ones too
 	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
