@@ -135,7 +135,6 @@ def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None 
     check_target(target, overwrite=overwrite, kind=kind)
     with explained(target, creating=True):
         partial.mkdir(parents=True, exist_ok=True)
-        _check_own(partial)
     with explained(target, resumable=True), locked(partial, wait=False):
         check_target(target, overwrite=overwrite, kind=kind)  # another process may have come first
         try:
@@ -348,24 +347,14 @@ def stamp_of(path: Path) -> tuple[int, ...]:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name.
-
-    Raises OutputError for a user without a home, and for a folder that belongs to somebody else, who may have put there
-    what he likes.
-    """
+    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name."""
     if named := os.environ.get("CAAN_CACHE"):
-        folder = Path(named) / name
-    else:
-        try:
-            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        except RuntimeError as error:
-            raise OutputError("there is no home folder for a cache; name a folder with CAAN_CACHE") from error
-        folder = cache / "caan" / name
-    if hasattr(os, "geteuid"):
-        with suppress(OSError):
-            if folder.stat().st_uid not in (os.geteuid(), 0):
-                raise OutputError(f"the cache {folder} belongs to another user; name a folder with CAAN_CACHE")
-    return folder
+        return Path(named) / name
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        cache = Path(tempfile.gettempdir())
+    return cache / "caan" / name
 
 
 def sha256_of(path: Path) -> str:
@@ -443,14 +432,6 @@ def _warn_of(old: Path, kept: list[str]) -> None:
         CaanWarning,
         stacklevel=4,
     )
-
-
-def _check_own(partial: Path) -> None:
-    """Raise OutputError for a folder that is a link, or somebody else's: work in progress may be elsewhere's."""
-    foreign = hasattr(os, "geteuid") and partial.lstat().st_uid != os.geteuid()
-    if partial.is_symlink() or foreign:
-        what = "belongs to another user" if foreign else "is a link"
-        raise OutputError(f"{partial} {what}, so nothing is written there; move it away, or name another with -o")
 
 
 def _reason(error: OSError) -> str:

@@ -63,11 +63,13 @@ def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
 def _cached(
     path: Path, backend: str, workload: Workload, identity: str, progress: Callable[[str], None]
 ) -> NDArray[np.float32]:
+    folder = cache_folder("reference")
     key = hashlib.sha256(f"{backend} {identity} {workload.digest()}".encode()).hexdigest()[:40]
+    file = folder / f"{key}.npz"
     shape = (len(workload.features), len(workload.captions))
     # A file that is damaged or of another time is no obstacle: its archive's checksums tell, and the scores are
     # computed again.
-    with suppress(Exception), np.load(cache_folder("reference") / f"{key}.npz", allow_pickle=False) as archive:
+    with suppress(Exception), np.load(file, allow_pickle=False) as archive:
         scores: NDArray[np.float32] = archive["scores"]
         if scores.shape == shape and scores.dtype == np.float32:
             return scores
@@ -75,8 +77,7 @@ def _cached(
     progress(f"scoring {workload.description} in FP32 with {backend}: the reference, kept for the next time")
     scores = retriever.score_dataset(workload.features, workload.captions, progress=True)
     try:
-        folder = cache_folder("reference")
-        with atomic_file(folder / f"{key}.npz") as temporary, temporary.open("wb") as stream:
+        with atomic_file(file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, scores=scores)
         for old in sorted(folder.glob("*.npz"), key=lambda f: f.stat().st_mtime)[:-_KEPT]:
             old.unlink()

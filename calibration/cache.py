@@ -25,10 +25,7 @@ ALGORITHM = 1  # raised whenever the same key would give other ranges
 
 def load(key: dict[str, Any]) -> Ranges | None:
     """The ranges kept under a key; None if there are none, or, with a CaanWarning, if their file is damaged."""
-    try:
-        path = cache_path(key)
-    except OutputError:  # there is no cache here; `save` says so
-        return None
+    path = cache_path(key)
     try:
         return _read(path, key)
     except (FileNotFoundError, NotADirectoryError):

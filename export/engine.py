@@ -256,14 +256,10 @@ class _TimingCache:
 
     @classmethod
     def open(cls, config: Any, target: Target, options: BuildOptions) -> _TimingCache | None:
-        """Hand the cache's content to a build; None where the target has no cache, or the machine no place for it."""
+        """Hand the cache's content to a build; None where the target has no cache."""
         if TIMING_CACHE in target.lacks:
             return None
-        try:
-            result = cls(options.timing_cache or timing_cache_file(target))
-        except OutputError as error:
-            warnings.warn(f"no timing cache is kept: {error}", CaanWarning, stacklevel=4)
-            return None
+        result = cls(options.timing_cache or timing_cache_file(target))
         content = result._read()
         timings = config.create_timing_cache(content)
         if timings is None or not config.set_timing_cache(timings, False):

@@ -202,8 +202,7 @@ def load_plan(trt: Any, record: EngineRecord, bundle: Bundle, graph: str, capabi
     kernels = None
     if record.target == "tensorrt-rtx":
         name = f"{bundle.hash_of(plan_file(graph, record.name))[:40]}-{capability}.cache"
-        with suppress(OutputError):  # without a cache they are compiled every time
-            kernels = KernelCache(cache_folder("runtime") / name)
+        kernels = KernelCache(cache_folder("runtime") / name)
     return Plan(trt, runtime, engine, graph, record.profile_names[graph], kernels)
 
 

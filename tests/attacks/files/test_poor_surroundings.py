@@ -2,7 +2,6 @@
 exit code, and no result that is lost with exit code 0."""
 
 import json
-import os
 import sys
 
 import pytest
@@ -138,17 +137,3 @@ def test_what_writes_says_where_it_can_not(data, poor, command):
     code, out, err = poor(f"$caan {arguments}")
     assert (code, out) == (2, ""), err
     assert err.splitlines()[-1].startswith("Error: ") and says in err and "None" not in err
-
-
-def test_a_cache_that_somebody_else_may_fill_is_not_used(tmp_path, monkeypatch):
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("needs root, to give a folder away")
-    from caan._files import cache_folder
-    from caan.errors import OutputError
-
-    monkeypatch.setenv("CAAN_CACHE", str(tmp_path))
-    (tmp_path / "tuning").mkdir()
-    os.chown(tmp_path / "tuning", 4321, 4321)
-    with pytest.raises(OutputError, match="belongs to another user; name a folder with CAAN_CACHE"):
-        cache_folder("tuning")
-    assert cache_folder("timing") == tmp_path / "timing"
