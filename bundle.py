@@ -187,6 +187,7 @@ def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) 
     modes and owners. Raises BundleError as `open_bundle`,
     OutputError if the bundle can't be written, and what `change` raises; the bundle then is as it was.
     """
+    folder = folder.resolve()  # the current folder, too, is another one afterwards
     while True:
         bundle = open_bundle(folder)
         with suppress(Outdated):

@@ -171,22 +171,21 @@ def atomic_folder(
     """
     check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
     with explained(target, creating=True):
-        if target.is_symlink():
-            target = target.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _settle(target)
-        leftovers.remove_beside(target.parent)
+        place = target.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _settle(place)
+        leftovers.remove_beside(place.parent)
         # Nobody may look into what replaces a private folder, not even before it does.
-        temporary, handle = leftovers.new_folder(target, 0o700 if target.exists() else 0o777)
+        temporary, handle = leftovers.new_folder(place, 0o700 if place.exists() else 0o777)
     try:
         with explained(target):
             yield temporary
-            with locked(target):
+            with locked(place):
                 check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
                 if not unchanged():
                     raise Outdated
-                _check_names(target, lambda other: os.path.lexists(temporary / other))
-                _swap_in(temporary, target)
+                _check_names(place, lambda other: os.path.lexists(temporary / other))
+                _swap_in(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if handle is not None:
@@ -212,6 +211,9 @@ def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep
     if kind is not None and there is not None and there != kind:
         raise OutputError(f"{target} is a {there}, which no {kind} replaces; name another with -o")
     with explained(target, creating=True):
+        if not os.access(target, os.W_OK):  # what is protected so is not replaced
+            code = errno.EROFS if os.statvfs(target).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(code, os.strerror(code), str(target))
         mounted, others = mount_points(target), entries_of(target).others
     if mounted:
         what = "is a mount point" if mounted[0] == target.resolve() else f"holds the mount point {mounted[0].name}"

@@ -64,6 +64,22 @@ def test_a_change_keeps_them_as_they_are(bundle, monkeypatch, exchange):
     assert [path.name for path in bundle.parent.iterdir()] == ["model.caan"]
 
 
+def test_the_current_folder_may_be_the_bundle(bundle, monkeypatch):
+    content = users(bundle)
+    monkeypatch.chdir(bundle)
+    check_change(Path(), [])
+    assert change_bundle(Path(), add_entry).manifest["tried"] is True
+    assert users(bundle) == content and [path.name for path in bundle.parent.iterdir()] == ["model.caan"]
+
+
+def test_a_bundle_that_is_protected_is_refused_before_the_work(tiny_bundle):
+    if os.name != "posix" or os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tiny_bundle.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        check_change(tiny_bundle, [])
+
+
 def test_a_file_that_comes_while_the_bundle_is_changed_stays(bundle):
     def change(folder, manifest):
         (bundle / "later.txt").write_text("mine")
