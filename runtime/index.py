@@ -21,9 +21,10 @@ from ..bundle import graph_file, read_manifest, state_widths
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
-from .galleries.folder import DTYPES, Contents, Description, read, without, write_description
+from .galleries.folder import DESCRIPTION, DTYPES, Contents, Description, read, without, write_description
 from .galleries.gallery import Gallery, Kind, offsets_of
-from .galleries.writer import GalleryWriter, Input
+from .galleries.regular import check_regular
+from .galleries.writer import GalleryWriter, Input, publishing
 from .inputs import Caption, check_features, image_lengths, tokenize
 from .retriever import Retriever
 
@@ -109,14 +110,12 @@ def index_items(
     """
     _check_ids(ids, len(source.lengths))
     asked = _new(retriever, bundle, source, target, options)
-    opening = (
-        _in_place(target) if options.append else resumable_folder(target, overwrite=options.overwrite, kind="gallery")
-    )
-    with opening as folder:
+    opening = _in_place(target) if options.append else _beside(target, options.overwrite)
+    with opening as (folder, alone):
         there = read(folder) if options.append else None
         if there is not None:
             _check_append(there.description, asked, options, target, ids)
-        with GalleryWriter(folder, asked if there is None else there.description) as writer:
+        with GalleryWriter(folder, asked if there is None else there.description, alone=alone) as writer:
             if there is None or not (writer.is_published(_inputs(source)) and _same_ids(there.ids, ids)):
                 if there is not None:
                     _check_new(ids, there)
@@ -131,7 +130,7 @@ def delete_items(folder: Path, names: Sequence[str]) -> int:
     Their room on disk is given back when the gallery is indexed anew. Raises DataError, naming it, for an item that
     is not there or deleted already, and BundleError as `Gallery.open`.
     """
-    with _in_place(folder):
+    with _in_place(folder) as (_, alone):
         found = read(folder)
         position = {str(n) if found.ids is None else found.ids[n]: n for n in found.live.tolist()}
         what = "item" if found.ids is not None else "index"
@@ -139,7 +138,9 @@ def delete_items(folder: Path, names: Sequence[str]) -> int:
             if name not in position:
                 raise DataError(f"{folder} has no {what} '{name[:80]}', or it is deleted already; nothing was deleted")
         items = np.array([position[name] for name in set(names)], np.int64)
-        write_description(folder, without(found.description, items))
+        check_regular(folder / DESCRIPTION)
+        with publishing(folder, found.description, alone=alone):
+            write_description(folder, without(found.description, items))
         return len(found.live) - len(items)
 
 
@@ -273,7 +274,14 @@ def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequen
 
 
 @contextmanager
-def _in_place(folder: Path) -> Iterator[Path]:
-    """Change a gallery where it is; nobody else does meanwhile."""
-    with explained(folder, resumable=True), locked(folder, wait=False):
-        yield folder
+def _in_place(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Change a gallery where it is; whether a lock keeps others from doing so meanwhile."""
+    with explained(folder, resumable=True), locked(folder, wait=False) as alone:
+        yield folder, alone
+
+
+@contextmanager
+def _beside(target: Path, overwrite: bool) -> Iterator[tuple[Path, bool]]:
+    """Make a gallery beside its place, alone."""
+    with resumable_folder(target, overwrite=overwrite, kind="gallery") as folder:
+        yield folder, True

@@ -57,7 +57,8 @@ class Hit:
 class Retriever:
     """Encodes images and captions, and scores every pair with CAAN's cross-attention scorer.
 
-    A Retriever may be used from several threads; calls don't share state.
+    A Retriever may be used from several threads; calls don't share state. One that `open` made may be pickled, as its
+    path and options: whoever loads the pickle opens it again. A forked process may use its parent's on the CPU.
     """
 
     def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
@@ -67,6 +68,7 @@ class Retriever:
         self.tuning = cached_tuning(backend) if tile_bytes is None else None
         self._may_tune = tile_bytes is None
         self._tuning_lock = Lock()
+        self._opened: dict[str, Any] | None = None  # what `open` was called with
 
     @classmethod
     def open(
@@ -94,7 +96,18 @@ class Retriever:
         """
         if (threads is not None and threads < 1) or (tile_bytes is not None and tile_bytes < 1):
             raise InputError(f"threads and tile_bytes must be 1 or more, not {threads} and {tile_bytes}")
-        return cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
+        retriever = cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
+        options = {"backend": backend, "precision": precision, "device": device, "threads": threads}
+        retriever._opened = {"path": Path(path).absolute(), **options, "tile_bytes": tile_bytes}
+        return retriever
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._opened is None:
+            raise InputError(
+                "a Retriever that was made from a backend can't be sent to another process; send one that"
+                " Retriever.open made, or open it there"
+            )
+        return _open_again, (self._opened,)
 
     def encode_images(
         self,
@@ -229,6 +242,7 @@ class Retriever:
             padded, lengths = gather_states(self.backend, gallery, items)
             rows = states[gallery.offsets[start] : gallery.offsets[items[-1] + 1]]
             rows[:] = padded[np.arange(padded.shape[1]) < lengths[:, None]]
+        gallery.confirm()
         return replace(gallery, states=states, compact=False, check=None)
 
     def tune(self, gallery: Gallery, captions: Sequence[Caption] | Gallery | None = None) -> Tuning:
@@ -349,3 +363,7 @@ def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:
     for some in encoded:
         yield some
         bar.update(len(some[0]))
+
+
+def _open_again(opened: dict[str, Any]) -> Retriever:
+    return Retriever.open(**opened)
