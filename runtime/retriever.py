@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -69,6 +70,7 @@ class Retriever:
         self._may_tune = tile_bytes is None
         self._tuning_lock = Lock()
         self._opened: dict[str, Any] | None = None  # what `open` was called with
+        self._process = os.getpid()
 
     @classmethod
     def open(
@@ -125,6 +127,7 @@ class Retriever:
         states, which are then memory-mapped. `caan index` makes galleries that stay.
         Raises DataError, naming the image, for another feature dimension, too many regions, NaN or infinity.
         """
+        self._check_process()
         check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
         regions = image_lengths(features, lengths)
         with progress_bar(len(features), "encoding images", "image", progress) as bar:
@@ -144,6 +147,7 @@ class Retriever:
         A caption longer than the model's limit is cut, one without any known word is scored as unknown words; both
         with a CaanWarning. Raises DataError, naming the caption, for one that is empty or not UTF-8.
         """
+        self._check_process()
         tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
         with progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
             encoded = _counted(bar, encode_tokens(self.backend, tokens, lengths))
@@ -180,6 +184,7 @@ class Retriever:
         without a known word, and as encoding does; BundleError for a bundle without the explainer graph; MissingError
         without ONNX Runtime.
         """
+        self._check_process()
         return explain(self.backend, features, caption)
 
     def score_matrix(
@@ -234,6 +239,7 @@ class Retriever:
 
         For (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
         """
+        self._check_process()
         check_gallery(gallery, gallery.kind, self.backend)
         width = state_widths(self.backend.config)[gallery.kind]
         states = new_states(int(gallery.offsets[-1]), width, self.backend.state_dtype, None)
@@ -315,6 +321,7 @@ class Retriever:
             scores[np.ix_(images, captions)] = block
 
     def _scored(self, images: Gallery, texts: Gallery | Tokens, progress: bool) -> Iterator[Scored]:
+        self._check_process()
         number = len(texts.live) if isinstance(texts, Gallery) else len(texts[1])
         pairs = len(images.live) * number
         if self._may_tune and self.tuning is None and not images.compact and is_worth_tuning(self.backend, pairs):
@@ -324,6 +331,14 @@ class Retriever:
             for scored in score_stream(self.backend, choice, images, texts):
                 yield scored
                 bar.update(scored.scores.size)
+
+    def _check_process(self) -> None:
+        """Raise InputError in a forked process for what does not work there, instead of waiting forever."""
+        if self._process != os.getpid() and (self.backend.device != "cpu" or self.backend.name == "torch"):
+            what = "PyTorch" if self.backend.name == "torch" else "a GPU"
+            raise InputError(
+                f"this process was forked, and what it had of {what} is of no use here; open the model again"
+            )
 
     def _tune_once(self, images: Gallery, texts: Gallery | Tokens) -> None:
         """Tune, unless another thread is at it: whoever comes meanwhile scores as before."""
