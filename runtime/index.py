@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .._files import explained, locked, resumable_folder
 from .._progress import progress_bar
 from ..bundle import graph_file, read_manifest, state_widths
+from ..data.mapped import read_rows
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
@@ -65,13 +66,20 @@ class Images:
         check_features(features, backend.config["region_dim"], backend.limits["regions"])
         self.lengths = image_lengths(features, lengths)
         self._features = features
+        self._read: tuple[int, int, NDArray[np.floating]] | None = None
 
     def crc32(self, start: int, stop: int) -> int:
-        features = np.ascontiguousarray(self._features[start:stop])
+        features = self._block(start, stop)
         return zlib.crc32(features.data, zlib.crc32(f"{features.dtype} {self.lengths[start:stop].tolist()}".encode()))
 
     def encode(self, backend: Backend, start: int, stop: int) -> Iterator[Encoded]:
-        return encode_images(backend, self._features[start:stop])
+        return encode_images(backend, self._block(start, stop))
+
+    def _block(self, start: int, stop: int) -> NDArray[np.floating]:
+        """Read once: what is encoded is what was summed up, whatever happens to the file between."""
+        if self._read is None or self._read[:2] != (start, stop):
+            self._read = start, stop, np.ascontiguousarray(read_rows(self._features, start, stop))
+        return self._read[2]
 
 
 class Captions:

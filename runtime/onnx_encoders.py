@@ -86,9 +86,7 @@ class OnnxEncoders:
             for name in self.graphs:
                 path = self._bundle.graph(name, self._graphs_precision)
                 if sha256_of(path) != self._bundle.hash_of(graph_file(name, self._graphs_precision)):
-                    raise BundleError(
-                        f"{path} was replaced since this process was forked; open the bundle again"
-                    )
+                    raise BundleError(f"{path} was replaced since this process was forked; open the bundle again")
             self._sessions = {name: self._open(name) for name in self._sessions}
             self._sessions_process = os.getpid()
         return self._sessions
