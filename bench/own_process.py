@@ -1,4 +1,4 @@
-"""Starting the bench's processes, so that they import what is installed, and nothing that lies in the current folder."""
+"""Starting the bench's processes: they import what is installed, and nothing that lies in the current folder."""
 
 from __future__ import annotations
 
