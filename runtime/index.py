@@ -25,7 +25,7 @@ from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images
 from .galleries.folder import DESCRIPTION, DTYPES, Contents, Description, read, without, write_description
 from .galleries.gallery import Gallery, Kind, offsets_of
 from .galleries.regular import check_regular
-from .galleries.writer import GalleryWriter, Input, publishing
+from .galleries.writer import GalleryWriter, Input, changed_meanwhile, publishing
 from .inputs import Caption, check_features, image_lengths, tokenize
 from .retriever import Retriever
 
@@ -285,7 +285,12 @@ def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequen
 def _in_place(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Change a gallery where it is; whether a lock keeps others from doing so meanwhile."""
     with explained(folder, resumable=True), locked(folder, wait=False) as alone:
-        yield folder, alone
+        try:
+            yield folder, alone
+        except FileNotFoundError as error:
+            if alone:
+                raise
+            raise changed_meanwhile(folder) from error  # replaced, with what was being written in it
 
 
 @contextmanager

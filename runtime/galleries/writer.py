@@ -208,11 +208,15 @@ def publishing(folder: Path, base: Description, *, alone: bool) -> Iterator[None
     """
     with nullcontext() if alone else claimed(folder):
         if base.blocks and read_description(folder) != base:
-            raise OutputError(
-                f"{folder} was changed by another process meanwhile, and nothing of this one was added or deleted; give"
-                " the same command again"
-            )
+            raise changed_meanwhile(folder)
         yield
+
+
+def changed_meanwhile(folder: Path) -> OutputError:
+    return OutputError(
+        f"{folder} was changed by another process meanwhile, and nothing of this one was added or deleted; give the"
+        " same command again"
+    )
 
 
 @contextmanager
