@@ -14,16 +14,19 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import CaanWarning, InputError, OutputError
 from . import leftovers, outputs
+from .claims import claimed
 from .ownership import (
     carry_over,
     entries_of,
@@ -134,8 +137,12 @@ def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None 
         _settle(place, partial)
     check_target(target, overwrite=overwrite, kind=kind)
     with explained(target, creating=True):
-        partial.mkdir(parents=True, exist_ok=True)
-    with explained(target, resumable=True), locked(partial, wait=False):
+        make_own_folder(partial)
+    with (
+        explained(target, resumable=True),
+        locked(partial, wait=False) as is_locked,
+        nullcontext() if is_locked else claimed(partial),
+    ):
         check_target(target, overwrite=overwrite, kind=kind)  # another process may have come first
         try:
             yield partial
@@ -147,6 +154,26 @@ def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None 
         with locked(place):
             check_target(target, overwrite=overwrite, kind=kind)
             _swap_in(partial, place)
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder for work in progress, if it is not there yet.
+
+    What others put there would be written to: raises OutputError for a link, a file, or the folder of another user.
+    The owner of the folder around it, who can replace all that is in it anyway, is not another.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+        return
+    except FileExistsError:
+        status = folder.lstat()
+    mend = "remove it, or name another with -o"
+    if not stat.S_ISDIR(status.st_mode):
+        what = "a link" if stat.S_ISLNK(status.st_mode) else "not a folder"
+        raise OutputError(f"{folder}, where it is written first, is {what}; {mend}")
+    if hasattr(os, "geteuid") and status.st_uid not in (os.geteuid(), folder.parent.stat().st_uid):
+        raise OutputError(f"{folder}, where it is written first, belongs to another user ({status.st_uid}); {mend}")
 
 
 class Outdated(Exception):  # noqa: N818
@@ -274,14 +301,16 @@ def explained(target: Path, *, creating: bool = False, resumable: bool = False) 
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keep other processes from replacing a folder. No lock where it isn't there yet, or the system has none.
 
-    Raises OutputError, unless it may wait, if another process holds the lock.
+    Gives whether there is a lock. Raises OutputError, unless it may wait, if another process holds it; there a system
+    without locks is a CaanWarning.
     """
+    is_locked = False
     while (handle := _open_folder(folder)) is not None:
         try:
-            _lock(handle, folder, wait)
+            is_locked = _lock(handle, folder, wait)
             if _is_still(handle, folder):
                 break
         except BaseException:
@@ -290,7 +319,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
         # Replaced while we waited: what we hold is the old folder.
         os.close(handle)
     try:
-        yield
+        yield is_locked
     finally:
         if handle is not None:
             os.close(handle)
@@ -303,15 +332,23 @@ def _open_folder(folder: Path) -> int | None:
     return None
 
 
-def _lock(handle: int, folder: Path, wait: bool) -> None:
+def _lock(handle: int, folder: Path, wait: bool) -> bool:
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise OutputError(f"another process is writing {folder}; wait for it, or name another place") from error
-    except (ImportError, OSError):  # a system or network drive without locks
-        return
+    except (ImportError, OSError) as error:  # a system or network drive without locks
+        if not wait:
+            reason = error.strerror if isinstance(error, OSError) else "this system has none"
+            warnings.warn(
+                f"there are no locks where {folder} is ({reason}): of two processes that write it at once, one fails",
+                CaanWarning,
+                stacklevel=6,
+            )
+        return False
+    return True
 
 
 def _is_still(handle: int, folder: Path) -> bool:
@@ -349,14 +386,44 @@ def stamp_of(path: Path) -> tuple[int, ...]:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name."""
+    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name.
+
+    A path that can't be, with a CaanWarning that says why, where there is none that only this user can write to.
+    """
     if named := os.environ.get("CAAN_CACHE"):
-        return Path(named) / name
+        folder = Path(named)
+    else:
+        try:
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caan"
+        except RuntimeError:
+            return _without_cache(name, "this user has no home")
+    for some in (folder, folder / name):
+        if reason := _reason_to_distrust(some):
+            return _without_cache(name, f"{some} {reason}")
+    return folder / name
+
+
+@cache
+def _without_cache(name: str, reason: str) -> Path:
+    """Where nothing can be read or written. Cached: it is said once."""
+    message = f"nothing is kept for the next time: {reason}; name a folder of your own with CAAN_CACHE"
+    warnings.warn(message, CaanWarning, stacklevel=4)
+    return Path(os.devnull) / "caan" / name
+
+
+def _reason_to_distrust(folder: Path) -> str | None:
+    """Why what a folder holds may be another user's; None if it is this user's alone, or not there yet."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a user without a home
-        cache = Path(tempfile.gettempdir())
-    return cache / "caan" / name
+        status = folder.stat()
+    except OSError:
+        return None
+    if not hasattr(os, "geteuid"):
+        return None
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"belongs to another user ({status.st_uid})"
+    # A group of which this is the main one is, on many systems, the user's alone.
+    others = stat.S_IWOTH if status.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
+    return "can be written to by others" if status.st_mode & others else None
 
 
 def sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from .._machine import describe_machine, peak_memory
 from ..bundle import state_widths
 from ..runtime import Gallery, Retriever
 from ..runtime.galleries.gallery import Kind, offsets_of
+from .own_process import away_from_here
 from .synthetic import synthetic_bundle
 from .timing import seconds
 
@@ -36,7 +37,9 @@ def measure_memory(threads: int | None, progress: Callable[[str], None]) -> Sear
     """Search IMAGES × CAPTIONS of random float16 states, memory-mapped, for the best K images of each caption."""
     with synthetic_bundle(progress, DIM) as bundle, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
         progress(f"searching {CAPTIONS:,} captions in {IMAGES:,} images: half an hour or more")
-        return own.submit(_search, bundle, threads).result()
+        with away_from_here():
+            measured = own.submit(_search, bundle, threads)
+        return measured.result()
 
 
 def _search(bundle: Path, threads: int | None) -> SearchMemory:

@@ -25,6 +25,7 @@ from ..runtime.native_backend import PRECISIONS as NATIVE_PRECISIONS
 from ..runtime.triton.backend import PRECISIONS as TRITON_PRECISIONS
 from .gate import complete_engine_records
 from .native_gains import native_gains
+from .own_process import away_from_here
 from .reference_scores import checkpoint_of
 from .retrieval import RetrievalSpeed
 from .roofline import PairWork, rooflines
@@ -288,7 +289,8 @@ class _Worker:
         self.process: BaseProcess = context.Process(
             target=serve, args=(other, spec, load, threads, folder), daemon=True
         )
-        self.process.start()
+        with away_from_here():
+            self.process.start()
         other.close()
 
     def send(self, message: str | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.mapped import read_rows
 from ..errors import DataError
 from ..tiling import chunks_by_length
 from .backend import Backend
@@ -20,9 +21,12 @@ Encoded = tuple[NDArray[np.int64], NDArray[np.floating]]
 
 
 def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[Encoded]:
-    """States of all images of features (N, R, F), which may be memory-mapped, a few at a time."""
+    """States of all images of features (N, R, F), which may be memory-mapped, a few at a time.
+
+    Raises DataError if their file is shortened meanwhile.
+    """
     for start in range(0, len(features), IMAGES_PER_CALL):
-        chunk = np.ascontiguousarray(features[start : start + IMAGES_PER_CALL], dtype=np.float32)
+        chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
         yield np.arange(start, start + len(chunk)), backend.encode_images(chunk)
 
 

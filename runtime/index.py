@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from .._files import explained, locked, resumable_folder
 from .._progress import progress_bar
 from ..bundle import graph_file, read_manifest, state_widths
+from ..data.mapped import read_rows
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
-from .galleries.folder import DTYPES, Contents, Description, read, without, write_description
+from .galleries.folder import DESCRIPTION, DTYPES, Contents, Description, read, without, write_description
 from .galleries.gallery import Gallery, Kind, offsets_of
-from .galleries.writer import GalleryWriter, Input
+from .galleries.regular import check_regular
+from .galleries.writer import GalleryWriter, Input, changed_meanwhile, publishing
 from .inputs import Caption, check_features, image_lengths, tokenize
 from .retriever import Retriever
 
@@ -64,13 +66,20 @@ class Images:
         check_features(features, backend.config["region_dim"], backend.limits["regions"])
         self.lengths = image_lengths(features, lengths)
         self._features = features
+        self._read: tuple[int, int, NDArray[np.floating]] | None = None
 
     def crc32(self, start: int, stop: int) -> int:
-        features = np.ascontiguousarray(self._features[start:stop])
+        features = self._block(start, stop)
         return zlib.crc32(features.data, zlib.crc32(f"{features.dtype} {self.lengths[start:stop].tolist()}".encode()))
 
     def encode(self, backend: Backend, start: int, stop: int) -> Iterator[Encoded]:
-        return encode_images(backend, self._features[start:stop])
+        return encode_images(backend, self._block(start, stop))
+
+    def _block(self, start: int, stop: int) -> NDArray[np.floating]:
+        """Read once: what is encoded is what was summed up, whatever happens to the file between."""
+        if self._read is None or self._read[:2] != (start, stop):
+            self._read = start, stop, np.ascontiguousarray(read_rows(self._features, start, stop))
+        return self._read[2]
 
 
 class Captions:
@@ -109,14 +118,12 @@ def index_items(
     """
     _check_ids(ids, len(source.lengths))
     asked = _new(retriever, bundle, source, target, options)
-    opening = (
-        _in_place(target) if options.append else resumable_folder(target, overwrite=options.overwrite, kind="gallery")
-    )
-    with opening as folder:
+    opening = _in_place(target) if options.append else _beside(target, options.overwrite)
+    with opening as (folder, alone):
         there = read(folder) if options.append else None
         if there is not None:
             _check_append(there.description, asked, options, target, ids)
-        with GalleryWriter(folder, asked if there is None else there.description) as writer:
+        with GalleryWriter(folder, asked if there is None else there.description, alone=alone) as writer:
             if there is None or not (writer.is_published(_inputs(source)) and _same_ids(there.ids, ids)):
                 if there is not None:
                     _check_new(ids, there)
@@ -131,7 +138,7 @@ def delete_items(folder: Path, names: Sequence[str]) -> int:
     Their room on disk is given back when the gallery is indexed anew. Raises DataError, naming it, for an item that
     is not there or deleted already, and BundleError as `Gallery.open`.
     """
-    with _in_place(folder):
+    with _in_place(folder) as (_, alone):
         found = read(folder)
         position = {str(n) if found.ids is None else found.ids[n]: n for n in found.live.tolist()}
         what = "item" if found.ids is not None else "index"
@@ -139,7 +146,9 @@ def delete_items(folder: Path, names: Sequence[str]) -> int:
             if name not in position:
                 raise DataError(f"{folder} has no {what} '{name[:80]}', or it is deleted already; nothing was deleted")
         items = np.array([position[name] for name in set(names)], np.int64)
-        write_description(folder, without(found.description, items))
+        check_regular(folder / DESCRIPTION)
+        with publishing(folder, found.description, alone=alone):
+            write_description(folder, without(found.description, items))
         return len(found.live) - len(items)
 
 
@@ -273,7 +282,19 @@ def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequen
 
 
 @contextmanager
-def _in_place(folder: Path) -> Iterator[Path]:
-    """Change a gallery where it is; nobody else does meanwhile."""
-    with explained(folder, resumable=True), locked(folder, wait=False):
-        yield folder
+def _in_place(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Change a gallery where it is; whether a lock keeps others from doing so meanwhile."""
+    with explained(folder, resumable=True), locked(folder, wait=False) as alone:
+        try:
+            yield folder, alone
+        except FileNotFoundError as error:
+            if alone:
+                raise
+            raise changed_meanwhile(folder) from error  # replaced, with what was being written in it
+
+
+@contextmanager
+def _beside(target: Path, overwrite: bool) -> Iterator[tuple[Path, bool]]:
+    """Make a gallery beside its place, alone."""
+    with resumable_folder(target, overwrite=overwrite, kind="gallery") as folder:
+        yield folder, True

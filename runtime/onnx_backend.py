@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,11 @@ from .backend import Layout, Tile
 from .onnx_encoders import OnnxEncoders
 from .onnx_sessions import onnxruntime, open_session
 from .opening import open_precision
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_SINGLE = "single_scorer"  # the scorer on one thread
 
 
 class OnnxBackend(OnnxEncoders):
@@ -33,7 +39,7 @@ class OnnxBackend(OnnxEncoders):
         self.layouts = [Layout(1, threads or default_threads())]
         if self.device == "cpu" and self.layouts[0].threads > 1:
             # Threads that share one call wait for each other after every product; calls of one thread each don't.
-            self._sessions["single_scorer"] = open_session(bundle.graph("scorer", precision), "cpu", 1)
+            self._sessions[_SINGLE] = self._open(_SINGLE)
             self.layouts.append(Layout(self.layouts[0].threads, 1))
         version, scorer = onnxruntime().__version__, bundle.hash_of(graph_file("scorer", precision))
         self.fingerprint = f"onnxruntime {version} {self.device} {precision} {scorer}"
@@ -42,10 +48,15 @@ class OnnxBackend(OnnxEncoders):
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> OnnxBackend:
         return open_precision(path, precision, lambda bundle: cls(bundle, precision, device, threads))
 
+    def _open(self, name: str) -> ort.InferenceSession:
+        if name == _SINGLE:
+            return open_session(self._bundle.graph("scorer", self.precision), "cpu", 1)
+        return super()._open(name)
+
     def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
         if layout is None or layout.workers == 1:
             return starmap(self.score, tiles)
-        return side_by_side(lambda tile: self._run("single_scorer", **tile._asdict()), tiles, layout.workers)
+        return side_by_side(lambda tile: self._run(_SINGLE, **tile._asdict()), tiles, layout.workers)
 
     def score(
         self,

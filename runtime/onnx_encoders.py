@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import VOCABULARY, Bundle
+from .._files import sha256_of
+from ..bundle import VOCABULARY, Bundle, graph_file
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError
 from .backend import Tile
@@ -35,21 +36,21 @@ class OnnxEncoders:
     yielding = True
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
-        paths = {name: bundle.graph(name, precision) for name in self.graphs}
-        self.precision = precision
+        self._bundle, self._threads, self._sessions_process = bundle, threads, os.getpid()
+        self.precision = self._graphs_precision = precision
         self.config = bundle.config
         self.limits: dict[str, int] = bundle.manifest["limits"]
         self.vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
         self.encoders = encoder_hashes(bundle, precision)
         self.device = choose_device(device)
         try:
-            self._sessions = {name: self._open(path, self.device, threads) for name, path in paths.items()}
+            self._sessions = {name: self._open(name) for name in self.graphs}
         except MissingError:
             if device != "auto":
                 raise
             # onnxruntime-gpu on a machine without a usable GPU: "auto" allowed the CPU.
             self.device = "cpu"
-            self._sessions = {name: self._open(path, "cpu", threads) for name, path in paths.items()}
+            self._sessions = {name: self._open(name) for name in self.graphs}
         image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
         ends = (image.get_inputs()[0], image.get_outputs()[0], text.get_outputs()[0])
         check_sizes(bundle, self.vocabulary, {end.name: end.shape[-1] for end in ends})
@@ -72,8 +73,23 @@ class OnnxEncoders:
     def tile_limits(self, regions: int, words: int) -> tuple[()]:
         return ()
 
-    def _open(self, path: Path, device: str, threads: int | None) -> ort.InferenceSession:
-        return open_session(path, device, threads, yielding=self.yielding)
+    def _open(self, name: str) -> ort.InferenceSession:
+        path = self._bundle.graph(name, self._graphs_precision)
+        return open_session(path, self.device, self._threads, yielding=self.yielding)
+
+    def _own_sessions(self) -> dict[str, ort.InferenceSession]:
+        """This process's: a fork has none of the threads that its parent's sessions would wait for.
+
+        Raises BundleError if the graphs are no longer those that the parent opened.
+        """
+        if self._sessions_process != os.getpid():
+            for name in self.graphs:
+                path = self._bundle.graph(name, self._graphs_precision)
+                if sha256_of(path) != self._bundle.hash_of(graph_file(name, self._graphs_precision)):
+                    raise BundleError(f"{path} was replaced since this process was forked; open the bundle again")
+            self._sessions = {name: self._open(name) for name in self._sessions}
+            self._sessions_process = os.getpid()
+        return self._sessions
 
     def _state_dtype(self, bundle: Bundle) -> np.dtype[Any]:
         ends = [end for session in self._sessions.values() for end in (*session.get_inputs(), *session.get_outputs())]
@@ -86,7 +102,7 @@ class OnnxEncoders:
         return _DTYPES[types.pop()]
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
-        session = self._sessions[graph]
+        session = self._own_sessions()[graph]
         if self.device == "cpu":
             output: NDArray[Any] = session.run(None, inputs)[0]
             return output

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from numpy.typing import NDArray
 
@@ -49,6 +52,12 @@ def open_session(path: Path, device: str, threads: int | None, *, yielding: bool
         raise BundleError(f"ONNX Runtime {ort.__version__} can't load {path}: {error}") from error
     if wanted not in session.get_providers():
         raise _no_cuda(f"ONNX Runtime dropped {wanted}, its libraries or the GPU's driver did not load")
+    return survives_fork(session)
+
+
+def survives_fork(session: ort.InferenceSession) -> ort.InferenceSession:
+    """The same session: a forked process, which has none of its threads, will neither use it nor take it apart."""
+    _SESSIONS.add(session)
     return session
 
 
@@ -102,6 +111,19 @@ def _load_cuda() -> None:
         # It prints what it misses, and standard output is for results.
         with redirect_stdout(sys.stderr):
             preload()
+
+
+_SESSIONS: WeakSet[ort.InferenceSession] = WeakSet()
+
+
+def _in_child() -> None:
+    # Its destructor joins threads that are not there: a child that comes to its end crashed.
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _no_cuda(reason: str) -> MissingError:

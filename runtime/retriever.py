@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -57,7 +58,8 @@ class Hit:
 class Retriever:
     """Encodes images and captions, and scores every pair with CAAN's cross-attention scorer.
 
-    A Retriever may be used from several threads; calls don't share state.
+    A Retriever may be used from several threads; calls don't share state. One that `open` made may be pickled, as its
+    path and options: whoever loads the pickle opens it again. A forked process may use its parent's on the CPU.
     """
 
     def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
@@ -67,6 +69,8 @@ class Retriever:
         self.tuning = cached_tuning(backend) if tile_bytes is None else None
         self._may_tune = tile_bytes is None
         self._tuning_lock = Lock()
+        self._opened: dict[str, Any] | None = None  # what `open` was called with
+        self._process = os.getpid()
 
     @classmethod
     def open(
@@ -94,7 +98,18 @@ class Retriever:
         """
         if (threads is not None and threads < 1) or (tile_bytes is not None and tile_bytes < 1):
             raise InputError(f"threads and tile_bytes must be 1 or more, not {threads} and {tile_bytes}")
-        return cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
+        retriever = cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
+        options = {"backend": backend, "precision": precision, "device": device, "threads": threads}
+        retriever._opened = {"path": Path(path).absolute(), **options, "tile_bytes": tile_bytes}
+        return retriever
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._opened is None:
+            raise InputError(
+                "a Retriever that was made from a backend can't be sent to another process; send one that"
+                " Retriever.open made, or open it there"
+            )
+        return _open_again, (self._opened,)
 
     def encode_images(
         self,
@@ -112,6 +127,7 @@ class Retriever:
         states, which are then memory-mapped. `caan index` makes galleries that stay.
         Raises DataError, naming the image, for another feature dimension, too many regions, NaN or infinity.
         """
+        self._check_process()
         check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
         regions = image_lengths(features, lengths)
         with progress_bar(len(features), "encoding images", "image", progress) as bar:
@@ -131,6 +147,7 @@ class Retriever:
         A caption longer than the model's limit is cut, one without any known word is scored as unknown words; both
         with a CaanWarning. Raises DataError, naming the caption, for one that is empty or not UTF-8.
         """
+        self._check_process()
         tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
         with progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
             encoded = _counted(bar, encode_tokens(self.backend, tokens, lengths))
@@ -167,6 +184,7 @@ class Retriever:
         without a known word, and as encoding does; BundleError for a bundle without the explainer graph; MissingError
         without ONNX Runtime.
         """
+        self._check_process()
         return explain(self.backend, features, caption)
 
     def score_matrix(
@@ -221,6 +239,7 @@ class Retriever:
 
         For (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
         """
+        self._check_process()
         check_gallery(gallery, gallery.kind, self.backend)
         width = state_widths(self.backend.config)[gallery.kind]
         states = new_states(int(gallery.offsets[-1]), width, self.backend.state_dtype, None)
@@ -229,6 +248,7 @@ class Retriever:
             padded, lengths = gather_states(self.backend, gallery, items)
             rows = states[gallery.offsets[start] : gallery.offsets[items[-1] + 1]]
             rows[:] = padded[np.arange(padded.shape[1]) < lengths[:, None]]
+        gallery.confirm()
         return replace(gallery, states=states, compact=False, check=None)
 
     def tune(self, gallery: Gallery, captions: Sequence[Caption] | Gallery | None = None) -> Tuning:
@@ -301,6 +321,7 @@ class Retriever:
             scores[np.ix_(images, captions)] = block
 
     def _scored(self, images: Gallery, texts: Gallery | Tokens, progress: bool) -> Iterator[Scored]:
+        self._check_process()
         number = len(texts.live) if isinstance(texts, Gallery) else len(texts[1])
         pairs = len(images.live) * number
         if self._may_tune and self.tuning is None and not images.compact and is_worth_tuning(self.backend, pairs):
@@ -310,6 +331,14 @@ class Retriever:
             for scored in score_stream(self.backend, choice, images, texts):
                 yield scored
                 bar.update(scored.scores.size)
+
+    def _check_process(self) -> None:
+        """Raise InputError in a forked process for what does not work there, instead of waiting forever."""
+        if self._process != os.getpid() and (self.backend.device != "cpu" or self.backend.name == "torch"):
+            what = "PyTorch" if self.backend.name == "torch" else "a GPU"
+            raise InputError(
+                f"this process was forked, and what it had of {what} is of no use here; open the model again"
+            )
 
     def _tune_once(self, images: Gallery, texts: Gallery | Tokens) -> None:
         """Tune, unless another thread is at it: whoever comes meanwhile scores as before."""
@@ -349,3 +378,7 @@ def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:
     for some in encoded:
         yield some
         bar.update(len(some[0]))
+
+
+def _open_again(opened: dict[str, Any]) -> Retriever:
+    return Retriever.open(**opened)

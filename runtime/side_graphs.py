@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from .._machine import default_threads
 from ..bundle import EXPANDER, EXPLAINER, Bundle, graph_file
 from ..errors import BundleError, needs
 from .backend import Tile
+from .onnx_sessions import survives_fork
 from .states import convert
 
 if TYPE_CHECKING:
@@ -29,8 +31,7 @@ class SideGraphs:
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self._bundle, self._threads = bundle, threads
-        self._sessions: dict[str, ort.InferenceSession] = {}
-        self._opening = Lock()
+        self._start_anew()
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
         """As `Backend.explain`. Raises BundleError and MissingError as `expand_regions`."""
@@ -49,7 +50,13 @@ class SideGraphs:
         states: NDArray[np.float32] = self._session(EXPANDER).run(None, {"regions": convert(regions, _STATES)})[0]
         return states
 
+    def _start_anew(self) -> None:
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._opening, self._process = Lock(), os.getpid()
+
     def _session(self, name: str) -> ort.InferenceSession:
+        if self._process != os.getpid():  # a fork has none of the threads that its parent's sessions would wait for
+            self._start_anew()
         with self._opening:
             if name not in self._sessions:
                 self._sessions[name] = self._open(name)
@@ -70,6 +77,6 @@ class SideGraphs:
         options.intra_op_num_threads = self._threads or default_threads()
         options.log_severity_level = 3
         try:
-            return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return survives_fork(ort.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
         except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
             raise BundleError(f"ONNX Runtime {ort.__version__} can't load {path}: {error}") from error

@@ -56,6 +56,9 @@ def score_stream(backend: Backend, choice: Choice, images: Gallery, texts: Galle
         place.block.scores[place.rows, place.columns] = scores
         if place.is_last:
             yield place.block
+    for gallery in (images, texts):
+        if isinstance(gallery, Gallery):
+            gallery.confirm()
 
 
 def tiles_of(backend: Backend, choice: Choice, images: Gallery, texts: Gallery | Tokens) -> Iterator[Tile | RowTile]:

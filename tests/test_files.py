@@ -8,7 +8,7 @@ import pytest
 
 from caan import _files
 from caan._files import atomic_file, atomic_folder, check_target, locked, resumable_folder, sha256_of
-from caan.errors import OutputError
+from caan.errors import CaanWarning, OutputError
 
 BUNDLE_JSON = '{"format": "caan-bundle"}'
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links as on POSIX")
@@ -226,14 +226,41 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert _files.cache_folder("x") == tmp_path / ".cache" / "caan" / "x"
 
 
-def test_a_user_without_a_home_has_a_cache_too(monkeypatch):
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    """Not in the temporary folder, where anybody could have put another one before."""
+
     def homeless():
         raise RuntimeError("no home")
 
     for name in ("CAAN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_files.Path, "home", homeless)
-    assert _files.cache_folder("x").parts[-2:] == ("caan", "x")
+    _files._without_cache.cache_clear()
+    with pytest.warns(CaanWarning, match="this user has no home; name a folder of your own with CAAN_CACHE"):
+        folder = _files.cache_folder("x")
+    with pytest.raises(OutputError), atomic_file(folder / "file"):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners and permissions as on POSIX")
+@pytest.mark.parametrize("part", ["", "tuning"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: folder.chmod(0o777), "can be written to by others"),
+        (lambda folder: os.chown(folder, 12345, 12345), r"belongs to another user \(12345\)"),
+    ],
+)
+def test_a_cache_that_others_can_write_to_is_not_used(tmp_path, monkeypatch, part, change, says):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give a folder away")
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "tuning").mkdir(parents=True)
+    assert _files.cache_folder("tuning") == tmp_path / "cache" / "tuning"
+    change(tmp_path / "cache" / part)
+    with pytest.warns(CaanWarning, match=says):
+        folder = _files.cache_folder("tuning")
+    assert not folder.is_relative_to(tmp_path)
 
 
 def test_a_folder_that_changed_meanwhile_is_not_replaced(bundle):

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <stdexcept>
@@ -79,8 +80,8 @@ std::size_t longest(const State* states, std::size_t number, const char* what) {
 }  // namespace
 
 struct Scorer::Work {
-  Work(const Parameters& parameters, Precision precision, std::size_t threads)
-      : kernel(find_kernel(precision == Precision::kBFloat16)), pool(threads), workers(threads) {
+  Work(const Parameters& parameters, const Kernel& functions, std::size_t threads)
+      : kernel(functions), pool(threads), workers(threads) {
     const std::size_t padded = (parameters.attention_dim + kColumnPadding - 1) / kColumnPadding * kColumnPadding;
     auto* w = reinterpret_cast<float*>(weights.at_least(2 * padded * sizeof(float)));
     std::copy_n(parameters.w_v, parameters.attention_dim, w);
@@ -112,23 +113,38 @@ struct Scorer::Work {
 Scorer::Scorer(const Parameters& parameters, Precision precision, std::size_t threads) {
   if (parameters.embed_dim == 0 || parameters.attention_dim == 0) throw std::invalid_argument("a dimension is 0");
   if (threads == 0) throw std::invalid_argument("no threads");
-  work_.reset(new Work(parameters, precision, threads));
+  work_ = new Work(parameters, find_kernel(precision == Precision::kBFloat16), threads);
 }
 
-void Scorer::Destroy::operator()(Work* work) const {
+Scorer::~Scorer() {
+  const Work* work = work_;
   // A fork's copy waits for its threads, which are not in this process, forever: it ends with the process.
-  if (work->process == this_process()) delete work;
+  if (work != nullptr && work->process == this_process()) delete work;
 }
 
-Scorer::~Scorer() = default;
-Scorer::Scorer(Scorer&&) noexcept = default;
-Scorer& Scorer::operator=(Scorer&&) noexcept = default;
+Scorer::Scorer(Scorer&& other) noexcept : work_(other.work_.exchange(nullptr)) {}
 
-const char* Scorer::instruction_set() const { return work_->kernel.instruction_set; }
+Scorer& Scorer::operator=(Scorer&& other) noexcept {
+  other.work_ = work_.exchange(other.work_);
+  return *this;
+}
+
+const char* Scorer::instruction_set() const { return work_.load()->kernel.instruction_set; }
+
+/// This process's. Its parent's stays as it is: any lock of it may be held by a thread that is not there.
+Scorer::Work& Scorer::own_work() {
+  Work* there = work_;
+  if (there->process == this_process()) return *there;
+  const Model& model = there->model;
+  const Parameters parameters{model.embed_dim, model.attention_dim, model.attention_scale, model.w_v, model.w_u};
+  auto own = std::make_unique<Work>(parameters, there->kernel, there->pool.size());
+  // Another thread of this process may have come first.
+  return work_.compare_exchange_strong(there, own.get()) ? *own.release() : *there;
+}
 
 void Scorer::score(const State* images, std::size_t number_of_images, const State* captions,
                    std::size_t number_of_captions, float* scores) {
-  Work& work = *work_;
+  Work& work = own_work();
   const std::size_t regions = longest(images, number_of_images, "an image");
   const std::size_t words = longest(captions, number_of_captions, "a caption");
   if (regions == 0 || words == 0) return;

@@ -1,7 +1,7 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
-#include <memory>
 
 #include "kernel.hpp"
 
@@ -20,19 +20,20 @@ struct Parameters {
 };
 
 /// Scores all pairs of some images and captions. Thread-safe: calls take turns, each on all threads. A process that was
-/// forked has none of the threads: there it may be destroyed, and nothing else.
+/// forked has none of the threads, and starts its own with its first call.
 class Scorer {
  public:
   /// Throws std::invalid_argument for a dimension or a number of threads of 0.
   Scorer(const Parameters& parameters, Precision precision, std::size_t threads);
   ~Scorer();
-  Scorer(Scorer&&) noexcept;
-  Scorer& operator=(Scorer&&) noexcept;
+  Scorer(Scorer&& other) noexcept;
+  Scorer& operator=(Scorer&& other) noexcept;
 
   /// scores (images, captions), row-major. A pair's score does not depend on the others. From the second call with
   /// items no longer than the first's, nothing is allocated.
   ///
-  /// Throws std::invalid_argument for an item of length 0, std::bad_alloc.
+  /// Throws std::invalid_argument for an item of length 0, std::bad_alloc; in a forked process, std::system_error where
+  /// threads can't be started.
   void score(const State* images, std::size_t number_of_images, const State* captions, std::size_t number_of_captions,
              float* scores);
 
@@ -41,10 +42,9 @@ class Scorer {
 
  private:
   struct Work;
-  struct Destroy {
-    void operator()(Work* work) const;
-  };
-  std::unique_ptr<Work, Destroy> work_;
+  Work& own_work();
+
+  std::atomic<Work*> work_;
 };
 
 }  // namespace caan::kernels

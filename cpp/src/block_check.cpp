@@ -1,16 +1,20 @@
 #include "block_check.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include <caan/caan.hpp>
 
-#include "files.hpp"
-
 namespace caan::detail {
+namespace {
 
-BlockCheck::BlockCheck(std::string path, std::vector<Block> blocks, const std::byte* states, std::size_t row_bytes)
+constexpr const char* AGAIN = "; run caan index again with --overwrite";
+
+} // namespace
+
+BlockCheck::BlockCheck(std::string path, std::vector<Block> blocks, const MappedFile& states, std::size_t row_bytes)
     : path_(std::move(path)), blocks_(std::move(blocks)), states_(states), row_bytes_(row_bytes),
-      good_(std::make_unique<std::atomic<bool>[]>(blocks_.size())), unknown_(blocks_.size()) {
+      good_(std::make_unique<std::atomic<bool>[]>(blocks_.size())), unknown_(blocks_.size()), seen_(states.status()) {
     std::int64_t end = 0;
     for (const Block& block : blocks_) {
         ends_.push_back(end += block.rows);
@@ -18,6 +22,7 @@ BlockCheck::BlockCheck(std::string path, std::vector<Block> blocks, const std::b
 }
 
 void BlockCheck::operator()(std::int64_t start, std::int64_t end) {
+    notice();
     if (unknown_.load(std::memory_order_acquire) == 0) {
         return;
     }
@@ -29,24 +34,62 @@ void BlockCheck::operator()(std::int64_t start, std::int64_t end) {
     }
 }
 
+void BlockCheck::confirm() {
+    for (const std::size_t number : notice()) {
+        compare(number);
+    }
+}
+
+std::vector<std::size_t> BlockCheck::notice() {
+    const std::lock_guard<std::mutex> one_at_a_time(noticing_);
+    const FileStatus now = states_.status();
+    const std::size_t needed = static_cast<std::size_t>(ends_.back()) * row_bytes_;
+    if (now.size < needed) {
+        throw BundleError(path_ + " is truncated: " + std::to_string(now.size) + " bytes of " + std::to_string(needed) +
+                          AGAIN);
+    }
+    std::vector<std::size_t> forgotten;
+    if (now.is_written_since(seen_)) {
+        ++changes_;
+        for (std::size_t number = 0; number < blocks_.size(); ++number) {
+            if (good_[number].exchange(false)) {
+                forgotten.push_back(number);
+            }
+        }
+        unknown_ = blocks_.size();
+    }
+    seen_ = now;
+    return forgotten;
+}
+
 void BlockCheck::compare(std::size_t number) {
     const std::lock_guard<std::mutex> one_at_a_time(comparing_);
-    if (good_[number].load(std::memory_order_acquire)) {
-        return;
-    }
-    const Block& block = blocks_[number];
-    const auto first = static_cast<std::size_t>(ends_[number] - block.rows);
-    if (sha256_of(states_ + first * row_bytes_, static_cast<std::size_t>(block.rows) * row_bytes_) != block.sha256) {
-        std::int64_t item = 0;
-        for (std::size_t i = 0; i < number; ++i) {
-            item += blocks_[i].items;
+    while (!good_[number].load(std::memory_order_acquire)) {
+        const std::size_t before = [&] {
+            const std::lock_guard<std::mutex> lock(noticing_);
+            return changes_;
+        }();
+        compare_block(path_, blocks_, number, states_.data(), row_bytes_);
+        const std::lock_guard<std::mutex> lock(noticing_);
+        if (changes_ == before) {
+            good_[number].store(true, std::memory_order_release);
+            unknown_.fetch_sub(1, std::memory_order_acq_rel);
         }
-        throw BundleError(path_ + " was changed: the states of items " + std::to_string(item) + " to " +
-                          std::to_string(item + block.items - 1) +
-                          " are not those that were written; run caan index again with --overwrite");
     }
-    good_[number].store(true, std::memory_order_release);
-    unknown_.fetch_sub(1, std::memory_order_acq_rel);
+}
+
+void compare_block(const std::string& path, const std::vector<Block>& blocks, std::size_t number,
+                   const std::byte* states, std::size_t row_bytes) {
+    const auto before = blocks.begin() + static_cast<std::ptrdiff_t>(number);
+    const auto row = std::accumulate(blocks.begin(), before, std::int64_t{0},
+                                     [](std::int64_t sum, const Block& block) { return sum + block.rows; });
+    const std::byte* start = states + static_cast<std::size_t>(row) * row_bytes;
+    if (sha256_of(start, static_cast<std::size_t>(before->rows) * row_bytes) != before->sha256) {
+        const auto item = std::accumulate(blocks.begin(), before, std::int64_t{0},
+                                          [](std::int64_t sum, const Block& block) { return sum + block.items; });
+        throw BundleError(path + " was changed: the states of items " + std::to_string(item) + " to " +
+                          std::to_string(item + before->items - 1) + " are not those that were written" + AGAIN);
+    }
 }
 
 } // namespace caan::detail

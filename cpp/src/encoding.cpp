@@ -58,6 +58,7 @@ Padded encode_some_images(const Backend& backend, const Features& features, std:
                           Workspace& space) {
     const std::size_t regions = features.shape[1], columns = features.shape[2];
     const std::size_t values = (end - start) * regions * columns, first = start * regions * columns;
+    FeatureFile::Content::check(features);
     const float* input = nullptr;
     const auto address = reinterpret_cast<std::uintptr_t>(features.data);
     if (features.dtype == Dtype::float32 && address % alignof(float) == 0) {
@@ -70,6 +71,7 @@ Padded encode_some_images(const Backend& backend, const Features& features, std:
     auto* states = space.states.get<std::byte>((end - start) * regions * backend.state_row_bytes(Kind::image));
     const auto n = static_cast<std::int64_t>(end - start), longest = static_cast<std::int64_t>(regions);
     backend.encode_images(input, n, longest, states);
+    FeatureFile::Content::check(features);
     return {states, nullptr, n, longest};
 }
 

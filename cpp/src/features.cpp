@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 
 #include "npy.hpp"
 #include "text.hpp"
@@ -40,6 +43,26 @@ bool is_whole(const detail::NpyHeader& header, Dtype dtype, std::size_t file_siz
 
 } // namespace
 
+struct FeatureFile::Content::OpenFiles {
+    std::mutex lock;
+    std::map<const std::byte*, const Content*> files; // by where they lie
+};
+
+FeatureFile::Content::OpenFiles& FeatureFile::Content::open_files() {
+    static auto* const all = new OpenFiles; // a file may outlive any static object
+    return *all;
+}
+
+FeatureFile::Content::Content(const std::string& name) : path(name), file(name) {
+    const std::lock_guard<std::mutex> lock(open_files().lock);
+    open_files().files[file.data()] = this;
+}
+
+FeatureFile::Content::~Content() {
+    const std::lock_guard<std::mutex> lock(open_files().lock);
+    open_files().files.erase(file.data());
+}
+
 Features Features::image(std::size_t index) const {
     if (shape.size() != 3 || index >= shape[0]) {
         throw std::out_of_range("there is no image " + std::to_string(index) + " in these features");
@@ -50,9 +73,9 @@ Features Features::image(std::size_t index) const {
 
 FeatureFile FeatureFile::open(const std::string& path) {
     const std::string name = detail::normal_path(path);
-    auto content = std::make_shared<Content>();
+    std::shared_ptr<Content> content;
     try {
-        content->file = detail::MappedFile(name);
+        content = std::make_shared<Content>(name);
     } catch (const std::system_error& error) {
         throw DataError("can't read " + name + ": " + detail::reason(error));
     }
@@ -81,6 +104,24 @@ FeatureFile FeatureFile::open(const std::string& path) {
 }
 
 const Features& FeatureFile::features() const noexcept { return content_->features; }
+
+void FeatureFile::Content::check(const Features& features) {
+    const auto* data = static_cast<const std::byte*>(features.data);
+    const std::lock_guard<std::mutex> lock(open_files().lock);
+    const auto after = open_files().files.upper_bound(data);
+    if (after == open_files().files.begin()) {
+        return;
+    }
+    const Content& content = *std::prev(after)->second;
+    if (data >= content.file.data() + content.file.size()) {
+        return;
+    }
+    const std::size_t now = content.file.status().size;
+    if (now < content.file.size()) {
+        throw DataError(content.path + " was truncated while it was read: " + std::to_string(now) + " bytes of " +
+                        std::to_string(content.file.size()) + "; copy it again");
+    }
+}
 
 namespace detail {
 

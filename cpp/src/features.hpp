@@ -12,7 +12,20 @@
 namespace caan {
 
 struct FeatureFile::Content {
-    detail::MappedFile file;
+    explicit Content(const std::string& path);
+    ~Content();
+    Content(const Content&) = delete;
+    Content& operator=(const Content&) = delete;
+
+    /// Features that lie in a file must be there still, before they are read and after: to read what is no longer there
+    /// ends the process. Throws DataError if the file was shortened.
+    static void check(const Features& features);
+
+    struct OpenFiles;
+    static OpenFiles& open_files();
+
+    const std::string path;
+    const detail::MappedFile file;
     Features features;
 };
 

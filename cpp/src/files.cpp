@@ -27,7 +27,11 @@ public:
             fail();
         }
     }
-    ~OpenFile() { ::close(handle_); }
+    ~OpenFile() {
+        if (handle_ >= 0) {
+            ::close(handle_);
+        }
+    }
     OpenFile(const OpenFile&) = delete;
     OpenFile& operator=(const OpenFile&) = delete;
 
@@ -55,6 +59,7 @@ public:
     }
 
     int handle() const noexcept { return handle_; }
+    int release() noexcept { return std::exchange(handle_, -1); }
 
 private:
     int handle_;
@@ -153,24 +158,26 @@ std::string sha256_of(const void* data, std::size_t bytes) {
 }
 
 MappedFile::MappedFile(const std::string& path) {
-    const OpenFile file(path);
+    OpenFile file(path);
     size_ = file.size();
-    if (size_ == 0) {
-        return; // nothing to map, which the system would refuse
+    if (size_ > 0) { // else there is nothing to map, which the system would refuse
+        void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.handle(), 0);
+        if (mapped == MAP_FAILED) {
+            fail();
+        }
+        data_ = static_cast<std::byte*>(mapped);
     }
-    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.handle(), 0);
-    if (mapped == MAP_FAILED) {
-        fail();
-    }
-    data_ = static_cast<std::byte*>(mapped);
+    handle_ = file.release();
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)),
+      handle_(std::exchange(other.handle_, -1)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(handle_, other.handle_);
     return *this;
 }
 
@@ -178,6 +185,37 @@ MappedFile::~MappedFile() {
     if (data_ != nullptr) {
         ::munmap(data_, size_);
     }
+    if (handle_ >= 0) {
+        ::close(handle_);
+    }
+}
+
+FileStatus MappedFile::status() const {
+    struct stat status {};
+    if (::fstat(handle_, &status) != 0) {
+        fail();
+    }
+#ifdef __APPLE__
+    const timespec &modified = status.st_mtimespec, &changed = status.st_ctimespec;
+#else
+    const timespec &modified = status.st_mtim, &changed = status.st_ctim;
+#endif
+    const auto nanoseconds = [](const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
+    return {static_cast<std::size_t>(status.st_size), nanoseconds(modified), nanoseconds(changed),
+            static_cast<std::int64_t>(status.st_nlink)};
+}
+
+std::size_t read_into(const std::string& path, std::byte* target, std::size_t bytes) {
+    const OpenFile file(path);
+    std::size_t filled = 0;
+    while (filled < bytes) {
+        const std::size_t got = file.read(target + filled, bytes - filled);
+        if (got == 0) {
+            break;
+        }
+        filled += got;
+    }
+    return filled;
 }
 
 } // namespace caan::detail

@@ -50,7 +50,24 @@ std::string sha256_of_file(const std::string& path);
 /// SHA-256 in hexadecimal.
 std::string sha256_of(const void* data, std::size_t bytes);
 
+/// What a file is just now; a file that is written to in place changes its size or times.
+struct FileStatus {
+    std::size_t size = 0;
+    std::int64_t modified = 0, changed = 0; // ns
+    std::int64_t links = 0;
+
+    /// Whether the content may be another. A name more or fewer is another file in the place of this one, or a backup:
+    /// that changes the times too.
+    bool is_written_since(const FileStatus& before) const noexcept {
+        return size != before.size || modified != before.modified ||
+               (changed != before.changed && links == before.links);
+    }
+};
+
 /// A file's content, memory-mapped for reading. It stays mapped as long as the object lives.
+///
+/// Who shortens the file takes the memory away from whoever reads it: the system ends the process (SIGBUS). Look at its
+/// status before and after every use.
 class MappedFile {
 public:
     MappedFile() = default;
@@ -62,10 +79,16 @@ public:
 
     const std::byte* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
+    /// Throws std::system_error.
+    FileStatus status() const;
 
 private:
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
+    int handle_ = -1;
 };
+
+/// The first `bytes` of a regular file. Throws std::system_error; gives fewer of a file that is shorter.
+std::size_t read_into(const std::string& path, std::byte* target, std::size_t bytes);
 
 } // namespace caan::detail

@@ -7,7 +7,9 @@
 
 namespace caan {
 
-Gallery Gallery::open(const std::string& folder) { return Gallery(detail::read_gallery(detail::normal_path(folder))); }
+Gallery Gallery::open(const std::string& folder, Storage storage) {
+    return Gallery(detail::read_gallery(detail::normal_path(folder), storage));
+}
 
 Gallery::Gallery(std::shared_ptr<const Content> content) : content_(std::move(content)) {}
 
@@ -28,6 +30,12 @@ const std::vector<std::string>* Gallery::ids() const noexcept { return content_-
 const std::string& Gallery::encoder() const noexcept { return content_->encoder; }
 
 const std::string& Gallery::bundle() const noexcept { return content_->bundle; }
+
+void Gallery::Content::confirm() const {
+    if (check != nullptr) {
+        check->confirm();
+    }
+}
 
 void Gallery::Content::finish() {
     live.clear();

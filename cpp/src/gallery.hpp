@@ -32,7 +32,7 @@ struct Gallery::Content {
     // Where the states lie: one of these.
     std::unique_ptr<std::byte[]> memory;
     detail::MappedFile file;
-    std::unique_ptr<detail::BlockCheck> check; // compares a block of a file with its hash
+    std::unique_ptr<detail::BlockCheck> check; // of the file
 
     std::size_t size() const noexcept { return offsets.size() - 1; }
     std::int64_t length(std::int64_t item) const noexcept {
@@ -43,6 +43,8 @@ struct Gallery::Content {
     const std::byte* row(std::int64_t number) const noexcept {
         return states + static_cast<std::size_t>(number) * row_bytes();
     }
+    /// To be called after states were used: throws BundleError if their file was changed meanwhile.
+    void confirm() const;
     /// Fill `live` and `longest` from the rest.
     void finish();
 };

@@ -148,18 +148,48 @@ std::string read_part(const std::string& path, const Part& part) {
     return content;
 }
 
-MappedFile map_states(const std::string& path, std::size_t expected) {
-    MappedFile file;
+BundleError unreadable(const std::string& path, const std::system_error& error) {
+    return BundleError(path + " can't be read (" + reason(error) + "); " + AGAIN + " with --overwrite");
+}
+
+BundleError truncated(const std::string& path, std::size_t found, std::size_t expected) {
+    return BundleError(path + " is truncated: " + std::to_string(found) + " bytes of " + std::to_string(expected) +
+                       "; " + AGAIN + " with --overwrite");
+}
+
+void map_states(Gallery::Content& content, const std::string& path, const Description& description,
+                std::size_t expected) {
     try {
-        file = MappedFile(path);
+        content.file = MappedFile(path);
+        if (content.file.size() < expected) {
+            throw truncated(path, content.file.size(), expected);
+        }
+        content.check = std::make_unique<BlockCheck>(path, description.blocks, content.file, content.row_bytes());
     } catch (const std::system_error& error) {
-        throw BundleError(path + " can't be read (" + reason(error) + "); " + AGAIN + " with --overwrite");
+        throw unreadable(path, error);
     }
-    if (file.size() < expected) {
-        throw BundleError(path + " is truncated: " + std::to_string(file.size()) + " bytes of " +
-                          std::to_string(expected) + "; " + AGAIN + " with --overwrite");
+    content.states = content.file.data();
+}
+
+void read_states(Gallery::Content& content, const std::string& path, const Description& description,
+                 std::size_t expected) {
+    // Looked at first: room is made for what there is, not for what is claimed.
+    map_states(content, path, description, expected);
+    content.check.reset();
+    content.file = MappedFile();
+    content.memory = std::unique_ptr<std::byte[]>(new std::byte[expected]);
+    try {
+        const std::size_t found = read_into(path, content.memory.get(), expected);
+        if (found < expected) {
+            throw truncated(path, found, expected);
+        }
+    } catch (const std::system_error& error) {
+        throw unreadable(path, error);
     }
-    return file;
+    for (std::size_t number = 0; number < description.blocks.size(); ++number) {
+        compare_block(path, description.blocks, number, content.memory.get(), content.row_bytes());
+    }
+    content.states = content.memory.get();
 }
 
 Description read_description(const std::string& folder) {
@@ -176,7 +206,7 @@ Description read_description(const std::string& folder) {
 }
 
 /// The gallery as it is now, or a mixture of two if it is being replaced.
-std::shared_ptr<const Gallery::Content> read_once(const std::string& folder) {
+std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Storage storage) {
     const Description description = read_description(folder);
     auto content = std::make_shared<Gallery::Content>();
     content->kind = description.kind;
@@ -196,17 +226,16 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder) {
             std::fill(content->deleted.begin() + start, content->deleted.begin() + end, true);
         }
     }
-    content->file = map_states(states, static_cast<std::size_t>(description.rows) * content->row_bytes());
-    content->states = content->file.data();
-    content->check = std::make_unique<BlockCheck>(states, description.blocks, content->states, content->row_bytes());
+    const std::size_t bytes = static_cast<std::size_t>(description.rows) * content->row_bytes();
+    (storage == Storage::memory ? read_states : map_states)(*content, states, description, bytes);
     content->finish();
     return content;
 }
 
 } // namespace
 
-std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder) {
-    return read_unmixed(folder + DESCRIPTION, [&] { return read_once(folder); });
+std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder, Storage storage) {
+    return read_unmixed(folder + DESCRIPTION, [&] { return read_once(folder, storage); });
 }
 
 Description parse_description(const std::string& text, const std::string& path) {

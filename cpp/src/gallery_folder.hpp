@@ -33,10 +33,10 @@ struct Description {
     std::int64_t items = 0, rows = 0;
 };
 
-/// Open a gallery; states are memory-mapped and not yet compared with their hashes. Another process may replace it or
-/// append to it meanwhile.
+/// Open a gallery; mapped states are not yet compared with their hashes. Another process may replace it or append to it
+/// meanwhile.
 /// Throws BundleError, naming the file, for one that is missing, damaged or newer.
-std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder);
+std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder, Storage storage);
 
 /// The checked content of a gallery.json that was read from `path`. Throws BundleError.
 Description parse_description(const std::string& text, const std::string& path);

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include <dlfcn.h>
+#include <unistd.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -36,6 +37,8 @@ int default_threads() {
     const int threads = is_number ? std::stoi(text) : 0;
     return threads > 0 ? threads : cores();
 }
+
+long this_process() { return ::getpid(); }
 
 void release_freed_memory() {
 #ifdef __GLIBC__

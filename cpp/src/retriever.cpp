@@ -256,6 +256,7 @@ Gallery Retriever::load(const Gallery& gallery) const {
                     static_cast<std::size_t>(states.longest) * loaded->row_bytes(),
                     loaded->memory.get() + start * loaded->row_bytes());
     }
+    from.confirm();
     return Gallery(std::move(loaded));
 }
 

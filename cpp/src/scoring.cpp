@@ -236,9 +236,13 @@ void score_stream(const Backend& backend, const Choice& choice, const Gallery::C
     }
     if (backend.native() != nullptr) {
         score_natively(backend, choice.tile_bytes, images, texts, spaces, take);
-        return;
+    } else {
+        Stream(backend, choice, images, texts, spaces, take).run();
     }
-    Stream(backend, choice, images, texts, spaces, take).run();
+    images.confirm();
+    if (gallery != nullptr) {
+        (*gallery)->confirm();
+    }
 }
 
 } // namespace caan::detail

@@ -141,7 +141,7 @@ Session::Session(const std::string& path, const Device& device, int threads, Cal
         if (on_gpu) {
             add_cuda(options);
         }
-        session_ = std::make_unique<Ort::Session>(environment(), path.c_str(), options);
+        session_.reset(new Ort::Session(environment(), path.c_str(), options));
         describe();
     } catch (const Ort::Exception& error) {
         if (on_gpu) {
@@ -153,7 +153,7 @@ Session::Session(const std::string& path, const Device& device, int threads, Cal
 
 Session::Session(const std::string& content, const std::string& path, int threads) {
     try {
-        session_ = std::make_unique<Ort::Session>(environment(), content.data(), content.size(), options_of(threads));
+        session_.reset(new Ort::Session(environment(), content.data(), content.size(), options_of(threads)));
         describe();
     } catch (const Ort::Exception& error) {
         throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
@@ -174,11 +174,18 @@ Session::Session(const EngineGraph& graph, int threads) {
         throw missing_provider(graph, first_line(as_python(error)));
     }
     try {
-        session_ = std::make_unique<Ort::Session>(environment(), graph.path.c_str(), options);
+        session_.reset(new Ort::Session(environment(), graph.path.c_str(), options));
         describe();
     } catch (const Ort::Exception& error) {
         throw BundleError(graph.where + " can't be used: " + first_line(as_python(error)) +
                           "; build it again: " + graph.rebuild);
+    }
+}
+
+void DestroySession::operator()(Ort::Session* session) const {
+    // A fork's copy waits for its threads, which are not in this process: it ends with the process.
+    if (process == this_process()) {
+        delete session;
     }
 }
 
@@ -199,6 +206,9 @@ void Session::run(std::initializer_list<Array> inputs, const Array& output) cons
     std::array<Ort::Value, 4> values{Ort::Value{nullptr}, Ort::Value{nullptr}, Ort::Value{nullptr},
                                      Ort::Value{nullptr}};
     assert(inputs.size() <= names.size());
+    if (session_.get_deleter().process != this_process()) {
+        throw Error("this process was forked from the one that opened the bundle; open it again here");
+    }
     try {
         std::size_t count = 0;
         for (const Array& input : inputs) {

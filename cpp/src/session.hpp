@@ -12,6 +12,8 @@
 
 #include <caan/caan.hpp>
 
+#include "machine.hpp"
+
 namespace caan::detail {
 
 /// What runs a graph.
@@ -59,7 +61,13 @@ struct Array {
 /// Whether a graph runs so often that it should be optimised further, and keep the memory that its largest call needed.
 enum class Calls { few, many };
 
-/// May be used from several threads.
+/// Destroys a session, but not in a process that was forked since.
+struct DestroySession {
+    long process = this_process();
+    void operator()(Ort::Session* session) const;
+};
+
+/// May be used from several threads, but not in a process that was forked since: its threads are not there.
 class Session {
 public:
     /// Throws MissingError if the device is not usable, BundleError if the graph can't be loaded.
@@ -79,7 +87,7 @@ public:
 private:
     void describe();
 
-    std::unique_ptr<Ort::Session> session_;
+    std::unique_ptr<Ort::Session, DestroySession> session_;
     std::vector<Tensor> inputs_, outputs_;
 };
 

@@ -5,8 +5,9 @@ GALLERY/states.bin     (rows, columns) float16 or float32, little-endian, C orde
 GALLERY/lengths.bin    (items,) int32: rows of each item
 GALLERY/ids.jsonl      optional: one JSON string per item, a line each
 
-The last three only ever grow, and count up to where gallery.json says: replacing that one file is what publishes
-items. States are hashed in blocks, each compared when it is first used: a gallery opens at once whatever its size.
+The last three count up to where gallery.json says. An append replaces them by longer ones that begin alike, and then
+gallery.json: that is what publishes items. No file is written to once it is published. States are hashed in blocks,
+each compared when it is first used: a gallery opens at once whatever its size.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from ..._files import atomic_file, read_unmixed
 from ...errors import BundleError
+from .regular import open_regular
+from .states_file import States, Storage
 
 FORMAT, VERSION = "caan-gallery", 2
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
@@ -81,10 +83,10 @@ class Description:
 
 @dataclass(frozen=True)
 class Contents:
-    """An opened gallery folder; states are memory-mapped and not yet compared with their hashes."""
+    """An opened gallery folder."""
 
     description: Description
-    states: NDArray[np.floating]  # (rows, columns)
+    states: States
     offsets: NDArray[np.int64]  # (items + 1,)
     ids: list[str] | None
     deleted: NDArray[np.bool_] | None  # (items,)
@@ -100,15 +102,15 @@ def live_items(items: int, deleted: NDArray[np.bool_] | None) -> NDArray[np.int6
     return np.arange(items) if deleted is None else np.flatnonzero(~deleted)
 
 
-def read(folder: Path) -> Contents:
+def read(folder: Path, storage: Storage = "mapped") -> Contents:
     """Open a gallery; another process may replace it or append to it meanwhile.
 
     Raises BundleError, naming the file, for one that is missing, damaged or newer.
     """
-    return read_unmixed(folder / DESCRIPTION, lambda: _read(folder))
+    return read_unmixed(folder / DESCRIPTION, lambda: _read(folder, storage))
 
 
-def _read(folder: Path) -> Contents:
+def _read(folder: Path, storage: Storage) -> Contents:
     description = read_description(folder)
     content = _read_part(folder / LENGTHS, description.lengths)
     lengths = np.frombuffer(content, LENGTH) if len(content) % LENGTH.itemsize == 0 else np.empty(0, LENGTH)
@@ -121,42 +123,7 @@ def _read(folder: Path) -> Contents:
         deleted = np.zeros(description.items, np.bool_)
         for start, end in description.deleted:
             deleted[start:end] = True
-    return Contents(description, _map_states(folder / STATES, description), offsets, ids, deleted)
-
-
-class BlockCheck:
-    """Compares blocks of states with their hashes, each once, when they are first used. Threads may share one."""
-
-    def __init__(self, folder: Path, description: Description, states: NDArray[np.floating]) -> None:
-        self._path = folder / STATES
-        self._states, self._blocks = states, description.blocks
-        self._ends = np.cumsum([block.rows for block in description.blocks])
-        self._item_ends = np.cumsum([block.items for block in description.blocks])
-        self._good = [False] * len(description.blocks)
-        self._all_good = False
-        self._lock = Lock()
-
-    def __call__(self, start: int, end: int) -> None:
-        """Raises BundleError if rows start:end are not those that were written."""
-        if self._all_good:
-            return
-        first, last = np.searchsorted(self._ends, [start, end - 1], side="right")
-        with self._lock:
-            for number in range(first, last + 1):
-                if not self._good[number]:
-                    self._compare(number)
-                    self._good[number] = True
-            self._all_good = all(self._good)
-
-    def _compare(self, number: int) -> None:
-        block, end = self._blocks[number], int(self._ends[number])
-        found = hashlib.sha256(self._states[end - block.rows : end].data).hexdigest()
-        if found != block.sha256:
-            last = int(self._item_ends[number])
-            raise BundleError(
-                f"{self._path} was changed: the states of items {last - block.items} to {last - 1} are not those that"
-                f" were written; {_AGAIN} with --overwrite"
-            )
+    return Contents(description, States(folder / STATES, description, storage), offsets, ids, deleted)
 
 
 def read_description(folder: Path) -> Description:
@@ -204,6 +171,15 @@ def without(description: Description, items: NDArray[np.int64]) -> Description:
     deleted[items + 1] = 1
     edges = np.flatnonzero(np.diff(deleted)).tolist()
     return replace(description, deleted=tuple(zip(edges[::2], edges[1::2], strict=True)))
+
+
+def seal_of_items(description: Description, items: int) -> str:
+    """SHA-256 of what decides the states of the first so many items, and of their blocks' others."""
+    d = description
+    ends = np.cumsum([0, *(block.items for block in d.blocks)])
+    blocks = d.blocks[: int(np.searchsorted(ends, items))]
+    content = [d.kind, d.encoder, d.dtype, d.columns, d.compact, [[b.items, b.rows, b.sha256] for b in blocks]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def part_of(content: bytes) -> Part:
@@ -267,14 +243,15 @@ def _seal(content: dict[str, Any]) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            return json.loads(file.read().decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); {_AGAIN} with --overwrite") from error
 
 
 def _read_part(path: Path, part: Part) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(part.size)
     except OSError as error:
         raise BundleError(f"{path} can't be read ({error.strerror}); {_AGAIN} with --overwrite") from error
@@ -291,16 +268,3 @@ def _read_ids(path: Path, part: Part, items: int) -> list[str]:
     if len(ids) != items:
         raise BundleError(f"{path} names {len(ids)} items, the gallery has {items}; {_AGAIN} with --overwrite")
     return ids
-
-
-def _map_states(path: Path, description: Description) -> NDArray[np.floating]:
-    expected = description.rows * description.row_bytes
-    try:
-        with path.open("rb") as file:  # measured and mapped: the same file, even if it is being replaced
-            size = os.fstat(file.fileno()).st_size
-            if size < expected:
-                raise BundleError(f"{path} is truncated: {size} bytes of {expected}; {_AGAIN} with --overwrite")
-            shape = (description.rows, description.columns)
-            return np.memmap(file, np.dtype(description.dtype).newbyteorder("<"), "r", shape=shape)
-    except OSError as error:
-        raise BundleError(f"{path} can't be read ({error.strerror}); {_AGAIN} with --overwrite") from error

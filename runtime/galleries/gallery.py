@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._files import explained, reserve
-from ...errors import DataError
+from ...errors import BundleError, DataError
 from . import folder as gallery_folder
+from .states_file import States, Storage, check_storage
 
 Kind = Literal["image", "text"]
 
@@ -31,6 +32,9 @@ class Gallery:
     states (rows, S) float32 or float16, read-only: a backend may keep a copy on its device; item i is rows
     offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; `encoder` is the hash of the graph or checkpoint that made
     them, so that another model's states are refused. A deleted item keeps its index and is never found.
+
+    It may be pickled: one that was opened as its folder, which whoever loads the pickle opens again, any other with
+    its states. A forked process may go on with its parent's.
     """
 
     kind: Kind
@@ -65,13 +69,24 @@ class Gallery:
         """Indices of the items that are not deleted, increasing."""
         return gallery_folder.live_items(len(self), self.deleted)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.check, States):
+            opened = self.check
+            seal = gallery_folder.seal_of_items(opened.description, len(self))
+            return _open_again, (opened.folder, opened.storage, len(self), self.deleted, seal)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["states"] = np.asarray(self.states)  # a memory map's content
+        return _made_of, (values,)
+
     def first(self, number: int) -> Gallery:
         """Its first items that are not deleted, so many at most, and the deleted ones before the last of them.
 
         A view: nothing is read or copied.
         """
         live = self.live[:number]
-        items = int(live[-1]) + 1 if len(live) else 0
+        return self._cut(int(live[-1]) + 1 if len(live) else 0)
+
+    def _cut(self, items: int) -> Gallery:
         return replace(
             self,
             states=self.states[: self.offsets[items]],
@@ -105,18 +120,40 @@ class Gallery:
             row[:length] = self.states[start : start + length]
         return padded, lengths
 
-    @classmethod
-    def open(cls, folder: str | Path) -> Gallery:
-        """Memory-map a gallery that `caan index` wrote.
+    def confirm(self) -> None:
+        """To be called after states were used: raises BundleError if their file was changed meanwhile."""
+        if isinstance(self.check, States):
+            self.check.confirm()
 
-        Small files are compared with their hashes now, a block of states when it is first used.
+    @classmethod
+    def open(cls, folder: str | Path, storage: Storage = "mapped") -> Gallery:
+        """Open a gallery that `caan index` wrote.
+
+        storage: "mapped", states are read from the file whenever they are used; "memory", all of them are read now,
+        and whatever happens to the file changes nothing: for storage that others write to, since shortening a mapped
+        file may end the process. Small files are compared with their hashes now; mapped states a block at a time, when
+        it is first used, and again when the file was changed where it lies.
         Raises BundleError, naming the file, for one that is missing, damaged, swapped or newer.
         """
-        folder = Path(folder)
-        found = gallery_folder.read(folder)
-        d = found.description
-        check = gallery_folder.BlockCheck(folder, d, found.states)
-        return cls(d.kind, d.encoder, found.states, found.offsets, found.ids, d.bundle, d.compact, found.deleted, check)
+        check_storage(storage)
+        found = gallery_folder.read(Path(folder), storage)
+        d, states = found.description, found.states
+        return cls(d.kind, d.encoder, states.rows, found.offsets, found.ids, d.bundle, d.compact, found.deleted, states)
+
+
+def _open_again(folder: Path, storage: Storage, items: int, deleted: NDArray[np.bool_] | None, seal: str) -> Gallery:
+    """What another process had opened, or the first items of it; there may be more by now."""
+    gallery = Gallery.open(folder, storage)
+    assert isinstance(gallery.check, States)
+    if len(gallery) < items or gallery_folder.seal_of_items(gallery.check.description, items) != seal:
+        raise BundleError(
+            f"{folder} was replaced since the process that sent this gallery opened it; open it there again"
+        )
+    return replace(gallery._cut(items), deleted=deleted)
+
+
+def _made_of(values: dict[str, Any]) -> Gallery:
+    return Gallery(**values)
 
 
 def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path | None) -> NDArray[np.floating]:

@@ -1,7 +1,8 @@
 """Writing a gallery's folder block by block, so that a run that was killed can go on and ends with the same bytes.
 
 A block's states are written, then a line of the journal says so. What lies behind the last line's block does not
-count. Only gallery.json, which is written last, makes the blocks part of the gallery.
+count. An append's blocks wait in states.new.bin, and are put behind a copy of the gallery's states at the end. Only
+gallery.json, which is replaced last, makes the blocks part of the gallery.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import shutil
+import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -21,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._files.claims import claimed, is_running
 from ...errors import BundleError, CaanWarning, OutputError
 from .folder import (
     DESCRIPTION,
@@ -35,9 +40,13 @@ from .folder import (
     read_description,
     write_description,
 )
+from .regular import check_regular, copy_bytes, create, keep_mode, open_regular, reopen
 
+NEW_STATES = "states.new.bin"  # of an append
 JOURNAL, _NEW_JOURNAL = "journal.jsonl", "journal.jsonl.tmp"
-_OURS = {DESCRIPTION, STATES, LENGTHS, IDS, JOURNAL, _NEW_JOURNAL}
+_COPY = ".tmp"
+_COPIES = {f"{name}{_COPY}" for name in (STATES, LENGTHS, IDS)}
+_OURS = {DESCRIPTION, STATES, LENGTHS, IDS, JOURNAL, _NEW_JOURNAL, NEW_STATES, *_COPIES}
 
 
 class Input(NamedTuple):
@@ -53,17 +62,22 @@ class GalleryWriter:
 
     Blocks that an earlier, interrupted run of the same job wrote are offered again: `keep` takes the next of them,
     `add` writes another in its place. `publish` ends the job. CaanWarning if the earlier run was another job: what it
-    wrote is replaced. Raises OutputError for a folder with other files in it.
+    wrote is replaced. Raises OutputError for a folder with other files in it, or with links for files.
+
+    What is appended waits in files of its own, and nothing that is published is written to: others may have it mapped.
+    `alone`: a lock keeps other processes away. Without one an append's work lies in a folder that no other process
+    uses, and does not outlive this one.
     """
 
-    def __init__(self, folder: Path, base: Description) -> None:
-        self._folder, self.base = folder, base
-        if not base.blocks:
-            _check_files(folder)
-        self._earlier, self._published = _earlier_run(folder, base)
-        self._blocks: list[Block] = []
+    def __init__(self, folder: Path, base: Description, *, alone: bool = True) -> None:
+        self._folder, self.base, self._alone = folder, base, alone
+        _check_files(folder, is_new=not base.blocks)
         self._open = ExitStack()
-        self._states: BinaryIO = self._open.enter_context((folder / STATES).open("ab"))
+        self._work = folder if alone or not base.blocks else self._open.enter_context(_own_folder(folder))
+        self._path = self._work / (NEW_STATES if base.blocks else STATES)
+        self._earlier, self._published = _earlier_run(self._work, base)
+        self._blocks: list[Block] = []
+        self._states: BinaryIO | None = None
         self._journal: TextIO | None = None
 
     def __enter__(self) -> GalleryWriter:
@@ -75,8 +89,9 @@ class GalleryWriter:
         # After a full disk, closing fails with what is still buffered; the first error says it all.
         with suppress(OSError):
             self._open.close()
-        if kind is not None and not (self._blocks or self._earlier or self.base.blocks):
-            self._discard()
+        if kind is not None:
+            for name in _OURS if not (self._blocks or self._earlier or self.base.blocks) else _COPIES:
+                (self._work / name).unlink(missing_ok=True)
 
     def is_published(self, inputs: Iterable[Input]) -> bool:
         """Whether the last append to this gallery was this very job, killed when all but its journal was done."""
@@ -84,7 +99,7 @@ class GalleryWriter:
         done = bool(found) and all(a == b for a, b in zip_longest(found, inputs))
         if found:
             self._published = ()
-            (self._folder / JOURNAL).unlink()
+            self._end_work()
         return done
 
     def keep(self, made_from: Input) -> bool:
@@ -103,59 +118,125 @@ class GalleryWriter:
         if self._journal is None:
             self._journal = self._begin()
         content = np.ascontiguousarray(states, dtype=states.dtype.newbyteorder("<"))
-        self._states.write(content.data)
-        self._states.flush()
+        file = self._states_file()
+        file.write(content.data)
+        file.flush()
         block = Block(made_from.items, made_from.rows, hashlib.sha256(content.data).hexdigest(), made_from.crc32)
         self._blocks.append(block)
         self._journal.write(json.dumps(asdict(block)) + "\n")
         self._journal.flush()
 
     def publish(self, lengths: NDArray[np.int64], ids: Sequence[str] | None) -> None:
-        """Make the blocks part of the gallery: lengths (items,) and ids of what is new."""
-        self._states.truncate(self._end())
-        self._states.flush()
-        os.fsync(self._states.fileno())
-        base = self.base
-        all_lengths = _extend(self._folder / LENGTHS, base.lengths.size, lengths.astype(LENGTH).tobytes())
-        all_ids = None
-        if ids is None:
-            (self._folder / IDS).unlink(missing_ok=True)
-        else:
-            lines = "".join(f"{json.dumps(name, ensure_ascii=False)}\n" for name in ids)
-            all_ids = part_of(_extend(self._folder / IDS, base.ids.size if base.ids else 0, lines.encode("utf-8")))
+        """Make the blocks part of the gallery: lengths (items,) and ids of what is new.
+
+        Raises OutputError if another process changed the gallery meanwhile.
+        """
+        base, file = self.base, self._states_file()
+        os.fsync(file.fileno())
+        copies = [self._extend(STATES, base.rows * base.row_bytes, file)] if base.blocks else []
+        copies.append(self._extend(LENGTHS, base.lengths.size, lengths.astype(LENGTH).tobytes()))
+        all_lengths, all_ids = part_of(copies[-1].read_bytes()), None
+        if ids is not None:
+            lines = "".join(f"{json.dumps(name, ensure_ascii=False)}\n" for name in ids).encode("utf-8")
+            copies.append(self._extend(IDS, base.ids.size if base.ids else 0, lines))
+            all_ids = part_of(copies[-1].read_bytes())
         blocks = (*base.blocks, *self._blocks)
-        write_description(self._folder, replace(base, blocks=blocks, lengths=part_of(all_lengths), ids=all_ids))
-        (self._folder / _NEW_JOURNAL).unlink(missing_ok=True)
-        (self._folder / JOURNAL).unlink(missing_ok=True)
+        with publishing(self._folder, base, alone=self._alone):
+            for copy in copies:
+                copy.replace(self._folder / copy.name.removesuffix(_COPY))
+            if ids is None:
+                (self._folder / IDS).unlink(missing_ok=True)
+            write_description(self._folder, replace(base, blocks=blocks, lengths=all_lengths, ids=all_ids))
+        self._end_work()
 
     def _begin(self) -> TextIO:
         """Leave what comes after the blocks that are kept, and open a journal."""
         lost = self._earlier[len(self._blocks) :]
         if lost:
             _warn_of_another_job(self._folder, lost)
-        self._states.truncate(self._end())
-        return self._open.enter_context(_new_journal(self._folder, self.base, self._blocks))
+        self._states_file()
+        if not self.base.blocks:  # of a gallery that was published here
+            (self._work / DESCRIPTION).unlink(missing_ok=True)
+        return self._open.enter_context(_new_journal(self._work, self.base, self._blocks))
 
-    def _discard(self) -> None:
-        """Leave nothing behind of a gallery that never came to be."""
-        for name in _OURS:
-            (self._folder / name).unlink(missing_ok=True)
+    def _states_file(self) -> BinaryIO:
+        """The new states, open behind the blocks that count."""
+        if self._states is None:
+            is_published = not self.base.blocks and (self._work / DESCRIPTION).exists()
+            opened = reopen(self._path, self._size(), is_published=is_published) if self._blocks else create(self._path)
+            self._states = self._open.enter_context(opened)
+        return self._states
 
-    def _end(self) -> int:
-        """Where the blocks that count end in the file of states."""
-        rows = self.base.rows + sum(block.rows for block in self._blocks)
-        return rows * self.base.row_bytes
+    def _extend(self, name: str, size: int, content: BinaryIO | bytes) -> Path:
+        """A copy of the first `size` bytes of a published file, with this behind them."""
+        copy = self._work / f"{name}{_COPY}"
+        with create(copy) as file:
+            if size:
+                with open_regular(self._folder / name) as before:
+                    copy_bytes(before, file, size)
+                    keep_mode(file, os.fstat(before.fileno()))
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                copy_bytes(content, file, self._size())
+            file.flush()
+            os.fsync(file.fileno())
+        return copy
 
-    def _hash(self, block: Block) -> str:
-        with (self._folder / STATES).open("rb") as file:
-            file.seek(self._end())
-            return hashlib.sha256(file.read(block.rows * self.base.row_bytes)).hexdigest()
+    def _end_work(self) -> None:
+        for name in (NEW_STATES, _NEW_JOURNAL, JOURNAL):
+            (self._work / name).unlink(missing_ok=True)
+
+    def _size(self) -> int:
+        """Bytes of the new blocks that count."""
+        return sum(block.rows for block in self._blocks) * self.base.row_bytes
+
+    def _hash(self, block: Block) -> str | None:
+        try:
+            with open_regular(self._path) as file:
+                file.seek(self._size())
+                return hashlib.sha256(file.read(block.rows * self.base.row_bytes)).hexdigest()
+        except OSError:
+            return None
 
 
-def _check_files(folder: Path) -> None:
-    """Raise OutputError if something in the folder of a new gallery is not from an earlier run."""
+@contextmanager
+def publishing(folder: Path, base: Description, *, alone: bool) -> Iterator[None]:
+    """Around replacing a gallery's files: raises OutputError unless it still is `base`. A new one is no concern.
+
+    alone: a lock keeps other processes away; without one, they are kept away for as long as this takes.
+    """
+    with nullcontext() if alone else claimed(folder):
+        if base.blocks and read_description(folder) != base:
+            raise changed_meanwhile(folder)
+        yield
+
+
+def changed_meanwhile(folder: Path) -> OutputError:
+    return OutputError(
+        f"{folder} was changed by another process meanwhile, and nothing of this one was added or deleted; give the"
+        " same command again"
+    )
+
+
+@contextmanager
+def _own_folder(gallery: Path) -> Iterator[Path]:
+    """A folder in a gallery for one process's work; those of processes that were killed are removed."""
+    for left in gallery.glob(".append-*.tmp"):
+        process, _, machine = left.name.removeprefix(".append-").rpartition("-")[0].partition("-")
+        if not is_running(process, machine):
+            shutil.rmtree(left, ignore_errors=True)
+    prefix = f".append-{os.getpid()}-{platform.node()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=gallery) as folder:
+        yield Path(folder)
+
+
+def _check_files(folder: Path, *, is_new: bool) -> None:
+    """Raise OutputError for links, and if something in the folder of a new gallery is not from an earlier run."""
     for path in sorted(folder.iterdir()):
-        if path.name not in _OURS and not path.match(f".{DESCRIPTION}.*.tmp"):
+        if path.name in _OURS:
+            check_regular(path)
+        elif is_new and not path.match(f".{DESCRIPTION}.*.tmp"):
             raise OutputError(
                 f"{folder} is where the gallery is written first, but holds {path.name}, which caan index did not"
                 " write; move it away, or name another gallery with -o"
@@ -205,7 +286,8 @@ def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> Te
     """A journal that holds these blocks, open for more. The old one is there until the new one is complete."""
     temporary = folder / _NEW_JOURNAL
     lines = [_header(base), *map(asdict, blocks)]
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with create(temporary) as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode("utf-8"))
     temporary.replace(folder / JOURNAL)
     return (folder / JOURNAL).open("a", encoding="utf-8")
 
@@ -213,7 +295,8 @@ def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> Te
 def _read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Block]]:
     """Header and blocks, up to a line that was cut off or damaged; None without a journal."""
     try:
-        header, *lines = (folder / JOURNAL).read_text(encoding="utf-8").split("\n")
+        with open_regular(folder / JOURNAL) as file:
+            header, *lines = file.read().decode("utf-8").split("\n")
         found = json.loads(header)
         if type(found["blocks"]) is not int or found["blocks"] < 0:
             return None, []
@@ -224,14 +307,3 @@ def _read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Block]]:
         for line in lines[:-1]:  # what follows the last line end is not a whole line
             blocks.append(block_of(json.loads(line)))
     return found, blocks
-
-
-def _extend(path: Path, size: int, content: bytes) -> bytes:
-    """Put `content` behind the first `size` bytes of a file, and give back all of it."""
-    with path.open("r+b" if path.exists() else "x+b") as file:
-        file.truncate(size)
-        before = file.read(size)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return before + content

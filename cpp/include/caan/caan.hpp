@@ -104,21 +104,28 @@ public:
     /// Valid as long as this object or a copy of it lives.
     const Features& features() const noexcept;
 
+    struct CAAN_HIDDEN Content; // the library's own
+
 private:
-    struct CAAN_HIDDEN Content;
     std::shared_ptr<const Content> content_;
 };
 
 enum class Kind { image, text };
+
+/// Where an opened gallery's states are: in the file, and read from there whenever they are used; or in memory, where
+/// nothing that happens to the file reaches them.
+enum class Storage { mapped, memory };
 
 /// Encoded images or captions, ready to be scored: in memory, or memory-mapped from a folder that `caan index` wrote.
 /// Immutable, apart from what a Retriever notes about hashes that it has compared; copies are cheap and share it all.
 /// May be used from several threads, and with several Retrievers of the same bundle.
 class CAAN_API Gallery {
 public:
-    /// Memory-map a gallery. Small files are compared with their hashes now, a block of states when it is first used.
+    /// Open a gallery. Small files are compared with their hashes now, a block of mapped states when it is first used,
+    /// and again when the file was changed where it lies. Shortening a mapped file may end the process (SIGBUS): take
+    /// Storage::memory on storage that others write to.
     /// Throws BundleError, naming the file, for one that is missing, damaged, swapped or newer.
-    static Gallery open(const std::string& folder);
+    static Gallery open(const std::string& folder, Storage storage = Storage::mapped);
 
     Kind kind() const noexcept;
     /// Items, deleted ones included: an index is below this.

@@ -1,0 +1,37 @@
+"""Starting the bench's processes: they import what is installed, and nothing that lies in the current folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def away_from_here() -> Iterator[None]:
+    """Around starting a process with multiprocessing: neither it nor its helpers look for modules in this folder.
+
+    They would before anything else: they are started with `python -c`, and told where this process looks.
+    """
+    path, safe = sys.path, os.environ.get("PYTHONSAFEPATH")
+    sys.path = [entry for number, entry in enumerate(path) if not _is_here(number, entry)]
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        sys.path = path
+        if safe is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe
+
+
+def _is_here(number: int, entry: str) -> bool:
+    """Whether an entry of sys.path is the current folder, put there by Python; a script's own folder may be needed."""
+    if entry == "":
+        return True
+    main = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
+    is_ours = main is not None and main.name.partition(".")[0] == __name__.partition(".")[0]
+    return is_ours and number == 0 and not sys.flags.safe_path and Path(entry) == Path.cwd()
