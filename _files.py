@@ -11,14 +11,16 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from .errors import InputError, OutputError
+from .errors import BundleError, InputError, OutputError
 
 T = TypeVar("T")
 
@@ -29,6 +31,10 @@ _REFUSALS = {
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST", "EISDIR", "EFBIG", "EIO", "ENAMETOOLONG")
 }
+# Files that belong together are read again so often while they are being replaced, with a pause that grows.
+_MOST_READS, _LONGEST_PAUSE = 60, 0.1
+# Nobody may ever write into a pipe that was named: so long is waited for who does.
+_PIPE_SECONDS = 1.0
 
 
 @contextmanager
@@ -235,12 +241,61 @@ def _is_still(handle: int, folder: Path) -> bool:
         return False
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or what leads to one, for reading. Raises OSError, at once, for anything else.
+
+    A pipe or device would keep its reader waiting, perhaps for ever, or have no end.
+    """
+    # Looked at before it is opened, which some devices notice, and after, since it may have been replaced.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _not_regular(path)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _not_regular(path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a regular file. Raises OSError as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_input(path: Path) -> bytes:
+    """All bytes of a file that a user named, which may be a pipe, as /dev/stdin or the shell's <(command) are.
+
+    Raises OSError, also for a pipe that nobody writes into.
+    """
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        with path.open("rb") as file:
+            return file.read()
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
+        end = time.monotonic() + _PIPE_SECONDS
+        # Nothing: without a writer. None: while one has not written yet.
+        while (first := pipe.read(1)) == b"":
+            if time.monotonic() > end:
+                raise OSError(errno.EINVAL, "it is a pipe, and nobody writes into it", str(path))
+            time.sleep(0.01)
+        os.set_blocking(pipe.fileno(), True)
+        return (first or b"") + pipe.readall()
+
+
+def _not_regular(path: Path) -> OSError:
+    if path.is_dir():
+        return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return OSError(errno.EINVAL, "it is a pipe or device, not a file", str(path))
+
+
 def read_unmixed(published: Path, read: Callable[[], T]) -> T:
     """What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile.
 
-    Raises what `read` raises of files that stay.
+    Raises what `read` raises of files that stay, and BundleError for files that never stay long enough.
     """
-    while True:
+    for attempt in range(_MOST_READS):
         stamp = stamp_of(published)
         try:
             result = read()
@@ -251,6 +306,10 @@ def read_unmixed(published: Path, read: Callable[[], T]) -> T:
             if stamp_of(published) == stamp:
                 return result
         # The files may be of two writings. Read them again.
+        time.sleep(min(_LONGEST_PAUSE, attempt / 1000))
+    raise BundleError(
+        f"{published} was replaced each of {_MOST_READS} times that its files were read; try again when that is over"
+    )
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -275,7 +334,7 @@ def cache_folder(name: str) -> Path:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

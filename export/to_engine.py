@@ -31,6 +31,7 @@ from ..bundle import (
 from ..calibration.calibrate import Calibration
 from ..calibration.sensitivity import NodeCost, cost_table, node_costs
 from ..errors import BundleError, GateError, InputError, MissingError
+from ..graphs import check_graphs
 from .engine import BuildOptions, build_plan, engine_name, engine_record
 from .ep_context import ep_context_graph, widest_first
 from .precision import PrecisionGraphs, PrecisionPass, gate_bundle, random_check
@@ -112,6 +113,7 @@ def build_engine(
     built, BundleError or OutputError for a bundle that can't be read or written. The bundle is then as it was.
     """
     bundle = open_bundle(folder)
+    check_graphs(bundle)  # TensorRT's parser and onnx are no readers for what comes from anywhere
     with temporary_folder("engine") as scratch:
         chosen = _choose_graphs(bundle, job, gate, calibration, scratch, progress)
         failure = None

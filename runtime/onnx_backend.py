@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .._machine import default_threads
 from ..bundle import GRAPHS, Bundle, graph_file
+from ..graphs import read_graph
 from .backend import Layout, Tile
 from .onnx_encoders import OnnxEncoders
 from .onnx_sessions import onnxruntime, open_session
@@ -33,7 +34,8 @@ class OnnxBackend(OnnxEncoders):
         self.layouts = [Layout(1, threads or default_threads())]
         if self.device == "cpu" and self.layouts[0].threads > 1:
             # Threads that share one call wait for each other after every product; calls of one thread each don't.
-            self._sessions["single_scorer"] = open_session(bundle.graph("scorer", precision), "cpu", 1)
+            path, graph = bundle.graph("scorer", precision), read_graph(bundle, "scorer", precision)
+            self._sessions["single_scorer"] = open_session(path, "cpu", 1, content=graph)
             self.layouts.append(Layout(self.layouts[0].threads, 1))
         version, scorer = onnxruntime().__version__, bundle.hash_of(graph_file("scorer", precision))
         self.fingerprint = f"onnxruntime {version} {self.device} {precision} {scorer}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from ..bundle import VOCABULARY, Bundle
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError
+from ..graphs import check_result, read_graph
 from .backend import Tile
 from .device_tiles import DeviceTiles
-from .onnx_sessions import choose_device, open_session, run_bound
+from .onnx_sessions import choose_device, open_session, run_bound, run_session
 from .opening import check_sizes, encoder_hashes
 from .side_graphs import SideGraphs
 
@@ -35,7 +35,7 @@ class OnnxEncoders:
     yielding = True
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
-        paths = {name: bundle.graph(name, precision) for name in self.graphs}
+        graphs = {name: read_graph(bundle, name, precision) for name in self.graphs}
         self.precision = precision
         self.config = bundle.config
         self.limits: dict[str, int] = bundle.manifest["limits"]
@@ -43,13 +43,13 @@ class OnnxEncoders:
         self.encoders = encoder_hashes(bundle, precision)
         self.device = choose_device(device)
         try:
-            self._sessions = {name: self._open(path, self.device, threads) for name, path in paths.items()}
+            self._sessions = {name: self._open(bundle, name, graph, threads) for name, graph in graphs.items()}
         except MissingError:
             if device != "auto":
                 raise
             # onnxruntime-gpu on a machine without a usable GPU: "auto" allowed the CPU.
             self.device = "cpu"
-            self._sessions = {name: self._open(path, "cpu", threads) for name, path in paths.items()}
+            self._sessions = {name: self._open(bundle, name, graph, threads) for name, graph in graphs.items()}
         image, text = self._sessions["image_encoder"], self._sessions["text_encoder"]
         ends = (image.get_inputs()[0], image.get_outputs()[0], text.get_outputs()[0])
         check_sizes(bundle, self.vocabulary, {end.name: end.shape[-1] for end in ends})
@@ -72,8 +72,9 @@ class OnnxEncoders:
     def tile_limits(self, regions: int, words: int) -> tuple[()]:
         return ()
 
-    def _open(self, path: Path, device: str, threads: int | None) -> ort.InferenceSession:
-        return open_session(path, device, threads, yielding=self.yielding)
+    def _open(self, bundle: Bundle, name: str, graph: bytes, threads: int | None) -> ort.InferenceSession:
+        path = bundle.graph(name, self.precision)
+        return open_session(path, self.device, threads, content=graph, yielding=self.yielding)
 
     def _state_dtype(self, bundle: Bundle) -> np.dtype[Any]:
         ends = [end for session in self._sessions.values() for end in (*session.get_inputs(), *session.get_outputs())]
@@ -88,6 +89,8 @@ class OnnxEncoders:
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
         session = self._sessions[graph]
         if self.device == "cpu":
-            output: NDArray[Any] = session.run(None, inputs)[0]
-            return output
-        return run_bound(session, inputs, self.device, self._residents)
+            output = run_session(session, inputs)[0]
+        else:
+            output = run_bound(session, inputs, self.device, self._residents)
+        check_result(graph.removeprefix("single_"), inputs, output)
+        return output

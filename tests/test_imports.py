@@ -38,6 +38,7 @@ ROOMS = {
     "_machine": (set(), set()),
     "_files": ({"errors"}, set()),
     "bundle": ({"errors", "_files"}, {"numpy"}),
+    "graphs": ({"errors", "bundle"}, set()),
     "metrics": ({"errors"}, {"numpy"}),
     "tiling": (set(), {"numpy"}),
     "_progress": (set(), {"tqdm"}),
@@ -49,11 +50,11 @@ ROOMS = {
         {"numpy", "onnx", "onnxruntime", "tabulate", "tqdm"},
     ),
     "export": (
-        BASE | {"data", "model", "calibration", "bundle", "tiling"},
+        BASE | {"data", "model", "calibration", "bundle", "graphs", "tiling"},
         {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnx_graphsurgeon", *TENSORRT, "tabulate", "tqdm"},
     ),
     "runtime": (
-        BASE | {"data", "bundle", "metrics", "tiling"},
+        BASE | {"data", "bundle", "graphs", "metrics", "tiling"},
         {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm", "prometheus_client", "caan_native"},
     ),
     # The one corner of the runtime that needs PyTorch: Triton's kernels are launched with its tensors.
