@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from .errors import BundleError, InputError, OutputError
 
@@ -241,7 +242,7 @@ def _is_still(handle: int, folder: Path) -> bool:
         return False
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file, or what leads to one, for reading. Raises OSError, at once, for anything else.
 
     A pipe or device would keep its reader waiting, perhaps for ever, or have no end.
@@ -273,7 +274,7 @@ def read_input(path: Path) -> bytes:
     if not stat.S_ISFIFO(path.stat().st_mode):
         with path.open("rb") as file:
             return file.read()
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         end = time.monotonic() + _PIPE_SECONDS
         # Nothing: without a writer. None: while one has not written yet.
         while (first := pipe.read(1)) == b"":
@@ -330,6 +331,15 @@ def cache_folder(name: str) -> Path:
     except RuntimeError:  # a user without a home
         cache = Path(tempfile.gettempdir())
     return cache / "caan" / name
+
+
+def is_of_others(path: Path) -> bool:
+    """Whether a file belongs to somebody else than this user or the system's administrator, who can do all anyway."""
+    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are the user's
+        return False
+    with suppress(OSError):
+        return path.stat().st_uid not in (os.geteuid(), 0)
+    return False
 
 
 def sha256_of(path: Path) -> str:

@@ -107,7 +107,7 @@ class Bundle:
         try:
             content = read_regular(path)
         except OSError as error:
-            raise BundleError(f"can't read {path}: {error.strerror}; open the bundle again") from error
+            raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
         if hashlib.sha256(content).hexdigest() != self.hash_of(file):
             raise BundleError(f"{path} is not the file this bundle was opened with, it was replaced; open it again")
         return content

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .bundle import (
     EXPANDER,
@@ -98,7 +98,9 @@ def check_graph(bundle: Bundle, name: str, path: Path, content: bytes) -> None:
 def check_result(name: str, inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) -> None:
     """Raise BundleError if a graph's first output has not the axes of its inputs: it would be taken for another's."""
     axes_in, axes_out = _axes(name)
-    sizes = {axis: size for tensor, axes in axes_in.items() for axis, size in zip(axes, inputs[tensor].shape, strict=False)}
+    sizes = {
+        axis: size for tensor, axes in axes_in.items() for axis, size in zip(axes, inputs[tensor].shape, strict=False)
+    }
     tensor, axes = next(iter(axes_out.items()))
     expected = tuple(sizes[axis] for axis in axes)
     if output.shape[: len(axes)] != expected:
@@ -114,7 +116,7 @@ def _axes(name: str) -> tuple[Mapping[str, Axes], Mapping[str, Axes]]:
         return {"regions": (IMAGES, REGIONS)}, dict([OUTPUTS["image_encoder"]])
     if name == EXPLAINER:
         pair = OUTPUTS["scorer"][1]
-        maps = {tensor: (*pair, REGIONS, WORDS) for tensor in ("H", "Hu", "Hv")}
+        maps = dict.fromkeys(("H", "Hu", "Hv"), (*pair, REGIONS, WORDS))
         return INPUTS["scorer"], {"scores": pair, **maps, "av": (*pair, REGIONS), "au": (*pair, WORDS)}
     return INPUTS[name], dict([OUTPUTS[name]])
 
@@ -148,14 +150,20 @@ def _compare(
             raise refuse(f"it has no {what} '{tensor}'")
         end = found[tensor]
         wanted = _dtypes(tensor, name)
-        if end.shape is not None and end.shape[:-1] == shape[:-1] and end.dtype in wanted:
-            if None not in (end.shape[-1], shape[-1]) and end.shape[-1] != shape[-1]:
-                raise BundleError(
-                    f"{bundle.folder / MANIFEST} does not fit its graphs: {tensor} has {end.shape[-1]} columns, the"
-                    f" config says {shape[-1]}; export the checkpoint again"
-                )
+        if end.dtype in wanted and _differs_in_columns(end.shape, shape):
+            raise BundleError(
+                f"{bundle.folder / MANIFEST} does not fit its graphs: {tensor} has {end.shape[-1]} columns, the"
+                f" config says {shape[-1]}; export the checkpoint again"
+            )
         if end.shape != shape or end.dtype not in wanted:
             raise refuse(f"{tensor} is {end}, not {End(' or '.join(wanted), shape)}")
+
+
+def _differs_in_columns(found: Shape | None, expected: Shape) -> TypeGuard[Shape]:
+    """Whether this is a shape with another last size than expected, and else the same."""
+    if found is None or found[:-1] != expected[:-1] or len(found) != len(expected):
+        return False
+    return None not in (found[-1], expected[-1]) and found[-1] != expected[-1]
 
 
 def _dtypes(tensor: str, name: str) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @options.precision
 @options.device
 @options.threads
+@options.trust_engines
 @options.as_json
 def explain(
     bundle: Path,
@@ -58,6 +59,7 @@ def explain(
     precision: str,
     device: str,
     threads: int | None,
+    trust_engines: bool,
     as_json: bool,
 ) -> None:
     """Show which regions of an image, and which words of CAPTION, the score of the two comes from.
@@ -91,7 +93,7 @@ def explain(
         opened = None if picture is None else read_picture(picture)
     from ..runtime import Retriever
 
-    retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
+    retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads, trust_engines=trust_engines)
     found = retriever.explain(array[number, :valid], caption)
     if output is not None:
         from .._files import atomic_file

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from .._built_plans import remember_plan
 from .._files import sha256_of, temporary_folder
 from .._machine import has_nvidia_driver
 from ..bundle import (
@@ -128,6 +129,7 @@ def build_engine(
             define = job.fused_scorer if graph == "scorer" else None
             plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options, define)
             plans[graph].write_bytes(plan)
+            remember_plan(sha256_of(plans[graph]))
         engine = engine_name(job.target, job.precision, job.options.compute_capabilities)
         hashes = {graph: sha256_of(path) for graph, path in chosen.files.items()}
         fused = job.fused_scorer is not None

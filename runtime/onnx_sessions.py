@@ -29,8 +29,9 @@ def open_session(
 ) -> ort.InferenceSession:
     """An ONNX Runtime session on exactly this device; `yielding`: its threads give way as soon as a call is done.
 
-    content: the graph's bytes, where those at `path` were checked. ONNX Runtime drops a provider that can't load without an error, so what the session really got is compared with
-    what was asked for. Raises MissingError if the device is not usable, BundleError if the graph can't be loaded.
+    content: the graph's bytes, where they were checked. ONNX Runtime drops a provider that can't load without an error,
+    so what the session really got is compared with what was asked for. Raises MissingError if the device is
+    not usable, BundleError if the graph can't be loaded.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -45,7 +46,9 @@ def open_session(
     try:
         if device == "cuda":
             _load_cuda()
-        session = ort.InferenceSession(path if content is None else content, options, providers=[(wanted, _OPTIONS[device])])
+        session = ort.InferenceSession(
+            path if content is None else content, options, providers=[(wanted, _OPTIONS[device])]
+        )
     except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
         if device != "cpu":
             raise _no_cuda(str(error).splitlines()[0]) from error

@@ -28,6 +28,7 @@ BASE = {
     "errors",
     "_files",
     "_machine",
+    "_built_plans",
     "_progress",
     "_tensorrt_log",
 }  # what every room may use; "caan" is the package's __init__
@@ -37,6 +38,7 @@ ROOMS = {
     "errors": (set(), set()),
     "_machine": (set(), set()),
     "_files": ({"errors"}, set()),
+    "_built_plans": ({"errors", "_files"}, set()),
     "bundle": ({"errors", "_files"}, {"numpy"}),
     "graphs": ({"errors", "bundle"}, set()),
     "metrics": ({"errors"}, {"numpy"}),

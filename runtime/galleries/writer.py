@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._files import read_regular
 from ...errors import BundleError, CaanWarning, OutputError
 from .folder import (
     DESCRIPTION,
@@ -213,7 +214,7 @@ def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> Te
 def _read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Block]]:
     """Header and blocks, up to a line that was cut off or damaged; None without a journal."""
     try:
-        header, *lines = (folder / JOURNAL).read_text(encoding="utf-8").split("\n")
+        header, *lines = read_regular(folder / JOURNAL).decode("utf-8").split("\n")
         found = json.loads(header)
         if type(found["blocks"]) is not int or found["blocks"] < 0:
             return None, []
