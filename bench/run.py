@@ -126,7 +126,8 @@ def run_bench(
 
     With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone.
     `retrieval`: also what galleries, search_many and batching cost, with one row of each device; `trust_engines`: also
-    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used.
+    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for
+    inputs that can't be used.
     """
     bundle = open_bundle(bundle_path)
     load = _loader(bundle, data, split)

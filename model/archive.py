@@ -184,7 +184,7 @@ class _Storage:
 
 
 # The machine in Python: the one in C makes room for whatever number of memos a pickle claims.
-class _Measuring(pickle._Unpickler):  # type: ignore[misc]
+class _Measuring(pickle._Unpickler):
     """Reads a pickle of torch.save without PyTorch: raises _TooLarge for claims that can't be true."""
 
     def __init__(self, file: BinaryIO, fits: Callable[[str, int], bool]) -> None:

@@ -129,7 +129,7 @@ def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None
 
 
 def check_built_here(record: EngineRecord, bundle: Bundle) -> None:
-    """Raise BundleError for an engine that came from elsewhere: a plan is a program, and some bring one for the host."""
+    """Raise BundleError for an engine from elsewhere: a plan is a program, and some bring one for the processor too."""
     if not all(was_built_here(bundle.hash_of(plan_file(graph, record.name))) for graph in GRAPHS):
         raise BundleError(
             f"the engine {record.name} of {bundle.folder} was not built here, and an engine is a program; if you trust"
