@@ -10,7 +10,9 @@ NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.{plan
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ._files import Outdated, atomic_folder, read_unmixed, sha256_of, stamp_of
-from .errors import BundleError
+from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
+from .errors import BundleError, OutputError
 
 T = TypeVar("T")
 
@@ -54,6 +56,7 @@ OUTPUTS = {
 
 # Manifest entries a reader relies on, with the JSON type each must have.
 _REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
+_LONGEST_NAME = 255  # bytes
 _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
 
 
@@ -95,6 +98,20 @@ class Bundle:
             )
         return self.folder / file
 
+    def content(self, file: str) -> bytes:
+        """The bytes of a listed file, which have the manifest's hash: what is checked is what is used.
+
+        Raises BundleError for a file that was replaced since the bundle was opened.
+        """
+        path = self.folder / file
+        try:
+            content = read_regular(path)
+        except OSError as error:
+            raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
+        if hashlib.sha256(content).hexdigest() != self.hash_of(file):
+            raise BundleError(f"{path} is not the file this bundle was opened with, it was replaced; open it again")
+        return content
+
     def hash_of(self, file: str) -> str:
         """SHA-256 of a file, as the manifest gives it."""
         return str(self.manifest["files"][file]["sha256"])
@@ -124,6 +141,7 @@ def ep_context_file(name: str, engine: str) -> str:
 def open_bundle(folder: Path) -> Bundle:
     """Open a bundle and verify every file against the manifest.
 
+    A file may be a link to anywhere, as in a content-addressed store: its content has the hash, or it is refused.
     Raises BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
     missing, changed, or named outside the bundle.
     """
@@ -166,6 +184,17 @@ def find_bundle(named: Path | None, folder: Path) -> Path:
     return found[0]
 
 
+def check_changeable(bundle: Bundle) -> None:
+    """Raise OutputError for a bundle made of links to files elsewhere: who keeps those alone may change them."""
+    home = bundle.folder.resolve()
+    for name in (MANIFEST, *bundle.manifest["files"]):
+        if not (bundle.folder / name).resolve().is_relative_to(home):
+            raise OutputError(
+                f"{bundle.folder} is not changed: its {name} is a link to a file elsewhere, as in a download cache;"
+                f" change a copy: cp -rL {bundle.folder} COPY.caan"
+            )
+
+
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Complete the manifest with the hash and size of every file in `folder` and write it there.
 
@@ -184,12 +213,13 @@ def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) 
 
     Readers see the old bundle or the new one. When another process has changed the bundle meanwhile, `change` is
     called again with what is there now, so that neither's work is lost. What else the folder holds stays, and so do
-    modes and owners. Raises BundleError as `open_bundle`,
-    OutputError if the bundle can't be written, and what `change` raises; the bundle then is as it was.
+    modes and owners. Raises BundleError as `open_bundle`, OutputError if the bundle can't be written or is made of
+    links to files elsewhere, and what `change` raises; the bundle then is as it was.
     """
     folder = folder.resolve()  # the current folder, too, is another one afterwards
     while True:
         bundle = open_bundle(folder)
+        check_changeable(bundle)
         with suppress(Outdated):
             with atomic_folder(folder, overwrite=True, unchanged=bundle.is_current, keep_others=True) as copy:
                 for name in bundle.manifest["files"]:
@@ -215,7 +245,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); export the checkpoint again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -239,33 +269,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _verify_file(folder: Path, name: str, entry: Any) -> None:
     path = folder / name
-    if not _is_inside(folder, name):
+    if not _is_inside(name):
         raise BundleError(f"{folder / MANIFEST} names '{name[:200]}', outside the bundle; do not trust this bundle")
     if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
         raise BundleError(f"{folder / MANIFEST} has no hash for '{name}'; export the checkpoint again")
-    if not path.is_file():
-        raise BundleError(f"{path} is missing from the bundle; copy the bundle again, or export the checkpoint again")
-    size = path.stat().st_size
-    if size != entry.get("size"):
-        raise BundleError(
-            f"{path} has {size} bytes, the manifest says {entry.get('size')};"
-            " copy the bundle again, or export the checkpoint again"
-        )
-    if sha256_of(path) != entry["sha256"]:
-        raise BundleError(
-            f"{path} was changed: its SHA-256 is not the manifest's;"
-            " copy the bundle again, or export the checkpoint again"
-        )
+    again = "copy the bundle again, or export the checkpoint again"
+    # A link may lead anywhere, as those of a content-addressed store do: what is behind it has the hash, or is refused.
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry.get("size"):
+                raise BundleError(f"{path} has {size} bytes, the manifest says {entry.get('size')}; {again}")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}; {again}") from error
+    except OSError as error:  # not there, or a folder, a pipe, a loop of links
+        raise BundleError(f"{path} is missing from the bundle; {again}") from error
+    if digest != entry["sha256"]:
+        raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's; {again}")
 
 
-def _is_inside(folder: Path, name: str) -> bool:
+def _is_inside(name: str) -> bool:
+    """Whether this is the name of a file in a folder, links aside."""
     relative = PurePosixPath(name)
-    # Backslash and colon are separators to Windows; links could lead anywhere.
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
+    # Backslash and colon are separators to Windows; no file has a zero byte in its name, or one that is longer.
+    if relative.is_absolute() or ".." in relative.parts or any(character in name for character in "\\:\0"):
         return False
     try:
-        return (folder / name).resolve(strict=True).is_relative_to(folder.resolve())
-    except (FileNotFoundError, NotADirectoryError):
-        return True  # a file that is missing is reported as such
-    except (OSError, ValueError, RuntimeError):
-        return False  # no file can have this name: too long, a loop of links, a zero byte
+        return all(len(os.fsencode(part)) <= _LONGEST_NAME for part in relative.parts)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False

@@ -17,6 +17,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import CaanWarning, InputError, OutputError
+from ..errors import BundleError, CaanWarning, InputError, OutputError
 from . import leftovers, outputs
 from .claims import claimed
 from .ownership import (
@@ -36,10 +37,15 @@ from .ownership import (
     mount_points,
     remove_ours,
 )
+from .reading import open_regular as open_regular
+from .reading import read_input as read_input
+from .reading import read_regular as read_regular
 
 T = TypeVar("T")
 
 PARTIAL = ".partial"
+# Files that belong together are read again so often while they are being replaced, with a pause that grows.
+_MOST_READS, _LONGEST_PAUSE = 60, 0.1
 _MOST_NAMED = 3  # of the user's files in a folder that is not replaced
 _REFUSALS = {
     getattr(errno, name)
@@ -361,9 +367,9 @@ def _is_still(handle: int, folder: Path) -> bool:
 def read_unmixed(published: Path, read: Callable[[], T]) -> T:
     """What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile.
 
-    Raises what `read` raises of files that stay.
+    Raises what `read` raises of files that stay, and BundleError for files that never stay long enough.
     """
-    while True:
+    for attempt in range(_MOST_READS):
         stamp = stamp_of(published)
         try:
             result = read()
@@ -374,6 +380,10 @@ def read_unmixed(published: Path, read: Callable[[], T]) -> T:
             if stamp_of(published) == stamp:
                 return result
         # The files may be of two writings. Read them again.
+        time.sleep(min(_LONGEST_PAUSE, attempt / 1000))
+    raise BundleError(
+        f"{published} was replaced each of {_MOST_READS} times that its files were read; try again when that is over"
+    )
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -426,9 +436,18 @@ def _reason_to_distrust(folder: Path) -> str | None:
     return "can be written to by others" if status.st_mode & others else None
 
 
+def is_of_others(path: Path) -> bool:
+    """Whether a file belongs to somebody else than this user or the system's administrator, who can do all anyway."""
+    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are the user's
+        return False
+    with suppress(OSError):
+        return path.stat().st_uid not in (os.geteuid(), 0)
+    return False
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

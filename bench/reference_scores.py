@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import atomic_file, cache_folder, sha256_of
+from .._files import atomic_file, cache_folder, open_regular, sha256_of
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
 from ..errors import CaanWarning, CheckpointError, MissingError, OutputError
 from ..runtime import Retriever
@@ -69,7 +69,7 @@ def _cached(
     shape = (len(workload.features), len(workload.captions))
     # A file that is damaged or of another time is no obstacle: its archive's checksums tell, and the scores are
     # computed again.
-    with suppress(Exception), np.load(file, allow_pickle=False) as archive:
+    with suppress(Exception), open_regular(file) as stored, np.load(stored, allow_pickle=False) as archive:
         scores: NDArray[np.float32] = archive["scores"]
         if scores.shape == shape and scores.dtype == np.float32:
             return scores

@@ -120,20 +120,22 @@ def run_bench(
     rounds: int = DEFAULT_ROUNDS,
     threads: int | None = None,
     retrieval: bool = False,
+    trust_engines: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> BenchResult:
     """Measure every backend and precision of a bundle against PyTorch.
 
     With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone.
-    `retrieval`: also what galleries, search_many and batching cost, with one row of each device. A row
-    that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used.
+    `retrieval`: also what galleries, search_many and batching cost, with one row of each device; `trust_engines`: also
+    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for
+    inputs that can't be used.
     """
     bundle = open_bundle(bundle_path)
     load = _loader(bundle, data, split)
     workload = load()
     if data is not None:
         check_dimension(workload.features, bundle.config, data)
-    rows = _rows(bundle, checkpoint)
+    rows = _rows(bundle, checkpoint, trust_engines)
     with temporary_folder("bench") as scratch, _stopped_at_the_end() as workers:
         for number, row in enumerate(rows):
             if row.reason is None:
@@ -179,7 +181,7 @@ def _loader(bundle: Bundle, data: Path | None, split: str) -> Callable[[], Workl
     return partial(random_workload, bundle.config, [w for w in vocabulary.words if w not in SPECIAL_TOKENS])
 
 
-def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
+def _rows(bundle: Bundle, checkpoint: Path | None, trust_engines: bool = False) -> list[Row]:
     """Every row there could be; those that need the checkpoint carry the reason if it is not to be had."""
     reason = None
     source = bundle.folder
@@ -198,7 +200,8 @@ def _rows(bundle: Bundle, checkpoint: Path | None) -> list[Row]:
     ]
     engines = {engine["precision"]: engine["target"] for engine in bundle.manifest.get("engines", {}).values()}
     engine_rows = [
-        RowSpec(target, "tensorrt", bundle.folder, precision, "cuda") for precision, target in engines.items()
+        RowSpec(target, "tensorrt", bundle.folder, precision, "cuda", trust_engines=trust_engines)
+        for precision, target in engines.items()
     ]
     kernel_rows = [
         RowSpec("triton", "triton", bundle.folder, precision, "cuda")

@@ -51,6 +51,7 @@ class RowSpec:
     device: str = "cpu"
     research_form: bool = False
     tune_tile: bool = False
+    trust_engines: bool = False  # also those that were not built here
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,14 @@ def _end_with_parent() -> None:
 class _Row:
     def __init__(self, spec: RowSpec, workload: Workload, threads: int | None, folder: Path) -> None:
         self.spec, self.workload = spec, workload
-        self.retriever = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=threads)
+        self.retriever = Retriever.open(
+            spec.path,
+            spec.backend,
+            spec.precision,
+            device=spec.device,
+            threads=threads,
+            trust_engines=spec.trust_engines,
+        )
         self.single: Retriever | None = None
         if spec.backend == "native" and (threads or default_threads()) > 1:
             self.single = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=1)

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .._files import atomic_file, cache_folder
+from .._files import atomic_file, cache_folder, read_regular
 from ..bundle import GRAPHS
 from ..errors import CaanWarning, OutputError
 
@@ -57,7 +57,7 @@ def cache_path(key: dict[str, Any]) -> Path:
 
 def _read(path: Path, key: dict[str, Any]) -> Ranges:
     """Raises OSError, ValueError or RecursionError, saying why, if a file does not hold ranges for a key."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(read_regular(path))
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("key") != _versioned(key):
         raise ValueError("it holds something else")
     ranges: Ranges = content.get("ranges", {})

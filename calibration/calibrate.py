@@ -16,7 +16,7 @@ from .._progress import progress_bar
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
 from ..data.scan import ScanSplit, content_digest
 from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, CaanWarning, DataError
+from ..errors import CaanWarning, DataError
 from ..tiling import DEFAULT_TILE_BYTES, tile_size
 from . import cache
 from .observe import Batch, Feed, activation_inputs, observe
@@ -154,12 +154,8 @@ class _Calibrator:
 
 
 def _load(bundle: Bundle, name: str) -> onnx.ModelProto:
-    path = bundle.graph(name, "fp32")
-    content = path.read_bytes()
     # Ranges of another model under this one's name would be kept in the cache.
-    if hashlib.sha256(content).hexdigest() != bundle.hash_of(graph_file(name, "fp32")):
-        raise BundleError(f"{path} was replaced while it was calibrated; run the command again")
-    return onnx.load_from_string(content)
+    return onnx.load_from_string(bundle.content(graph_file(name, "fp32")))
 
 
 def _tokenize(bundle: Bundle, captions: list[str]) -> list[list[int]]:

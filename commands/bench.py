@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @options.checkpoint
 @click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="Measured after a warm-up.")
 @options.threads
+@options.trust_engines
 @click.option("--synthetic", is_flag=True, help="No bundle: an untrained CAAN of the paper's size; speed alone.")
 @click.option("--json", "json_file", type=options.PATH, metavar="FILE", help="Write every number there too.")
 @click.option("--report", type=options.PATH, metavar="FILE.html", help="Write a page of charts and pictures.")
@@ -37,6 +38,7 @@ def bench(
     checkpoint: Path | None,
     rounds: int,
     threads: int | None,
+    trust_engines: bool,
     synthetic: bool,
     json_file: Path | None,
     report: Path | None,
@@ -73,6 +75,7 @@ def bench(
                 checkpoint=checkpoint,
                 rounds=rounds,
                 threads=threads,
+                trust_engines=trust_engines,
                 retrieval=retrieval,
                 progress=log,
             )

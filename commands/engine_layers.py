@@ -21,7 +21,9 @@ _TYPES = (
 )
 
 
-def engine_layers(path: Path, graph: str, precision: str) -> tuple[str, list[Layer]] | None:
+def engine_layers(
+    path: Path, graph: str, precision: str, *, trust_engines: bool = False
+) -> tuple[str, list[Layer]] | None:
     """The plan that an engine of this precision has for a graph, and its layers, many nodes fused into one.
 
     A layer computes in the narrowest type that it reads. None if the bundle has no such engine; raises BundleError or
@@ -30,10 +32,10 @@ def engine_layers(path: Path, graph: str, precision: str) -> tuple[str, list[Lay
     bundle = open_bundle(path)
     if not any(record.precision == precision for record in engine_records(bundle)):
         return None
-    record = choose_engine(bundle, precision, this_machine)
+    record = choose_engine(bundle, precision, this_machine, trust_engines=trust_engines)
     trt = installed_module(record.target)
     plan = plan_file(graph, record.name)
-    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine((path / plan).read_bytes())
+    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(bundle.content(plan))
     if engine is None:
         raise BundleError(
             f"TensorRT {record.version} does not load {path / plan}; build it again: {record.rebuild(bundle)}"

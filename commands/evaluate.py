@@ -19,6 +19,7 @@ from .output import metrics_table
 @options.precision
 @options.device
 @options.threads
+@options.trust_engines
 @click.option("--folds", is_flag=True, help="MS-COCO's 1K protocol: five folds, averaged.")
 @options.as_json
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     precision: str,
     device: str,
     threads: int | None,
+    trust_engines: bool,
     folds: bool,
     as_json: bool,
 ) -> None:
@@ -40,7 +42,7 @@ def evaluate(
 
     dataset = open_split(data, split)
     path = find_bundle(bundle, Path())
-    retriever = Retriever.open(path, backend, precision, device=device, threads=threads)
+    retriever = Retriever.open(path, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     scores = retriever.score_dataset(dataset.features, dataset.captions, progress=True)
     metrics = five_fold_metrics(scores) if folds else retrieval_metrics(scores, dataset.image_of_caption)
     click.echo(json.dumps(metrics.as_dict(), indent=2) if as_json else metrics_table(metrics))

@@ -44,6 +44,7 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @options.precision
 @options.device
 @options.threads
+@options.trust_engines
 @options.as_json
 def explain(
     bundle: Path,
@@ -60,6 +61,7 @@ def explain(
     precision: str,
     device: str,
     threads: int | None,
+    trust_engines: bool,
     as_json: bool,
 ) -> None:
     """Show which regions of an image, and which words of CAPTION, the score of the two comes from.
@@ -96,7 +98,9 @@ def explain(
 
     # Opened before the work, in case it can't be written.
     with atomic_file(output) if output is not None else nullcontext() as temporary:
-        retriever = Retriever.open(bundle, "auto", precision, device=device, threads=threads)
+        retriever = Retriever.open(
+            bundle, "auto", precision, device=device, threads=threads, trust_engines=trust_engines
+        )
         found = retriever.explain(array[number, :valid], caption)
         if temporary is not None:
             figure = draw_explanation(found, opened, own_boxes)

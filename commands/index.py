@@ -27,6 +27,7 @@ _WORTH_TUNING = 100
 @options.precision
 @options.device
 @options.threads
+@options.trust_engines
 def index(
     bundle: Path,
     features: Path,
@@ -41,6 +42,7 @@ def index(
     precision: str,
     device: str,
     threads: int | None,
+    trust_engines: bool,
 ) -> None:
     """Encode the images of FEATURES with BUNDLE into a gallery to search in.
 
@@ -61,7 +63,7 @@ def index(
     array = None if is_text else open_features(features)
     names = None if ids is None else read_captions(ids, "id")
     regions = None if lengths is None else open_lengths(lengths)
-    retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads)
+    retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     source: Source = Captions(retriever, captions) if array is None else Images(retriever, array, regions)
     chosen = IndexOptions(dtype, compact, overwrite, append, progress=True)
     try:

@@ -17,8 +17,9 @@ from . import options
 @options.bundle
 @click.option("--layers", type=click.Choice(GRAPHS), help="The nodes of this graph instead, and what each computes in.")
 @click.option("--precision", help="Of --layers: one that the bundle has.  [default: fp32]")
+@options.trust_engines
 @options.as_json
-def inspect(bundle: Path | None, layers: str | None, precision: str | None, as_json: bool) -> None:
+def inspect(bundle: Path | None, layers: str | None, precision: str | None, trust_engines: bool, as_json: bool) -> None:
     """Show what BUNDLE holds: files, graphs, precisions, engines, and what was checked.
 
     BUNDLE defaults to the only *.caan of the current folder.
@@ -31,13 +32,13 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, as_j
         raise click.UsageError("--precision belongs to --layers GRAPH; the summary shows every precision")
     path = find_bundle(bundle, Path())
     if layers is not None:
-        _show_layers(path, layers, precision or "fp32", as_json)
+        _show_layers(path, layers, precision or "fp32", as_json, trust_engines)
         return
     found = describe(path)
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else summary_text(found))
 
 
-def _show_layers(path: Path, graph: str, precision: str, as_json: bool) -> None:
+def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_engines: bool) -> None:
     """The nodes of the ONNX graph, and what TensorRT fused them into, where an engine can be loaded."""
     from ..export.describe import describe_layers
     from .engine_layers import engine_layers
@@ -45,7 +46,7 @@ def _show_layers(path: Path, graph: str, precision: str, as_json: bool) -> None:
 
     nodes, found, reason = describe_layers(path, graph, precision), None, None
     try:
-        found = engine_layers(path, graph, precision)
+        found = engine_layers(path, graph, precision, trust_engines=trust_engines)
     except (BundleError, MissingError) as error:
         reason = str(error)
     if as_json:

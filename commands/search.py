@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--precision", help="One that the bundle has, or bf16.  [default: the gallery's]")
 @options.device
 @options.threads
+@options.trust_engines
 @options.as_json
 def search(
     gallery: Path,
@@ -48,6 +49,7 @@ def search(
     precision: str | None,
     device: str,
     threads: int | None,
+    trust_engines: bool,
     as_json: bool,
 ) -> None:
     """Rank the images of GALLERY for a typed CAPTION, or for each of --captions.
@@ -76,7 +78,9 @@ def search(
     with atomic_file(html) if html is not None else nullcontext() as target:
         path = bundle or bundle_of(opened, gallery)
         precision = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
-        retriever = Retriever.open(path, backend, precision, device=device, threads=threads)
+        retriever = Retriever.open(
+            path, backend, precision, device=device, threads=threads, trust_engines=trust_engines
+        )
         found = retriever.search_many(texts, opened, min(10, len(opened.live)) if k is None else k)
         if target is not None and folder is not None:
             from ..report.search_page import search_page

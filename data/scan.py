@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import atomic_file
+from .._files import atomic_file, open_regular, read_input
 from ..errors import DataError
 
 CAPTIONS_PER_IMAGE = 5
@@ -96,6 +96,7 @@ def open_lengths(path: Path) -> NDArray[np.integer]:
 def open_array(path: Path) -> NDArray[Any]:
     """Memory-map an `.npy` file, of any shape. Raises DataError for a file that is missing or no such file."""
     try:
+        open_regular(path).close()  # of a pipe, NumPy would wait for what nobody may ever write
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
@@ -111,7 +112,7 @@ def open_array(path: Path) -> NDArray[Any]:
 def read_captions(path: Path, what: str = "caption") -> list[str]:
     """Read captions, one a line. Raises DataError for a file that is missing, empty or not UTF-8, or an empty line."""
     try:
-        content = path.read_bytes()
+        content = read_input(path)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     return captions_of(content, str(path), what)

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._files import atomic_file
+from .._files import atomic_file, read_input
 from ..errors import DataError
 
 SPECIAL_TOKENS = {"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3}
 START, END, UNKNOWN = (SPECIAL_TOKENS[token] for token in ("<start>", "<end>", "<unk>"))
 
 _WORD_PUNCT = re.compile(r"\w+|[^\w\s]+")
+
+_LARGEST_ID = 1 << 53
 
 # Captions are lower-cased first, whatever the tokenizer: every data set of this field is.
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
@@ -42,7 +44,7 @@ class Vocabulary:
             if self.words.get(token) != number:
                 raise DataError(f"the vocabulary must map {token} to {number}, not to {self.words.get(token)}")
         numbers = self.words.values()
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        if not all(isinstance(number, int) and 0 <= number <= _LARGEST_ID for number in numbers):
             raise DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)")
         if len(set(numbers)) != len(self.words):
             raise DataError("the vocabulary gives two words the same id")
@@ -89,7 +91,7 @@ class Vocabulary:
         Raises DataError if the file is missing, is not JSON, or holds no vocabulary.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_input(path).decode("utf-8"))
         except OSError as error:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:

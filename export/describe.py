@@ -284,7 +284,7 @@ def _graph(file: Path) -> Iterator[onnx.ModelProto]:
     import onnx
 
     try:
-        model = onnx.load(file)
+        model = onnx.load(file, load_external_data=False)  # no other file is read, whatever a bundle names
         onnx.checker.check_model(model)
         yield model
     except Exception as error:  # protobuf's decoder and ONNX's inference have their own, unrelated exception types

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from .._files import atomic_file, cache_folder
+from .._files import atomic_file, cache_folder, read_regular
 from .._machine import nvidia_gpus
 from ..errors import CaanWarning, ExportError, InputError, OutputError
 from .profiles import Profile
@@ -281,7 +281,7 @@ class _TimingCache:
     def _read(self) -> bytes:
         """The cache's content; nothing if there is no file, or a damaged one."""
         try:
-            stored = self.path.read_bytes()
+            stored = read_regular(self.path)
         except FileNotFoundError:
             return b""
         except OSError as error:

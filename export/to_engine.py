@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from .._built_plans import remember_plan
 from .._files import check_change, sha256_of, temporary_folder
 from .._machine import has_nvidia_driver
 from ..bundle import (
@@ -32,6 +33,7 @@ from ..bundle import (
 from ..calibration.calibrate import Calibration
 from ..calibration.sensitivity import NodeCost, cost_table, node_costs
 from ..errors import BundleError, GateError, InputError, MissingError
+from ..graphs import check_graphs
 from .engine import BuildOptions, build_plan, engine_name, engine_record
 from .ep_context import ep_context_graph, widest_first
 from .precision import PrecisionGraphs, PrecisionPass, gate_bundle, random_check
@@ -115,6 +117,7 @@ def build_engine(
     bundle = open_bundle(folder)
     engine = engine_name(job.target, job.precision, job.options.compute_capabilities)
     check_change(folder, _files_of(job.precision, engine))
+    check_graphs(bundle)  # TensorRT's parser and onnx are no readers for what comes from anywhere
     with temporary_folder("engine") as scratch:
         chosen = _choose_graphs(bundle, job, gate, calibration, scratch, progress)
         failure = None
@@ -129,6 +132,7 @@ def build_engine(
             define = job.fused_scorer if graph == "scorer" else None
             plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options, define)
             plans[graph].write_bytes(plan)
+            remember_plan(sha256_of(plans[graph]))
         hashes = {graph: sha256_of(path) for graph, path in chosen.files.items()}
         fused = job.fused_scorer is not None
         record = engine_record(job.target, job.precision, job.options, profiles, hashes, fused_scorer=fused)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -18,14 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._files import atomic_file
+from .._files import atomic_file, read_input
 from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, DataError
+from .archive import check_archive
 from .caan import CAAN, CaanConfig
+from .parameters import build_model, check_kind, is_memory, no_memory
 
 FORMAT, VERSION = "caan-checkpoint", 1
 # Sizes above it overflow before any comparison with the parameters could refuse them.
 _LARGEST_SIZE = 1 << 24
+_MOST_METRICS = 100_000
+_LARGEST_SCALE = float(torch.finfo(torch.float32).max)
 
 # Our parameter names → where the SCAN family keeps them: index of the state dict in "model", and key.
 _SCAN_KEYS = {
@@ -40,8 +43,6 @@ _SCAN_KEYS = {
     },
     **{f"scorer.{name}": f"2.{name}" for name in ("K", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "w_v", "w_u")},
 }
-
-_FOLDER = 0x10  # in the attributes of a zip archive's part
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,18 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     elif isinstance(content.get("model"), (list, tuple)):
         config, state, vocabulary = _read_scan(path, content, scan or ScanOptions())
     else:
-        keys = ", ".join(str(key) for key in list(content)[:5])
+        keys = ", ".join(_shown(key) if not isinstance(key, str) else key[:40] for key in list(content)[:5])
         raise CheckpointError(
             f"{path} is neither a {FORMAT} nor a SCAN-family checkpoint (its keys: {keys});"
             ' expected {"format": "caan-checkpoint", …} or {"model": [state dict, …], …}'
         )
-    model = _build(path, config, state)
+    model = build_model(path, config, state)
     if len(vocabulary) > config.vocab_size:
         raise CheckpointError(
             f"{path}: the vocabulary has ids up to {len(vocabulary) - 1}, the embedding only {config.vocab_size} rows;"
             " pass the vocabulary that the model was trained with (--vocab)"
         )
-    metrics = content.get("metrics")
-    return Checkpoint(model, vocabulary, metrics if isinstance(metrics, dict) else {})
+    return Checkpoint(model, vocabulary, _metrics(path, content.get("metrics")))
 
 
 def save_checkpoint(path: Path, model: CAAN, vocabulary: Vocabulary, metrics: dict[str, Any] | None = None) -> None:
@@ -123,15 +123,17 @@ def read_archive(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a folder, not a checkpoint; name the model.pt that your training wrote")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; name the model.pt that your training wrote")
-    _check_archive(path)
     try:
+        check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"can't read {path}: {error.strerror or error}") from error
-    except MemoryError:
+    except CheckpointError:
         raise
     except Exception as error:  # torch.load raises nearly any type for damaged input
+        if is_memory(error):
+            raise no_memory(path) from error
         raise CheckpointError(f"{path} can't be loaded: {_why_unreadable(path, error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint dictionary")
@@ -148,32 +150,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return "it is no PyTorch checkpoint, or is damaged; name the model.pt that your training wrote"
 
 
-def _check_archive(path: Path) -> None:
-    """PyTorch does not compare the archive's checksums, so damage inside a tensor would go unseen."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise CheckpointError(f"{path} is empty; copy it again")
-    if start != b"PK\x03\x04":
-        return  # the old, uncompressed form, or no checkpoint at all: torch.load will tell
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # PyTorch reads nothing of a part that is marked as a folder, and hands out whatever was in memory.
-            marked = [part.filename for part in archive.infolist() if part.external_attr & _FOLDER]
-            damaged = archive.testzip()
-    except Exception as error:  # zipfile raises nearly any type for damaged input
-        raise CheckpointError(f"{path} is truncated or corrupted; copy it again") from error
-    if marked:
-        raise CheckpointError(f"{path} is corrupted: its part {marked[0]} is marked as a folder; copy it again")
-    if damaged is not None:
-        raise CheckpointError(f"{path} is corrupted: the checksum of its part {damaged} is wrong; copy it again")
-
-
 def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str, Tensor], Vocabulary]:
     version = content.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise CheckpointError(
-            f"{path} has format version {version}, this caan reads up to {VERSION};"
+            f"{path} has format version {_shown(version)}, this caan reads up to {VERSION};"
             " update with: pip install -U caan-deploy"
         )
     try:
@@ -183,8 +164,8 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
             {str(name): tensor for name, tensor in content["state_dict"].items()},
             Vocabulary(content["vocabulary"], content["tokenizer"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        detail = f"no '{error.args[0]}'" if isinstance(error, KeyError) else error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        detail = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)[:300]
         raise CheckpointError(f"{path} is an incomplete {FORMAT}: {detail}; save it again") from error
     _check_config(path, config)
     return config, state, vocabulary
@@ -194,10 +175,26 @@ def _check_config(path: Path, config: CaanConfig) -> None:
     for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size"):
         size = getattr(config, name)
         if type(size) is not int or not 1 <= size <= _LARGEST_SIZE:
-            raise CheckpointError(f"{path}: config.{name} is {size!r}, expected an integer from 1 to {_LARGEST_SIZE}")
+            raise CheckpointError(
+                f"{path}: config.{name} is {_shown(size)}, expected an integer from 1 to {_LARGEST_SIZE}"
+            )
+    if type(config.normalize) is not bool:
+        raise CheckpointError(f"{path}: config.normalize is {_shown(config.normalize)}, expected true or false")
     scale = config.attention_scale
-    if type(scale) not in (int, float) or not math.isfinite(scale):
-        raise CheckpointError(f"{path}: attention_scale is {scale!r}, expected a number; give it as --attention-scale")
+    # Compared, not asked whether it is finite: an integer may have any number of digits.
+    if type(scale) not in (int, float) or not abs(scale) <= _LARGEST_SCALE:
+        raise CheckpointError(
+            f"{path}: attention_scale is {_shown(scale)}, expected a number; give it as --attention-scale"
+        )
+
+
+def _shown(value: object) -> str:
+    """A value as Python prints it, cut short: a number may have thousands of digits, more than Python prints."""
+    try:
+        text = repr(value)
+    except Exception:  # of whatever a file holds
+        return f"a {type(value).__name__} that can't be printed"
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _read_scan(
@@ -222,6 +219,7 @@ def _read_scan(
     for name, (key, transpose) in _key_map(options.key_map).items():
         tensor = theirs.pop(key, None)
         if isinstance(tensor, Tensor):
+            check_kind(path, name, tensor)
             state[name] = tensor.T if transpose else tensor
         else:
             missing.append(f"{name} (looked for '{key}')")
@@ -232,9 +230,34 @@ def _read_scan(
         )
     if theirs:
         raise CheckpointError(f"{path} has parameters that CAAN has no place for: {', '.join(sorted(theirs))}")
-    config = _scan_config(content, state, options.attention_scale)
+    config = _scan_config(path, content, state, options.attention_scale)
     _check_config(path, config)
     return config, state, vocabulary
+
+
+def _metrics(path: Path, found: object) -> dict[str, Any]:
+    """What a checkpoint says of its quality, as it goes into a manifest: values that JSON has."""
+    waiting: list[tuple[str, object]] = [("metrics", found)]
+    for _ in range(_MOST_METRICS + 1):
+        if not waiting:
+            return found if isinstance(found, dict) else {}
+        where, value = waiting.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise CheckpointError(f"{path}: {where} has a key that is not text; save it with keys of text")
+            waiting += [(f"{where[:80]}[{key[:40]!r}]", part) for key, part in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{where[:80]}[{number}]", part) for number, part in enumerate(value)]
+        elif not (value is None or isinstance(value, bool | float | str) or _is_small(value)):
+            raise CheckpointError(
+                f"{path}: {where} is not a number or text that JSON has, but of type {type(value).__name__}; save a"
+                " tensor's .item()"
+            )
+    raise CheckpointError(f"{path}: metrics holds more than {_MOST_METRICS:,} values; save fewer")
+
+
+def _is_small(value: object) -> bool:
+    return isinstance(value, int) and abs(value) < 1 << 63
 
 
 def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
@@ -243,7 +266,7 @@ def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
     if path is None:
         return result
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_input(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"can't read the key map {path}: {error}") from error
     if not isinstance(content, dict):
@@ -256,7 +279,9 @@ def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
     return result
 
 
-def _scan_config(content: dict[str, Any], state: dict[str, Tensor], attention_scale: float | None) -> CaanConfig:
+def _scan_config(
+    path: Path, content: dict[str, Any], state: dict[str, Tensor], attention_scale: float | None
+) -> CaanConfig:
     opt = content.get("opt")
     if attention_scale is None:
         attention_scale = getattr(opt, "attention_scale", 1.0)
@@ -269,33 +294,17 @@ def _scan_config(content: dict[str, Any], state: dict[str, Tensor], attention_sc
         attention_dim=_shape(state, "scorer.Q1")[1],
         vocab_size=vocab_size,
         attention_scale=attention_scale,
-        normalize=not getattr(opt, "no_imgnorm", False),
+        normalize=not _flag(path, getattr(opt, "no_imgnorm", False)),
     )
+
+
+def _flag(path: Path, value: object) -> bool:
+    if not isinstance(value, bool | int):
+        raise CheckpointError(f"{path}: opt.no_imgnorm is {_shown(value)}, expected true or false")
+    return bool(value)
 
 
 def _shape(state: dict[str, Tensor], name: str) -> tuple[int, int]:
     if state[name].ndim != 2:
         raise CheckpointError(f"{name} is {tuple(state[name].shape)}, expected two dimensions")
     return state[name].shape[0], state[name].shape[1]
-
-
-def _build(path: Path, config: CaanConfig, state: dict[str, Tensor]) -> CAAN:
-    """The model with these parameters, or an error that names every one that does not fit."""
-    with torch.device("meta"):  # sizes from a file: compare shapes before allocating anything
-        expected = {name: tuple(tensor.shape) for name, tensor in CAAN(config).state_dict().items()}
-    found = {name: tuple(value.shape) if isinstance(value, Tensor) else () for name, value in state.items()}
-    problems = []
-    if missing := sorted(expected.keys() - found.keys()):
-        problems.append(f"missing: {', '.join(missing)}")
-    if unexpected := sorted(found.keys() - expected.keys()):
-        problems.append(f"unexpected: {', '.join(unexpected)}")
-    if wrong := [f"{n} is {found[n]}, expected {s}" for n, s in expected.items() if n in found and found[n] != s]:
-        problems.append(f"mis-shaped: {', '.join(wrong)}")
-    if problems:
-        raise CheckpointError(f"{path} does not fit its config; {'; '.join(problems)}")
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: parameter {name} holds NaN or infinity; export an earlier checkpoint")
-    model = CAAN(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return model.eval().requires_grad_(False)

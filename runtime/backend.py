@@ -106,8 +106,10 @@ BACKENDS = {
 }
 
 
-def open_backend(name: str, path: Path, precision: str, device: str, threads: int | None) -> Backend:
-    """Open a bundle (or, for `torch`, a checkpoint) with a backend.
+def open_backend(
+    name: str, path: Path, precision: str, device: str, threads: int | None, *, trust_engines: bool = False
+) -> Backend:
+    """Open a bundle (or, for `torch`, a checkpoint) with a backend. trust_engines: also engines not built here.
 
     `auto` takes, of these, the first that there is:
     - `tensorrt`, if the bundle has an engine of this precision that loads here and whose record in the manifest holds a
@@ -129,34 +131,36 @@ def open_backend(name: str, path: Path, precision: str, device: str, threads: in
             raise InputError(f"the backend '{name}' has no precision 'bf16'; use 'native' on a CPU, 'triton' on a GPU")
         return _open("native", path, precision, device, threads)
     if name == "auto":
-        return _open_best(path, precision, device, threads)
+        return _open_best(path, precision, device, threads, trust_engines)
+    if name == "tensorrt":
+        return _open(name, path, precision, device, threads, trust_engines=trust_engines)
     return _open(name, path, precision, device, threads)
 
 
-def _open(name: str, path: Path, precision: str, device: str, threads: int | None) -> Backend:
+def _open(name: str, path: Path, precision: str, device: str, threads: int | None, **more: bool) -> Backend:
     module, class_name = BACKENDS[name]
-    backend: Backend = getattr(import_module(module), class_name).open(path, precision, device, threads)
+    backend: Backend = getattr(import_module(module), class_name).open(path, precision, device, threads, **more)
     return backend
 
 
-def _open_best(path: Path, precision: str, device: str, threads: int | None) -> Backend:
+def _open_best(path: Path, precision: str, device: str, threads: int | None, trust_engines: bool) -> Backend:
     from .native_backend import open_native_if_there
     from .onnx_sessions import choose_device
 
-    engine = None if device == "cpu" else _checked_engine(path, precision, device)
+    engine = None if device == "cpu" else _checked_engine(path, precision, device, trust_engines)
     if engine is not None:
         return engine
     native = open_native_if_there(path, precision, threads) if choose_device(device) == "cpu" else None
     return native or _open("onnxruntime", path, precision, device, threads)
 
 
-def _checked_engine(path: Path, precision: str, device: str) -> Backend | None:
+def _checked_engine(path: Path, precision: str, device: str, trust_engines: bool) -> Backend | None:
     if not has_checked_engine(path, precision):
         return None
     try:
         from .tensorrt.backend import TensorRTBackend
 
-        return TensorRTBackend.open(path, precision, device, None, checked=True)
+        return TensorRTBackend.open(path, precision, device, None, checked=True, trust_engines=trust_engines)
     except MissingError:
         return None
     except BundleError as error:

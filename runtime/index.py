@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import explained, locked, resumable_folder
+from .._files import explained, is_of_others, locked, resumable_folder
 from .._progress import progress_bar
-from ..bundle import graph_file, read_manifest, state_widths
+from ..bundle import MANIFEST, graph_file, read_manifest, state_widths
 from ..data.mapped import read_rows
 from ..errors import BundleError, DataError, InputError
 from .backend import Backend
@@ -153,10 +153,19 @@ def delete_items(folder: Path, names: Sequence[str]) -> int:
 
 
 def bundle_of(gallery: Gallery, folder: Path) -> Path:
-    """The bundle that made a gallery, where it was then. Raises BundleError if it is no longer there."""
+    """The bundle that made a gallery, where it was then.
+
+    Raises BundleError if it is no longer there, and for a gallery or bundle of another user: somebody else's file
+    doesn't choose what is opened.
+    """
     path = Path(os.path.normpath(folder.resolve() / (gallery.bundle or "")))
     if gallery.bundle is None or not path.is_dir():
         raise BundleError(f"the bundle of {folder} is no longer at {path}; name it with --bundle")
+    for file in (folder / DESCRIPTION, path / MANIFEST):
+        if is_of_others(file):
+            raise BundleError(
+                f"{file} belongs to another user, so {folder} does not choose the bundle; name it with --bundle"
+            )
     return path
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .._machine import default_threads
 from ..bundle import GRAPHS, Bundle, graph_file
+from ..graphs import read_graph
 from .backend import Layout, Tile
 from .onnx_encoders import OnnxEncoders
 from .onnx_sessions import onnxruntime, open_session
@@ -50,7 +51,8 @@ class OnnxBackend(OnnxEncoders):
 
     def _open(self, name: str) -> ort.InferenceSession:
         if name == _SINGLE:
-            return open_session(self._bundle.graph("scorer", self.precision), "cpu", 1)
+            content = read_graph(self._bundle, "scorer", self.precision)
+            return open_session(self._bundle.graph("scorer", self.precision), "cpu", 1, content=content)
         return super()._open(name)
 
     def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:

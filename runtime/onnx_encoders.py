@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import sha256_of
-from ..bundle import VOCABULARY, Bundle, graph_file
+from ..bundle import VOCABULARY, Bundle
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError
+from ..graphs import check_result, read_graph
 from .backend import Tile
 from .device_tiles import DeviceTiles
-from .onnx_sessions import choose_device, open_session, run_bound
+from .onnx_sessions import choose_device, open_session, run_bound, run_session
 from .opening import check_sizes, encoder_hashes
 from .side_graphs import SideGraphs
 
@@ -75,7 +75,8 @@ class OnnxEncoders:
 
     def _open(self, name: str) -> ort.InferenceSession:
         path = self._bundle.graph(name, self._graphs_precision)
-        return open_session(path, self.device, self._threads, yielding=self.yielding)
+        content = read_graph(self._bundle, name, self._graphs_precision)
+        return open_session(path, self.device, self._threads, content=content, yielding=self.yielding)
 
     def _own_sessions(self) -> dict[str, ort.InferenceSession]:
         """This process's: a fork has none of the threads that its parent's sessions would wait for.
@@ -83,10 +84,6 @@ class OnnxEncoders:
         Raises BundleError if the graphs are no longer those that the parent opened.
         """
         if self._sessions_process != os.getpid():
-            for name in self.graphs:
-                path = self._bundle.graph(name, self._graphs_precision)
-                if sha256_of(path) != self._bundle.hash_of(graph_file(name, self._graphs_precision)):
-                    raise BundleError(f"{path} was replaced since this process was forked; open the bundle again")
             self._sessions = {name: self._open(name) for name in self._sessions}
             self._sessions_process = os.getpid()
         return self._sessions
@@ -104,6 +101,8 @@ class OnnxEncoders:
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
         session = self._own_sessions()[graph]
         if self.device == "cpu":
-            output: NDArray[Any] = session.run(None, inputs)[0]
-            return output
-        return run_bound(session, inputs, self.device, self._residents)
+            output = run_session(session, inputs)[0]
+        else:
+            output = run_bound(session, inputs, self.device, self._residents)
+        check_result(graph.removeprefix("single_"), inputs, output)
+        return output

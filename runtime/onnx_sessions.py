@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from weakref import WeakSet
 from numpy.typing import NDArray
 
 from .._machine import EXACT_INT8, default_threads, has_nvidia_driver
-from ..errors import BundleError, MissingError, needs
+from ..errors import BundleError, CaanError, MissingError, needs
 from .device_tiles import DeviceTiles
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}}
 
 
-def open_session(path: Path, device: str, threads: int | None, *, yielding: bool = False) -> ort.InferenceSession:
+def open_session(
+    path: Path, device: str, threads: int | None, *, content: bytes | None = None, yielding: bool = False
+) -> ort.InferenceSession:
     """An ONNX Runtime session on exactly this device; `yielding`: its threads give way as soon as a call is done.
 
-    ONNX Runtime drops a provider that can't load without an error, so what the session really got is compared with
-    what was asked for. Raises MissingError if the device is not usable, BundleError if the graph can't be loaded.
+    content: the graph's bytes, where they were checked. ONNX Runtime drops a provider that can't load without an error,
+    so what the session really got is compared with what was asked for. Raises MissingError if the device is
+    not usable, BundleError if the graph can't be loaded.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -45,7 +49,9 @@ def open_session(path: Path, device: str, threads: int | None, *, yielding: bool
     try:
         if device == "cuda":
             _load_cuda()
-        session = ort.InferenceSession(path, options, providers=[(wanted, _OPTIONS[device])])
+        session = ort.InferenceSession(
+            path if content is None else content, options, providers=[(wanted, _OPTIONS[device])]
+        )
     except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
         if device != "cpu":
             raise _no_cuda(str(error).splitlines()[0]) from error
@@ -61,13 +67,31 @@ def survives_fork(session: ort.InferenceSession) -> ort.InferenceSession:
     return session
 
 
+def run_session(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """All outputs of a session on the CPU. Raises CaanError for what ONNX Runtime can't compute."""
+    with _failing():
+        outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
+        return outputs
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
+        raise CaanError(f"ONNX Runtime {onnxruntime().__version__} failed: {error}") from error
+
+
 def run_bound(
     session: ort.InferenceSession,
     inputs: dict[str, NDArray[Any]],
     device: str,
     residents: DeviceTiles[ort.OrtValue],
 ) -> NDArray[Any]:
-    """Run a session whose device has memory of its own: gallery tiles are copied there once, and stay."""
+    """Run a session whose device has memory of its own: gallery tiles are copied there once, and stay.
+
+    Raises CaanError as `run_session`.
+    """
     binding = session.io_binding()
     for name, array in inputs.items():
         value = residents.find(array)
@@ -82,8 +106,9 @@ def run_bound(
             binding.bind_ortvalue_input(name, value)
     binding.bind_output(session.get_outputs()[0].name)
     binding.synchronize_inputs()
-    session.run_with_iobinding(binding)
-    output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    with _failing():
+        session.run_with_iobinding(binding)
+        output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
     return output
 
 

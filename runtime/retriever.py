@@ -82,6 +82,7 @@ class Retriever:
         device: str = "auto",
         threads: int | None = None,
         tile_bytes: int | None = None,
+        trust_engines: bool = False,
     ) -> Retriever:
         """Open a bundle; for `backend="torch"`, a checkpoint.
 
@@ -90,7 +91,8 @@ class Retriever:
         onnxruntime; precision: one that the bundle has, or bf16 with native and triton; device: cpu, cuda or auto;
         threads: of the scorer on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates. By
         default it is what `tune` found on this machine, else 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles
-        permitting; native has no intermediates, and no use for it.
+        permitting; native has no intermediates, and no use for it; trust_engines: also run engines that were not built
+        here, which are programs (docs/security.md).
 
         Raises InputError for an unknown backend, precision or device; BundleError or CheckpointError for a file that
         can't be used; MissingError for a package or device that is not there. CaanWarning for a precision that missed
@@ -98,9 +100,11 @@ class Retriever:
         """
         if (threads is not None and threads < 1) or (tile_bytes is not None and tile_bytes < 1):
             raise InputError(f"threads and tile_bytes must be 1 or more, not {threads} and {tile_bytes}")
-        retriever = cls(open_backend(backend, Path(path), precision, device, threads), tile_bytes)
+        opened = open_backend(backend, Path(path), precision, device, threads, trust_engines=trust_engines)
+        retriever = cls(opened, tile_bytes)
         options = {"backend": backend, "precision": precision, "device": device, "threads": threads}
-        retriever._opened = {"path": Path(path).absolute(), **options, "tile_bytes": tile_bytes}
+        more = {"tile_bytes": tile_bytes, "trust_engines": trust_engines}
+        retriever._opened = {"path": Path(path).absolute(), **options, **more}
         return retriever
 
     def __reduce__(self) -> tuple[Any, ...]:

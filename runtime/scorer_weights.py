@@ -24,7 +24,9 @@ def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
         )
     path = bundle.folder / SCORER_WEIGHTS
     try:
-        weights = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        weights = np.load(io.BytesIO(bundle.content(SCORER_WEIGHTS)), allow_pickle=False)
+    except BundleError:
+        raise
     except Exception as error:  # of a damaged header NumPy raises whatever its parser met
         raise BundleError(f"{path} can't be read as an array ({error}); export the checkpoint again") from error
     expected = (2, bundle.config["attention_dim"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -11,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import default_threads
-from ..bundle import EXPANDER, EXPLAINER, Bundle, graph_file
+from ..bundle import EXPANDER, EXPLAINER, Bundle
 from ..errors import BundleError, needs
+from ..graphs import check_result, read_graph
 from .backend import Tile
-from .onnx_sessions import survives_fork
+from .onnx_sessions import run_session, survives_fork
 from .states import convert
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class SideGraphs:
         images, texts = convert(tile.image_states, _STATES), convert(tile.text_states, _STATES)
         inputs = tile._replace(image_states=images, text_states=texts)._asdict()
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        return dict(zip(names, run_session(session, inputs), strict=True))
 
     def expand_regions(self, regions: NDArray[np.floating]) -> NDArray[np.float32]:
         """As `Backend.expand_regions`.
@@ -47,7 +47,9 @@ class SideGraphs:
         Raises BundleError for a bundle without the graph, or replaced since it was opened; MissingError without
         ONNX Runtime.
         """
-        states: NDArray[np.float32] = self._session(EXPANDER).run(None, {"regions": convert(regions, _STATES)})[0]
+        inputs = {"regions": convert(regions, _STATES)}
+        states = run_session(self._session(EXPANDER), inputs)[0]
+        check_result(EXPANDER, inputs, states)
         return states
 
     def _start_anew(self) -> None:
@@ -66,13 +68,8 @@ class SideGraphs:
         path = self._bundle.side_graph(name)
         with needs("cpu", f"the {name} graph"):
             import onnxruntime as ort
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"can't read {path}: {error.strerror}; open the bundle again") from error
-        # Hashed and loaded from the same bytes: nothing can come in between.
-        if hashlib.sha256(content).hexdigest() != self._bundle.hash_of(graph_file(name, "fp32")):
-            raise BundleError(f"{path} is not the file this bundle was opened with, it was replaced; open it again")
+        # Hashed, checked and loaded from the same bytes: nothing can come in between.
+        content = read_graph(self._bundle, name, "fp32")
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads or default_threads()
         options.log_severity_level = 3

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._files import atomic_file, cache_folder
+from .._files import atomic_file, cache_folder, read_regular
 from .._machine import describe_machine
 from ..errors import CaanError, CaanWarning
 from ..tiling import DEFAULT_TILE_BYTES
@@ -95,7 +95,7 @@ def try_all(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
 def cached_tuning(backend: Backend) -> Tuning | None:
     """What an earlier `tune` found for this machine, backend and model; None if it never ran."""
     try:
-        content = json.loads(_path(backend).read_text(encoding="utf-8"))
+        content = json.loads(read_regular(_path(backend)))
         return Tuning(*(_read_trials(content[part], backend) for part in ("query", "pairs")))
     # Not there, or damaged: it is tuned again.
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -93,16 +93,19 @@ def test_an_absolute_name(rewritten, manifest, tmp_path):
     rewritten(manifest, [str(tmp_path / "secret"), "outside the bundle"])
 
 
-def test_a_link_that_leads_outside(evaluated, tiny_bundle, tmp_path):
-    shutil.move(tiny_bundle / "vocab.json", tmp_path / "vocab.json")
+def test_a_link_to_a_file_of_other_content(evaluated, tiny_bundle, tmp_path):
+    whole = (tiny_bundle / "vocab.json").read_text()
+    (tmp_path / "vocab.json").write_text(whole.replace("w1", "w9"))
+    (tiny_bundle / "vocab.json").unlink()
     (tiny_bundle / "vocab.json").symlink_to(tmp_path / "vocab.json")
-    evaluated(["vocab.json", "outside the bundle", "do not trust"])
+    evaluated(["vocab.json", "was changed: its SHA-256 is not the manifest's"])
 
 
-def test_a_linked_folder_that_leads_outside(evaluated, tiny_bundle, tmp_path):
+def test_a_linked_folder_that_lacks_a_file(evaluated, tiny_bundle, tmp_path):
     shutil.move(tiny_bundle / "onnx", tmp_path / "onnx")
     (tiny_bundle / "onnx").symlink_to(tmp_path / "onnx")
-    evaluated(["onnx/", "outside the bundle", "do not trust"])
+    (tmp_path / GRAPH).unlink()
+    evaluated([GRAPH, "missing from the bundle"])
 
 
 def test_a_link_to_itself(evaluated, tiny_bundle):

@@ -28,6 +28,7 @@ BASE = {
     "errors",
     "_files",
     "_machine",
+    "_built_plans",
     "_progress",
     "_tensorrt_log",
 }  # what every room may use; "caan" is the package's __init__
@@ -37,7 +38,9 @@ ROOMS = {
     "errors": (set(), set()),
     "_machine": (set(), set()),
     "_files": ({"errors"}, set()),
+    "_built_plans": ({"errors", "_files"}, set()),
     "bundle": ({"errors", "_files"}, {"numpy"}),
+    "graphs": ({"errors", "bundle"}, set()),
     "metrics": ({"errors"}, {"numpy"}),
     "tiling": (set(), {"numpy"}),
     "_progress": (set(), {"tqdm"}),
@@ -49,11 +52,11 @@ ROOMS = {
         {"numpy", "onnx", "onnxruntime", "tabulate", "tqdm"},
     ),
     "export": (
-        BASE | {"data", "model", "calibration", "bundle", "tiling"},
+        BASE | {"data", "model", "calibration", "bundle", "graphs", "tiling"},
         {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnx_graphsurgeon", *TENSORRT, "tabulate", "tqdm"},
     ),
     "runtime": (
-        BASE | {"data", "bundle", "metrics", "tiling"},
+        BASE | {"data", "bundle", "graphs", "metrics", "tiling"},
         {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm", "prometheus_client", "caan_native"},
     ),
     # The one corner of the runtime that needs PyTorch: Triton's kernels are launched with its tensors.

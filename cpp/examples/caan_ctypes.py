@@ -42,6 +42,7 @@ class Options(ctypes.Structure):
         ("warn", Warn),
         ("warn_context", ctypes.c_void_p),
         ("prebuilt_engines", ctypes.c_int),
+        ("trust_engines", ctypes.c_int),
     ]
 
 

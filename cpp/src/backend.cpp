@@ -5,7 +5,9 @@
 #include <set>
 
 #include "files.hpp"
+#include "graph_check.hpp"
 #include "machine.hpp"
+#include "text.hpp"
 
 namespace caan::detail {
 namespace {
@@ -13,7 +15,7 @@ namespace {
 constexpr ONNXTensorElementDataType FLOAT = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 constexpr ONNXTensorElementDataType HALF = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 constexpr ONNXTensorElementDataType INTEGER = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-constexpr const char* EXPANDER = "onnx/expander.fp32.onnx";
+constexpr const char* EXPANDER_FILE = "onnx/expander.fp32.onnx";
 
 // ONNX Runtime's type of inputs is not const, though it only reads them.
 void* readable(const void* data) { return const_cast<void*>(data); }
@@ -43,14 +45,14 @@ Backend::Backend(const Bundle& bundle, const Options& options)
         native_ = native_scorer(bundle, options.precision, threads_);
     }
     if (options.prebuilt_engines) {
-        open_engine(bundle, precision);
+        open_engine(bundle, precision, options.trust_engines);
     }
     bundle.require_precision(precision);
-    vocabulary_ = Vocabulary::load(bundle.verified(VOCABULARY_FILE));
+    vocabulary_ = Vocabulary::parse(bundle.content(VOCABULARY_FILE), normal_path(bundle.path(VOCABULARY_FILE)));
     encoders_ = {bundle.hash_of(graph_file("image_encoder", precision)),
                  bundle.hash_of(graph_file("text_encoder", precision))};
-    if (bundle.manifest["files"].contains(EXPANDER)) {
-        expander_hash_ = bundle.hash_of(EXPANDER);
+    if (bundle.manifest["files"].contains(EXPANDER_FILE)) {
+        expander_hash_ = bundle.hash_of(EXPANDER_FILE);
     }
     if (device_.tensorrt) {
         device_.name = "cuda";
@@ -81,27 +83,35 @@ bool Backend::takes_native(const Bundle& bundle, const Options& options) const {
 }
 
 void Backend::open_sessions(const Bundle& bundle, const std::string& precision) {
+    const auto read = [&](const char* graph) {
+        const std::string file = graph_file(graph, precision), path = normal_path(bundle.path(file));
+        std::string content = bundle.content(file);
+        check_graph(bundle.folder, bundle.sizes, graph, path, content);
+        return std::make_pair(std::move(content), path);
+    };
     const auto open = [&](const char* graph, int threads, Calls calls) {
-        return Session(bundle.graph(graph, precision), device_, threads, calls);
+        const auto [content, path] = read(graph);
+        return Session(content, path, device_, threads, calls);
     };
     // Graphs of other precisions are slow, or round otherwise, without all optimisations.
     const Calls encoding = device_.name == "cpu" && precision == "fp32" ? Calls::few : Calls::many;
     // Optimising a graph keeps one core busy: the larger ones are opened side by side.
     auto text_encoder = std::async(std::launch::async, open, "text_encoder", threads_, encoding);
     if (native_ == nullptr) {
-        scorer_.emplace(open("scorer", threads_, Calls::many));
+        const auto [content, path] = read("scorer");
+        scorer_.emplace(content, path, device_, threads_, Calls::many);
         if (device_.name == "cpu" && threads_ > 1) {
             // Threads that share one call wait for each other after every product; calls of one thread each don't.
-            single_scorer_.emplace(open("scorer", 1, Calls::many));
+            single_scorer_.emplace(content, path, device_, 1, Calls::many);
         }
     }
     image_encoder_.emplace(open("image_encoder", threads_, encoding));
     text_encoder_.emplace(text_encoder.get());
 }
 
-void Backend::open_engine(const Bundle& bundle, const std::string& precision) {
+void Backend::open_engine(const Bundle& bundle, const std::string& precision, bool trust_engines) {
     bundle.verify(); // an engine's graph names its plan, which ONNX Runtime reads
-    const Engine engine = choose_engine(bundle, precision);
+    const Engine engine = choose_engine(bundle, precision, trust_engines);
     image_encoder_.emplace(engine.graphs.at("image_encoder"), threads_);
     text_encoder_.emplace(engine.graphs.at("text_encoder"), threads_);
     scorer_.emplace(engine.graphs.at("scorer"), threads_);
@@ -152,22 +162,19 @@ const Session& Backend::expander() const {
                           " caan-export model.pt -o " +
                           folder_ + " --overwrite");
     }
-    const std::string path = folder_ + "/" + EXPANDER;
+    const std::string path = folder_ + "/" + EXPANDER_FILE;
     std::string content;
     try {
         content = read_file(path);
     } catch (const std::system_error& error) {
-        throw BundleError("can't read " + path + ": " + reason(error) + "; open the bundle again");
+        throw BundleError(path + " can't be read (" + reason(error) + "); copy the bundle again");
     }
     // Hashed and loaded from the same bytes: nothing can come in between.
     if (sha256_of(content.data(), content.size()) != expander_hash_) {
         throw BundleError(path + " is not the file this bundle was opened with, it was replaced; open it again");
     }
-    auto session = std::make_unique<Session>(content, path, threads_);
-    if (session->inputs().size() != 1 || session->outputs().size() != 1) {
-        throw BundleError(path + " is no expander; export the checkpoint again");
-    }
-    expander_ = std::move(session);
+    check_graph(folder_, sizes_, EXPANDER, path, content);
+    expander_ = std::make_unique<Session>(content, path, Device{"cpu"}, threads_, Calls::many);
     return *expander_;
 }
 

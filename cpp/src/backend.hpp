@@ -68,7 +68,7 @@ public:
 private:
     bool takes_native(const Bundle& bundle, const Options& options) const;
     void open_sessions(const Bundle& bundle, const std::string& precision);
-    void open_engine(const Bundle& bundle, const std::string& precision);
+    void open_engine(const Bundle& bundle, const std::string& precision, bool trust_engines);
     void check_sizes(const Bundle& bundle) const;
     Dtype common_state_type(const Bundle& bundle, const std::string& precision) const;
     const Session& expander() const;

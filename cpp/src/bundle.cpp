@@ -18,6 +18,7 @@ constexpr const char* FORMAT = "caan-bundle";
 constexpr std::int64_t VERSION = 1;
 constexpr const char* MANIFEST = "manifest.json";
 constexpr const char* AGAIN = " copy the bundle again, or export the checkpoint again";
+constexpr std::size_t LONGEST_NAME = 255; // bytes
 // Larger sizes are no model's, and products of them would overflow.
 constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
 
@@ -33,29 +34,21 @@ OrderedJson read_manifest(const std::string& folder) {
     }
 }
 
-/// Whether a file's name leads to a place in the folder, or to nothing.
-bool is_inside(const std::string& folder, const std::string& name) {
-    // Backslash and colon are separators to Windows; no file has a zero byte in its name.
+/// Whether this is the name of a file in a folder, links aside.
+bool is_inside(const std::string& name) {
+    // Backslash and colon are separators to Windows; no file has a zero byte in its name, or one that is longer.
     if (name.rfind('/', 0) == 0 || name.find_first_of(std::string("\\:\0", 3)) != std::string::npos) {
         return false;
     }
     const std::filesystem::path relative(name);
-    if (std::find(relative.begin(), relative.end(), "..") != relative.end()) {
-        return false;
-    }
-    std::error_code error;
-    const auto real = std::filesystem::canonical(std::filesystem::path(folder) / relative, error);
-    if (error) {
-        // A file that is missing is reported as such; other names no file can have: too long, a loop of links.
-        return error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
-    }
-    const auto home = std::filesystem::canonical(folder, error);
-    return !error && std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first == home.end();
+    return std::none_of(relative.begin(), relative.end(), [](const std::filesystem::path& part) {
+        return part == ".." || part.native().size() > LONGEST_NAME;
+    });
 }
 
 void check_file(const std::string& folder, const std::string& name, const OrderedJson& entry) {
     const std::string manifest = folder + "/" + MANIFEST;
-    if (!is_inside(folder, name)) {
+    if (!is_inside(name)) {
         std::string shown = shortened(name, 200);
         std::replace(shown.begin(), shown.end(), '\0', ' '); // where the message would end
         throw BundleError(manifest + " names '" + shown + "', outside the bundle; do not trust this bundle");
@@ -75,9 +68,21 @@ void check_file(const std::string& folder, const std::string& name, const Ordere
     }
 }
 
+BundleError changed(const std::string& path) {
+    return BundleError(path + " was changed: its SHA-256 is not the manifest's;" + AGAIN);
+}
+
+BundleError unreadable(const std::string& path, const std::system_error& error) {
+    return BundleError(path + " can't be read: " + reason(error) + ";" + AGAIN);
+}
+
 void check_hash(const std::string& path, const std::string& expected) {
-    if (sha256_of_file(path) != expected) {
-        throw BundleError(path + " was changed: its SHA-256 is not the manifest's;" + AGAIN);
+    try {
+        if (sha256_of_file(path) != expected) {
+            throw changed(path);
+        }
+    } catch (const std::system_error& error) {
+        throw unreadable(path, error);
     }
 }
 
@@ -126,9 +131,20 @@ void Bundle::require_precision(const std::string& precision) const {
     }
 }
 
-std::string Bundle::graph(const std::string& name, const std::string& precision) const {
-    require_precision(precision);
-    return verified(graph_file(name, precision));
+std::string Bundle::content(const std::string& file) const {
+    const std::string path = normal_path(this->path(file));
+    std::string content;
+    try {
+        content = read_file(path);
+    } catch (const std::system_error& error) {
+        throw unreadable(path, error);
+    }
+    if (sha256_of(content.data(), content.size()) != hash_of(file)) {
+        throw changed(path);
+    }
+    const std::lock_guard<std::mutex> one_at_a_time(reading_);
+    read_.insert(file);
+    return content;
 }
 
 std::string Bundle::verified(const std::string& file) const {
@@ -139,8 +155,13 @@ std::string Bundle::verified(const std::string& file) const {
 void Bundle::verify() const {
     // Hashing keeps a core busy, and engines are large.
     std::vector<std::string> files;
-    for (const auto& file : manifest["files"].items()) {
-        files.push_back(file.key());
+    {
+        const std::lock_guard<std::mutex> one_at_a_time(reading_);
+        for (const auto& file : manifest["files"].items()) {
+            if (read_.count(file.key()) == 0) {
+                files.push_back(file.key());
+            }
+        }
     }
     side_by_side(files.size(), [&](std::size_t number) { std::shared_future<void>(checks_.at(files[number])).wait(); });
     for (const std::string& file : files) {

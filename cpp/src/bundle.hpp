@@ -5,6 +5,8 @@
 #include <functional>
 #include <future>
 #include <map>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,8 +42,9 @@ public:
 
     /// Throws BundleError, naming what there is, if the precision is not there.
     void require_precision(const std::string& precision) const;
-    /// The path of one ONNX graph, verified. Throws as `require_precision` and `verified`.
-    std::string graph(const std::string& name, const std::string& precision) const;
+    /// The bytes of a listed file, which have the manifest's hash: what is checked is what is used. Throws BundleError.
+    /// Threads may share it.
+    std::string content(const std::string& file) const;
     /// The path of a listed file that has the manifest's hash. Throws BundleError. Threads may share it.
     std::string verified(const std::string& file) const;
     /// Compare every file with its hash. Throws BundleError of the first in the manifest's order that differs.
@@ -52,6 +55,8 @@ public:
 
 private:
     std::map<std::string, std::shared_future<void>> checks_; // each done by who first waits for it
+    mutable std::mutex reading_;
+    mutable std::set<std::string> read_; // files whose content was compared
 };
 
 inline constexpr const char* VOCABULARY_FILE = "vocab.json";

@@ -98,6 +98,8 @@ caan::Options options_of(const caan_options* given) {
     options.workers = all.workers;
     options.tile_bytes = all.tile_bytes;
     options.prebuilt_engines = all.prebuilt_engines != 0;
+    // An earlier struct may have padding here, which holds anything.
+    options.trust_engines = all.trust_engines == 1;
     if (all.warn != nullptr) {
         options.warn = [all](const std::string& message) { all.warn(message.c_str(), all.warn_context); };
     }

@@ -4,6 +4,8 @@
 #include <exception>
 #include <utility>
 
+#include "built_plans.hpp"
+
 namespace caan::detail {
 namespace {
 
@@ -93,9 +95,21 @@ Engine engine_of(const Record& record) {
     return engine;
 }
 
+/// Throws BundleError for an engine from elsewhere: a plan is a program, and some bring one for the processor too.
+void check_built_here(const Record& record) {
+    for (const char* graph : GRAPHS) {
+        const std::string plan = "engines/" + record.name + "/" + graph + ".plan";
+        if (!record.bundle.manifest["files"].contains(plan) || !was_built_here(record.bundle.hash_of(plan))) {
+            throw BundleError(record.where() + " was not built here, and an engine is a program; if you trust who"
+                                               " built it, set trust_engines, else build it again: " +
+                              record.rebuild());
+        }
+    }
+}
+
 } // namespace
 
-Engine choose_engine(const Bundle& bundle, const std::string& precision) {
+Engine choose_engine(const Bundle& bundle, const std::string& precision, bool trust_engines) {
     const OrderedJson& engines = member(bundle.manifest, "engines");
     if (!engines.is_object() && !engines.is_null()) {
         throw BundleError(bundle.folder + "/manifest.json has no valid 'engines'; build the engines again");
@@ -107,7 +121,12 @@ Engine choose_engine(const Bundle& bundle, const std::string& precision) {
                 continue;
             }
             try {
-                return engine_of({bundle, item.key(), item.value(), target});
+                const Record record{bundle, item.key(), item.value(), target};
+                Engine engine = engine_of(record);
+                if (!trust_engines) {
+                    check_built_here(record);
+                }
+                return engine;
             } catch (const Error&) {
                 refusal = refusal ? refusal : std::current_exception();
             }

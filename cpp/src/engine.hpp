@@ -23,9 +23,9 @@ struct Engine {
 };
 
 /// The bundle's first engine of this precision that this ONNX Runtime has a provider for; TensorRT before TensorRT for
-/// RTX. Nothing is loaded yet.
+/// RTX. Nothing is loaded yet. trust_engines: also one that was not built here.
 /// Throws, if there is none, for the one that would have been taken: BundleError for an engine that is missing, stale,
 /// or of no use to ONNX Runtime, MissingError for a provider that is not there.
-Engine choose_engine(const Bundle& bundle, const std::string& precision);
+Engine choose_engine(const Bundle& bundle, const std::string& precision, bool trust_engines);
 
 } // namespace caan::detail

@@ -20,11 +20,32 @@ namespace {
 
 [[noreturn]] void fail() { throw std::system_error(errno, std::generic_category()); }
 
+/// What is no file: a pipe or device would keep its reader waiting, perhaps for ever, or have no end.
+class NotRegular : public std::error_category {
+public:
+    const char* name() const noexcept override { return "caan"; }
+    std::string message(int) const override { return "it is a pipe or device, not a file"; }
+};
+
 class OpenFile {
 public:
-    explicit OpenFile(const std::string& path) : handle_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    /// A regular file, or what leads to one.
+    explicit OpenFile(const std::string& path) {
+        // Looked at before it is opened, which some devices notice, and after, since it may have been replaced.
+        struct stat status {};
+        if (::stat(path.c_str(), &status) != 0) {
+            fail();
+        }
+        check(status);
+        handle_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (handle_ < 0) {
             fail();
+        }
+        try {
+            check(this->status());
+        } catch (const std::system_error&) {
+            ::close(handle_);
+            throw;
         }
     }
     ~OpenFile() {
@@ -35,16 +56,7 @@ public:
     OpenFile(const OpenFile&) = delete;
     OpenFile& operator=(const OpenFile&) = delete;
 
-    std::size_t size() const {
-        struct stat status {};
-        if (::fstat(handle_, &status) != 0) {
-            fail();
-        }
-        if (S_ISDIR(status.st_mode)) {
-            throw std::system_error(EISDIR, std::generic_category());
-        }
-        return static_cast<std::size_t>(status.st_size);
-    }
+    std::size_t size() const { return static_cast<std::size_t>(status().st_size); }
 
     /// Up to so many bytes; 0 at the end.
     std::size_t read(void* target, std::size_t bytes) const {
@@ -62,7 +74,25 @@ public:
     int release() noexcept { return std::exchange(handle_, -1); }
 
 private:
-    int handle_;
+    struct stat status() const {
+        struct stat status {};
+        if (::fstat(handle_, &status) != 0) {
+            fail();
+        }
+        return status;
+    }
+
+    static void check(const struct stat& status) {
+        static const NotRegular not_regular;
+        if (S_ISDIR(status.st_mode)) {
+            throw std::system_error(EISDIR, std::generic_category());
+        }
+        if (!S_ISREG(status.st_mode)) {
+            throw std::system_error(EINVAL, not_regular);
+        }
+    }
+
+    int handle_ = -1;
 };
 
 class Sha256 {
@@ -100,7 +130,7 @@ private:
 std::string read_file(const std::string& path, std::size_t limit) {
     const OpenFile file(path);
     std::string content;
-    // A pipe has no size, and a file may grow: the size only says how much to begin with.
+    // A file may grow: the size only says how much to begin with.
     content.resize(std::min(limit, file.size() + 1));
     std::size_t filled = 0;
     while (filled < content.size()) {
@@ -117,7 +147,10 @@ std::string read_file(const std::string& path, std::size_t limit) {
     return content;
 }
 
-std::string reason(const std::system_error& error) { return std::strerror(error.code().value()); }
+std::string reason(const std::system_error& error) {
+    const bool is_own = error.code().category() != std::generic_category();
+    return is_own ? error.code().message() : std::strerror(error.code().value());
+}
 
 std::string os_error(const std::system_error& error, const std::string& path) {
     return "[Errno " + std::to_string(error.code().value()) + "] " + reason(error) + ": '" + path + "'";

@@ -1,10 +1,13 @@
-/// Reading files; an operating system's refusal is a std::system_error, printed as Python prints OSError.
+/// Reading files, regular ones alone; an operating system's refusal is a std::system_error, printed as Python prints OSError.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include <caan/caan.hpp>
@@ -26,10 +29,14 @@ bool is_file(const std::string& path);
 /// Which writing of a file this is, that is always replaced and never written to; empty if there is none.
 std::vector<std::int64_t> stamp_of(const std::string& path);
 
+/// Files that belong together are read again so often while they are being replaced, with a pause that grows.
+inline constexpr int MOST_READS = 60, LONGEST_PAUSE_MS = 100;
+
 /// What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile: they
-/// may be of two writings. Throws what `read` throws of files that stay.
+/// may be of two writings. Throws what `read` throws of files that stay, and BundleError for files that never stay long
+/// enough.
 template <typename Read> auto read_unmixed(const std::string& published, const Read& read) {
-    while (true) {
+    for (int attempt = 0; attempt < MOST_READS; ++attempt) {
         const std::vector<std::int64_t> stamp = stamp_of(published);
         try {
             auto result = read();
@@ -41,7 +48,10 @@ template <typename Read> auto read_unmixed(const std::string& published, const R
                 throw;
             }
         }
+        std::this_thread::sleep_for(std::chrono::milliseconds(std::min(LONGEST_PAUSE_MS, attempt)));
     }
+    throw BundleError(published + " was replaced each of " + std::to_string(MOST_READS) +
+                      " times that its files were read; try again when that is over");
 }
 
 /// A file's SHA-256 in hexadecimal. Throws std::system_error.

@@ -1,7 +1,10 @@
 #include "gallery_folder.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
+#include <string_view>
+#include <unordered_set>
 
 #include "files.hpp"
 #include "gallery.hpp"
@@ -205,6 +208,17 @@ Description read_description(const std::string& folder) {
     }
 }
 
+/// Throws BundleError if two items have the same id; a deleted one's may be another's now.
+void check_unique(const std::vector<std::string>& ids, const std::vector<bool>& deleted, const std::string& path) {
+    std::unordered_set<std::string_view> taken;
+    taken.reserve(ids.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if ((deleted.empty() || !deleted[i]) && !taken.insert(ids[i]).second) {
+            throw BundleError(path + " gives two items the same id; " + AGAIN + " with --overwrite");
+        }
+    }
+}
+
 /// The gallery as it is now, or a mixture of two if it is being replaced.
 std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Storage storage) {
     const Description description = read_description(folder);
@@ -216,6 +230,9 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
     content->compact = description.compact;
     content->bundle = description.bundle;
     const std::string lengths = folder + "/lengths.bin", ids = folder + "/ids.jsonl", states = folder + "/states.bin";
+    if (description.lengths.size != static_cast<std::size_t>(description.items) * sizeof(std::int32_t)) {
+        throw BundleError(lengths + " does not fit gallery.json; " + AGAIN);
+    }
     content->offsets = parse_lengths(read_part(lengths, description.lengths), description, lengths);
     if (!description.ids.empty()) {
         content->ids = parse_ids(read_part(ids, description.ids[0]), description, ids);
@@ -225,6 +242,9 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
         for (const auto& [start, end] : description.deleted) {
             std::fill(content->deleted.begin() + start, content->deleted.begin() + end, true);
         }
+    }
+    if (content->ids) {
+        check_unique(*content->ids, content->deleted, ids);
     }
     const std::size_t bytes = static_cast<std::size_t>(description.rows) * content->row_bytes();
     (storage == Storage::memory ? read_states : map_states)(*content, states, description, bytes);
@@ -302,12 +322,16 @@ std::vector<std::string> parse_ids(const std::string& content, const Description
     Json names;
     try {
         names = parse_json(list + "]");
-    } catch (const JsonError& error) {
-        throw BundleError(path + " can't be read as JSON (" + error.what() + "); " + AGAIN + " with --overwrite");
+    } catch (const JsonError&) {
+        names = nullptr;
+    }
+    const auto is_text = [](const Json& name) { return name.is_string(); };
+    if (!names.is_array() || !std::all_of(names.begin(), names.end(), is_text)) {
+        throw BundleError(path + " does not hold one text a line; " + AGAIN + " with --overwrite");
     }
     std::vector<std::string> ids;
     for (const Json& name : names) {
-        ids.push_back(name.is_string() ? name.get<std::string>() : python_str(name));
+        ids.push_back(name.get<std::string>());
     }
     if (ids.size() != static_cast<std::size_t>(description.items)) {
         throw BundleError(path + " names " + std::to_string(ids.size()) + " items, the gallery has " +

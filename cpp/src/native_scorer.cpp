@@ -5,7 +5,6 @@
 #include <string_view>
 #include <vector>
 
-#include "files.hpp"
 #include "npy.hpp"
 #include "states.hpp"
 
@@ -54,12 +53,8 @@ std::vector<float> read_weights(const Bundle& bundle) {
         throw BundleError(bundle.folder + " was exported before bundles held " + WEIGHTS_FILE +
                           "; export the checkpoint again: caan-export model.pt -o " + bundle.folder + " --overwrite");
     }
-    const std::string path = bundle.verified(WEIGHTS_FILE);
-    try {
-        return parse_weights(read_file(path), static_cast<std::size_t>(bundle.sizes.attention_dim), path);
-    } catch (const std::system_error& error) {
-        throw unreadable(path, os_error(error, path));
-    }
+    const std::string content = bundle.content(WEIGHTS_FILE), path = bundle.path(WEIGHTS_FILE);
+    return parse_weights(content, static_cast<std::size_t>(bundle.sizes.attention_dim), path);
 }
 
 /// λ

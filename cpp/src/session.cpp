@@ -125,7 +125,7 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 
 } // namespace
 
-Session::Session(const std::string& path, const Device& device, int threads, Calls calls) {
+Session::Session(const std::string& content, const std::string& path, const Device& device, int threads, Calls calls) {
     const bool on_gpu = device.name == "cuda";
     if (on_gpu && !has_provider(CUDA)) {
         throw unusable(device, "this onnxruntime was built without it");
@@ -141,21 +141,12 @@ Session::Session(const std::string& path, const Device& device, int threads, Cal
         if (on_gpu) {
             add_cuda(options);
         }
-        session_.reset(new Ort::Session(environment(), path.c_str(), options));
+        session_.reset(new Ort::Session(environment(), content.data(), content.size(), options));
         describe();
     } catch (const Ort::Exception& error) {
         if (on_gpu) {
             throw unusable(device, first_line(as_python(error)));
         }
-        throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
-    }
-}
-
-Session::Session(const std::string& content, const std::string& path, int threads) {
-    try {
-        session_.reset(new Ort::Session(environment(), content.data(), content.size(), options_of(threads)));
-        describe();
-    } catch (const Ort::Exception& error) {
         throw BundleError("ONNX Runtime " + library_version() + " can't load " + path + ": " + as_python(error));
     }
 }

@@ -1,7 +1,6 @@
 #include "vocabulary.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <unordered_set>
 #include <utility>
 
@@ -21,7 +20,7 @@ std::int64_t id_of(const Json& value) {
     if (value.is_boolean()) {
         return value.get<bool>() ? 1 : 0;
     }
-    constexpr std::uint64_t LARGEST = std::numeric_limits<std::int64_t>::max() - 1;
+    constexpr std::uint64_t LARGEST = std::uint64_t{1} << 53;
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > LARGEST) {
         throw DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)");
     }

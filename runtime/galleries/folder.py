@@ -23,9 +23,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._files import atomic_file, read_unmixed
+from ..._files import atomic_file, open_regular, read_regular, read_unmixed
 from ...errors import BundleError
-from .regular import open_regular
 from .states_file import States, Storage
 
 FORMAT, VERSION = "caan-gallery", 2
@@ -112,9 +111,11 @@ def read(folder: Path, storage: Storage = "mapped") -> Contents:
 
 def _read(folder: Path, storage: Storage) -> Contents:
     description = read_description(folder)
+    if description.lengths.size != LENGTH.itemsize * description.items:
+        raise BundleError(f"{folder / LENGTHS} does not fit {DESCRIPTION}; {_AGAIN}")
     content = _read_part(folder / LENGTHS, description.lengths)
-    lengths = np.frombuffer(content, LENGTH) if len(content) % LENGTH.itemsize == 0 else np.empty(0, LENGTH)
-    if len(lengths) != description.items or (lengths < 1).any() or int(lengths.sum()) != description.rows:
+    lengths = np.frombuffer(content, LENGTH)
+    if (lengths < 1).any() or int(lengths.sum(dtype=np.int64)) != description.rows:
         raise BundleError(f"{folder / LENGTHS} does not fit {DESCRIPTION}; {_AGAIN}")
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
     ids = None if description.ids is None else _read_ids(folder / IDS, description.ids, description.items)
@@ -123,6 +124,8 @@ def _read(folder: Path, storage: Storage) -> Contents:
         deleted = np.zeros(description.items, np.bool_)
         for start, end in description.deleted:
             deleted[start:end] = True
+    if ids is not None:
+        _check_unique(folder / IDS, ids, deleted)
     return Contents(description, States(folder / STATES, description, storage), offsets, ids, deleted)
 
 
@@ -243,8 +246,7 @@ def _seal(content: dict[str, Any]) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        with open_regular(path) as file:
-            return json.loads(file.read().decode("utf-8"))
+        return json.loads(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); {_AGAIN} with --overwrite") from error
 
@@ -252,9 +254,15 @@ def _read_json(path: Path) -> Any:
 def _read_part(path: Path, part: Part) -> bytes:
     try:
         with open_regular(path) as file:
+            # Compared first: room is made for what a file holds, not for what is claimed of it.
+            size = os.fstat(file.fileno()).st_size
+            if size < part.size:
+                raise BundleError(f"{path} is truncated: {size} bytes of {part.size}; {_AGAIN} with --overwrite")
             content = file.read(part.size)
     except OSError as error:
         raise BundleError(f"{path} can't be read ({error.strerror}); {_AGAIN} with --overwrite") from error
+    except MemoryError as error:
+        raise BundleError(f"{path} needs more memory than there is: {part.size:,} bytes") from error
     if len(content) != part.size:
         raise BundleError(f"{path} is truncated: {len(content)} bytes of {part.size}; {_AGAIN} with --overwrite")
     if hashlib.sha256(content).hexdigest() != part.sha256:
@@ -263,8 +271,23 @@ def _read_part(path: Path, part: Part) -> bytes:
 
 
 def _read_ids(path: Path, part: Part, items: int) -> list[str]:
-    lines = _read_part(path, part).decode("utf-8").removesuffix("\n").split("\n")
-    ids: list[str] = json.loads(f"[{','.join(lines)}]")
+    content = _read_part(path, part)
+    try:
+        lines = content.decode("utf-8").removesuffix("\n").split("\n")
+        ids: list[str] = json.loads(f"[{','.join(lines)}]")
+        is_text = all(type(name) is str for name in ids)
+        "".join(ids if is_text else []).encode("utf-8")  # half a surrogate pair is no text
+    except (ValueError, RecursionError):
+        is_text = False
+    if not is_text:
+        raise BundleError(f"{path} does not hold one text a line; {_AGAIN} with --overwrite")
     if len(ids) != items:
         raise BundleError(f"{path} names {len(ids)} items, the gallery has {items}; {_AGAIN} with --overwrite")
     return ids
+
+
+def _check_unique(path: Path, ids: list[str], deleted: NDArray[np.bool_] | None) -> None:
+    """Raise BundleError if two items have the same id; a deleted one's may be another's now."""
+    live = ids if deleted is None else [ids[number] for number in live_items(len(ids), deleted).tolist()]
+    if len(set(live)) < len(live):
+        raise BundleError(f"{path} gives two items the same id; {_AGAIN} with --overwrite")

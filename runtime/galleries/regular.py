@@ -1,4 +1,4 @@
-"""Files of a gallery's folder: opened only if they are plain files, written only where nobody else reads them."""
+"""Files of a gallery's folder: written only if they are plain files, and where nobody else reads them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,6 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _COPY_BYTES = 1 << 28
 # Where one file system can't copy to another, or at all, without the bytes coming by here.
 _NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """A file to read. Raises OSError, at once for a pipe or device too: those are not read."""
-    return os.fdopen(regular_handle(path), "rb")
-
-
-def regular_handle(path: Path) -> int:
-    """As `open_regular`, for whoever closes the handle himself."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _ANY)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    return handle
 
 
 def check_regular(path: Path) -> None:

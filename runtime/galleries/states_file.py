@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._files.reading import regular_handle
 from ...errors import BundleError, InputError
-from .regular import regular_handle
 
 if TYPE_CHECKING:
     from .folder import Description

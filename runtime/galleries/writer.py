@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._files import open_regular, read_regular
 from ..._files.claims import claimed, is_running
 from ...errors import BundleError, CaanWarning, OutputError
 from .folder import (
@@ -40,7 +41,7 @@ from .folder import (
     read_description,
     write_description,
 )
-from .regular import check_regular, copy_bytes, create, keep_mode, open_regular, reopen
+from .regular import check_regular, copy_bytes, create, keep_mode, reopen
 
 NEW_STATES = "states.new.bin"  # of an append
 JOURNAL, _NEW_JOURNAL = "journal.jsonl", "journal.jsonl.tmp"
@@ -295,8 +296,7 @@ def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> Te
 def _read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Block]]:
     """Header and blocks, up to a line that was cut off or damaged; None without a journal."""
     try:
-        with open_regular(folder / JOURNAL) as file:
-            header, *lines = file.read().decode("utf-8").split("\n")
+        header, *lines = read_regular(folder / JOURNAL).decode("utf-8").split("\n")
         found = json.loads(header)
         if type(found["blocks"]) is not int or found["blocks"] < 0:
             return None, []

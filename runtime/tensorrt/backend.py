@@ -1,7 +1,7 @@
 """Backend `tensorrt`: a bundle's TensorRT engines on an NVIDIA GPU, of TensorRT or of TensorRT for RTX.
 
-A plan is a program for the GPU, and a version compatible one brings code for the processor too: open bundles that you
-trust.
+A plan is a program for the GPU, and a version compatible one brings code for the processor too: without `trust_engines`
+only those run that were built here.
 """
 
 from __future__ import annotations
@@ -65,11 +65,19 @@ class TensorRTBackend:
 
     @classmethod
     def open(
-        cls, path: Path, precision: str, device: str, threads: int | None, *, checked: bool = False
+        cls,
+        path: Path,
+        precision: str,
+        device: str,
+        threads: int | None,
+        *,
+        checked: bool = False,
+        trust_engines: bool = False,
     ) -> TensorRTBackend:
         """Open the bundle's first engine of this precision that can be used here.
 
-        threads is of no meaning to a GPU; checked: only an engine that passed its check on a GPU.
+        threads is of no meaning to a GPU; checked: only an engine that passed its check on a GPU; trust_engines: also
+        one that was not built here.
         Raises InputError for another device than a GPU, BundleError for an engine that is not there, stale, or not
         for this TensorRT or GPU, with the command that builds it; MissingError for what this machine lacks.
         """
@@ -77,7 +85,7 @@ class TensorRTBackend:
             raise InputError("the backend 'tensorrt' runs on device 'cuda'; on 'cpu' use backend 'onnxruntime'")
 
         def load(bundle: Bundle) -> TensorRTBackend:
-            record = choose_engine(bundle, precision, this_machine, checked=checked)
+            record = choose_engine(bundle, precision, this_machine, checked=checked, trust_engines=trust_engines)
             return cls(bundle, record, installed_module(record.target), Gpu.open())
 
         return open_precision(path, precision, load)

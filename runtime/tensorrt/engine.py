@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..._built_plans import was_built_here
 from ..._machine import has_nvidia_driver
 from ...bundle import GRAPHS, MANIFEST, Bundle, graph_file, plan_file
 from ...errors import BundleError, CaanError, MissingError
@@ -68,11 +69,12 @@ def build_command(bundle: Bundle, precision: str) -> str:
 
 
 def choose_engine(
-    bundle: Bundle, precision: str, look: Callable[[], Machine], *, checked: bool = False
+    bundle: Bundle, precision: str, look: Callable[[], Machine], *, checked: bool = False, trust_engines: bool = False
 ) -> EngineRecord:
     """The bundle's first engine of this precision that can be loaded here; TensorRT before TensorRT for RTX.
 
-    look: as `this_machine`; checked: only engines that passed their check on a GPU. Raises, if there is none,
+    look: as `this_machine`; checked: only engines that passed their check on a GPU; trust_engines: also those that
+    were not built here. Raises, if there is none,
     BundleError or MissingError for the one that would have been taken.
     """
     records = [r for r in engine_records(bundle) if r.precision == precision and (r.checked or not checked)]
@@ -85,6 +87,8 @@ def choose_engine(
     for record in sorted(records, key=lambda r: list(MODULES).index(r.target)):
         try:
             check_engine(record, bundle, machine)
+            if not trust_engines:
+                check_built_here(record, bundle)
         except CaanError as error:
             refusals.append(error)
         else:
@@ -122,6 +126,15 @@ def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None
             f" again: {rebuild}"
         )
     _check_capability(record, bundle, machine)
+
+
+def check_built_here(record: EngineRecord, bundle: Bundle) -> None:
+    """Raise BundleError for an engine from elsewhere: a plan is a program, and some bring one for the processor too."""
+    if not all(was_built_here(bundle.hash_of(plan_file(graph, record.name))) for graph in GRAPHS):
+        raise BundleError(
+            f"the engine {record.name} of {bundle.folder} was not built here, and an engine is a program; if you trust"
+            f" who built it, add --trust-engines (trust_engines=True), else build it again: {record.rebuild(bundle)}"
+        )
 
 
 def this_machine() -> Machine:

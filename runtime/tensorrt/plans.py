@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._files import atomic_file, cache_folder
+from ..._files import atomic_file, cache_folder, read_regular
 from ..._tensorrt_log import log_of
 from ...bundle import INPUTS, OUTPUTS, Bundle, graph_file, plan_file
 from ...errors import BundleError, CaanError, MissingError, OutputError
@@ -151,7 +151,7 @@ class KernelCache:
         if self._cache is None:
             self._cache = config.create_runtime_cache()
             with suppress(OSError):
-                content = self._file.read_bytes()
+                content = read_regular(self._file)
                 self._stored = content[_DIGEST:]
                 # TensorRT itself refuses kernels of another GPU, driver or version.
                 if hashlib.sha256(self._stored).digest() == content[:_DIGEST]:
@@ -179,10 +179,7 @@ def load_plan(trt: Any, record: EngineRecord, bundle: Bundle, graph: str, capabi
     path, log, rebuild = bundle.folder / plan_file(graph, record.name), log_of(trt), record.rebuild(bundle)
     log.errors.clear()
     runtime = trt.Runtime(log)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
+    content = bundle.content(plan_file(graph, record.name))
     if hasattr(runtime, "get_engine_validity"):
         _check_validity(trt, runtime.get_engine_validity(content), path, rebuild)
     if record.options.get("version_compatible"):

@@ -58,6 +58,7 @@ typedef struct {
     void (*warn)(const char* message, void* warn_context);
     void* warn_context;
     int prebuilt_engines; /* not 0: the bundle's engines, with backend "tensorrt" */
+    int trust_engines;    /* 1: also engines that were not built here, which are programs */
 } caan_options;
 
 CAAN_API void caan_options_init(caan_options* options);

@@ -187,6 +187,8 @@ struct Options {
     /// ONNX Runtime's provider for TensorRT, or that for TensorRT for RTX. It must be of the TensorRT that built them,
     /// and knows their first profile alone. Written to ONNX Runtime's EPContext format, not yet run on a GPU.
     bool prebuilt_engines = false;
+    /// With `prebuilt_engines`: also run those that this user did not build on this machine. An engine is a program.
+    bool trust_engines = false;
     /// Gets each warning: a caption that was cut, one without a known word, a precision that missed its accuracy gate.
     /// It may be called from any thread that uses the Retriever, and must not throw. Not set: standard error.
     std::function<void(const std::string& message)> warn;

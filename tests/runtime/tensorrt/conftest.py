@@ -5,6 +5,7 @@ import json
 import onnx
 import pytest
 
+from caan._built_plans import remember_plan
 from caan.bundle import GRAPHS, INPUTS, graph_file, open_bundle, plan_file, write_manifest
 from caan.export.fp16 import to_fp16
 from caan.runtime.tensorrt import backend as tensorrt_backend
@@ -81,6 +82,8 @@ def add_engine(tiny_bundle, default_profiles):
             "checks": [],
             "run": None,
         }
+        for graph in GRAPHS:
+            remember_plan(bundle.hash_of(plan_file(graph, name)))
         manifest.setdefault("engines", {})[name] = {**record, **entries}
         write_manifest(tiny_bundle, manifest)
         return name

@@ -170,7 +170,7 @@ def test_kernels_compiled_for_this_gpu_are_kept(opened, world, monkeypatch, tmp_
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     engine, _ = opened(target="tensorrt-rtx")
     engine.search("w1", engine.encode_images(world[0]), 1)
-    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache" / "runtime").exists()
     if how == "closed":
         engine.backend.close()
     else:

@@ -1,0 +1,11 @@
+/// Which engine plans were built here, as _built_plans.py keeps them: a plan is a program.
+#pragma once
+
+#include <string>
+
+namespace caan::detail {
+
+/// Whether this user built the plan with this SHA-256, in hexadecimal, on this machine.
+bool was_built_here(const std::string& sha256);
+
+} // namespace caan::detail
