@@ -10,7 +10,6 @@ NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.{plan
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ._files import Outdated, atomic_folder, read_unmixed, sha256_of, stamp_of
+from ._text import json_text, parse_json
 from .errors import BundleError
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
     }
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json_text(content) + "\n", encoding="ascii")
 
 
 def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:
@@ -213,8 +213,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); export the checkpoint again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path} is not a {FORMAT} manifest; make a bundle with: caan-export model.pt")

@@ -14,6 +14,7 @@ from typing import NoReturn, TextIO
 import click
 
 from . import __version__
+from ._text import visible
 from .commands import options
 from .commands.bench import bench
 from .commands.build_engine import build_engine
@@ -24,12 +25,13 @@ from .commands.explain import explain
 from .commands.export import export
 from .commands.index import delete, index
 from .commands.inspect import inspect
+from .commands.output import log
 from .commands.search import search
 from .commands.train import train
 from .errors import CaanError, CaanWarning, InputError
 
 
-@click.group(epilog=options.EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=options.EXIT_CODES)
 @click.version_option(__version__, prog_name="caan")
 def caan() -> None:
     """Export a trained CAAN to ONNX and search with it."""
@@ -65,15 +67,24 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
         if isinstance(stream, io.TextIOWrapper):  # an id or an arrow may be foreign to the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        command.main(arguments, prog_name=name)
+        # Help and --version end with a code; a command that ends well gives none.
+        code = command.main(arguments, name, standalone_mode=False, help_option_names=["-h", "--help"])
+    except click.ClickException as error:
+        told = io.StringIO()
+        error.show(told)
+        click.echo(visible(told.getvalue(), keep="\n\t"), err=True, nl=False)  # it quotes what was typed
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Aborted!", err=True)
+        sys.exit(1)
     except CaanError as error:
-        click.echo(f"Error: {error}", err=True)
+        log(f"Error: {error}")
         sys.exit(error.exit_code)
     except OSError as error:
         # A name that is too long, a folder that may not be entered: any path may meet it, wherever it is first used.
-        click.echo(f"Error: can't use {str(error.filename)[:80]!r}: {error.strerror}; name another path", err=True)
+        log(f"Error: can't use {str(error.filename)[:80]!r}: {error.strerror}; name another path")
         sys.exit(InputError.exit_code)
-    raise AssertionError("click's main always exits")
+    sys.exit(code or 0)
 
 
 def _show_warning(
@@ -85,4 +96,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, CaanWarning):
-        click.echo(f"Warning: {message}", err=True)
+        log(f"Warning: {message}")

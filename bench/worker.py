@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from .._machine import default_threads, peak_memory
 from ..bundle import open_bundle
-from ..errors import CaanError
+from ..errors import CaanError, UnknownWordWarning
 from ..runtime import Gallery, Retriever
 from ..runtime.backend import Layout
 from ..runtime.galleries.gallery import offsets_of
@@ -81,6 +82,7 @@ def serve(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore", UnknownWordWarning)  # all rows lack the same words
     try:
         row = _Row(spec, load(), threads, folder)
         connection.send(row.prepare())

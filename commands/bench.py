@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
-from .output import log
+from .output import log, show
 
 if TYPE_CHECKING:
     from ..report.source import Source
@@ -51,6 +50,7 @@ def bench(
     """
     from .._files import atomic_file
     from .._machine import describe_machine
+    from .._text import json_text
     from ..bench.run import run_bench
     from ..bench.synthetic import synthetic_bundle
     from ..bench.table import bench_table
@@ -76,12 +76,12 @@ def bench(
                 retrieval=retrieval,
                 progress=log,
             )
-            click.echo(describe_machine())
-            click.echo(bench_table(result, "github" if markdown else "simple"))
+            show(describe_machine())
+            show(bench_table(result, "github" if markdown else "simple"))
             if data is None:
-                click.echo("\nR@K and the differences from PyTorch need a data set: add --data DIR")
+                show("\nR@K and the differences from PyTorch need a data set: add --data DIR")
             if json_target is not None:
-                json_target.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+                json_target.write_text(json_text(result.as_dict()) + "\n", encoding="ascii")
         if report_target is not None:
             from ..report.page import bench_page
 

@@ -9,7 +9,7 @@ import click
 
 from ..errors import MissingError
 from . import options
-from .output import log
+from .output import log, show
 
 # A scene that the model has not seen, and its caption.
 _SCENE, _CAPTION = "scene-001857", "a white cat is to the right of a pink parasol by the shore ."
@@ -41,12 +41,12 @@ def demo(context: click.Context, folder: Path) -> None:
     ]
     for step in steps:
         arguments = [str(part) for part in step]
-        click.echo(f"\n$ caan {shlex.join(arguments)}")
+        show(f"\n$ caan {shlex.join(arguments)}")
         try:
             caan.main(arguments, prog_name="caan", standalone_mode=False)
         except MissingError as error:
             if arguments[0] != "build-engine":
                 raise
             log(f"left out: {error}")  # everything else works without TensorRT
-    click.echo(f"\nOpen these: {report}, {page}, {drawing}")
-    click.echo(f'The pictures are in {pictures}; type a caption of your own: caan search {gallery} "…"')
+    show(f"\nOpen these: {report}, {page}, {drawing}")
+    show(f'The pictures are in {pictures}; type a caption of your own: caan search {gallery} "…"')

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .._files import atomic_file
+from .._text import parse_json
 from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, DataError
 from .caan import CAAN, CaanConfig
@@ -243,8 +243,8 @@ def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
     if path is None:
         return result
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"can't read the key map {path}: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"the key map {path} must be a JSON object {{our name: their name}}")
