@@ -11,7 +11,6 @@ NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.{plan
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
+from ._text import json_text, parse_json
 from .errors import BundleError, OutputError
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
     }
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json_text(content) + "\n", encoding="ascii")
 
 
 def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:
@@ -245,8 +245,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
     try:
-        manifest = json.loads(read_regular(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = parse_json(read_regular(path))
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); export the checkpoint again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path} is not a {FORMAT} manifest; make a bundle with: caan-export model.pt")

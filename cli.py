@@ -5,6 +5,7 @@ The commands import everything heavy inside the functions that need it, so that 
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from .commands.train import train
 from .errors import CaanError, CaanWarning, InputError
 
 
-@click.group(epilog=options.EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=options.EXIT_CODES)
 @click.version_option(__version__, prog_name="caan")
 def caan() -> None:
     """Export a trained CAAN to ONNX and search with it."""
@@ -65,7 +66,17 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
     with ended_by_signals():
         try:
             with usable_streams():
-                command.main(arguments, prog_name=name)
+                # Help and --version end with a code; a command that ends well gives none.
+                code = command.main(arguments, name, standalone_mode=False, help_option_names=["-h", "--help"])
+                sys.exit(code or 0)
+        except click.ClickException as error:
+            told = io.StringIO()
+            error.show(told)
+            log(told.getvalue().rstrip("\n"))  # it quotes what was typed
+            sys.exit(error.exit_code)
+        except click.Abort:
+            log("Aborted!")
+            sys.exit(1)
         except CaanError as error:
             log(f"Error: {error}")
             sys.exit(error.exit_code)
@@ -74,7 +85,6 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
             what = "use a file" if error.filename is None else f"use {str(error.filename)[:80]!r}"
             log(f"Error: can't {what}: {error.strerror or error}; name another path")
             sys.exit(InputError.exit_code)
-    raise AssertionError("click's main always exits")
 
 
 def _show_warning(

@@ -82,6 +82,10 @@ class CaanWarning(UserWarning):
     """Input that was used, but not quite as given: a caption cut short, or one without a known word."""
 
 
+class UnknownWordWarning(CaanWarning):
+    """A caption has words that the model's vocabulary lacks: they count as unknown, and other items may be found."""
+
+
 @contextmanager
 def needs(extra: str, purpose: str) -> Iterator[None]:
     """Around imports of optional dependencies: a missing one is a MissingError with the command that installs it."""

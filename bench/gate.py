@@ -80,7 +80,7 @@ class AccuracyGate:
         """Scores (images, captions) float32 of a bundle's precision on the gate's data."""
         # Engines are gated by who has just built them.
         retriever = Retriever.open(bundle, backend, precision, device=device, trust_engines=True)
-        return retriever.score_dataset(self.workload.features, self.workload.captions, progress=True)
+        return self.workload.scores(retriever)
 
     def check(self, bundle: Path, precision: str, backend: str = "onnxruntime", device: str = "cpu") -> dict[str, Any]:
         """Score the data with a bundle's precision and compare: the record for the manifest, with "passed"."""

@@ -75,7 +75,7 @@ def _cached(
             return scores
     retriever = Retriever.open(path, backend, device="cpu")
     progress(f"scoring {workload.description} in FP32 with {backend}: the reference, kept for the next time")
-    scores = retriever.score_dataset(workload.features, workload.captions, progress=True)
+    scores = workload.scores(retriever)
     try:
         with atomic_file(file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, scores=scores)

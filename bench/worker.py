@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from .._machine import default_threads, peak_memory
 from ..bundle import open_bundle
-from ..errors import CaanError
+from ..errors import CaanError, UnknownWordWarning
 from ..runtime import Gallery, Retriever
 from ..runtime.backend import Layout
 from ..runtime.galleries.gallery import offsets_of
@@ -84,6 +85,7 @@ def serve(
     tempfile.tempdir = str(folder)  # what this process can't remove itself when it is ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore", UnknownWordWarning)  # all rows lack the same words
     try:
         row = _Row(spec, load(), threads, folder)
         connection.send(row.prepare())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.scan import ScanSplit, content_digest, open_split
-from ..errors import DataError
-from ..runtime.retriever import Caption
+from ..errors import DataError, UnknownWordWarning
+from ..runtime.retriever import Caption, Retriever
 
 # The latency rows: one caption against this many images, one image against this many captions.
 SEARCH_IMAGES, SEARCH_CAPTIONS = 1000, 5000
@@ -33,6 +34,12 @@ class Workload:
     def digest(self) -> str:
         """SHA-256 of features and captions: the same wherever the same data lies."""
         return content_digest(self.features, self.captions)
+
+    def scores(self, retriever: Retriever) -> NDArray[np.float32]:
+        """As `score_dataset`. Words that the vocabulary lacks are not named: the reference lacks them as well."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnknownWordWarning)
+            return retriever.score_dataset(self.features, self.captions, progress=True)
 
     def subset(self, images: NDArray[np.int64]) -> Workload:
         """Some images, (n,) in increasing order, and all their captions."""

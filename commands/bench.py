@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
-from .output import is_printed, log
+from .output import is_printed, log, show
 
 if TYPE_CHECKING:
     from ..report.source import Source
@@ -53,6 +52,7 @@ def bench(
     """
     from .._files import atomic_file
     from .._machine import describe_machine
+    from .._text import json_text
     from ..bench.run import run_bench
     from ..bench.synthetic import synthetic_bundle
     from ..bench.table import bench_table
@@ -80,7 +80,7 @@ def bench(
                 progress=log,
             )
             if json_target is not None:
-                json_target.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
+                json_target.write_text(json_text(result.as_dict()) + "\n", encoding="ascii")
         if report_target is not None:
             from ..report.page import bench_page
 
@@ -88,10 +88,10 @@ def bench(
             report_target.write_text(bench_page(result, open_bundle(found), source), encoding="utf-8")
     # What took minutes is in its files before anything is printed, which may fail.
     aside = is_printed(json_file) or is_printed(report)
-    click.echo(describe_machine(), err=aside)
-    click.echo(bench_table(result, "github" if markdown else "simple"), err=aside)
+    show(describe_machine(), err=aside)
+    show(bench_table(result, "github" if markdown else "simple"), err=aside)
     if data is None:
-        click.echo("\nR@K and the differences from PyTorch need a data set: add --data DIR", err=aside)
+        show("\nR@K and the differences from PyTorch need a data set: add --data DIR", err=aside)
 
 
 def _source(data: Path | None, split: str, pictures: Path | None, grid: tuple[int, int] | None) -> Source | None:

@@ -9,7 +9,7 @@ import click
 
 from ..errors import needs
 from . import options
-from .output import log
+from .output import log, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,17 +236,17 @@ def _print(path: Path, precision: str, report: EngineReport) -> None:
     ):
         total = sum(file["size"] for name, file in sizes.items() if name.startswith(prefix) and name.endswith(suffix))
         where = path / (prefix if kind == "plans" else f"{prefix}*{suffix}")
-        click.echo(f"{kind:<6} {total / 2**20:8.2f} MiB  {where}")
+        show(f"{kind:<6} {total / 2**20:8.2f} MiB  {where}")
     for graph, nodes in entry.get("nodes", {}).items():
         total = max(1, sum(nodes["macs"].values()))
         shares = ", ".join(f"{100 * n / total:.1f} % {type_}" for type_, n in nodes["macs"].items() if n)
-        click.echo(f"{graph:<14} multiply-adds: {shares}")
+        show(f"{graph:<14} multiply-adds: {shares}")
     if entry.get("kept_fp16"):
-        click.echo(f"back in FP16, since they harm most: {', '.join(entry['kept_fp16'])}")
+        show(f"back in FP16, since they harm most: {', '.join(entry['kept_fp16'])}")
     last = next((check for check in reversed(entry["checks"]) if "passed" in check), None)
     if last is None:
-        click.echo(f"{precision}: R@K not checked, since there was no data; add --data DIR")
+        show(f"{precision}: R@K not checked, since there was no data; add --data DIR")
     else:
-        click.echo(f"{precision}: {entry['status']} on {last['data']}: {last['summary']}")
+        show(f"{precision}: {entry['status']} on {last['data']}: {last['summary']}")
     engine_check = record["checks"][-1]["summary"] if record["checks"] else record["run"]
-    click.echo(engine_check)
+    show(engine_check)

@@ -9,7 +9,7 @@ import click
 
 from ..errors import MissingError, OutputError
 from . import options
-from .output import log
+from .output import log, show
 
 # What says that a folder is the demo's, and what one holds that the demo finished before it left such a file.
 _MARK = ".caan-demo"
@@ -61,15 +61,15 @@ def demo(context: click.Context, folder: Path) -> None:
     ]
     for step in steps:
         arguments = [str(part) for part in step]
-        click.echo(f"\n$ caan {shlex.join(arguments)}")
+        show(f"\n$ caan {shlex.join(arguments)}")
         try:
             caan.main(arguments, prog_name="caan", standalone_mode=False)
         except MissingError as error:
             if arguments[0] != "build-engine":
                 raise
             log(f"left out: {error}")  # everything else works without TensorRT
-    click.echo(f"\nOpen these: {report}, {page}, {drawing}")
-    click.echo(f'The pictures are in {pictures}; type a caption of your own: caan search {gallery} "…"')
+    show(f"\nOpen these: {report}, {page}, {drawing}")
+    show(f'The pictures are in {pictures}; type a caption of your own: caan search {gallery} "…"')
 
 
 def _begin(folder: Path) -> None:

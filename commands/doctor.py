@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from .. import __version__
 from . import options
+from .output import show, show_json
 
 
 @click.command(epilog=options.EXIT_CODES)
@@ -18,13 +17,13 @@ def doctor(as_json: bool) -> None:
 
     diagnosis = diagnose()
     if as_json:
-        click.echo(json.dumps(diagnosis.as_dict(), indent=2))
+        show_json(diagnosis.as_dict())
         return
-    click.echo(f"caan {__version__}\nmachine  {diagnosis.machine}\nGPU      {', '.join(diagnosis.gpus) or 'none'}\n")
+    show(f"caan {__version__}\nmachine  {diagnosis.machine}\nGPU      {', '.join(diagnosis.gpus) or 'none'}\n")
     for name, installed in diagnosis.packages.items():
-        click.echo(f"  {name:<20} {installed or '–'}")
-    click.echo()
+        show(f"  {name:<20} {installed or '–'}")
+    show("")
     for check in diagnosis.checks:
-        click.echo(f"{'✓' if check.ok else '✗'} {check.name:<27} {check.detail}")
+        show(f"{'✓' if check.ok else '✗'} {check.name:<27} {check.detail}")
         if check.advice:
-            click.echo(f"    {check.advice}")
+            show(f"    {check.advice}")

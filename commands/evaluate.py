@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from . import options
-from .output import metrics_table
+from .output import metrics_table, show, show_json
 
 
 @click.command("eval", epilog=options.EXIT_CODES)
@@ -45,4 +44,7 @@ def evaluate(
     retriever = Retriever.open(path, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     scores = retriever.score_dataset(dataset.features, dataset.captions, progress=True)
     metrics = five_fold_metrics(scores) if folds else retrieval_metrics(scores, dataset.image_of_caption)
-    click.echo(json.dumps(metrics.as_dict(), indent=2) if as_json else metrics_table(metrics))
+    if as_json:
+        show_json(metrics.as_dict())
+    else:
+        show(metrics_table(metrics))

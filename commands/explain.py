@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .._text import visible
 from ..errors import DataError, OutputError
 from . import options
-from .output import is_printed
+from .output import is_printed, show, show_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def explain(
 
     FEATURES (.npy: images, regions, F) are those that caan index takes.
     """
-    from ..data.scan import open_features, open_lengths, read_captions
+    from ..data.scan import open_features, open_lengths, read_ids
     from ..runtime.inputs import image_lengths
 
     if boxes is not None and grid is not None:
@@ -79,7 +79,7 @@ def explain(
         _check_output(output, overwrite)
     array = open_features(features)
     images, regions = array.shape[:2]
-    names = None if ids is None else read_captions(ids, "id")
+    names = None if ids is None else read_ids(ids)
     if names is not None and len(names) != images:
         raise DataError(f"{ids} names {len(names)} images, {features} holds {images}")
     number = _find(item, names, images)
@@ -108,10 +108,10 @@ def explain(
     if as_json:
         placed = None if own_boxes is None else own_boxes.tolist()
         content = {"index": number, "id": names and names[number], **found.as_dict(), "boxes": placed}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False), err=is_printed(output))
+        show_json(content, err=is_printed(output))
     else:
         text = f"{output}: score {found.score:.4f}" if output is not None else _text(found, own_boxes)
-        click.echo(text, err=is_printed(output))
+        show(text, err=is_printed(output))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -159,7 +159,7 @@ def _text(found: Explanation, boxes: NDArray[np.float32] | None) -> str:
 
     words = [
         [
-            word if known else f"{word} (unknown)",
+            visible(word) if known else f"{visible(word)} (unknown)",
             f"{weight:.3f}",
             str(attention.argmax()),
             f"{attention.max():.2f}",
@@ -170,7 +170,7 @@ def _text(found: Explanation, boxes: NDArray[np.float32] | None) -> str:
         [
             str(region),
             f"{found.av[region]:.3f}",
-            found.words[found.Hu[region].argmax()],
+            visible(found.words[found.Hu[region].argmax()]),
             f"{found.Hu[region].max():.2f}",
             *([] if boxes is None else [" ".join(f"{side:.2f}" for side in boxes[region])]),
         ]

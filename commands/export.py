@@ -8,7 +8,7 @@ import click
 
 from ..errors import needs
 from . import options
-from .output import log
+from .output import log, show
 
 
 @click.command(epilog=options.EXIT_CODES)
@@ -60,8 +60,8 @@ def export(
         gate = fp32_gate(data, split, checkpoint, log)
     loaded = load_checkpoint(checkpoint, ScanOptions(vocab, tokenizer, key_map, attention_scale))
     report = export_checkpoint(loaded, checkpoint, target, overwrite=overwrite, gate=gate, progress=log)
-    click.echo(f"{target}: {', '.join(report.bundle.manifest['files'])}")
+    show(f"{target}: {', '.join(report.bundle.manifest['files'])}")
     worst = max(report.errors.values())
-    click.echo(f"ONNX Runtime differs from PyTorch by {worst:.1e} at most, on random inputs")
+    show(f"ONNX Runtime differs from PyTorch by {worst:.1e} at most, on random inputs")
     if report.gate is not None:
-        click.echo(f"on {report.gate['data']}: {report.gate['summary']}")
+        show(f"on {report.gate['data']}: {report.gate['summary']}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
-from .output import log
+from .output import log, show
 
 # Fewer images are searched at once whatever the tiles.
 _WORTH_TUNING = 100
@@ -49,7 +49,7 @@ def index(
     FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one a line, for a gallery that is
     searched with images. A run that was interrupted goes on where it was when the same command is given again.
     """
-    from ..data.scan import open_features, open_lengths, read_captions
+    from ..data.scan import open_features, open_lengths, read_captions, read_ids
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
     from ..runtime.tuning import is_tunable
@@ -61,7 +61,7 @@ def index(
         raise click.UsageError("--lengths is for the regions of images; captions have their own")
     captions = read_captions(features) if is_text else []
     array = None if is_text else open_features(features)
-    names = None if ids is None else read_captions(ids, "id")
+    names = None if ids is None else read_ids(ids)
     regions = None if lengths is None else open_lengths(lengths)
     retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     source: Source = Captions(retriever, captions) if array is None else Images(retriever, array, regions)
@@ -73,7 +73,7 @@ def index(
         raise
     items = "captions" if is_text else "images"
     more = f"{len(source.lengths)} {items} more, " if append else ""
-    click.echo(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
+    show(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
     is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
     if is_worth and retriever.tuning is None and is_tunable(retriever.backend):
         log("trying which tiles and threads are fastest on this machine; remembered for searches")
@@ -92,13 +92,13 @@ def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
 
     The other items keep their index. Room on disk is given back when the gallery is indexed anew.
     """
-    from ..data.scan import read_captions
+    from ..data.scan import read_ids
     from ..runtime.index import delete_items
 
-    names = [*items, *(read_captions(ids, "id") if ids is not None else [])]
+    names = [*items, *(read_ids(ids) if ids is not None else [])]
     if not names:
         raise click.UsageError("name the items to delete, or a file of them: --ids FILE")
     left = delete_items(gallery, names)
-    click.echo(f"{gallery}: {left} items are left")
+    show(f"{gallery}: {left} items are left")
     if left == 0:
         log("nothing can be found in it any more")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 from ..bundle import GRAPHS, graph_file
 from ..errors import BundleError, MissingError
 from . import options
+from .output import show, show_json, show_styled
 
 
 @click.command(epilog=options.EXIT_CODES)
@@ -35,7 +35,10 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, trus
         _show_layers(path, layers, precision or "fp32", as_json, trust_engines)
         return
     found = describe(path)
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else summary_text(found))
+    if as_json:
+        show_json(found.as_dict())
+    else:
+        show_styled(summary_text(found))
 
 
 def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_engines: bool) -> None:
@@ -58,11 +61,11 @@ def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_en
             "engine": found and {"plan": found[0], "layers": [asdict(layer) for layer in found[1]]},
             "engine_not_inspected": reason,
         }
-        click.echo(json.dumps(content, indent=2))
+        show_json(content)
         return
-    click.echo(layers_text(f"{path / graph_file(graph, precision)}: {len(nodes)} nodes", nodes))
+    show_styled(layers_text(f"{path / graph_file(graph, precision)}: {len(nodes)} nodes", nodes))
     if found is not None:
         plan, fused = found
-        click.echo("\n" + layers_text(f"{path / plan}: {len(fused)} layers", fused))
+        show_styled("\n" + layers_text(f"{path / plan}: {len(fused)} layers", fused))
     elif reason is not None:
-        click.echo(f"\nengine not inspected: {reason}")
+        show(f"\nengine not inspected: {reason}")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import click
 from tabulate import tabulate
 
 from ..bundle import GRAPHS, SCORER_WEIGHTS, SIDE_GRAPHS, graph_file, plan_file
@@ -32,7 +31,7 @@ def summary_text(found: Description) -> str:
         *(_precision(name, entry) for name, entry in manifest["precisions"].items()),
         *(_engine(found, name, entry) for name, entry in manifest.get("engines", {}).items()),
     ]
-    return _styled("\n\n".join(parts))
+    return "\n\n".join(parts)
 
 
 def layers_text(title: str, layers: Sequence[Layer]) -> str:
@@ -48,7 +47,7 @@ def layers_text(title: str, layers: Sequence[Layer]) -> str:
         # The passes' own nodes have long names, which say least; the shapes beside them say most.
         room = max(len(row[0]) for row in rows) - excess
         table = _table([[_middle_out(name, room), *others] for name, *others in rows], headers, left=5)
-    return _styled(f"{title}\n{table}")
+    return f"{title}\n{table}"
 
 
 def _model(found: Description) -> str:
@@ -250,14 +249,3 @@ def _shortened(graph: str, nodes: Iterable[str]) -> str:
         families.setdefault(name.rpartition("_")[0], []).append(name)
     shown = [[f"{start}_* ({len(names)})"] if start and len(names) > 2 else names for start, names in families.items()]
     return ", ".join(name for names in shown for name in names)
-
-
-def _styled(text: str) -> str:
-    """Headings bold, marks coloured; characters that a terminal would obey are replaced first."""
-    plain = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    marks = {"✓": click.style("✓", fg="green"), "✗": click.style("✗", fg="red")}
-    lines = []
-    for line in plain.split("\n"):
-        heading = line and not line.startswith(" ")
-        lines.append(click.style(line, bold=True) if heading else "".join(marks.get(c, c) for c in line))
-    return "\n".join(lines)

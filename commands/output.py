@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._files.outputs import is_standard_output
+from .._text import json_text, visible
 
 if TYPE_CHECKING:
     from ..metrics import RetrievalMetrics
 
 
+def show(text: str, *, err: bool = False) -> None:
+    """A result, on stdout. What a terminal would obey, as ids and captions may hold it, is escaped."""
+    click.echo(visible(text, keep="\n"), err=err)
+
+
+def show_styled(text: str) -> None:
+    """As `show`: headings, which are not indented, bold, and marks coloured."""
+    marks = {"✓": click.style("✓", fg="green"), "✗": click.style("✗", fg="red")}
+    lines = []
+    for line in visible(text, keep="\n").split("\n"):
+        heading = line and not line.startswith(" ")
+        lines.append(click.style(line, bold=True) if heading else "".join(marks.get(c, c) for c in line))
+    click.echo("\n".join(lines))
+
+
+def show_json(value: Any, *, err: bool = False) -> None:
+    """A result for machines."""
+    click.echo(json_text(value), err=err)
+
+
 def log(message: str) -> None:
     """Progress goes to stderr: stdout is for results. A job goes on where nobody can be told how it does."""
     with suppress(OSError):
-        click.echo(message, err=True)
+        click.echo(visible(message, keep="\n"), err=True)
 
 
 def is_printed(file: Path | None) -> bool:

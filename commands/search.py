@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DataError
+from .._text import Lines, visible
+from ..errors import CaanError, DataError
 from . import options
-from .output import is_printed
+from .output import is_printed, log, show, show_json
 
 if TYPE_CHECKING:
+    from ..data.vocabulary import Vocabulary
     from ..report.find_pictures import PictureFolder
     from ..runtime import Gallery, Hit
 
 
-@click.command(epilog=options.EXIT_CODES)
+@click.command(epilog=f"{options.EXIT_CODES} Of --captions, 1: some have no answer.")
 @click.argument("gallery", type=options.PATH)
 @click.argument("caption", required=False)
 @click.option("--captions", metavar="FILE", help="Many captions instead, one a line; - reads them from stdin.")
@@ -54,7 +55,8 @@ def search(
 ) -> None:
     """Rank the images of GALLERY for a typed CAPTION, or for each of --captions.
 
-    With --json, CAPTION's hits are a list; those of --captions a list of captions with their hits.
+    With --json, CAPTION's hits are a list; those of --captions a list of captions with their lines, hits and unknown
+    words. Of these, a line that can't be searched with has an "error"; the others are answered.
     """
     from .._files import atomic_file, check_file_target
     from ..runtime import Gallery, Retriever
@@ -72,7 +74,7 @@ def search(
             f"{gallery} holds captions, and captions search among images; make a gallery of images with: caan index"
             " BUNDLE FEATURES.npy"
         )
-    texts = [caption] if caption is not None else _read(str(captions))
+    texts: list[str] = [caption] if caption is not None else _read(str(captions))
     folder = _pictures(pictures) if html is not None else None
     # Opened before the search, in case it can't be written.
     with atomic_file(html) if html is not None else nullcontext() as target:
@@ -81,31 +83,79 @@ def search(
         retriever = Retriever.open(
             path, backend, precision, device=device, threads=threads, trust_engines=trust_engines
         )
-        found = retriever.search_many(texts, opened, min(10, len(opened.live)) if k is None else k)
+        errors = _errors(texts, retriever.backend.vocabulary)
+        asked = _without(texts, errors)
+        if not asked and (caption is not None or html is not None):
+            raise errors[0]
+        found: list[list[Hit]] = []
+        if asked:
+            found = retriever.search_many(asked, opened, min(10, len(opened.live)) if k is None else k)
         if target is not None and folder is not None:
             from ..report.search_page import search_page
 
-            target.write_text(search_page(gallery.resolve().name, texts, found, opened, folder), encoding="utf-8")
+            target.write_text(search_page(gallery.resolve().name, asked, found, opened, folder), encoding="utf-8")
     rows = [[_row(hit, opened) for hit in hits] for hits in found]
-    if as_json:
-        grouped = [{"caption": text, "hits": hits} for text, hits in zip(texts, rows, strict=True)]
-        content = json.dumps(grouped if caption is None else rows[0], indent=2, ensure_ascii=False)
-        click.echo(content, err=is_printed(html))
+    aside = is_printed(html)
+    if caption is not None:
+        if as_json:
+            show_json(rows[0], err=aside)
+        else:
+            show(_table(rows[0]), err=aside)
         return
-    tables = [_table(hits) for hits in rows]
-    if caption is None:
-        tables = [f"{text}\n{table}" for text, table in zip(texts, tables, strict=True)]
-    click.echo("\n\n".join(tables), err=is_printed(html))
+    if as_json:
+        show_json(_entries(texts, errors, rows, retriever.backend.vocabulary), err=aside)
+    elif rows:
+        tables = (f"{visible(text)}\n{_table(hits)}" for text, hits in zip(asked, rows, strict=True))
+        show("\n\n".join(tables), err=aside)
+    if errors:
+        assert isinstance(texts, Lines)
+        for index, error in errors.items():
+            log(f"{texts.place(index)}: {error}")
+        raise CaanError(f"{len(errors)} of {len(texts)} captions have no answer; the lines above say why")
 
 
-def _read(file: str) -> list[str]:
-    from ..data.scan import captions_of, read_captions
+def _read(file: str) -> Lines:
+    from ..data.scan import captions_of, read_text_file
 
-    if file != "-":
-        return read_captions(Path(file))
-    if sys.stdin is None:
-        raise DataError("standard input is closed; name a file of captions, one a line")
-    return captions_of(sys.stdin.buffer.read(), "standard input")
+    if file == "-":
+        if sys.stdin is None:
+            raise DataError("standard input is closed; name a file of captions, one a line")
+        return captions_of(sys.stdin.buffer.read(), "standard input", may_lack=True)
+    return captions_of(read_text_file(Path(file)), file, may_lack=True)
+
+
+def _errors(texts: list[str], vocabulary: Vocabulary) -> dict[int, DataError]:
+    """What is wrong with those captions that can't be searched with, by their place among the texts."""
+    from ..runtime.inputs import check_known
+
+    errors = {}
+    for index, text in enumerate(texts):
+        try:
+            check_known(text, vocabulary)
+        except DataError as error:
+            errors[index] = error
+    return errors
+
+
+def _without(texts: list[str], errors: dict[int, DataError]) -> list[str]:
+    """The captions that can be searched with; those of a file still know their lines."""
+    kept = [index for index in range(len(texts)) if index not in errors]
+    return texts.part(kept) if isinstance(texts, Lines) else [texts[index] for index in kept]
+
+
+def _entries(
+    texts: list[str], errors: dict[int, DataError], rows: list[list[dict[str, Any]]], vocabulary: Vocabulary
+) -> list[dict[str, Any]]:
+    """Every caption with its hits, or with what is wrong."""
+    entries, answered = [], iter(rows)
+    for index, text in enumerate(texts):
+        entry: dict[str, Any] = {"caption": text, "line": index + 1}
+        if index in errors:
+            entry |= {"error": str(errors[index]), "hits": []}
+        else:
+            entry |= {"unknown_words": vocabulary.unknown_words(text), "hits": next(answered)}
+        entries.append(entry)
+    return entries
 
 
 def _pictures(folder: Path | None) -> PictureFolder:
@@ -123,6 +173,6 @@ def _row(hit: Hit, gallery: Gallery) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(
-        f"{rank:3d}  {row['score']:8.4f}  {row['index'] if row['id'] is None else row['id']}"
+        f"{rank:3d}  {row['score']:8.4f}  {row['index'] if row['id'] is None else visible(row['id'])}"
         for rank, row in enumerate(rows, 1)
     )

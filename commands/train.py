@@ -9,7 +9,7 @@ import click
 
 from ..errors import CaanError, needs
 from . import options
-from .output import metrics_table
+from .output import metrics_table, show
 
 
 @click.command(epilog=options.EXIT_CODES)
@@ -40,7 +40,7 @@ def train(data: Path, output: Path, restart: bool, **values: Any) -> None:
 
     report = run_training(data, output, TrainOptions(**values), restart=restart, progress=True)
     if report.metrics is not None:
-        click.echo(metrics_table(report.metrics))
-        click.echo(f"{output}: the best of {report.epochs} epochs on dev")
+        show(metrics_table(report.metrics))
+        show(f"{output}: the best of {report.epochs} epochs on dev")
     if report.interrupted:
         raise CaanError(f"stopped after {report.epochs} of {values['epochs']} epochs; run the same command to go on")

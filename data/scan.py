@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._files import atomic_file, open_regular, read_input
+from .._text import Lines, lines_of
 from ..errors import DataError
 
 CAPTIONS_PER_IMAGE = 5
@@ -109,31 +110,30 @@ def open_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def read_captions(path: Path, what: str = "caption") -> list[str]:
-    """Read captions, one a line. Raises DataError for a file that is missing, empty or not UTF-8, or an empty line."""
+def read_captions(path: Path) -> Lines:
+    """Read captions, one a line, without the white space around them.
+
+    Raises DataError for a file that is missing or empty, for an empty line, and as `lines_of`.
+    """
+    return captions_of(read_text_file(path), str(path))
+
+
+def captions_of(content: bytes, name: str, *, may_lack: bool = False) -> Lines:
+    """As `read_captions`, of what a file or stream called `name` holds; if lines may lack a caption, they are ""."""
+    return Lines([line.strip() for line in _lines(content, name, "caption", may_lack)], name)
+
+
+def read_ids(path: Path) -> Lines:
+    """Read ids, one a line, to the last space. Raises DataError as `read_captions`."""
+    return _lines(read_text_file(path), str(path), "id")
+
+
+def read_text_file(path: Path) -> bytes:
+    """What a file holds. Raises DataError if it can't be read."""
     try:
-        content = read_input(path)
+        return read_input(path)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
-    return captions_of(content, str(path), what)
-
-
-def captions_of(content: bytes, name: str, what: str = "caption") -> list[str]:
-    """As `read_captions`, of what a file or stream called `name` holds."""
-    # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
-    lines = content.removesuffix(b"\n").split(b"\n") if content else []
-    captions = []
-    for number, line in enumerate(lines, 1):
-        try:
-            caption = line.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}, line {number} is not UTF-8; convert the file, as with iconv -t UTF-8") from error
-        if not caption:
-            raise DataError(f"{name}, line {number} is empty; every line must hold one {what}")
-        captions.append(caption)
-    if not captions:
-        raise DataError(f"{name} is empty; expected one {what} a line")
-    return captions
 
 
 def content_digest(features: NDArray[np.floating], captions: Sequence[object]) -> str:
@@ -164,6 +164,16 @@ def write_split(
         _write_lines(folder / f"{split}_ids.txt", ids)
 
 
+def _lines(content: bytes, name: str, what: str, may_lack: bool = False) -> Lines:
+    lines = lines_of(content, name)
+    if not lines:
+        raise DataError(f"{name} is empty; expected one {what} a line")
+    for index, line in enumerate(lines):
+        if not (may_lack or line.strip()):
+            raise DataError(f"{lines.place(index)} is empty; every line must hold one {what}")
+    return lines
+
+
 def _layout(features: NDArray[np.floating], captions: int, features_path: Path, captions_path: Path) -> tuple[int, int]:
     """(rows per image in the file, captions per image)."""
     rows = len(features)
@@ -189,7 +199,7 @@ def _is_repeated(features: NDArray[np.floating]) -> bool:
 def _read_ids(path: Path, images: int) -> list[str] | None:
     if not path.is_file():
         return None
-    ids = read_captions(path, "id")
+    ids = read_ids(path)
     if len(ids) != images:
         raise DataError(f"{path} names {len(ids)} images, the features hold {images}")
     return ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import atomic_file, read_input
+from .._text import json_text, parse_json
 from ..errors import DataError
 
 SPECIAL_TOKENS = {"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3}
@@ -43,6 +43,10 @@ class Vocabulary:
         for token, number in SPECIAL_TOKENS.items():
             if self.words.get(token) != number:
                 raise DataError(f"the vocabulary must map {token} to {number}, not to {self.words.get(token)}")
+        try:
+            "".join(self.words).encode("utf-8")
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(f"the vocabulary has a word that is not text ({error})") from error
         numbers = self.words.values()
         if not all(isinstance(number, int) and 0 <= number <= _LARGEST_ID for number in numbers):
             raise DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)")
@@ -58,9 +62,18 @@ class Vocabulary:
         return TOKENIZERS[self.tokenizer](caption)
 
     def encode(self, caption: str | Sequence[str]) -> list[int]:
-        """The ids of a caption (text, or its tokens), `<start>` and `<end>` included.
+        """The ids of a caption (text, or its tokens), `<start>` and `<end>` included. Raises as `words_of`."""
+        return self.ids_of(self.words_of(caption))
 
-        Raises DataError if the caption holds no word, or bytes that are not UTF-8.
+    def ids_of(self, words: Sequence[str]) -> list[int]:
+        """As `encode`, of what `words_of` gives."""
+        unknown = self.words["<unk>"]
+        return [START, *(self.words.get(word, unknown) for word in words), END]
+
+    def words_of(self, caption: str | Sequence[str]) -> Sequence[str]:
+        """As `tokenize`; of a caption that is tokens already, these.
+
+        Raises DataError if the caption holds no word, bytes that are not UTF-8, or a token that is several words.
         """
         if isinstance(caption, str):
             # The shell hands over bytes that are not UTF-8 as lone surrogates.
@@ -69,10 +82,23 @@ class Vocabulary:
             tokens: Sequence[str] = self.tokenize(caption)
         else:
             tokens = caption
+            for token in tokens:
+                if isinstance(token, str) and len(token.split()) > 1 and token not in self.words:
+                    raise DataError(
+                        f"a list is the tokens of one caption, and '{token[:60]}' is several words; several captions"
+                        " go to search_many, encode_captions or score_matrix"
+                    )
         if not tokens:
             raise DataError("the caption is empty; write at least one word")
-        unknown = self.words["<unk>"]
-        return [START, *(self.words.get(token, unknown) for token in tokens), END]
+        return tokens
+
+    def unknown_words(self, caption: str | Sequence[str]) -> list[str]:
+        """Words of a caption that are not in the vocabulary, in their order. Raises as `words_of`."""
+        return [word for word in self.words_of(caption) if word not in self.words]
+
+    def with_unk(self, caption: str | Sequence[str]) -> list[str]:
+        """A caption's words, those that are not in the vocabulary as `<unk>`. Raises as `words_of`."""
+        return [word if word in self.words else "<unk>" for word in self.words_of(caption)]
 
     @classmethod
     def build(cls, captions: Iterable[str], tokenizer: str = "whitespace", min_count: int = 4) -> Vocabulary:
@@ -91,10 +117,10 @@ class Vocabulary:
         Raises DataError if the file is missing, is not JSON, or holds no vocabulary.
         """
         try:
-            content = json.loads(read_input(path).decode("utf-8"))
+            content = parse_json(read_input(path))
         except OSError as error:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise DataError(f"{path} is no vocabulary: not JSON in UTF-8 ({error})") from error
         words = content
         if isinstance(content, dict) and content.get("format") == "caan-vocabulary":
@@ -111,7 +137,7 @@ class Vocabulary:
     def save(self, path: Path) -> None:
         """Write this project's form: `{"format": "caan-vocabulary", "version", "tokenizer", "words"}`."""
         with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(self.as_dict(), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(self.as_dict(), indent=0) + "\n", encoding="ascii")
 
     def as_dict(self) -> dict[str, Any]:
         return {"format": "caan-vocabulary", "version": 1, "tokenizer": self.tokenizer, "words": self.words}

@@ -14,12 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-from tqdm import tqdm
+from typing import Any
 
 from .._files import atomic_file, cache_folder, read_regular
 from .._machine import nvidia_gpus
+from .._progress import progress_bar
 from ..errors import CaanWarning, ExportError, InputError, OutputError
 from .profiles import Profile
 from .targets import HARDWARE_COMPATIBLE, STRIP_WEIGHTS, TIMING_CACHE, VERSION_COMPATIBLE, Target
@@ -91,7 +90,9 @@ def build_plan(
     for profile in profiles:
         _add_profile(builder, config, profile)
     timings = _TimingCache.open(config, target, options)
-    with _bar(graph.name.split(".")[0], progress) as bar:
+    # Drawn again by time alone, not by step.
+    shape = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}", "miniters": 0}
+    with progress_bar(1.0, f"building {graph.name.split('.')[0]}", "build", progress, **shape) as bar:
         monitor = target.monitor(bar, [profile.name for profile in profiles])
         config.progress_monitor = monitor
         plan = _interruptible(lambda: _build(builder, network, config), monitor.cancel)
@@ -302,9 +303,3 @@ class _TimingCache:
 def _sealed(content: bytes) -> bytes:
     """A timing cache as it is stored, with its hash: TensorRT is never given a damaged one."""
     return _CACHE_MAGIC + hashlib.sha256(content).digest() + content
-
-
-def _bar(graph: str, shown: bool) -> tqdm[NoReturn]:
-    """A bar on standard error, and none where that is no terminal; it is drawn again by time alone, not by step."""
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-    return tqdm(total=1.0, desc=f"building {graph}", bar_format=form, miniters=0, disable=None if shown else True)

@@ -20,13 +20,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType
-from typing import Any, NoReturn
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from .._machine import has_nvidia_driver
 from .._tensorrt_log import log_of
 from ..errors import InputError, MissingError, needs
+
+if TYPE_CHECKING:
+    from .._progress import Bar
 
 TARGETS = ("tensorrt", "tensorrt-rtx")
 
@@ -65,7 +66,7 @@ class Target:
         """The one logger of all builders: `log.errors` are the messages of that severity, nothing is printed."""
         return log_of(self.module)
 
-    def monitor(self, bar: tqdm[NoReturn], profiles: Sequence[str]) -> Any:
+    def monitor(self, bar: Bar, profiles: Sequence[str]) -> Any:
         """TensorRT's progress monitor: feeds a bar of total 1, names the profile at work, can `cancel()` the build."""
         return _monitor_class(self.module)(bar, profiles)
 
@@ -139,7 +140,7 @@ def _monitor_class(trt: Any) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the module is known when the program runs
         """Feeds a bar with how far a build is, and cancels it. TensorRT may call this from several threads."""
 
-        def __init__(self, bar: tqdm[NoReturn], profiles: Sequence[str]) -> None:
+        def __init__(self, bar: Bar, profiles: Sequence[str]) -> None:
             super().__init__()
             self._bar, self._lock = bar, Lock()
             self._phases = _Phases(profiles)

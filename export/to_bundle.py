@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import onnx
 
 from .. import __version__
 from .._files import atomic_folder, check_target, sha256_of
+from .._text import json_text
 from ..bundle import (
     MAX_REGIONS,
     MAX_WORDS,
@@ -71,8 +71,8 @@ def export_checkpoint(
         scorer = checkpoint.model.scorer
         weights = [w.detach().cpu().float().numpy() for w in (scorer.w_v, scorer.w_u)]
         np.save(folder / SCORER_WEIGHTS, np.stack(weights))
-        vocabulary = json.dumps(checkpoint.vocabulary.as_dict(), ensure_ascii=False)
-        (folder / VOCABULARY).write_text(vocabulary + "\n", encoding="utf-8")
+        vocabulary = json_text(checkpoint.vocabulary.as_dict(), indent=None)
+        (folder / VOCABULARY).write_text(vocabulary + "\n", encoding="ascii")
         manifest = _manifest(checkpoint, source, target, errors)
         write_manifest(folder, manifest)
         verdict = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .._files import atomic_file, read_input
+from .._text import parse_json
 from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, DataError
 from .archive import check_archive
@@ -266,8 +266,8 @@ def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
     if path is None:
         return result
     try:
-        content = json.loads(read_input(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_input(path))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"can't read the key map {path}: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"the key map {path} must be a JSON object {{our name: their name}}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from .._files import check_file_target
+from .._progress import progress_bar, write_line
 from ..data.scan import ScanSplit, open_split
 from ..data.vocabulary import Vocabulary
 from ..errors import CaanError, CheckpointError, DataError, InputError, MissingError, OutputError
@@ -164,14 +163,9 @@ class _Trainer:
         lengths = np.array([len(ids) for ids in self.tokens])
         batches = batches_of(lengths, options.batch_size, (options.seed, self.epoch))
         done = sum(len(batch) for batch in batches[: self.step])
-        with tqdm(
-            total=len(self.tokens),
-            initial=done,
-            desc=f"epoch {self.epoch + 1}/{options.epochs}",
-            unit=" captions",
-            leave=False,
-            disable=None if self.progress else True,
-        ) as bar:
+        name = f"epoch {self.epoch + 1}/{options.epochs}"
+        shape = {"initial": done, "leave": False, "unit_scale": False}
+        with progress_bar(len(self.tokens), name, " captions", self.progress, **shape) as bar:
             for batch in batches[self.step :]:
                 self.loss += self._learn(batch)
                 self.step += 1
@@ -256,7 +250,7 @@ class _Trainer:
 
     def _say(self, line: str) -> None:
         if self.progress:
-            tqdm.write(line, file=sys.stderr)
+            write_line(line)
 
     def _save_state(self) -> None:
         progress = {name: getattr(self, name) for name in _PROGRESS}

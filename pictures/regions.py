@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # A picture of more is refused before it is decoded; one of a longer side is made smaller: a screen shows no more.
 MAX_PIXELS, MAX_SIDE = 100_000_000, 2048
+FORMATS = ("PNG", "JPEG", "WEBP")
 # Detectors clip boxes in pixels, and a fraction may end up this far outside.
 _TOLERANCE = 1e-3
 # How bright a region without any weight stays: dark enough to recede, bright enough to be recognised.
@@ -71,14 +72,18 @@ def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
 
 
 def read_picture(path: Path) -> Image:
-    """A picture as RGB, turned as its camera says, its longer side at most 2048.
+    """A picture, PNG, JPEG or WebP, as RGB, turned as its camera says, its longer side at most 2048.
 
-    Raises DataError for what is no picture, is damaged, or has more than 100 megapixels; MissingError without Pillow.
+    Its content says what it is, not its name. Raises DataError for what is none of these, is damaged, or has more than
+    100 megapixels; MissingError without Pillow.
     """
     with needs("plot", "a picture"):
         from PIL import Image, ImageOps
     try:
-        with Image.open(path) as file:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")  # a pipe or device would be read without end
+        # Pillow knows dozens of formats, and runs programs such as Ghostscript for some.
+        with Image.open(path, formats=FORMATS) as file:
             width, height = file.size
             if width * height <= MAX_PIXELS:
                 file.draft("RGB", (MAX_SIDE, MAX_SIDE))
@@ -86,7 +91,7 @@ def read_picture(path: Path) -> Image:
                 picture.thumbnail((MAX_SIDE, MAX_SIDE))
                 return picture
     except FileNotFoundError as error:
-        raise DataError(f"there is no picture {path}; name a PNG or JPEG file") from error
+        raise DataError(f"there is no picture {path}; name a PNG, JPEG or WebP file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large a picture ({error}); make it smaller first") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly any type

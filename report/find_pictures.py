@@ -29,12 +29,12 @@ class Thumbnail:
 
 
 class PictureFolder:
-    """Where pictures lie: a folder that ids name files of, or without one whatever path an id is."""
+    """Where pictures lie: a folder, by default the current one, that ids name files of."""
 
     def __init__(self, folder: Path | None = None) -> None:
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder} is no folder of pictures; name another with --pictures DIR")
-        self.folder = folder
+        self.folder = folder or Path()
         self._shown: dict[str, Thumbnail] = {}
 
     def path_of(self, name: str) -> Path | None:
@@ -43,9 +43,8 @@ class PictureFolder:
         What a link or a ".." in an id leads to outside the folder is not of it: ids are not to be trusted with the
         user's other files.
         """
-        base = Path() if self.folder is None else self.folder
         for candidate in (name, *(name + extension for extension in EXTENSIONS)):
-            path = base / candidate
+            path = self.folder / candidate
             try:
                 if path.suffix.lower() in EXTENSIONS and path.is_file() and self._holds(path):
                     return path
@@ -75,7 +74,7 @@ class PictureFolder:
         return self._shown[name]
 
     def _holds(self, path: Path) -> bool:
-        return self.folder is None or path.resolve().is_relative_to(self.folder.resolve())
+        return path.resolve().is_relative_to(self.folder.resolve())
 
 
 def data_uri(picture: Image) -> str:

@@ -1,10 +1,11 @@
-"""Pages from templates: everything that comes from data is escaped."""
+"""Pages from templates: everything that comes from data is escaped, control characters too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from .._text import visible
 from ..errors import needs
 
 _MINUS = "\N{MINUS SIGN}"
@@ -20,6 +21,7 @@ def render(name: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters.update(signed=_signed, change=_change, score=_score, count=_count)
     return environment.get_template(name).render(**values)
@@ -29,6 +31,12 @@ def check_installed(purpose: str) -> None:
     """Raise MissingError now if `render` would, `purpose` being the option that needs it."""
     with needs("plot", purpose):
         import jinja2  # noqa: F401
+
+
+def _shown(value: Any) -> Any:
+    """What an expression puts into the page: data without control characters, a part that is HTML already as it is."""
+    is_data = isinstance(value, str) and not hasattr(value, "__html__")
+    return visible(value, keep="\n") if is_data else value
 
 
 def _signed(value: float) -> str:

@@ -45,7 +45,9 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
         raise DataError(f"explain takes one image's features (regions, features), not {found}; pick one: features[0]")
     check_features(features[None], backend.config["region_dim"], backend.limits["regions"])
     check_known(caption, backend.vocabulary)
-    (tokens,), text_lengths = tokenize([caption], backend.vocabulary, backend.limits["words"])
+    # Unknown words are told by the answer itself, not by a warning.
+    words = backend.vocabulary.with_unk(caption)
+    (tokens,), text_lengths = tokenize([words], backend.vocabulary, backend.limits["words"])
     image_states = backend.encode_images(np.ascontiguousarray(features[None], dtype=np.float32))
     if not np.isfinite(image_states).all():
         what = "its features hold NaN, infinity or huge values; extract them again"
@@ -55,7 +57,7 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
     found = {name: values[0, 0] for name, values in backend.explain(tile).items()}
     return Explanation(
         score=float(found.pop("scores")),
-        words=_words(backend.vocabulary.tokenize(caption) if isinstance(caption, str) else caption, len(tokens)),
+        words=_words(backend.vocabulary.words_of(caption), len(tokens)),
         known=[number != UNKNOWN for number in tokens],
         **found,
     )

@@ -9,11 +9,13 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from .._text import Lines
 from ..bundle import state_widths
 from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
 from ..errors import BundleError, CaanWarning, DataError, InputError
 from .backend import Backend
 from .galleries.gallery import Gallery
+from .unknown_words import UnknownWords
 
 Caption = str | Sequence[str]
 Query = Caption | NDArray[np.floating]  # a caption, or an image's region features (R, F)
@@ -22,28 +24,40 @@ RANDOM_WORDS = 12
 Tokens = tuple[list[list[int]], NDArray[np.int64]]  # token ids of each caption, and their number (captions,)
 
 
-def tokenize(captions: Sequence[Caption], vocabulary: Vocabulary, limit: int, stacklevel: int = 3) -> Tokens:
+def tokenize(
+    captions: Sequence[Caption],
+    vocabulary: Vocabulary,
+    limit: int,
+    stacklevel: int = 3,
+    unknown_words: UnknownWords | None = None,
+) -> Tokens:
     """Token ids of each caption, cut to `limit`, and their number.
 
-    CaanWarning for captions that were cut, and for those without a known word; by default it points at the caller's
-    caller.
+    CaanWarning for captions that were cut, for those without a known word, and, through `unknown_words`, for words that
+    are not known; by default it points at the caller's caller. Captions that are `Lines` are named by file and line.
     Raises DataError, naming the caption, for one that is empty or not UTF-8, InputError for a string instead of a list.
     """
     if isinstance(captions, str):
         raise InputError("captions must be a list of captions, not one string; write [caption]")
     if len(captions) == 0:
         raise DataError("there is no caption; give at least one")
+    place = captions.place if isinstance(captions, Lines) else "caption {}".format
+    lacking = UnknownWords() if unknown_words is None else unknown_words
     result, cut, unknown = [], [], []
     for number, caption in enumerate(captions):
         try:
-            ids = vocabulary.encode(caption)
+            words = vocabulary.words_of(caption)
+            ids = vocabulary.ids_of(words)
         except DataError as error:
-            raise DataError(f"caption {number}: {error}") from error
+            raise DataError(f"{place(number)}: {error}") from error
         if len(ids) > limit:
             cut.append(number)
             ids = [*ids[: limit - 1], ids[-1]]
         if all(i == UNKNOWN for i in ids[1:-1]):
             unknown.append(number)
+        elif missing := [word for word in words[: len(ids) - 2] if word not in vocabulary.words]:
+            is_one = len(captions) == 1 and not isinstance(captions, Lines)
+            lacking.add("" if is_one else f"{place(number)}: ", missing)
         result.append(ids)
     if cut:
         message = f"{_count(cut)} longer than {limit - 2} words; the words beyond were dropped"
@@ -51,6 +65,7 @@ def tokenize(captions: Sequence[Caption], vocabulary: Vocabulary, limit: int, st
     if unknown:
         message = f"{_count(unknown)} without any word of the vocabulary; the scores mean little"
         warnings.warn(message, CaanWarning, stacklevel=stacklevel)
+    lacking.warn(stacklevel + 1)
     return result, np.array([len(ids) for ids in result], np.int64)
 
 

@@ -18,6 +18,7 @@ from .._progress import progress_bar
 from ..bundle import state_widths
 from ..errors import DataError, InputError
 from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES
+from .arguments import check_is_backend, check_is_gallery, check_is_path
 from .backend import Backend, open_backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .explain import Explanation, explain
@@ -63,6 +64,7 @@ class Retriever:
     """
 
     def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
+        check_is_backend(backend)
         self.backend = backend
         default = DEFAULT_TILE_BYTES if backend.device == "cpu" else GPU_TILE_BYTES
         self.tile_bytes = default if tile_bytes is None else tile_bytes
@@ -94,12 +96,13 @@ class Retriever:
         permitting; native has no intermediates, and no use for it; trust_engines: also run engines that were not built
         here, which are programs (docs/security.md).
 
-        Raises InputError for an unknown backend, precision or device; BundleError or CheckpointError for a file that
-        can't be used; MissingError for a package or device that is not there. CaanWarning for a precision that missed
-        its accuracy gate.
+        Raises InputError for an unknown backend, precision or device, and for what is not a path; BundleError or
+        CheckpointError for a file that can't be used; MissingError for a package or device that is not there.
+        CaanWarning for a precision that missed its accuracy gate.
         """
         if (threads is not None and threads < 1) or (tile_bytes is not None and tile_bytes < 1):
             raise InputError(f"threads and tile_bytes must be 1 or more, not {threads} and {tile_bytes}")
+        check_is_path(path)
         opened = open_backend(backend, Path(path), precision, device, threads, trust_engines=trust_engines)
         retriever = cls(opened, tile_bytes)
         options = {"backend": backend, "precision": precision, "device": device, "threads": threads}
@@ -148,8 +151,9 @@ class Retriever:
     ) -> Gallery:
         """Encode captions, each text or a list of tokens, into a gallery.
 
-        A caption longer than the model's limit is cut, one without any known word is scored as unknown words; both
-        with a CaanWarning. Raises DataError, naming the caption, for one that is empty or not UTF-8.
+        A caption longer than the model's limit is cut, words that the vocabulary lacks are scored as unknown ones; both
+        with a CaanWarning, which names the words of ten captions. Raises DataError, naming the caption, for one that is
+        empty or not UTF-8.
         """
         self._check_process()
         tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
@@ -161,8 +165,10 @@ class Retriever:
         """The k best items of a gallery, best first; equal scores in the gallery's order.
 
         query: a caption (text or tokens) for a gallery of images; region features (R, F) for one of captions.
-        Raises DataError for k above the gallery's size, for a caption without a known word, and as encoding does.
+        Raises DataError for k above the gallery's size, for a caption without a known word, and as encoding does;
+        InputError for what is not a Gallery. CaanWarning as `encode_captions`.
         """
+        check_is_gallery(gallery, query)
         return self._search(self._queries([query], gallery), gallery, k, False)[0]
 
     def search_many(
@@ -174,6 +180,7 @@ class Retriever:
         gallery of images, for one of captions; its deleted items find nothing. Raises what `search` raises, naming the
         query.
         """
+        check_is_gallery(gallery)
         with ExitStack() as stack:
             folder = None
             if len(queries) > _QUERIES_IN_MEMORY:
@@ -206,6 +213,7 @@ class Retriever:
         beside it and moved into place. Raises DataError as `encode_captions`, BundleError for another model's
         gallery, OutputError if `out` can't be written.
         """
+        check_is_gallery(gallery, captions, "score_matrix(gallery, captions)")
         check_gallery(gallery, "image", self.backend)
         if isinstance(captions, Gallery):
             check_gallery(captions, "text", self.backend)
@@ -244,6 +252,7 @@ class Retriever:
         For (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
         """
         self._check_process()
+        check_is_gallery(gallery)
         check_gallery(gallery, gallery.kind, self.backend)
         width = state_widths(self.backend.config)[gallery.kind]
         states = new_states(int(gallery.offsets[-1]), width, self.backend.state_dtype, None)
@@ -261,6 +270,7 @@ class Retriever:
         captions: what will be searched for, by default random words. The result is used from now on, and kept for
         other processes with the same machine, backend and bundle. Scoring many pairs at once does this by itself.
         """
+        check_is_gallery(gallery)
         check_gallery(gallery, "image", self.backend)
         if captions is None:
             captions = random_captions(self.backend.vocabulary, CAPTIONS_PER_CALL)

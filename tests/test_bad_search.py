@@ -63,9 +63,10 @@ def test_a_caption_of_unknown_tokens_only(tiny_folder, gallery):
         Retriever.open(tiny_folder / "model.caan").search(["zebra", "quagga"], Gallery.open(gallery), k=3)
 
 
-def test_a_caption_with_one_known_word_is_searched_without_a_warning(run, gallery):
-    done = run("search", gallery, "zebra w3")
-    assert (done.code, done.err) == (0, "")
+def test_a_caption_with_one_known_word_is_searched_and_the_unknown_ones_are_named(run, gallery):
+    done = run("search", gallery, "zebra w3 quagga w4.")
+    assert done.code == 0 and done.out
+    assert done.err == "Warning: the vocabulary lacks 'zebra', 'quagga', 'w4.', counted as unknown\n"
 
 
 def test_a_caption_of_ten_thousand_words_is_cut_with_a_warning(run, gallery):

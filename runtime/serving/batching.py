@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from operator import index
@@ -19,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CaanError, DataError, DeadlineExceeded, InputError
+from ..arguments import check_is_gallery, check_is_retriever
 from ..galleries.gallery import Gallery
 from ..inputs import Caption, are_images, check_features, check_gallery, check_known, tokenize
 from ..retriever import Hit, Retriever
+from ..unknown_words import UnknownWords
 from .metrics import ServingMetrics
 from .request_queue import Answer, Request, RequestQueue, outcome_of
 
@@ -64,7 +65,9 @@ class BatchingRetriever:
                 f"max_delay_ms must be 0 or more, max_batch and max_queue 1 or more, not {max_delay_ms}, {max_batch},"
                 f" {max_queue}"
             )
+        check_is_retriever(retriever)
         self.retriever = retriever
+        self._unknown_words = UnknownWords(lasting=True)
         self._metrics = metrics
         self._queue = RequestQueue(max_delay_ms / 1000, max_batch, max_queue, metrics)
         # The threads know the queue, not this object: forgotten without close(), it still can be collected, and they
@@ -144,6 +147,7 @@ class BatchingRetriever:
 
     def _checked(self, query: Query, gallery: Gallery, k: int) -> list[str] | NDArray[np.float32]:
         """What goes into a batch: a copy that is known to be sound, since one bad query would spoil the batch."""
+        check_is_gallery(gallery, query)
         check_gallery(gallery, gallery.kind, self.retriever.backend)
         live = len(gallery.live)
         if not 1 <= index(k) <= live:
@@ -157,9 +161,8 @@ class BatchingRetriever:
         check_known(query, backend.vocabulary)
         # Cut here, so that the warning points at the line that asked and the batch does not repeat it.
         limit = backend.limits["words"]
-        tokenize([query], backend.vocabulary, limit, stacklevel=5)
-        words: Sequence[str] = backend.vocabulary.tokenize(query) if isinstance(query, str) else query
-        kept = list(words[: limit - 2])
+        tokenize([query], backend.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
+        kept = backend.vocabulary.with_unk(query)[: limit - 2]
         check_known(kept, backend.vocabulary)
         return kept
 

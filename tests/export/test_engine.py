@@ -95,7 +95,7 @@ def test_nothing_is_printed(target, graphs, capfd):
 
 def test_the_bar_shows_profile_after_profile_and_ends_full(target, graphs, monkeypatch):
     bar = RecordingBar()
-    monkeypatch.setattr(engine, "tqdm", lambda **options: bar)
+    monkeypatch.setattr(engine, "progress_bar", lambda *names, **options: bar)
     profiles = PROFILES["scorer"][:4]
     build_plan(target, graphs["scorer"], profiles, BuildOptions())
     assert bar.names == ["", *(profile.name for profile in profiles), ""]

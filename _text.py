@@ -1,0 +1,117 @@
+"""Text at the edges: read from files, written as JSON, printed where a terminal would obey it.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .errors import DataError
+
+_BOM = b"\xef\xbb\xbf"
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# Persian, Indic scripts and emoji are written with these two.
+_JOINERS = "\u200c\u200d"
+
+
+class Lines(list[str]):
+    """Texts that know where they stand in a file, so that a message can name the line."""
+
+    def __init__(self, texts: Iterable[str], name: str, numbers: Sequence[int] | None = None) -> None:
+        """`numbers`: each text's line, from 1; by default they are the file's first ones."""
+        super().__init__(texts)
+        self._name, self._numbers = name, numbers
+
+    def part(self, indices: Sequence[int]) -> Lines:
+        """Some of the texts, which still know their lines."""
+        numbers = indices if self._numbers is None else [self._numbers[index] - 1 for index in indices]
+        return Lines([self[index] for index in indices], self._name, [number + 1 for number in numbers])
+
+    def place(self, index: int) -> str:
+        """As "captions.txt, line 3"."""
+        return f"{self._name}, line {index + 1 if self._numbers is None else self._numbers[index]}"
+
+
+def lines_of(content: bytes, name: str) -> Lines:
+    r"""The lines of a text file or stream called `name`, in UTF-8, without their ends: \n or \r\n and nothing else.
+
+    A byte order mark is not part of the first one. Raises DataError, naming the line, for bytes that are not UTF-8, a
+    zero byte, or a carriage return inside a line.
+    """
+    content = content.removeprefix(_BOM)
+    lines = []
+    # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
+    for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], 1):
+        line, where = raw.rstrip(b"\r"), f"{name}, line {number}"
+        if b"\0" in line:
+            raise DataError(f"{where} holds a zero byte; text files are UTF-8: convert it, as with iconv -t UTF-8")
+        if b"\r" in line:
+            raise DataError(f"{where} holds a carriage return; end lines with \\n, as with tr '\\r' '\\n'")
+        try:
+            lines.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where} is not UTF-8; convert the file, as with iconv -t UTF-8") from error
+    return Lines(lines, name)
+
+
+def parse_json(content: bytes) -> Any:
+    """What a JSON file in UTF-8 holds, a byte order mark left out. Raises ValueError, saying where it is not JSON."""
+    try:
+        text = content.removeprefix(_BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"line {content.count(10, 0, error.start) + 1} is not UTF-8") from error
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if _ESCAPED_SURROGATE.search(text) and not _is_unicode(found):
+        raise ValueError("it holds half a surrogate pair, which is no text")
+    return found
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """JSON for any reader: in ASCII, whatever the terminal's encoding, and null for what is not a finite number."""
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=indent, allow_nan=False)
+    return text.replace("\x7f", "\\u007f")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""The text with all that a terminal would obey, or that has no shape, written out, as \x1b or \u202e.
+
+    Those are control characters but those to `keep`, marks that turn the direction of writing, separators of lines and
+    halves of surrogate pairs.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or _is_shown(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_shown(character: str) -> bool:
+    # Spaces of all widths, and characters that are newer than this Python.
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) in ("Zs", "Cn", "Co")
+
+
+def _is_unicode(value: Any) -> bool:
+    """False if a text in it holds half a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,53 @@
+"""Words that a vocabulary lacks: each costs its part of the answer, so whoever asked is told, but not without end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from threading import Lock
+
+from ..errors import UnknownWordWarning
+
+MOST = 10  # captions that are named
+_MOST_WORDS, _MOST_LETTERS = 10, 60  # of one of them
+
+
+class UnknownWords:
+    """Gathers the unknown words of captions and warns of them: of ten captions by name, of the others as a number.
+
+    One that lasts, as a server's, names ten captions in all, says once that there are more, and then is quiet. It may
+    be used from several threads.
+    """
+
+    def __init__(self, *, lasting: bool = False) -> None:
+        self._lasting = lasting
+        self._lock = Lock()
+        self._named = 0
+        self._more = 0
+        self._is_quiet = False
+        self._messages: list[str] = []
+
+    def add(self, where: str, words: Sequence[str]) -> None:
+        """Unknown words of a caption; `where`: what the message begins with, as "caption 3: "."""
+        with self._lock:
+            if self._named == MOST:
+                self._more += 1
+                return
+            self._named += 1
+            different = list(dict.fromkeys(words))
+            shown = ", ".join(f"'{word[:_MOST_LETTERS]}'" for word in different[:_MOST_WORDS])
+            more = ", …" if len(different) > _MOST_WORDS else ""
+            self._messages.append(f"{where}the vocabulary lacks {shown}{more}, counted as unknown")
+
+    def warn(self, stacklevel: int) -> None:
+        """Say what was gathered since the last time."""
+        with self._lock:
+            messages, self._messages = self._messages, []
+            if self._more and not self._is_quiet:
+                number = "" if self._lasting else f"{self._more} "
+                which = "; they are not named any more" if self._lasting else ""
+                messages.append(f"… and {number}more captions with unknown words{which}")
+                self._is_quiet = True
+            self._more = 0
+        for message in messages:
+            warnings.warn(message, UnknownWordWarning, stacklevel=stacklevel)
