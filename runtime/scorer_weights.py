@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file
 from ..errors import BundleError
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
@@ -36,9 +37,10 @@ def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
 
 
 def attention_scale(bundle: Bundle) -> float:
-    """λ, as the config says. Raises BundleError if it is no finite number."""
+    """λ, as the config says. Raises BundleError if it is not a number that float32 holds."""
     scale = bundle.config.get("attention_scale")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not abs(scale) <= _LARGEST:  # false of NaN
         raise BundleError(
             f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
         )

@@ -202,8 +202,13 @@ Sizes sizes_of(const OrderedJson& manifest) {
     const auto size = [&](const char* part, const char* key) {
         return member(member(manifest, part), key).get<std::int64_t>();
     };
-    return {size("config", "region_dim"), size("config", "embed_dim"), size("config", "attention_dim"),
-            size("config", "vocab_size"), size("limits", "regions"),   size("limits", "words")};
+    return {size("config", "region_dim"),
+            size("config", "embed_dim"),
+            size("config", "attention_dim"),
+            size("config", "vocab_size"),
+            size("limits", "regions"),
+            size("limits", "words"),
+            member(member(manifest, "config"), "normalize") != false};
 }
 
 void check_files(const std::string& folder, const OrderedJson& manifest) {

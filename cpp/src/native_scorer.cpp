@@ -65,7 +65,7 @@ std::vector<float> read_weights(const Bundle& bundle) {
 /// λ
 float attention_scale(const Bundle& bundle) {
     const OrderedJson& scale = member(bundle.manifest["config"], "attention_scale");
-    if (!scale.is_number() || !std::isfinite(scale.get<double>())) {
+    if (!scale.is_number() || !std::isfinite(scale.get<float>())) {
         throw BundleError(bundle.path("manifest.json") +
                           " has no valid 'config.attention_scale'; export the checkpoint again");
     }
