@@ -16,7 +16,7 @@ from .states import convert
 IMAGES_PER_CALL, CAPTIONS_PER_CALL = 32, 128
 
 # A region's features of this norm or more are refused: its square is beyond float32, 3.4e38, or soon will be.
-LARGEST_NORM = 1e19
+LARGEST_NORM = float(np.float32(1e19))
 # No weights make an overflow of less.
 _HUGE = 1e9
 # Of the length of a unit vector in float16.
@@ -35,7 +35,9 @@ def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[
         with np.errstate(over="ignore"):  # beyond float32 is infinity, and makes states of NaN
             chunk = np.ascontiguousarray(features[start : start + IMAGES_PER_CALL], dtype=np.float32)
         states = backend.encode_images(chunk)
-        overflown = _overflown(chunk, states[..., : backend.config["embed_dim"]], backend.config.get("normalize") is not False)
+        overflown = _overflown(
+            chunk, states[..., : backend.config["embed_dim"]], backend.config.get("normalize") is not False
+        )
         if overflown is not None:
             states = np.where(overflown[..., None], states.dtype.type(np.nan), states)
         yield np.arange(start, start + len(chunk)), states

@@ -32,7 +32,7 @@ def listed(values: Any, what: str) -> list[Any]:
     is_column = getattr(values, "ndim", None) == 1 and hasattr(values, "tolist")
     if is_column and not isinstance(values, np.ma.MaskedArray):
         return list(values.tolist())
-    if isinstance(values, Sequence) and not isinstance(values, bytes | bytearray | memoryview | range):
+    if isinstance(values, Sequence) and not isinstance(values, bytes | bytearray | memoryview):
         return list(values)
     raise InputError(f"{what} must be a list of {what}, not {described(values)}; make one: list(...)")
 
@@ -118,9 +118,9 @@ def integers_of(values: Any, number: int, what: str, each: str) -> NDArray[np.in
 
 def described(value: Any) -> str:
     """A value for a message: its type, and what it says or its shape."""
-    name = "None" if value is None else type(value).__name__
     if value is None:
-        return name
+        return "None"
+    name = "array" if isinstance(value, np.ndarray) else type(value).__name__
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         dtype = getattr(value, "dtype", "")

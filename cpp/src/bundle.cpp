@@ -17,6 +17,7 @@ namespace {
 constexpr const char* FORMAT = "caan-bundle";
 constexpr std::int64_t VERSION = 1;
 constexpr const char* MANIFEST = "manifest.json";
+constexpr const char* SEAL = "seal";
 constexpr const char* AGAIN = " copy the bundle again, or export the checkpoint again";
 // Larger sizes are no model's, and products of them would overflow.
 constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
@@ -97,6 +98,29 @@ void side_by_side(std::size_t count, const std::function<void(std::size_t)>& wor
     take();
 }
 
+/// The SHA-256 of a manifest's entries that decide results; of a precision all but its checks, which are a record.
+std::string seal_of(const OrderedJson& manifest) {
+    Json sealed;
+    for (const char* key : {"config", "tokenizer", "opset", "limits", "precisions"}) {
+        sealed[key] = member(manifest, key);
+    }
+    for (auto& entry : sealed["precisions"]) {
+        if (entry.is_object()) {
+            entry.erase("checks");
+        }
+    }
+    const std::string text = python_dumps(sealed);
+    return sha256_of(text.data(), text.size());
+}
+
+void check_seal(const std::string& folder, const OrderedJson& manifest) {
+    if (manifest.contains(SEAL) && member(manifest, SEAL) != seal_of(manifest)) {
+        throw BundleError(folder + "/" + MANIFEST +
+                          " was changed since caan wrote it, and does not fit its graphs or its checks any more;" +
+                          AGAIN);
+    }
+}
+
 void check_version(const OrderedJson& manifest, const std::string& path) {
     const OrderedJson& version = member(manifest, "version");
     if (!is_integer(version) || version < 1 || version > VERSION) {
@@ -109,6 +133,7 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
 
 Bundle::Bundle(std::string path) : folder(std::move(path)), manifest(read_manifest(folder)), sizes(sizes_of(manifest)) {
     check_files(folder, manifest);
+    check_seal(folder, manifest);
     for (const auto& file : manifest["files"].items()) {
         checks_[file.key()] =
             std::async(std::launch::deferred, check_hash, normal_path(this->path(file.key())), hash_of(file.key()));

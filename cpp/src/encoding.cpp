@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t MANY = 16;
 
 // A region's features of this norm or more are refused: its square is beyond float32, 3.4e38, or soon will be.
-constexpr double LARGEST_NORM = 1e19;
+constexpr double LARGEST_NORM = 1e19F;
 // No weights make an overflow of less.
 constexpr float HUGE_FEATURE = 1e9F;
 // Of the length of a unit vector in float16.
