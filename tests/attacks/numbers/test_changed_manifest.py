@@ -81,7 +81,7 @@ def test_without_a_seal_the_scale_is_compared_with_the_graph(tiny_bundle, manife
     assert expected.config["attention_scale"] == 4.0 if hasattr(expected, "config") else True
     manifest["config"]["attention_scale"] = scale
     write(manifest)
-    with pytest.raises(BundleError, match="the scorer does not multiply by its config.attention_scale"):
+    with pytest.raises(BundleError, match="the scorer does not multiply by its config"):
         Retriever.open(tiny_bundle, "native")
     Retriever.open(tiny_bundle, "onnxruntime")  # whose graph holds the scale
 
