@@ -11,6 +11,7 @@ NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.{plan
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -58,6 +59,11 @@ OUTPUTS = {
 _REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
 _LONGEST_NAME = 255  # bytes
 _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
+
+
+# Entries that decide results and lie in no file that has a hash: the manifest holds one of them, its `seal`. Of a
+# precision all but its checks, which are a record. Against accidents; whoever means to can write another seal.
+_SEALED = ("config", "tokenizer", "opset", "limits", "precisions")
 
 
 @dataclass(frozen=True)
@@ -139,11 +145,11 @@ def ep_context_file(name: str, engine: str) -> str:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Open a bundle and verify every file against the manifest.
+    """Open a bundle and verify every file against the manifest, and the manifest's numbers against its seal.
 
     A file may be a link to anywhere, as in a content-addressed store: its content has the hash, or it is refused.
     Raises BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
-    missing, changed, or named outside the bundle.
+    missing, changed, or named outside the bundle. A manifest that was written before there were seals has none.
     """
 
     def read() -> Bundle:
@@ -170,6 +176,21 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     unlisted = sorted({VOCABULARY, *expected} - set(manifest["files"]))
     if unlisted:
         raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
+    if "seal" in manifest and manifest["seal"] != seal_of(manifest):
+        raise BundleError(
+            f"{folder / MANIFEST} was changed since caan wrote it, and does not fit its graphs or its checks any more;"
+            " copy the bundle again, or export the checkpoint again"
+        )
+
+
+def seal_of(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's entries that decide results, as JSON with sorted keys."""
+    sealed = {key: manifest.get(key) for key in _SEALED}
+    sealed["precisions"] = {
+        name: {key: value for key, value in entry.items() if key != "checks"} if isinstance(entry, dict) else entry
+        for name, entry in manifest["precisions"].items()
+    }
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:
@@ -196,7 +217,7 @@ def check_changeable(bundle: Bundle) -> None:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Complete the manifest with the hash and size of every file in `folder` and write it there.
+    """Complete the manifest with the hash and size of every file in `folder` and its seal, and write it there.
 
     Meant for a bundle in the making (see `atomic_folder`); the manifest is written last.
     """
@@ -205,6 +226,8 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
     }
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
+    content = parse_json(json_text(content).encode())  # as it will be read: tuples are lists
+    content["seal"] = seal_of(content)
     (folder / MANIFEST).write_text(json_text(content) + "\n", encoding="ascii")
 
 

@@ -16,6 +16,13 @@ from .states import convert
 # Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
 IMAGES_PER_CALL, CAPTIONS_PER_CALL = 32, 128
 
+# A region's features of this norm or more are refused: its square is beyond float32, 3.4e38, or soon will be.
+LARGEST_NORM = float(np.float32(1e19))
+# No weights make an overflow of less.
+_HUGE = 1e9
+# Of the length of a unit vector in float16.
+_UNIT_ERROR = 0.01
+
 # Positions of some items (n,), and their states padded to the longest, (n, L, S)
 Encoded = tuple[NDArray[np.int64], NDArray[np.floating]]
 
@@ -23,11 +30,38 @@ Encoded = tuple[NDArray[np.int64], NDArray[np.floating]]
 def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[Encoded]:
     """States of all images of features (N, R, F), which may be memory-mapped, a few at a time.
 
-    Raises DataError if their file is shortened meanwhile.
+    A region whose norm overflows float32, or may, has no state but NaN: a runtime makes 0 or a long vector of it.
+    Raises DataError if the features' file is shortened meanwhile.
     """
     for start in range(0, len(features), IMAGES_PER_CALL):
-        chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
-        yield np.arange(start, start + len(chunk)), backend.encode_images(chunk)
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, and makes states of NaN
+            chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
+        states = backend.encode_images(chunk)
+        overflown = _overflown(
+            chunk, states[..., : backend.config["embed_dim"]], backend.config.get("normalize") is not False
+        )
+        if overflown is not None:
+            states = np.where(overflown[..., None], states.dtype.type(np.nan), states)
+        yield np.arange(start, start + len(chunk)), states
+
+
+def _overflown(
+    features: NDArray[np.float32], regions: NDArray[np.floating], is_normalized: bool
+) -> NDArray[np.bool_] | None:
+    """Which regions overflow on the way, (n, R); None for none, as usual.
+
+    features (n, R, F) and what the encoder made of them, V (n, R, D).
+    """
+    is_huge = np.abs(features).max(axis=-1) >= _HUGE  # (n, R)
+    if not is_huge.any():
+        return None
+    result = np.zeros_like(is_huge)
+    result[is_huge] = np.linalg.norm(features[is_huge].astype(np.float64), axis=-1) >= LARGEST_NORM
+    if is_normalized:
+        # Below that a large weight may do it: what should have the length 1 has another.
+        length = np.linalg.norm(regions[is_huge].astype(np.float64), axis=-1)
+        result[is_huge] |= ~(np.abs(length - 1) < _UNIT_ERROR)
+    return result
 
 
 def encode_tokens(backend: Backend, tokens: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Iterator[Encoded]:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ..data.vocabulary import UNKNOWN
 from ..errors import DataError
 from .backend import Backend, Tile
-from .inputs import Caption, check_features, check_known, tokenize
+from .encoding import encode_images
+from .inputs import check_features, check_known, tokenize
+from .lists import Caption, caption_of
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,20 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
         found = getattr(features, "shape", type(features).__name__)
         raise DataError(f"explain takes one image's features (regions, features), not {found}; pick one: features[0]")
     check_features(features[None], backend.config["region_dim"], backend.limits["regions"])
+    caption = caption_of(caption, "the caption")
     check_known(caption, backend.vocabulary)
     # Unknown words are told by the answer itself, not by a warning.
     words = backend.vocabulary.with_unk(caption)
     (tokens,), text_lengths = tokenize([words], backend.vocabulary, backend.limits["words"])
-    image_states = backend.encode_images(np.ascontiguousarray(features[None], dtype=np.float32))
+    ((_, image_states),) = encode_images(backend, features[None])
     if not np.isfinite(image_states).all():
         what = "its features hold NaN, infinity or huge values; extract them again"
         raise DataError(f"the image can't be encoded: {what}")
     text_states = backend.encode_captions(np.array([tokens], np.int64), text_lengths)
     tile = Tile(image_states, np.array([len(features)], np.int64), text_states, text_lengths)
     found = {name: values[0, 0] for name, values in backend.explain(tile).items()}
+    if not np.isfinite(found["scores"]):
+        raise DataError("the caption can't be explained: its score is NaN or infinite; see caan inspect")
     return Explanation(
         score=float(found.pop("scores")),
         words=_words(backend.vocabulary.words_of(caption), len(tokens)),

@@ -26,7 +26,8 @@ from .galleries.folder import DESCRIPTION, DTYPES, Contents, Description, read, 
 from .galleries.gallery import Gallery, Kind, offsets_of
 from .galleries.regular import check_regular
 from .galleries.writer import GalleryWriter, Input, changed_meanwhile, publishing
-from .inputs import Caption, check_features, image_lengths, tokenize
+from .inputs import check_features, image_lengths, tokenize
+from .lists import Caption, ids_of
 from .retriever import Retriever
 
 
@@ -116,7 +117,7 @@ def index_items(
     go together, OutputError if the target exists or can't be written, BundleError if it can't be appended to, or for
     a compact gallery of a bundle that can't expand it. CaanWarning if another job's work in progress is replaced.
     """
-    _check_ids(ids, len(source.lengths))
+    ids = _unique(ids, len(source.lengths))
     asked = _new(retriever, bundle, source, target, options)
     opening = _in_place(target) if options.append else _beside(target, options.overwrite)
     with opening as (folder, alone):
@@ -227,27 +228,13 @@ def _check_append(
         raise DataError(f"{target} has {'no ' if base.ids is None else ''}ids; {mend}")
 
 
-def _check_ids(ids: Sequence[str] | None, items: int) -> None:
-    """Raise DataError unless ids are as many texts, each another."""
-    if ids is None:
-        return
-    if len(ids) != items:
-        raise DataError(f"{len(ids)} ids don't fit {items} items; give one name per item")
-    for number, name in enumerate(ids):
-        if not isinstance(name, str) or not _is_unicode(name):
-            raise DataError(f"id {number} is no text: {name!r:.80}; ids are strings that UTF-8 can hold")
-    if len(set(ids)) < len(ids):
-        name, _ = Counter(ids).most_common(1)[0]
+def _unique(ids: Sequence[str] | None, items: int) -> list[str] | None:
+    """The ids, plain. Raises DataError unless they are as many texts, each another."""
+    names = ids_of(ids, items)
+    if names is not None and len(set(names)) < len(names):
+        name, _ = Counter(names).most_common(1)[0]
         raise DataError(f"the id {name!r:.80} stands for two items; ids must be unique")
-
-
-def _is_unicode(name: str) -> bool:
-    """False for half a surrogate pair, as Python makes of file names that are not UTF-8."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return names
 
 
 def _check_new(ids: Sequence[str] | None, there: Contents) -> None:

@@ -15,12 +15,12 @@ from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
 from ..errors import BundleError, CaanWarning, DataError, InputError
 from .backend import Backend
 from .galleries.gallery import Gallery
+from .lists import Caption, Query, captions_of, described, integers_of, is_features
 from .unknown_words import UnknownWords
 
-Caption = str | Sequence[str]
-Query = Caption | NDArray[np.floating]  # a caption, or an image's region features (R, F)
 # And <start> and <end>: T = 14, the mean of the field's data sets.
 RANDOM_WORDS = 12
+DEFAULT_HITS = 10
 Tokens = tuple[list[list[int]], NDArray[np.int64]]  # token ids of each caption, and their number (captions,)
 
 
@@ -35,11 +35,11 @@ def tokenize(
 
     CaanWarning for captions that were cut, for those without a known word, and, through `unknown_words`, for words that
     are not known; by default it points at the caller's caller. Captions that are `Lines` are named by file and line.
-    Raises DataError, naming the caption, for one that is empty or not UTF-8, InputError for a string instead of a list.
+    Raises DataError, naming the caption, for one that is empty, not UTF-8, or neither text nor tokens, InputError for
+    what is not a list.
     """
-    if isinstance(captions, str):
-        raise InputError("captions must be a list of captions, not one string; write [caption]")
-    if len(captions) == 0:
+    captions = captions_of(captions)
+    if not captions:
         raise DataError("there is no caption; give at least one")
     place = captions.place if isinstance(captions, Lines) else "caption {}".format
     lacking = UnknownWords() if unknown_words is None else unknown_words
@@ -79,11 +79,11 @@ def check_known(caption: Caption, vocabulary: Vocabulary) -> None:
 def are_images(queries: Sequence[Query], kind: str) -> TypeGuard[Sequence[NDArray[np.floating]]]:
     """Whether these are images' features, as a gallery of captions is searched with. Raises DataError for a mixture.
 
-    kind: what the gallery holds, "image" or "text".
+    queries: as `queries_of` gives them; kind: what the gallery holds, "image" or "text".
     """
-    if isinstance(queries, str) or len(queries) == 0:
+    if not queries:
         return False  # `tokenize` says what is wrong
-    images = [isinstance(query, np.ndarray) for query in queries]
+    images = [is_features(query) for query in queries]
     if any(images) != all(images):
         raise DataError("the queries are captions and images mixed; search with one kind at a time")
     if all(images) != (kind == "text"):
@@ -98,24 +98,29 @@ def pad_features(images: Sequence[NDArray[np.floating]], expected: int) -> tuple
     Raises DataError, naming the image, for one that is not (R_i ≥ 1, expected) float.
     """
     for number, image in enumerate(images):
-        if image.ndim != 2 or image.shape[1] != expected or len(image) == 0 or image.dtype.kind != "f":
-            raise DataError(
-                f"image {number} must be a float array (regions, {expected}), not {image.dtype} {image.shape}"
-            )
+        is_masked = isinstance(image, np.ma.MaskedArray)
+        if image.ndim != 2 or image.shape[1] != expected or len(image) == 0 or image.dtype.kind != "f" or is_masked:
+            found = f"{'masked ' if is_masked else ''}{image.dtype} {image.shape}"
+            raise DataError(f"image {number} must be a float array (regions, {expected}), not {found}")
     lengths = [len(image) for image in images]
     padded = np.zeros((len(images), max(lengths), expected), np.float32)
-    for row, image in zip(padded, images, strict=True):
-        row[: len(image)] = image
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which encoding refuses by name
+        for row, image in zip(padded, images, strict=True):
+            row[: len(image)] = image
     return padded, lengths
 
 
 def check_features(features: NDArray[np.floating], expected: int, limit: int) -> None:
     """Raise DataError if features are not (N ≥ 1, 1 ≤ R ≤ limit, expected) float."""
-    if not isinstance(features, np.ndarray) or features.ndim != 3 or not np.issubdtype(features.dtype, np.floating):
-        found: object = type(features).__name__
-        if isinstance(features, np.ndarray):
-            is_float = np.issubdtype(features.dtype, np.floating)
-            found = features.shape if is_float else f"{features.dtype} {features.shape}"
+    if not isinstance(features, np.ndarray):
+        raise DataError(
+            f"features must be a float array (images, regions, {expected}), not {described(features)}; make a NumPy"
+            " array of it"
+        )
+    is_float = np.issubdtype(features.dtype, np.floating)
+    is_masked = isinstance(features, np.ma.MaskedArray)
+    if features.ndim != 3 or not is_float or is_masked:
+        found = f"{'masked ' if is_masked else ''}{'' if is_float else f'{features.dtype} '}{features.shape}"
         raise DataError(f"features must be a float array (images, regions, {expected}), not {found}")
     if len(features) == 0:
         raise DataError("there is no image; give at least one")
@@ -133,14 +138,27 @@ def image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.in
     images, regions = features.shape[:2]
     if lengths is None:
         return np.full(images, regions, np.int64)
-    result = np.asarray(lengths)
-    if result.shape != (images,) or not np.issubdtype(result.dtype, np.integer):
-        raise DataError(f"lengths must be {images} integers, one per image, not {result.dtype} {result.shape}")
+    result = integers_of(lengths, images, "lengths", "image")
     if result.min() < 1 or result.max() > regions:
         raise DataError(
             f"lengths must be 1 to {regions}, the regions in the features, not {result.min()} to {result.max()}"
         )
-    return result.astype(np.int64)
+    return result
+
+
+def hits_wanted(k: Any, gallery: Gallery) -> int:
+    """How many hits each query gets; None: 10, or all there are.
+
+    Raises InputError for what is not a whole number, DataError for one that the gallery's items don't allow.
+    """
+    live = len(gallery.live)
+    if k is None:
+        return min(DEFAULT_HITS, live)
+    if not isinstance(k, int | np.integer) or isinstance(k, bool):
+        raise InputError(f"k must be a whole number, not {k!r:.40}")
+    if not 1 <= k <= live:
+        raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
+    return int(k)
 
 
 def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:

@@ -23,24 +23,26 @@ from .backend import Backend, open_backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .explain import Explanation, explain
 from .galleries.gallery import Gallery, new_states, offsets_of
-from .inputs import Caption as Caption
 from .inputs import (
-    Query,
     Tokens,
     are_images,
     check_any_left,
     check_features,
     check_gallery,
     check_known,
+    hits_wanted,
     image_lengths,
     pad_features,
     random_captions,
     tokenize,
 )
+from .lists import Caption as Caption
+from .lists import Query, captions_of, ids_of, queries_of
 from .states import gather_states
 from .tiles import Choice, Scored, score_stream
-from .top_k import TopK
+from .top_k import NOBODY, TopK
 from .tuning import Tuning, cached_tuning, is_worth_tuning, tune
+from .unscored import Unscored
 
 # Images that are searched with: more of them leave their states on disk.
 _QUERIES_IN_MEMORY = 64
@@ -132,7 +134,8 @@ class Retriever:
         features (N, R, F) float of any width, may be memory-mapped: it is read in chunks; lengths (N,) int, regions
         of each image (all R by default), rows beyond are ignored; ids (N,) names; `folder`: existing folder for the
         states, which are then memory-mapped. `caan index` makes galleries that stay.
-        Raises DataError, naming the image, for another feature dimension, too many regions, NaN or infinity.
+        Raises DataError, naming the image, for another feature dimension, too many regions, NaN, infinity, or a region
+        whose norm is 1e19 or more.
         """
         self._check_process()
         check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
@@ -153,7 +156,7 @@ class Retriever:
 
         A caption longer than the model's limit is cut, words that the vocabulary lacks are scored as unknown ones; both
         with a CaanWarning, which names the words of ten captions. Raises DataError, naming the caption, for one that is
-        empty or not UTF-8.
+        empty, not UTF-8, or neither text nor tokens.
         """
         self._check_process()
         tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
@@ -161,18 +164,21 @@ class Retriever:
             encoded = _counted(bar, encode_tokens(self.backend, tokens, lengths))
             return self._encode("text", lengths, encoded, ids, folder)
 
-    def search(self, query: Query, gallery: Gallery, k: int = 10) -> list[Hit]:
+    def search(self, query: Query, gallery: Gallery, k: int | None = None) -> list[Hit]:
         """The k best items of a gallery, best first; equal scores in the gallery's order.
 
-        query: a caption (text or tokens) for a gallery of images; region features (R, F) for one of captions.
-        Raises DataError for k above the gallery's size, for a caption without a known word, and as encoding does;
-        InputError for what is not a Gallery. CaanWarning as `encode_captions`.
+        query: a caption (text or tokens) for a gallery of images; region features (R, F) for one of captions; k: 10 by
+        default, or all there are. An item whose score is NaN or infinite, as its states or the model's numbers may
+        make it, is left out with a CaanWarning.
+        Raises DataError for k above the gallery's size, for a caption without a known word, for a query that has a
+        score with no item, and as encoding does; InputError for what is not a Gallery. CaanWarning as
+        `encode_captions`.
         """
         check_is_gallery(gallery, query)
         return self._search(self._queries([query], gallery), gallery, k, False)[0]
 
     def search_many(
-        self, queries: Queries, gallery: Gallery, k: int = 10, *, progress: bool = False
+        self, queries: Queries, gallery: Gallery, k: int | None = None, *, progress: bool = False
     ) -> list[list[Hit]]:
         """As `search` for each query, sharing the encoder's and the scorer's work. No score matrix is ever made.
 
@@ -181,6 +187,7 @@ class Retriever:
         query.
         """
         check_is_gallery(gallery)
+        queries = queries if isinstance(queries, Gallery) else queries_of(queries)
         with ExitStack() as stack:
             folder = None
             if len(queries) > _QUERIES_IN_MEMORY:
@@ -210,8 +217,9 @@ class Retriever:
 
         captions: texts, token lists, or a gallery of captions. Texts are encoded on the way, so their states never
         are in memory all at once. `out`: a file (.npy) for the scores, which are then memory-mapped from it; written
-        beside it and moved into place. Raises DataError as `encode_captions`, BundleError for another model's
-        gallery, OutputError if `out` can't be written.
+        beside it and moved into place. A score that is NaN or infinite stays so, with a CaanWarning that names the
+        image or caption. Raises DataError as `encode_captions`, BundleError for another model's gallery, OutputError
+        if `out` can't be written.
         """
         check_is_gallery(gallery, captions, "score_matrix(gallery, captions)")
         check_gallery(gallery, "image", self.backend)
@@ -219,6 +227,7 @@ class Retriever:
             check_gallery(captions, "text", self.backend)
             texts: Gallery | Tokens = captions
         else:
+            captions = captions_of(captions)
             texts = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
         shape = (len(gallery), len(captions))
         if out is None:
@@ -291,8 +300,7 @@ class Retriever:
         if isinstance(queries, Gallery):
             check_gallery(queries, "text" if gallery.kind == "image" else "image", self.backend)
             return queries
-        if isinstance(queries, str):
-            raise InputError("queries must be a list, not one string; write [caption], or use search")
+        queries = queries_of(queries)
         if are_images(queries, gallery.kind):
             return self.encode_images(*pad_features(queries, self.backend.config["region_dim"]), folder=folder)
         captions = cast(Sequence[Caption], queries)
@@ -303,26 +311,25 @@ class Retriever:
                 raise (error if len(captions) == 1 else DataError(f"caption {number}: {error}")) from None
         return tokenize(captions, self.backend.vocabulary, self.backend.limits["words"], stacklevel=4)
 
-    def _search(self, queries: Gallery | Tokens, gallery: Gallery, k: int, progress: bool) -> list[list[Hit]]:
+    def _search(self, queries: Gallery | Tokens, gallery: Gallery, k: int | None, progress: bool) -> list[list[Hit]]:
         check_gallery(gallery, gallery.kind, self.backend)
-        live = len(gallery.live)
         check_any_left(gallery)
-        if not isinstance(k, int | np.integer) or isinstance(k, bool):
-            raise InputError(f"k must be a whole number, not {k!r}")
-        if not 1 <= k <= live:
-            raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
+        k = hits_wanted(k, gallery)
         by_image = gallery.kind == "text"
         number = len(queries) if isinstance(queries, Gallery) else len(queries[1])
         best = TopK(number, k)
         images, texts = (queries, gallery) if by_image else (gallery, queries)
         assert isinstance(images, Gallery)
-        for some_images, some_captions, scores in self._scored(images, texts, progress):
+        unscored = Unscored(images, texts)
+        for scored in self._scored(images, texts, progress):
+            unscored.note(scored)
             if by_image:
-                best.add(some_images, some_captions, scores)
+                best.add(scored.images, scored.captions, scored.scores)
             else:
-                best.add(some_captions, some_images, scores.T)
+                best.add(scored.captions, scored.images, scored.scores.T)
+        unscored.check_hits("image" if by_image else "caption")
         hits = [
-            [Hit(index, score) for index, score in zip(*row, strict=True)]
+            [Hit(index, score) for index, score in zip(*row, strict=True) if index != NOBODY]
             for row in zip(best.items.tolist(), best.scores.tolist(), strict=True)
         ]
         if isinstance(queries, Gallery) and queries.deleted is not None:
@@ -331,8 +338,11 @@ class Retriever:
 
     def _fill(self, scores: NDArray[np.float32], gallery: Gallery, texts: Gallery | Tokens, progress: bool) -> None:
         scores[:] = -np.inf
-        for images, captions, block in self._scored(gallery, texts, progress):
-            scores[np.ix_(images, captions)] = block
+        unscored = Unscored(gallery, texts)
+        for scored in self._scored(gallery, texts, progress):
+            unscored.note(scored)
+            scores[np.ix_(scored.images, scored.captions)] = scored.scores
+        unscored.warn_of_matrix()
 
     def _scored(self, images: Gallery, texts: Gallery | Tokens, progress: bool) -> Iterator[Scored]:
         self._check_process()
@@ -378,14 +388,13 @@ class Retriever:
         ids: Sequence[str] | None,
         folder: str | Path | None,
     ) -> Gallery:
-        if ids is not None and len(ids) != len(lengths):
-            raise DataError(f"{len(ids)} ids don't fit {len(lengths)} items; give one name per item")
+        names = ids_of(ids, len(lengths))
         offsets = offsets_of(lengths)
         width = state_widths(self.backend.config)[kind]
         states = new_states(int(offsets[-1]), width, self.backend.state_dtype, folder)
         for some in encoded:
-            place(states, offsets, some, kind, ids)
-        return Gallery(kind, self.backend.encoders[kind], states, offsets, None if ids is None else list(ids))
+            place(states, offsets, some, kind, names)
+        return Gallery(kind, self.backend.encoders[kind], states, offsets, names)
 
 
 def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file
 from ..errors import BundleError
+from .graph_constants import float_scalars
+
+# What else the scorer's graph holds of single numbers: the mask, the norms' squared epsilon, the squares' exponent.
+_NOT_SCALE = {-1e4, float(np.float32(1e-12)), 2.0}
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
@@ -38,13 +42,36 @@ def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
 
 
 def attention_scale(bundle: Bundle) -> float:
-    """λ, as the config says. Raises BundleError if it is no finite number."""
+    """λ, as the config says.
+
+    Raises BundleError if it is not a number that float32 holds, or, in a bundle that was written before manifests were
+    sealed, is not the one that the scorer's graph multiplies by.
+    """
     scale = bundle.config.get("attention_scale")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not abs(scale) <= _LARGEST:  # false of NaN
         raise BundleError(
             f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
         )
+    if "seal" not in bundle.manifest and not _is_of_graph(float(scale), bundle):
+        raise BundleError(
+            f"{bundle.folder / MANIFEST} does not fit its graphs: the scorer does not multiply by its"
+            f" config.attention_scale, {scale}; copy the bundle again, or export the checkpoint again"
+        )
     return float(scale)
+
+
+def _is_of_graph(scale: float, bundle: Bundle) -> bool:
+    """Whether λ is a constant of the FP32 scorer's graph. True where that can't be told."""
+    file = graph_file("scorer", "fp32")
+    if file not in bundle.manifest["files"]:
+        return True
+    try:
+        others = float_scalars(bundle.folder / file) - _NOT_SCALE
+    except (OSError, ValueError):
+        return True
+    # A product with 1 is left out of the graph, and one with 2 shares the constant of the squares.
+    return float(np.float32(scale)) in (others or {1.0, 2.0})
 
 
 def model_hashes(bundle: Bundle, precision: str) -> str:

@@ -5,29 +5,35 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_NOBODY = np.iinfo(np.int64).max  # the item of a place that is not taken yet; it loses every tie
+NOBODY = np.iinfo(np.int64).max  # the item of a place that is not taken; it loses every tie
 
 
 class TopK:
     """The k best items of each query among those seen so far. Equal scores rank by the item's index.
 
-    scores (queries, k) float32, best first; items (queries, k) int64. What is kept does not depend on the order or
-    the pieces in which scores arrive.
+    scores (queries, k) float32, best first; items (queries, k) int64, NOBODY with a score of -inf where fewer than k
+    items had a score: NaN and infinity are none, since no order would hold with them. What is kept does not depend on
+    the order or the pieces in which scores arrive.
     """
 
     def __init__(self, queries: int, k: int) -> None:
         self.scores: NDArray[np.float32] = np.full((queries, k), -np.inf, np.float32)
-        self.items: NDArray[np.int64] = np.full((queries, k), _NOBODY, np.int64)
+        self.items: NDArray[np.int64] = np.full((queries, k), NOBODY, np.int64)
 
     def add(self, queries: NDArray[np.int64], items: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
         """Let some items compete for some queries: queries (q,), items (n,), each once; scores (q, n)."""
+        is_score = np.isfinite(scores)
+        block_items = np.broadcast_to(items, scores.shape)
+        if not is_score.all():
+            block_items = np.where(is_score, block_items, NOBODY)
+            scores = np.where(is_score, scores, np.float32(-np.inf))
         # Most blocks bring nothing better once a few have been seen.
         better = scores.max(axis=1) >= self.scores[queries, -1]
         if not better.any():
             return
         rows, block = queries[better], scores[better]
         every_score = np.concatenate([self.scores[rows], block], axis=1)  # (q, k + n)
-        every_item = np.concatenate([self.items[rows], np.broadcast_to(items, block.shape)], axis=1)
+        every_item = np.concatenate([self.items[rows], block_items[better]], axis=1)
         best = np.lexsort((every_item, -every_score), axis=1)[:, : self.scores.shape[1]]
         self.scores[rows] = np.take_along_axis(every_score, best, axis=1)
         self.items[rows] = np.take_along_axis(every_item, best, axis=1)

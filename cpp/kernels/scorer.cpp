@@ -5,6 +5,7 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -24,6 +25,8 @@ constexpr std::size_t kCaptionBytes = std::size_t{8} << 20;
 
 // One image meets captions so many at a time, each of which is packed just before.
 constexpr std::size_t kFewCaptions = 4;
+
+constexpr const char* kTooLarge = "larger than 1,048,576";
 
 /// Bytes from a cache line on, zeros at first; they grow, and never shrink.
 class Buffer {
@@ -72,6 +75,7 @@ std::size_t longest(const State* states, std::size_t number, const char* what) {
   std::size_t length = 0;
   for (std::size_t i = 0; i < number; ++i) {
     if (states[i].length == 0) throw std::invalid_argument(std::string(what) + " has length 0");
+    if (states[i].length > kLargestSize) throw std::invalid_argument(std::string(what) + " is " + kTooLarge);
     length = std::max(length, states[i].length);
   }
   return length;
@@ -112,7 +116,12 @@ struct Scorer::Work {
 
 Scorer::Scorer(const Parameters& parameters, Precision precision, std::size_t threads) {
   if (parameters.embed_dim == 0 || parameters.attention_dim == 0) throw std::invalid_argument("a dimension is 0");
+  if (parameters.embed_dim > kLargestSize || parameters.attention_dim > kLargestSize) {
+    throw std::invalid_argument(std::string("a dimension is ") + kTooLarge);
+  }
+  if (!std::isfinite(parameters.attention_scale)) throw std::invalid_argument("attention_scale is not finite");
   if (threads == 0) throw std::invalid_argument("no threads");
+  if (threads > kMostThreads) throw std::invalid_argument("more than 4,096 threads");
   work_ = new Work(parameters, find_kernel(precision == Precision::kBFloat16), threads);
 }
 

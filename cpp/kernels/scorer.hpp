@@ -8,6 +8,10 @@
 /// CAAN's scorer for a processor: states in, scores out, and nothing between them leaves the processor's caches.
 namespace caan::kernels {
 
+/// No model's dimension and no item is larger: products of them, in bytes, stay far below 64 bits.
+inline constexpr std::size_t kLargestSize = std::size_t{1} << 20;
+inline constexpr std::size_t kMostThreads = 4096;
+
 enum class Precision { kFloat32, kBFloat16 };
 
 /// What the scorer has of the model (equations: README, "The model").
@@ -23,7 +27,8 @@ struct Parameters {
 /// forked has none of the threads, and starts its own with its first call.
 class Scorer {
  public:
-  /// Throws std::invalid_argument for a dimension or a number of threads of 0.
+  /// Throws std::invalid_argument for a dimension of 0 or above kLargestSize, no threads or more than kMostThreads, and
+  /// an attention_scale that is not finite; std::bad_alloc, and std::system_error where threads can't be started.
   Scorer(const Parameters& parameters, Precision precision, std::size_t threads);
   ~Scorer();
   Scorer(Scorer&& other) noexcept;
@@ -32,8 +37,10 @@ class Scorer {
   /// scores (images, captions), row-major. A pair's score does not depend on the others. From the second call with
   /// items no longer than the first's, nothing is allocated.
   ///
-  /// Throws std::invalid_argument for an item of length 0, std::bad_alloc; in a forked process, std::system_error where
-  /// threads can't be started.
+  /// A score is NaN where the states that it comes from hold NaN.
+  ///
+  /// Throws std::invalid_argument for an item of length 0 or above kLargestSize, std::bad_alloc; in a forked process,
+  /// std::system_error where threads can't be started.
   void score(const State* images, std::size_t number_of_images, const State* captions, std::size_t number_of_captions,
              float* scores);
 

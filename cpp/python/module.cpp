@@ -156,7 +156,7 @@ class Scorer {
 };
 
 nb::dict measure_limits(std::size_t threads) {
-  if (threads == 0) throw nb::value_error("threads must be 1 or more");
+  if (threads == 0 || threads > kernels::kMostThreads) throw nb::value_error("threads must be 1 to 4,096");
   kernels::Limits limits{};
   {
     const nb::gil_scoped_release free;

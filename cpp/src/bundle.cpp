@@ -17,6 +17,7 @@ namespace {
 constexpr const char* FORMAT = "caan-bundle";
 constexpr std::int64_t VERSION = 1;
 constexpr const char* MANIFEST = "manifest.json";
+constexpr const char* SEAL = "seal";
 constexpr const char* AGAIN = " copy the bundle again, or export the checkpoint again";
 constexpr std::size_t LONGEST_NAME = 255; // bytes
 // Larger sizes are no model's, and products of them would overflow.
@@ -102,6 +103,29 @@ void side_by_side(std::size_t count, const std::function<void(std::size_t)>& wor
     take();
 }
 
+/// The SHA-256 of a manifest's entries that decide results; of a precision all but its checks, which are a record.
+std::string seal_of(const OrderedJson& manifest) {
+    Json sealed;
+    for (const char* key : {"config", "tokenizer", "opset", "limits", "precisions"}) {
+        sealed[key] = member(manifest, key);
+    }
+    for (auto& entry : sealed["precisions"]) {
+        if (entry.is_object()) {
+            entry.erase("checks");
+        }
+    }
+    const std::string text = python_dumps(sealed);
+    return sha256_of(text.data(), text.size());
+}
+
+void check_seal(const std::string& folder, const OrderedJson& manifest) {
+    if (manifest.contains(SEAL) && member(manifest, SEAL) != seal_of(manifest)) {
+        throw BundleError(folder + "/" + MANIFEST +
+                          " was changed since caan wrote it, and does not fit its graphs or its checks any more;" +
+                          AGAIN);
+    }
+}
+
 void check_version(const OrderedJson& manifest, const std::string& path) {
     const OrderedJson& version = member(manifest, "version");
     if (!is_integer(version) || version < 1 || version > VERSION) {
@@ -114,6 +138,7 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
 
 Bundle::Bundle(std::string path) : folder(std::move(path)), manifest(read_manifest(folder)), sizes(sizes_of(manifest)) {
     check_files(folder, manifest);
+    check_seal(folder, manifest);
     for (const auto& file : manifest["files"].items()) {
         checks_[file.key()] =
             std::async(std::launch::deferred, check_hash, normal_path(this->path(file.key())), hash_of(file.key()));
@@ -223,8 +248,13 @@ Sizes sizes_of(const OrderedJson& manifest) {
     const auto size = [&](const char* part, const char* key) {
         return member(member(manifest, part), key).get<std::int64_t>();
     };
-    return {size("config", "region_dim"), size("config", "embed_dim"), size("config", "attention_dim"),
-            size("config", "vocab_size"), size("limits", "regions"),   size("limits", "words")};
+    return {size("config", "region_dim"),
+            size("config", "embed_dim"),
+            size("config", "attention_dim"),
+            size("config", "vocab_size"),
+            size("limits", "regions"),
+            size("limits", "words"),
+            member(member(manifest, "config"), "normalize") != false};
 }
 
 void check_files(const std::string& folder, const OrderedJson& manifest) {

@@ -20,6 +20,7 @@ namespace caan::detail {
 struct Sizes {
     std::int64_t region_dim, embed_dim, attention_dim, vocab_size;
     std::int64_t most_regions, most_words;
+    bool is_normalized; // regions have the length 1
 
     /// Columns of an item's state: `[V | VK | VQ1 | VQ2 | VQ6]` of an image, `[U | UQ3 | UQ4 | UQ5]` of a text.
     std::int64_t state_width(Kind kind) const noexcept {

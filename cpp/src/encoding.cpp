@@ -1,10 +1,13 @@
 #include "encoding.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "features.hpp"
 #include "gallery.hpp"
+#include "half.hpp"
 #include "machine.hpp"
 #include "states.hpp"
 #include "tiling.hpp"
@@ -14,6 +17,48 @@ namespace {
 
 // A call's intermediate results are several times its states; so few items leave too little for a look to be worth it.
 constexpr std::size_t MANY = 16;
+
+// A region's features of this norm or more are refused: its square is beyond float32, 3.4e38, or soon will be.
+constexpr double LARGEST_NORM = 1e19F;
+// No weights make an overflow of less.
+constexpr float HUGE_FEATURE = 1e9F;
+// Of the length of a unit vector in float16.
+constexpr double UNIT_ERROR = 0.01;
+
+template <typename Value> double length_of(const Value* values, std::size_t count) {
+    double squares = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const double value = values[i];
+        squares += value * value;
+    }
+    return std::sqrt(squares);
+}
+
+/// A region whose norm overflows float32, or may, has no state but NaN: a runtime makes 0 or a long vector of it.
+/// features (rows, F) and what the encoder made of them, states (rows, columns), V first.
+void spoil_overflown(const float* features, std::byte* states, std::size_t rows, const Backend& backend) {
+    const Sizes& sizes = backend.sizes();
+    const auto columns = static_cast<std::size_t>(sizes.region_dim), D = static_cast<std::size_t>(sizes.embed_dim);
+    const std::size_t row_bytes = backend.state_row_bytes(Kind::image);
+    const bool is_half = backend.state_dtype() == Dtype::float16;
+    std::vector<float> region(D);
+    for (std::size_t row = 0; row < rows; ++row) {
+        const float* values = features + row * columns;
+        if (std::none_of(values, values + columns, [](float value) { return std::abs(value) >= HUGE_FEATURE; })) {
+            continue;
+        }
+        std::byte* state = states + row * row_bytes;
+        convert(state, backend.state_dtype(), region.data(), Dtype::float32, D);
+        // Below the largest norm a large weight may do it: what should have the length 1 has another.
+        const bool is_sound = length_of(values, columns) < LARGEST_NORM &&
+                              (!sizes.is_normalized || std::abs(length_of(region.data(), D) - 1) < UNIT_ERROR);
+        if (!is_sound) {
+            const float nan = std::numeric_limits<float>::quiet_NaN();
+            const std::uint16_t half_nan = float_to_half(nan);
+            std::memcpy(state, is_half ? static_cast<const void*>(&half_nan) : &nan, is_half ? 2 : 4);
+        }
+    }
+}
 
 void check_ids(const std::vector<std::string>& ids, std::size_t items) {
     if (!ids.empty() && ids.size() != items) {
@@ -72,6 +117,7 @@ Padded encode_some_images(const Backend& backend, const Features& features, std:
     const auto n = static_cast<std::int64_t>(end - start), longest = static_cast<std::int64_t>(regions);
     backend.encode_images(input, n, longest, states);
     FeatureFile::Content::check(features);
+    spoil_overflown(input, states, (end - start) * regions, backend);
     return {states, nullptr, n, longest};
 }
 

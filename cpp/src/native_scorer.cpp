@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graph_constants.hpp"
 #include "npy.hpp"
 #include "states.hpp"
 
@@ -57,12 +58,35 @@ std::vector<float> read_weights(const Bundle& bundle) {
     return parse_weights(content, static_cast<std::size_t>(bundle.sizes.attention_dim), path);
 }
 
-/// λ
+/// Whether λ is a constant of the FP32 scorer's graph. True where that can't be told.
+bool is_of_graph(float scale, const Bundle& bundle) {
+    const std::string file = graph_file("scorer", "fp32");
+    if (!bundle.manifest["files"].contains(file)) {
+        return true;
+    }
+    std::optional<std::set<float>> others = float_scalars(bundle.content(file));
+    if (!others) {
+        return true;
+    }
+    // The mask, the squared epsilon of the norms, the squares' exponent.
+    for (const float other : {-1e4F, 1e-12F, 2.0F}) {
+        others->erase(other);
+    }
+    // A product with 1 is left out of the graph, and one with 2 shares the constant of the squares.
+    return others->empty() ? scale == 1 || scale == 2 : others->count(scale) > 0;
+}
+
+/// λ. In a bundle that was written before manifests were sealed it is compared with the scorer's graph.
 float attention_scale(const Bundle& bundle) {
     const OrderedJson& scale = member(bundle.manifest["config"], "attention_scale");
-    if (!scale.is_number() || !std::isfinite(scale.get<double>())) {
+    if (!scale.is_number() || !std::isfinite(scale.get<float>())) {
         throw BundleError(bundle.path("manifest.json") +
                           " has no valid 'config.attention_scale'; export the checkpoint again");
+    }
+    if (!bundle.manifest.contains("seal") && !is_of_graph(scale.get<float>(), bundle)) {
+        throw BundleError(bundle.path("manifest.json") +
+                          " does not fit its graphs: the scorer does not multiply by its config.attention_scale, " +
+                          python_str(scale) + "; copy the bundle again, or export the checkpoint again");
     }
     return scale.get<float>();
 }

@@ -16,11 +16,14 @@
 #include "states.hpp"
 #include "text.hpp"
 #include "top_k.hpp"
+#include "unscored.hpp"
 
 namespace caan {
 namespace {
 
 using namespace detail;
+
+constexpr std::size_t DEFAULT_HITS = 10;
 
 const char* name_of(Kind kind) { return kind == Kind::image ? "image" : "text"; }
 
@@ -118,19 +121,29 @@ struct Retriever::Impl {
             throw DataError("k is " + std::to_string(k) + ", the gallery has " + live + " items; ask for 1 to " + live);
         }
         TopK best(queries, k);
+        Unscored unscored(images, texts);
         score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
+            unscored.note(s);
             if (by_image) {
                 best.add(s.images, s.n, s.m, s.captions, s.m, 1, s.scores);
             } else {
                 best.add(s.captions, s.m, 1, s.images, s.n, s.m, s.scores);
             }
         });
+        unscored.check_hits(by_image ? Kind::image : Kind::text, warn);
         return std::move(best).sorted();
+    }
+
+    /// How many hits a query gets that names no number.
+    static std::size_t default_hits(const Gallery& gallery) {
+        return std::clamp<std::size_t>(gallery.live(), 1, DEFAULT_HITS);
     }
 
     void fill(const Gallery::Content& images, const Texts& texts, std::size_t captions, float* out) const {
         std::fill(out, out + images.size() * captions, -std::numeric_limits<float>::infinity());
+        Unscored unscored(images, texts);
         score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
+            unscored.note(s);
             for (std::size_t i = 0; i < s.n; ++i) {
                 float* row = out + static_cast<std::size_t>(s.images[i]) * captions;
                 for (std::size_t j = 0; j < s.m; ++j) {
@@ -138,6 +151,7 @@ struct Retriever::Impl {
                 }
             }
         });
+        unscored.warn_of_matrix(warn);
     }
 
     Backend backend;
@@ -177,6 +191,23 @@ Gallery Retriever::encode_images(const Features& features, const std::vector<std
 Gallery Retriever::encode_captions(const std::vector<Caption>& captions, const std::vector<std::string>& ids) const {
     const auto space = impl_->spaces.captions.borrow();
     return detail::encode_captions(impl_->backend, impl_->tokens_of(captions), ids, *space);
+}
+
+std::vector<Hit> Retriever::search(const Caption& query, const Gallery& gallery) const {
+    return search(query, gallery, Impl::default_hits(gallery));
+}
+
+std::vector<Hit> Retriever::search(const Features& query, const Gallery& gallery) const {
+    return search(query, gallery, Impl::default_hits(gallery));
+}
+
+std::vector<std::vector<Hit>> Retriever::search_many(const std::vector<Caption>& queries,
+                                                     const Gallery& gallery) const {
+    return search_many(queries, gallery, Impl::default_hits(gallery));
+}
+
+std::vector<std::vector<Hit>> Retriever::search_many(const Gallery& queries, const Gallery& gallery) const {
+    return search_many(queries, gallery, Impl::default_hits(gallery));
 }
 
 std::vector<Hit> Retriever::search(const Caption& query, const Gallery& gallery, std::size_t k) const {

@@ -17,16 +17,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CaanError, DataError, DeadlineExceeded, InputError
+from ...errors import CaanError, DeadlineExceeded, InputError
 from ..arguments import check_is_gallery, check_is_retriever
 from ..galleries.gallery import Gallery
-from ..inputs import Caption, are_images, check_features, check_gallery, check_known, tokenize
+from ..inputs import are_images, check_features, check_gallery, check_known, hits_wanted, tokenize
+from ..lists import Query, queries_of
 from ..retriever import Hit, Retriever
 from ..unknown_words import UnknownWords
 from .metrics import ServingMetrics
 from .request_queue import Answer, Request, RequestQueue, outcome_of
-
-Query = Caption | NDArray[np.floating]
 
 # How long an exiting interpreter waits for the batch that is being scored.
 _EXIT_SECONDS = 10.0
@@ -82,7 +81,9 @@ class BatchingRetriever:
             _THREADS.add(thread)
             thread.start()
 
-    def search(self, query: Query, gallery: Gallery, k: int = 10, *, timeout: float | None = None) -> list[Hit]:
+    def search(
+        self, query: Query, gallery: Gallery, k: int | None = None, *, timeout: float | None = None
+    ) -> list[Hit]:
         """As `Retriever.search`; blocks. `timeout`: seconds until the answer must be there.
 
         Raises as `submit`, DeadlineExceeded at the deadline, and what the search itself raises.
@@ -95,14 +96,16 @@ class BatchingRetriever:
         finally:
             answer.cancel()  # interrupted, as by Ctrl-C: nobody wants the answer any more
 
-    async def asearch(self, query: Query, gallery: Gallery, k: int = 10, *, timeout: float | None = None) -> list[Hit]:
+    async def asearch(
+        self, query: Query, gallery: Gallery, k: int | None = None, *, timeout: float | None = None
+    ) -> list[Hit]:
         """As `search`, for asyncio: the event loop goes on, and cancelling the task cancels the request."""
         # Here, not above: whoever awaits has loaded it, whoever does not is spared it.
         import asyncio
 
         return await asyncio.wrap_future(self._submit(query, gallery, k, timeout))
 
-    def submit(self, query: Query, gallery: Gallery, k: int = 10, *, timeout: float | None = None) -> Answer:
+    def submit(self, query: Query, gallery: Gallery, k: int | None = None, *, timeout: float | None = None) -> Answer:
         """As `search`, without waiting: a future of the hits, which can be cancelled until it is done.
 
         query and gallery as for `Retriever.search`; features are copied. A cancelled request frees its place at once;
@@ -130,33 +133,32 @@ class BatchingRetriever:
     ) -> None:
         self.close()
 
-    def _submit(self, query: Query, gallery: Gallery, k: int, timeout: float | None) -> Answer:
+    def _submit(self, query: Query, gallery: Gallery, k: int | None, timeout: float | None) -> Answer:
         arrived = time.monotonic()
         try:
             if timeout is not None and not timeout > 0:
                 raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
-            request = Request(self._checked(query, gallery, k), gallery, k, arrived)
+            request = Request(self._checked(query, gallery), gallery, hits_wanted(k, gallery), arrived)
             if timeout is not None:
                 request.deadline = arrived + timeout
             self._queue.admit(request)
         except CaanError as error:
             if self._metrics:
-                self._metrics.refused("invalid" if isinstance(error, DataError) else outcome_of(error))
+                self._metrics.refused("invalid" if isinstance(error, InputError) else outcome_of(error))
             raise
         return request.answer
 
-    def _checked(self, query: Query, gallery: Gallery, k: int) -> list[str] | NDArray[np.float32]:
+    def _checked(self, query: Query, gallery: Gallery) -> list[str] | NDArray[np.float32]:
         """What goes into a batch: a copy that is known to be sound, since one bad query would spoil the batch."""
         check_is_gallery(gallery, query)
         check_gallery(gallery, gallery.kind, self.retriever.backend)
-        live = len(gallery.live)
-        if not 1 <= index(k) <= live:
-            raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
         backend = self.retriever.backend
-        if are_images([query], gallery.kind):
+        (query,) = queries = queries_of([query])
+        if are_images(queries, gallery.kind):
             assert isinstance(query, np.ndarray)
             check_features(query[None], backend.config["region_dim"], backend.limits["regions"])
-            return np.array(query, np.float32, order="C")
+            with np.errstate(over="ignore"):
+                return np.array(query, np.float32, order="C")
         assert not isinstance(query, np.ndarray)
         check_known(query, backend.vocabulary)
         # Cut here, so that the warning points at the line that asked and the batch does not repeat it.

@@ -106,7 +106,8 @@ CAAN_API int caan_encode_file(const caan_retriever* retriever, const caan_featur
 CAAN_API int caan_encode_captions(const caan_retriever* retriever, const char* const* captions, size_t count,
                                   caan_gallery** gallery);
 
-/* The k best images for a caption, best first, into hits (k). */
+/* The k best images for a caption, best first, into hits (k). Where fewer than k items have a score that is a number,
+ * which is a warning, the last hits have the index -1. */
 CAAN_API int caan_search(const caan_retriever* retriever, const char* caption, const caan_gallery* gallery, size_t k,
                          caan_hit* hits);
 /* The k best captions for an image, features (regions, columns), into hits (k). */

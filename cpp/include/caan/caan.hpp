@@ -189,7 +189,8 @@ struct Options {
     bool prebuilt_engines = false;
     /// With `prebuilt_engines`: also run those that this user did not build on this machine. An engine is a program.
     bool trust_engines = false;
-    /// Gets each warning: a caption that was cut, one without a known word, a precision that missed its accuracy gate.
+    /// Gets each warning: a caption that was cut, one without a known word, a precision that missed its accuracy gate,
+    /// an item without a score.
     /// It may be called from any thread that uses the Retriever, and must not throw. Not set: standard error.
     std::function<void(const std::string& message)> warn;
 };
@@ -214,7 +215,8 @@ public:
 
     /// Encode region features (N, R, F) of any float type. lengths (N): regions of each image, all R if empty; rows
     /// beyond are ignored. ids (N): names; none if empty.
-    /// Throws DataError, naming the image, for another feature dimension, too many regions, NaN or infinity.
+    /// Throws DataError, naming the image, for another feature dimension, too many regions, NaN, infinity, or a region
+    /// whose norm is 1e19 or more.
     Gallery encode_images(const Features& features, const std::vector<std::int64_t>& lengths = {},
                           const std::vector<std::string>& ids = {}) const;
 
@@ -222,21 +224,29 @@ public:
     /// words; both with a warning. Throws DataError, naming the caption, for one that is empty or not UTF-8.
     Gallery encode_captions(const std::vector<Caption>& captions, const std::vector<std::string>& ids = {}) const;
 
-    /// The k best images for a caption, best first; equal scores in the gallery's order.
-    /// Throws DataError for k below 1 or above the items that are left, for a caption without a known word, and as
-    /// encoding does; BundleError for another model's gallery, and for states that are not those that were written.
-    std::vector<Hit> search(const Caption& query, const Gallery& gallery, std::size_t k = 10) const;
+    /// The k best images for a caption, best first; equal scores in the gallery's order. Without k: 10, or all there
+    /// are. An item whose score is NaN or infinite, as its states or the model's numbers may make it, is left out, with
+    /// a warning that names it.
+    /// Throws DataError for k below 1 or above the items that are left, for a caption without a known word, for a query
+    /// that has a score with no item, and as encoding does; BundleError for another model's gallery, and for states
+    /// that are not those that were written.
+    std::vector<Hit> search(const Caption& query, const Gallery& gallery, std::size_t k) const;
+    std::vector<Hit> search(const Caption& query, const Gallery& gallery) const;
     /// The k best captions for an image, features (R, F).
-    std::vector<Hit> search(const Features& query, const Gallery& gallery, std::size_t k = 10) const;
+    std::vector<Hit> search(const Features& query, const Gallery& gallery, std::size_t k) const;
+    std::vector<Hit> search(const Features& query, const Gallery& gallery) const;
 
     /// As `search` for each query, sharing the encoder's and the scorer's work. No score matrix is ever made.
-    /// Returns k hits for each query, in their order.
+    /// Returns k hits for each query, in their order; fewer where items have no score.
     std::vector<std::vector<Hit>> search_many(const std::vector<Caption>& queries, const Gallery& gallery,
-                                              std::size_t k = 10) const;
+                                              std::size_t k) const;
+    std::vector<std::vector<Hit>> search_many(const std::vector<Caption>& queries, const Gallery& gallery) const;
     /// With queries that are encoded: captions for a gallery of images, images for one of captions.
-    std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery, std::size_t k = 10) const;
+    std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery, std::size_t k) const;
+    std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery) const;
 
-    /// Scores of every image of a gallery with every caption. Texts are encoded on the way.
+    /// Scores of every image of a gallery with every caption. Texts are encoded on the way. One that is NaN or infinite
+    /// stays so, with a warning that names the image or caption.
     Matrix score_matrix(const Gallery& images, const std::vector<Caption>& captions) const;
     Matrix score_matrix(const Gallery& images, const Gallery& captions) const;
     /// The same into the caller's memory: `out` has images.size() × captions.size() elements.

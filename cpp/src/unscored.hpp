@@ -1,0 +1,45 @@
+/// Pairs without a score: what NaN in an item's states, or an overflow, leaves of it. They are named, never ranked.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "gallery.hpp"
+#include "inputs.hpp"
+#include "scoring.hpp"
+
+namespace caan::detail {
+
+/// Counts the pairs whose score is NaN or infinite while scores stream by. May be used from several threads.
+class Unscored {
+public:
+    Unscored(const Gallery::Content& images, const Texts& texts);
+
+    /// Count those of a block.
+    void note(const Scored& scored);
+
+    /// After a search: throws DataError, naming it, for a query without a score with any item; warns of items that were
+    /// left out. `queries`: the side that was searched with.
+    void check_hits(Kind queries, const Warn& warn) const;
+    /// After a score matrix: warns of images and captions that lack scores.
+    void warn_of_matrix(const Warn& warn) const;
+
+private:
+    struct Side {
+        const char* name;                            // "image" or "caption"
+        const std::vector<std::string>* ids;         // or null
+        std::size_t live;                            // items that are not deleted
+        std::vector<std::size_t> pairs;              // without a score, of each item
+        std::string of(std::size_t number) const;    // "image 3 (a.jpg)"
+        std::string of(const std::vector<std::size_t>& numbers) const;
+        std::vector<std::size_t> with_more_than(std::size_t most) const;
+        std::vector<std::size_t> without_any(const Side& other) const;
+    };
+
+    Side images_, captions_;
+    std::mutex mutex_;
+};
+
+} // namespace caan::detail
