@@ -20,7 +20,11 @@ backend = click.option(
 )
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 precision = click.option("--precision", default="fp32", show_default=True, help="One that the bundle has, or bf16.")
-threads = click.option("--threads", type=click.IntRange(min=1), help="Of one scorer call.  [default: all cores]")
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Of one scorer call.  [default: OMP_NUM_THREADS, else all cores that this process may use]",
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 checkpoint = click.option("--checkpoint", type=PATH, metavar="FILE", help="The bundle's model.pt, if it was moved.")

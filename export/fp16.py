@@ -158,7 +158,7 @@ def _narrow(surgeon: gs.Graph, tensor: gs.Variable, wide: set[str]) -> None:
     other = np.float16 if made is np.float32 else np.float32
     if tensor.dtype is not made:
         # The graph's result is the cast; its maker and the readers of the maker's type have what is before.
-        before = gs.Variable(f"{tensor.name}_exact", made)
+        before = gs.Variable(f"{tensor.name}_before_cast", made)
         tensor.inputs[0].outputs = [before if t is tensor else t for t in tensor.inputs[0].outputs]
         _replace(tensor, before, readers[made])
         surgeon.nodes.append(_cast(before, tensor))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..bundle import GRAPHS, Bundle, graph_file
 from .backend import Layout, Tile
 from .onnx_encoders import OnnxEncoders
@@ -30,7 +30,7 @@ class OnnxBackend(OnnxEncoders):
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
         super().__init__(bundle, precision, device, threads)
-        self.layouts = [Layout(1, threads or default_threads())]
+        self.layouts = [Layout(1, chosen_threads(threads))]
         if self.device == "cpu" and self.layouts[0].threads > 1:
             # Threads that share one call wait for each other after every product; calls of one thread each don't.
             self._sessions["single_scorer"] = open_session(bundle.graph("scorer", precision), "cpu", 1)

@@ -14,7 +14,7 @@ from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, MissingError
 from .backend import Tile
 from .device_tiles import DeviceTiles
-from .onnx_sessions import choose_device, open_session, run_bound
+from .onnx_sessions import check_rounding, choose_device, open_session, run_bound
 from .opening import check_sizes, encoder_hashes
 from .side_graphs import SideGraphs
 
@@ -36,6 +36,7 @@ class OnnxEncoders:
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
         paths = {name: bundle.graph(name, precision) for name in self.graphs}
+        check_rounding(bundle, precision)
         self.precision = precision
         self.config = bundle.config
         self.limits: dict[str, int] = bundle.manifest["limits"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import redirect_stdout, suppress
 from functools import cache
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .._machine import EXACT_INT8, default_threads, has_nvidia_driver
+from .._machine import EXACT_INT8, chosen_threads, has_nvidia_driver
+from ..bundle import SCALES, Bundle
 from ..errors import BundleError, MissingError, needs
 from .device_tiles import DeviceTiles
 
@@ -21,6 +23,8 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 rounds float32's factors to 10 bits, which no longer are the scores that the export checked. Memory grows by what
 # is asked for: tiles are alike, and other programs want the GPU too.
 _OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}}
+# The first that is right about INT8 graphs whose scales are float16; docs/precision.md.
+_ROUNDS_HALF = (1, 30)
 
 
 def open_session(path: Path, device: str, threads: int | None, *, yielding: bool = False) -> ort.InferenceSession:
@@ -31,7 +35,7 @@ def open_session(path: Path, device: str, threads: int | None, *, yielding: bool
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or default_threads()
+    options.intra_op_num_threads = chosen_threads(threads)
     options.log_severity_level = 3  # a dropped provider is reported by the check below, once
     options.add_session_config_entry(*EXACT_INT8)
     if yielding:
@@ -50,6 +54,19 @@ def open_session(path: Path, device: str, threads: int | None, *, yielding: bool
     if wanted not in session.get_providers():
         raise _no_cuda(f"ONNX Runtime dropped {wanted}, its libraries or the GPU's driver did not load")
     return session
+
+
+def check_rounding(bundle: Bundle, precision: str) -> None:
+    """Raise BundleError for INT8 graphs that this ONNX Runtime computes wrong."""
+    entry = bundle.manifest["precisions"].get(precision)
+    if precision != "int8" or (isinstance(entry, dict) and entry.get(SCALES) == "float32"):
+        return
+    version = onnxruntime().__version__
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _ROUNDS_HALF:
+        raise BundleError(
+            f"ONNX Runtime {version} computes the int8 graphs of {bundle.folder} wrong, whose scales are float16;"
+            f" build them again: caan-build-engine {bundle.folder} --int8 --calibration-data DIR"
+        )
 
 
 def run_bound(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..bundle import EXPANDER, EXPLAINER, Bundle, graph_file
 from ..errors import BundleError, needs
 from .backend import Tile
@@ -67,7 +67,7 @@ class SideGraphs:
         if hashlib.sha256(content).hexdigest() != self._bundle.hash_of(graph_file(name, "fp32")):
             raise BundleError(f"{path} is not the file this bundle was opened with, it was replaced; open it again")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads or default_threads()
+        options.intra_op_num_threads = chosen_threads(self._threads)
         options.log_severity_level = 3
         try:
             return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
