@@ -34,7 +34,7 @@ def cpu_count() -> int:
 
 
 def chosen_threads(threads: int | None = None) -> int:
-    """Threads of one scorer call: as many as asked for; else OMP_NUM_THREADS, as numeric programs agree; else all cores.
+    """Threads of one scorer call: those asked for; else OMP_NUM_THREADS, as numeric programs agree; else all cores.
 
     Raises InputError for a number that is not from 1 to 1024, whoever named it.
     """
@@ -49,8 +49,8 @@ def chosen_threads(threads: int | None = None) -> int:
     levels = [level.strip() for level in named.split(",")]
     if not all(re.fullmatch("[0-9]{1,9}", level) and 1 <= int(level) <= MOST_THREADS for level in levels):
         raise InputError(
-            f"{_THREADS_VARIABLE} is '{named[:50]}', not a number of threads from 1 to {MOST_THREADS}; set it to one, or"
-            " unset it"
+            f"{_THREADS_VARIABLE} is '{named[:50]}', not a number of threads from 1 to {MOST_THREADS}; set it to one,"
+            " or unset it"
         )
     return int(levels[0])
 

@@ -26,6 +26,7 @@ from .commands.index import delete, index
 from .commands.inspect import inspect
 from .commands.search import search
 from .commands.train import train
+from .commands.tune import tune
 from .errors import CaanError, CaanWarning, InputError
 
 
@@ -35,7 +36,9 @@ def caan() -> None:
     """Export a trained CAAN to ONNX and search with it."""
 
 
-for _command in (export, build_engine, bench, train, evaluate, index, delete, search, explain, demo, inspect, doctor):
+for _command in (
+    export, build_engine, bench, train, evaluate, index, delete, search, explain, demo, inspect, tune, doctor,
+):  # fmt: skip
     caan.add_command(_command)
 
 

@@ -9,6 +9,9 @@ import click
 from .. import __version__
 from . import options
 
+# Tunings that are shown, the newest: an old machine's cache may hold hundreds.
+_SHOWN = 5
+
 
 @click.command(epilog=options.EXIT_CODES)
 @options.as_json
@@ -28,3 +31,18 @@ def doctor(as_json: bool) -> None:
         click.echo(f"{'✓' if check.ok else '✗'} {check.name:<27} {check.detail}")
         if check.advice:
             click.echo(f"    {check.advice}")
+    click.echo(
+        f"\ntuned    {len(diagnosis.tunings) or 'nothing'} in {diagnosis.cache}  (CAAN_CACHE names another folder)"
+    )
+    for kept in diagnosis.tunings[:_SHOWN]:
+        click.echo(f"  {kept.of}, {_age(kept.age)}\n    queries: {kept.query}; many pairs: {kept.pairs}")
+        if kept.doubts:
+            click.echo(f"    doubtful: {'; '.join(kept.doubts)}; measured again before a large job, or by: caan tune")
+
+
+def _age(seconds: float) -> str:
+    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            number = int(seconds / size)
+            return f"{number} {name}{'s' if number > 1 else ''} ago"
+    return "just now"

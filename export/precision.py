@@ -106,7 +106,9 @@ def gate_bundle(bundle: Bundle, made: PrecisionGraphs, folder: Path) -> Path:
     (folder / VOCABULARY).write_bytes((bundle.folder / VOCABULARY).read_bytes())
     for name, graph in made.graphs.items():
         onnx.save(with_explicit_rounding(graph), folder / graph_file(name, made.precision))
-    write_manifest(folder, {**bundle.manifest, "precisions": {made.precision: made.entry() | {"checks": []}}, "engines": {}})
+    write_manifest(
+        folder, {**bundle.manifest, "precisions": {made.precision: made.entry() | {"checks": []}}, "engines": {}}
+    )
     return folder
 
 

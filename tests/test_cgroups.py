@@ -90,7 +90,7 @@ def test_openmp_s_variable_counts_unless_threads_are_named(monkeypatch, value, t
 @pytest.mark.parametrize("value", ["0", "-1", "²", "٣", "1e3", "2.5", "1025", "9" * 99, "two", "4,", ",", "4,x", "0x4"])
 def test_absurd_values_are_refused_by_name(monkeypatch, value):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
-    with pytest.raises(InputError, match="OMP_NUM_THREADS is '.*', not a number of threads from 1 to 1024"):
+    with pytest.raises(InputError, match=r"OMP_NUM_THREADS is '.*', not a number of threads from 1 to 1024"):
         chosen_threads()
 
 
