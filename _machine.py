@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
+import re
 import subprocess
 import sys
+from numbers import Integral
 from pathlib import Path
+
+from ._cgroups import cpu_quota
+from .errors import InputError
 
 # An option of ONNX Runtime's sessions: without it, processors that lack VNNI add INT8 products up in 16 bits, which
 # saturate. INT8 graphs then score as no GPU does.
 EXACT_INT8 = ("session.x64quantprecision", "1")
 
 
+# More threads than any machine has processors are a mistake, and end in a crash or a machine that stands still.
+MOST_THREADS = 1024
+_THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+
 def cpu_count() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors that this process may use: of its affinity, and of its control groups' share, rounded up."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def default_threads() -> int:
-    """Threads of one scorer call: OMP_NUM_THREADS where it is set, as numeric programs agree, else all cores."""
-    named = os.environ.get("OMP_NUM_THREADS", "")
-    return int(named) if named.isdigit() and int(named) > 0 else cpu_count()
+def chosen_threads(threads: int | None = None) -> int:
+    """Threads of one scorer call: those asked for; else OMP_NUM_THREADS, as numeric programs agree; else all cores.
+
+    Raises InputError for a number that is not from 1 to 1024, whoever named it.
+    """
+    if threads is not None:
+        if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= threads <= MOST_THREADS:
+            raise InputError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
+        return int(threads)
+    named = os.environ.get(_THREADS_VARIABLE, "").strip()
+    if not named:
+        return cpu_count()
+    # OpenMP's list has a number for each level of nesting; there is one here.
+    levels = [level.strip() for level in named.split(",")]
+    if not all(re.fullmatch("[0-9]{1,9}", level) and 1 <= int(level) <= MOST_THREADS for level in levels):
+        raise InputError(
+            f"{_THREADS_VARIABLE} is '{named[:50]}', not a number of threads from 1 to {MOST_THREADS}; set it to one,"
+            " or unset it"
+        )
+    return int(levels[0])
 
 
 def describe_machine() -> str:

@@ -34,6 +34,8 @@ EXPLAINER, EXPANDER = SIDE_GRAPHS = ("explainer", "expander")
 MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
 # What a scorer needs beside the states and `attention_scale`. Bundles exported before there was one have none.
 SCORER_WEIGHTS = "scorer_weights.npy"
+# Of INT8's entry in `precisions`, the type of the graphs' scales. Without one it is float16.
+SCALES = "scales"
 # The graphs' axes are dynamic; these bounds keep a damaged or hostile input from asking for all the memory.
 MAX_REGIONS, MAX_WORDS = 512, 128
 # The graphs' dynamic axes.

@@ -28,6 +28,7 @@ from .commands.output import log
 from .commands.search import search
 from .commands.surroundings import ended_by_signals, usable_streams
 from .commands.train import train
+from .commands.tune import tune
 from .errors import CaanError, CaanWarning, InputError
 
 
@@ -37,7 +38,9 @@ def caan() -> None:
     """Export a trained CAAN to ONNX and search with it."""
 
 
-for _command in (export, build_engine, bench, train, evaluate, index, delete, search, explain, demo, inspect, doctor):
+for _command in (
+    export, build_engine, bench, train, evaluate, index, delete, search, explain, demo, inspect, tune, doctor,
+):  # fmt: skip
     caan.add_command(_command)
 
 

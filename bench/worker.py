@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads, peak_memory
+from .._machine import chosen_threads, peak_memory
 from ..bundle import open_bundle
 from ..errors import CaanError, UnknownWordWarning
 from ..runtime import Gallery, Retriever
@@ -117,7 +117,7 @@ class _Row:
             trust_engines=spec.trust_engines,
         )
         self.single: Retriever | None = None
-        if spec.backend == "native" and (threads or default_threads()) > 1:
+        if spec.backend == "native" and chosen_threads(threads) > 1:
             self.single = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=1)
         self.folder = folder
 

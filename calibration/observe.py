@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..errors import needs
 
 Feed = Mapping[str, NDArray[Any]]
@@ -52,7 +52,7 @@ def observe(graph: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feed
     # ONNX Runtime infers the type of an output that names none, so onnx need not infer it first.
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = default_threads()
+    options.intra_op_num_threads = chosen_threads()
     options.log_severity_level = 3
     session = ort.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for feed in feeds:

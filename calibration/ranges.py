@@ -29,8 +29,7 @@ from ..errors import DataError, InputError
 from .observe import Batch
 
 LARGEST = 127  # of symmetric INT8: -128 is not used, so that x and -x are treated alike
-# The engine's scale, range / 127, is a float16. Below 2⁻¹⁴, float16's smallest normal number, it would lose digits, be
-# flushed to 0 where subnormals are, or have a reciprocal that float16 can't hold.
+# What is not INT8 is float16: steps, range / 127, that are finer than its smallest normal number, 2⁻¹⁴, bring nothing.
 MIN_RANGE = LARGEST * 2.0**-14
 PERCENTILE = 0.9999
 
@@ -48,7 +47,7 @@ def find_ranges(batches: Callable[[], Iterable[Batch]], method: str) -> dict[str
 
     batches() starts a pass over the observed values, {tensor: float array of any shape} per batch; it is called once
     or twice and must yield the same values each time. A range is at most the largest |x| observed, but never below
-    MIN_RANGE (0.0078), whose scale float16 holds as a normal number; a tensor of zeros gets that one.
+    MIN_RANGE (0.0078); a tensor of zeros gets that one.
     Raises InputError for an unknown method, DataError, naming the tensor, for NaN or infinity.
     """
     check_method(method)

@@ -8,6 +8,9 @@ from .. import __version__
 from . import options
 from .output import show, show_json
 
+# Tunings that are shown, the newest: an old machine's cache may hold hundreds.
+_SHOWN = 5
+
 
 @click.command(epilog=options.EXIT_CODES)
 @options.as_json
@@ -27,3 +30,16 @@ def doctor(as_json: bool) -> None:
         show(f"{'✓' if check.ok else '✗'} {check.name:<27} {check.detail}")
         if check.advice:
             show(f"    {check.advice}")
+    show(f"\ntuned    {len(diagnosis.tunings) or 'nothing'} in {diagnosis.cache}  (CAAN_CACHE names another folder)")
+    for kept in diagnosis.tunings[:_SHOWN]:
+        show(f"  {kept.of}, {_age(kept.age)}\n    queries: {kept.query}; many pairs: {kept.pairs}")
+        if kept.doubts:
+            show(f"    doubtful: {'; '.join(kept.doubts)}; measured again before a large job, or by: caan tune")
+
+
+def _age(seconds: float) -> str:
+    for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            number = int(seconds / size)
+            return f"{number} {name}{'s' if number > 1 else ''} ago"
+    return "just now"

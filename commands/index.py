@@ -52,7 +52,7 @@ def index(
     from ..data.scan import open_features, open_lengths, read_captions, read_ids
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
-    from ..runtime.tuning import is_tunable
+    from ..runtime.tuning import is_due, is_tunable
 
     if append and overwrite:
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
@@ -75,7 +75,7 @@ def index(
     more = f"{len(source.lengths)} {items} more, " if append else ""
     show(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
     is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
-    if is_worth and retriever.tuning is None and is_tunable(retriever.backend):
+    if is_worth and is_due(retriever.tuning) and is_tunable(retriever.backend):
         log("trying which tiles and threads are fastest on this machine; remembered for searches")
         try:
             retriever.tune(gallery)

@@ -21,7 +21,11 @@ backend = click.option(
 )
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 precision = click.option("--precision", default="fp32", show_default=True, help="One that the bundle has, or bf16.")
-threads = click.option("--threads", type=click.IntRange(min=1), help="Of one scorer call.  [default: all cores]")
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Of one scorer call.  [default: OMP_NUM_THREADS, else all cores that this process may use]",
+)
 trust_engines = click.option(
     "--trust-engines", is_flag=True, help="Also run engines that were not built here: they are programs."
 )

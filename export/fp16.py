@@ -1,15 +1,14 @@
 """FP32 ONNX → FP16 ONNX, with FP32 islands where the numbers need them.
 
-The conversion is `onnxruntime.transformers.float16`'s. It rounds to FP16 between any two nodes it keeps in FP32, which
-would take ‖x‖² through FP16 in the middle of a norm; those roundings are taken out again here, so that an island is
-FP32 from its first node to its last.
+A value has the type that its maker computes in, and is cast where a reader computes in the other: an island is FP32
+from its first node to its last. `onnxruntime.transformers.float16` is not used: it rounds to FP16 between any two nodes
+that it keeps in FP32, which takes ‖x‖² through FP16 in the middle of a norm, and differs between releases.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from ..errors import ExportError, InputError, needs
+from ..errors import ExportError, InputError
 
 # What stays FP32 whatever is asked for, and why:
 #   norms            ‖x‖² of a padded row is 0 and its eps 1e-12, which FP16 cannot hold: 0/0. A sum of squares also
@@ -31,7 +30,8 @@ ISLANDS = {
 }
 _NORM = {"Pow", "ReduceSum", "Clip", "Sqrt", "Div"}
 # Values that users hand in or read stay float32; states, which only our own graphs read, are FP16.
-_FLOAT32_ENDS = ["features", "scores"]
+_FLOAT32_ENDS = {"features", "scores"}
+_CASTS = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
 
 
 def island_nodes(graph: onnx.ModelProto) -> dict[str, list[str]]:
@@ -82,15 +82,22 @@ def to_fp16(graph: onnx.ModelProto, keep_fp32: Sequence[str] = (), islands: Iter
 
     Raises ExportError, naming constant and node, if a constant that a node in FP16 needs would become 0 or infinite.
     """
-    with needs("cpu", "the FP16 pass"):
-        from onnxruntime.transformers.float16 import convert_float_to_float16
     graph = folded(graph)
     members = island_nodes(graph)
     wide = {*keep_fp32, *(name for island in islands for name in members[island])}
     _check_constants(graph, wide)
-    converted = convert_float_to_float16(graph, keep_io_types=_FLOAT32_ENDS, node_block_list=sorted(wide))
-    surgeon = gs.import_onnx(converted)
-    _remove_round_trips(surgeon)
+    surgeon = gs.import_onnx(onnx.shape_inference.infer_shapes(graph, strict_mode=True))
+    for tensor in [t for t in surgeon.tensors().values() if t.dtype == np.float32]:
+        if isinstance(tensor, gs.Constant):
+            _narrow_constant(tensor, wide)
+        else:
+            _narrow(surgeon, tensor, wide)
+    for node in surgeon.nodes:
+        if node.op == "ConstantOfShape" and node.outputs[0].dtype == np.float16:
+            value = node.attrs["value"].values if "value" in node.attrs else np.zeros(1)
+            node.attrs["value"] = gs.Constant(f"{node.name}_value", value.astype(np.float16))
+        if node.op == "Cast" and node.attrs["to"] == TensorProto.FLOAT and node.outputs[0].dtype == np.float16:
+            node.attrs["to"] = TensorProto.FLOAT16
     result: onnx.ModelProto = gs.export_onnx(surgeon.cleanup().toposort())
     del result.graph.value_info[:]  # of the graph before; every tool infers it anyway
     return result
@@ -127,28 +134,45 @@ def _check_constants(graph: onnx.ModelProto, wide: set[str]) -> None:
                 )
 
 
-def _remove_round_trips(surgeon: Any) -> None:
-    """FP32 → FP16 → FP32 becomes nothing."""
-    for second in list(surgeon.nodes):
-        first = _cast_before(second)
-        if first is None:
-            continue
-        exact, back = first.inputs[0], second.outputs[0]
-        for reader in list(back.outputs):
-            reader.inputs = [exact if tensor is back else tensor for tensor in reader.inputs]
-        if any(back is output for output in surgeon.outputs):
-            (maker,) = exact.inputs
-            maker.outputs = [back if tensor is exact else tensor for tensor in maker.outputs]
-            for reader in list(exact.outputs):
-                reader.inputs = [back if tensor is exact else tensor for tensor in reader.inputs]
-            second.outputs.clear()
+def _narrow_constant(constant: gs.Constant, wide: set[str]) -> None:
+    """FP16 for readers in FP16; those in FP32 read the exact numbers."""
+    readers = [node for node in constant.outputs if node.name not in wide]
+    if not readers:
+        return
+    half = constant.values.astype(np.float16)
+    if len(readers) == len(constant.outputs):
+        constant.values = half
+    else:
+        _replace(constant, gs.Constant(f"{constant.name}_fp16", half), readers)
 
 
-def _cast_before(node: Any) -> Any:
-    """The cast to FP16 before this cast back to FP32; None if it is no such pair."""
-    if node.op != "Cast" or node.attrs["to"] != TensorProto.FLOAT or not node.inputs[0].inputs:
-        return None
-    (before,) = node.inputs[0].inputs
-    if before.op != "Cast" or before.attrs["to"] != TensorProto.FLOAT16 or before.inputs[0].dtype != np.float32:
-        return None
-    return before
+def _narrow(surgeon: gs.Graph, tensor: gs.Variable, wide: set[str]) -> None:
+    """Give a value its maker's type, and its readers of the other type a cast."""
+    is_end = any(tensor is end for end in [*surgeon.inputs, *surgeon.outputs])
+    given = np.float32 if tensor.name in _FLOAT32_ENDS else np.float16  # what whoever runs the graph gives or reads
+    made = given if not tensor.inputs else np.float32 if tensor.inputs[0].name in wide else np.float16
+    tensor.dtype = given if is_end else made
+    readers: dict[type, list[gs.Node]] = {np.float32: [], np.float16: []}
+    for reader in tensor.outputs:
+        readers[np.float32 if reader.name in wide else np.float16].append(reader)
+    other = np.float16 if made is np.float32 else np.float32
+    if tensor.dtype is not made:
+        # The graph's result is the cast; its maker and the readers of the maker's type have what is before.
+        before = gs.Variable(f"{tensor.name}_before_cast", made)
+        tensor.inputs[0].outputs = [before if t is tensor else t for t in tensor.inputs[0].outputs]
+        _replace(tensor, before, readers[made])
+        surgeon.nodes.append(_cast(before, tensor))
+    elif readers[other]:
+        cast = gs.Variable(f"{tensor.name}_as_{np.dtype(other).name}", other)
+        _replace(tensor, cast, readers[other])
+        surgeon.nodes.append(_cast(tensor, cast))
+
+
+def _cast(source: gs.Variable, target: gs.Variable) -> gs.Node:
+    attributes = {"to": _CASTS[target.dtype]}
+    return gs.Node("Cast", f"{target.name}_cast", attributes, inputs=[source], outputs=[target])
+
+
+def _replace(tensor: gs.Tensor, other: gs.Tensor, readers: Sequence[gs.Node]) -> None:
+    for reader in readers:
+        reader.inputs = [other if t is tensor else t for t in reader.inputs]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..bundle import CAPTIONS, EXPANDER, EXPLAINER, IMAGES, REGIONS, WORDS
 from ..model.caan import CAAN
+from .recurrence import whole_recurrence
 
 OPSET = 18
 
@@ -90,7 +91,7 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
     """Trace one graph and return it as ONNX, opset 18, weights inside."""
     example = random_inputs(spec, model, _EXAMPLE, torch.Generator().manual_seed(0))
     axes = tuple({n: torch.export.Dim(axis) for n, axis in enumerate(names)} for names in spec.inputs.values())
-    with _quiet():
+    with _quiet(), whole_recurrence(model.text_encoder) as translations:
         program = torch.onnx.export(
             _Function(spec.compute, model),
             tuple(example.values()),
@@ -99,6 +100,7 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
             input_names=list(example),
             output_names=list(spec.outputs),
             dynamic_shapes=(axes,),  # one *args parameter
+            custom_translation_table=translations,
             verbose=False,
         )
         assert program is not None

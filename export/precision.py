@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .._machine import EXACT_INT8
-from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file, write_manifest
+from .._machine import EXACT_INT8, chosen_threads
+from ..bundle import GRAPHS, SCALES, VOCABULARY, Bundle, graph_file, write_manifest
 from ..errors import ExportError, needs
 from .audit import FP16, FP32, INT8, Audit, audit, check_types
 from .fp16 import ISLANDS, island_nodes, match_nodes, to_fp16
@@ -35,7 +35,8 @@ class PrecisionGraphs:
 
     def entry(self) -> dict[str, Any]:
         """What the manifest says of this precision's graphs."""
-        return {
+        entry = {SCALES: "float32"} if self.precision == "int8" else {}
+        return entry | {
             "islands": dict(ISLANDS),
             "kept_fp32": self.kept_fp32,
             "kept_fp16": self.kept_fp16,
@@ -105,7 +106,9 @@ def gate_bundle(bundle: Bundle, made: PrecisionGraphs, folder: Path) -> Path:
     (folder / VOCABULARY).write_bytes((bundle.folder / VOCABULARY).read_bytes())
     for name, graph in made.graphs.items():
         onnx.save(with_explicit_rounding(graph), folder / graph_file(name, made.precision))
-    write_manifest(folder, {**bundle.manifest, "precisions": {made.precision: {"checks": []}}, "engines": {}})
+    write_manifest(
+        folder, {**bundle.manifest, "precisions": {made.precision: made.entry() | {"checks": []}}, "engines": {}}
+    )
     return folder
 
 
@@ -138,6 +141,7 @@ def _outputs(graphs: Mapping[str, onnx.ModelProto], bundle: Bundle) -> dict[str,
     with needs("cpu", "checking a precision"):
         import onnxruntime as ort
     options = ort.SessionOptions()
+    options.intra_op_num_threads = chosen_threads()
     options.log_severity_level = 3
     options.add_session_config_entry(*EXACT_INT8)
     config, generator = bundle.config, np.random.default_rng(0)

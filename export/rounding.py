@@ -34,7 +34,7 @@ def with_explicit_rounding(graph: onnx.ModelProto) -> onnx.ModelProto:
     for node in inside:
         if node.op == "Cast" and node.attrs["to"] == TensorProto.FLOAT16:
             node.attrs["to"] = TensorProto.FLOAT  # what it rounds is rounded below
-        if node.op == "ConstantOfShape" and node.attrs["value"].dtype == np.float16:
+        if node.op == "ConstantOfShape" and node.outputs[0].dtype == np.float16:
             node.attrs["value"] = gs.Constant(f"{node.name}_value", node.attrs["value"].values.astype(np.float32))
         for number, tensor in enumerate(node.outputs):
             if tensor.dtype == np.float16:

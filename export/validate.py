@@ -9,6 +9,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from .._machine import chosen_threads
 from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
 from ..errors import ExportError, needs
 from ..model.caan import CAAN
@@ -38,6 +39,7 @@ def validate_graph(spec: GraphSpec, graph: onnx.ModelProto, model: CAAN) -> floa
     try:
         onnx.checker.check_model(graph, full_check=True)
         options = ort.SessionOptions()
+        options.intra_op_num_threads = chosen_threads()
         options.log_severity_level = 3
         session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
         worst = float(np.max([_error(spec, session, model, sizes) for sizes in _SHAPES]))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._files import sha256_of
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..bundle import MAX_REGIONS, MAX_WORDS
 from ..errors import CheckpointError, InputError, MissingError, needs
 
@@ -31,7 +31,7 @@ class TorchBackend:
     in_place = False
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
-        torch.set_num_threads(threads or default_threads())
+        torch.set_num_threads(chosen_threads(threads))
         self.precision = "fp32"
         self.device = device
         self.model = checkpoint.model.to(device)

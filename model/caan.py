@@ -123,6 +123,9 @@ class ImageEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """Word embedding, then one bidirectional GRU whose directions are averaged."""
 
+    # Runs one direction. The ONNX export puts an operator of its own in its place.
+    recurrence = staticmethod(torch.gru)
+
     def __init__(self, config: CaanConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.word_dim)
@@ -151,7 +154,7 @@ class TextEncoder(nn.Module):
         # Made from the input's own batch size: without an explicit initial state the exporter bakes in the
         # example's batch size, and any other fails at run time.
         initial = inputs.new_zeros(1, inputs.shape[0], self.gru.hidden_size)
-        outputs: Tensor = torch.gru(inputs, initial, weights, True, 1, 0.0, False, False, True)[0]
+        outputs: Tensor = self.recurrence(inputs, initial, weights, True, 1, 0.0, False, False, True)[0]
         return outputs
 
 

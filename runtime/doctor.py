@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from .._files import cache_folder
 from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
 from ..errors import MissingError
 from .native_backend import BUILD, is_absence
 from .tensorrt.cuda import Gpu
 from .tensorrt.engine import MODULES, installed_module, rtx_capabilities
+from .tuning import Kept, kept_tunings
 
 _NO_GPU, _GET_GPU = "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU"
 _PACKAGES = {
@@ -52,6 +55,8 @@ class Diagnosis:
     gpus: list[str]
     packages: dict[str, str | None]  # name → installed version
     checks: list[Check]
+    cache: Path  # where tunings are kept
+    tunings: list[Kept]
 
     def as_dict(self) -> dict[str, Any]:
         checks = [vars(check) for check in self.checks]
@@ -61,6 +66,7 @@ class Diagnosis:
             "gpus": self.gpus,
             "packages": self.packages,
             "checks": checks,
+            "tuning": {"folder": str(self.cache), "kept": [vars(kept) for kept in self.tunings]},
         }
 
 
@@ -68,7 +74,8 @@ def diagnose() -> Diagnosis:
     """Look at the installed packages, the GPU, and try what each backend needs. Imports no PyTorch."""
     packages = {name: _version(name) for name in _PACKAGES}
     gpus = nvidia_gpus()
-    return Diagnosis(describe_machine(), gpus, packages, _checks(packages, gpus))
+    tunings = kept_tunings()
+    return Diagnosis(describe_machine(), gpus, packages, _checks(packages, gpus), cache_folder("tuning"), tunings)
 
 
 def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:

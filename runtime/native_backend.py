@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..bundle import SCORER_WEIGHTS, Bundle, read_manifest
 from ..errors import CaanWarning, InputError, MissingError
 from .backend import BF16, Layout, RowTile
@@ -41,7 +41,7 @@ class NativeBackend(OnnxEncoders):
         super().__init__(bundle, PRECISIONS[precision], "cpu", threads)
         weights, scale = scorer_weights(bundle), attention_scale(bundle)
         self.precision = precision
-        self.threads = threads or default_threads()
+        self.threads = chosen_threads(threads)
         self._new_scorer = partial(
             _module().Scorer,
             self.config["embed_dim"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..bundle import GRAPHS, Bundle, graph_file
 from ..graphs import read_graph
 from .backend import Layout, Tile
@@ -37,7 +37,7 @@ class OnnxBackend(OnnxEncoders):
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
         super().__init__(bundle, precision, device, threads)
-        self.layouts = [Layout(1, threads or default_threads())]
+        self.layouts = [Layout(1, chosen_threads(threads))]
         if self.device == "cpu" and self.layouts[0].threads > 1:
             # Threads that share one call wait for each other after every product; calls of one thread each don't.
             self._sessions[_SINGLE] = self._open(_SINGLE)

@@ -15,7 +15,7 @@ from ..errors import BundleError, MissingError
 from ..graphs import check_result, read_graph
 from .backend import Tile
 from .device_tiles import DeviceTiles
-from .onnx_sessions import choose_device, open_session, run_bound, run_session
+from .onnx_sessions import check_rounding, choose_device, open_session, run_bound, run_session
 from .opening import check_sizes, encoder_hashes
 from .side_graphs import SideGraphs
 
@@ -36,6 +36,7 @@ class OnnxEncoders:
     yielding = True
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
+        check_rounding(bundle, precision)
         self._bundle, self._threads, self._sessions_process = bundle, threads, os.getpid()
         self.precision = self._graphs_precision = precision
         self.config = bundle.config

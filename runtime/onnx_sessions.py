@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -14,7 +15,8 @@ from weakref import WeakSet
 
 from numpy.typing import NDArray
 
-from .._machine import EXACT_INT8, default_threads, has_nvidia_driver
+from .._machine import EXACT_INT8, chosen_threads, has_nvidia_driver
+from ..bundle import SCALES, Bundle
 from ..errors import BundleError, CaanError, MissingError, needs
 from .device_tiles import DeviceTiles
 
@@ -25,6 +27,8 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 rounds float32's factors to 10 bits, which no longer are the scores that the export checked. Memory grows by what
 # is asked for: tiles are alike, and other programs want the GPU too.
 _OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}}
+# The first that is right about INT8 graphs whose scales are float16; docs/precision.md.
+_ROUNDS_HALF = (1, 30)
 
 
 def open_session(
@@ -38,7 +42,7 @@ def open_session(
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or default_threads()
+    options.intra_op_num_threads = chosen_threads(threads)
     options.log_severity_level = 3  # a dropped provider is reported by the check below, once
     options.add_session_config_entry(*EXACT_INT8)
     if yielding:
@@ -80,6 +84,19 @@ def _failing() -> Iterator[None]:
         yield
     except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
         raise CaanError(f"ONNX Runtime {onnxruntime().__version__} failed: {error}") from error
+
+
+def check_rounding(bundle: Bundle, precision: str) -> None:
+    """Raise BundleError for INT8 graphs that this ONNX Runtime computes wrong."""
+    entry = bundle.manifest["precisions"].get(precision)
+    if precision != "int8" or (isinstance(entry, dict) and entry.get(SCALES) == "float32"):
+        return
+    version = onnxruntime().__version__
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _ROUNDS_HALF:
+        raise BundleError(
+            f"ONNX Runtime {version} computes the int8 graphs of {bundle.folder} wrong, whose scales are float16;"
+            f" build them again: caan-build-engine {bundle.folder} --int8 --calibration-data DIR"
+        )
 
 
 def run_bound(

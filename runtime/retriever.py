@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
@@ -41,7 +42,7 @@ from .lists import Query, captions_of, ids_of, queries_of
 from .states import gather_states
 from .tiles import Choice, Scored, score_stream
 from .top_k import NOBODY, TopK
-from .tuning import Tuning, cached_tuning, is_worth_tuning, tune
+from .tuning import Tuning, cached_tuning, compare, is_due, is_worth_tuning, tune
 from .unscored import Unscored
 
 # Images that are searched with: more of them leave their states on disk.
@@ -277,7 +278,8 @@ class Retriever:
         """Find the fastest tiles and thread layout for this gallery of images on this machine: a few seconds.
 
         captions: what will be searched for, by default random words. The result is used from now on, and kept for
-        other processes with the same machine, backend and bundle. Scoring many pairs at once does this by itself.
+        other processes with the same machine, backend and bundle. Scoring many pairs at once does this by itself, again
+        where the machine was busy (`Tuning.doubts`), or a run was much faster or slower than its trial.
         """
         check_is_gallery(gallery)
         check_gallery(gallery, "image", self.backend)
@@ -348,13 +350,22 @@ class Retriever:
         self._check_process()
         number = len(texts.live) if isinstance(texts, Gallery) else len(texts[1])
         pairs = len(images.live) * number
-        if self._may_tune and self.tuning is None and not images.compact and is_worth_tuning(self.backend, pairs):
+        may_tune = self._may_tune and not images.compact and is_worth_tuning(self.backend, pairs)
+        if may_tune and is_due(self.tuning):
             self._tune_once(images, texts)
-        choice = self.choice(len(images.live), number)
+        tuning, choice, seconds = self.tuning, self.choice(len(images.live), number), 0.0
+        stream = score_stream(self.backend, choice, images, texts)
         with progress_bar(pairs, "scoring", "pair", progress) as bar:
-            for scored in score_stream(self.backend, choice, images, texts):
+            while True:
+                start = perf_counter()
+                scored = next(stream, None)
+                seconds += perf_counter() - start
+                if scored is None:
+                    break
                 yield scored
                 bar.update(scored.scores.size)
+        if may_tune and tuning is not None and tuning is self.tuning:
+            self.tuning = compare(self.backend, tuning, len(images.live), number, seconds)
 
     def _check_process(self) -> None:
         """Raise InputError in a forked process for what does not work there, instead of waiting forever."""
@@ -369,9 +380,12 @@ class Retriever:
         if not self._tuning_lock.acquire(blocking=False):
             return
         try:
-            if self.tuning is None:
-                some = texts if isinstance(texts, Gallery) else self._some(texts)
-                self.tuning = cached_tuning(self.backend) or tune(self.backend, images, some)
+            if is_due(self.tuning):
+                known = cached_tuning(self.backend)  # of another process, meanwhile
+                if is_due(known):
+                    some = texts if isinstance(texts, Gallery) else self._some(texts)
+                    known = tune(self.backend, images, some, known)
+                self.tuning = known
         finally:
             self._tuning_lock.release()
 

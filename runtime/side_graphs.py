@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .._machine import default_threads
+from .._machine import chosen_threads
 from ..bundle import EXPANDER, EXPLAINER, Bundle
 from ..errors import BundleError, needs
 from ..graphs import check_result, read_graph
@@ -71,7 +71,7 @@ class SideGraphs:
         # Hashed, checked and loaded from the same bytes: nothing can come in between.
         content = read_graph(self._bundle, name, "fp32")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads or default_threads()
+        options.intra_op_num_threads = chosen_threads(self._threads)
         options.log_severity_level = 3
         try:
             return survives_fork(ort.InferenceSession(content, options, providers=["CPUExecutionProvider"]))

@@ -1,8 +1,10 @@
 #include "backend.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <future>
 #include <set>
+#include <utility>
 
 #include "files.hpp"
 #include "graph_check.hpp"
@@ -34,11 +36,29 @@ const Tensor& end_of(const std::vector<Tensor>& ends, const std::string& name, c
     throw BundleError(bundle.folder + ": one of its graphs has no " + name + "; export the checkpoint again");
 }
 
+/// Throws BundleError for INT8 graphs that this ONNX Runtime computes wrong: docs/precision.md.
+void check_rounding(const Bundle& bundle, const std::string& precision) {
+    if (precision != "int8") {
+        return;
+    }
+    const OrderedJson& entry = bundle.manifest["precisions"][precision];
+    if (entry.is_object() && entry.contains("scales") && entry["scales"] == "float32") {
+        return;
+    }
+    const std::string version = Ort::GetVersionString();
+    int major = 0, minor = 0;
+    if (std::sscanf(version.c_str(), "%d.%d", &major, &minor) == 2 && std::pair(major, minor) < std::pair(1, 30)) {
+        throw BundleError("ONNX Runtime " + version + " computes the int8 graphs of " + bundle.folder +
+                          " wrong, whose scales are float16; build them again: caan-build-engine " + bundle.folder +
+                          " --int8 --calibration-data DIR");
+    }
+}
+
 } // namespace
 
 Backend::Backend(const Bundle& bundle, const Options& options)
     : sizes_(bundle.sizes), device_{choose_device(options.device), options.backend == "tensorrt"},
-      threads_(options.threads > 0 ? options.threads : default_threads()), folder_(bundle.folder) {
+      threads_(chosen_threads(options.threads)), folder_(bundle.folder) {
     const std::string precision = graph_precision(options.precision);
     if (takes_native(bundle, options)) {
         device_.name = "cpu";
@@ -83,6 +103,7 @@ bool Backend::takes_native(const Bundle& bundle, const Options& options) const {
 }
 
 void Backend::open_sessions(const Bundle& bundle, const std::string& precision) {
+    check_rounding(bundle, precision);
     const auto read = [&](const char* graph) {
         const std::string file = graph_file(graph, precision), path = normal_path(bundle.path(file));
         std::string content = bundle.content(file);

@@ -96,7 +96,7 @@ void side_by_side(std::size_t count, const std::function<void(std::size_t)>& wor
         }
     };
     std::vector<std::future<void>> others;
-    const auto threads = std::min(count, static_cast<std::size_t>(default_threads()));
+    const auto threads = std::min(count, static_cast<std::size_t>(chosen_threads()));
     for (std::size_t i = 1; i < threads; ++i) {
         others.push_back(std::async(std::launch::async, take));
     }

@@ -3,8 +3,9 @@
 
 namespace caan::detail {
 
-/// Threads of one scorer call: OMP_NUM_THREADS where it is set, else all cores this process may use.
-int default_threads();
+/// Threads of one scorer call: as many as asked for, if it is not 0; else OMP_NUM_THREADS, as numeric programs agree;
+/// else all cores that this process may use. Throws InputError for a number that is not from 1 to 1024.
+int chosen_threads(int threads = 0);
 
 /// Its number: another in a process that was forked since.
 long this_process();

@@ -11,7 +11,7 @@ import pytest
 
 from caan._files import cache_folder
 from caan.errors import CaanWarning
-from caan.runtime import Retriever, tuning
+from caan.runtime import Retriever, noise, tuning
 from caan.runtime.backend import Layout
 from caan.runtime.onnx_backend import side_by_side
 from caan.runtime.tiles import Choice, score_stream
@@ -235,3 +235,121 @@ def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
         found = list(threads.map(search, range(4)))
     assert len(tuned) == 1
     assert all([hit.index for hit in hits] == [hit.index for hit in found[0]] for hits in found)
+
+
+# What was measured on a busy machine, and what a later run contradicts
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """measured(noise, best): what the next measurements find: these doubts, and the number of the fastest way."""
+
+    def set_(noise=(), fastest=0):
+        def try_all(backend, images, texts):
+            made.append(noise)
+            trials = [tuning.Trial(Choice(1 << number, Layout(1, 2)), 1.0 + (number == fastest)) for number in range(3)]
+            return tuning.Tuning(tuple(trials), tuple(trials), clock[0], noise)
+
+        monkeypatch.setattr(tuning, "try_all", try_all)
+        return made
+
+    made, clock = [], [1000.0]
+    monkeypatch.setattr(tuning.time, "time", lambda: clock[0])
+    monkeypatch.setattr(tuning, "_WORTH_PAIRS", 1)
+    set_.later = lambda seconds: clock.__setitem__(0, clock[0] + seconds)
+    return set_
+
+
+def test_a_doubtful_tuning_is_used_and_measured_again_after_a_while(opened, gallery, measured):
+    made = measured(("others used 80% of the processors",), fastest=1)
+    opened().score_matrix(gallery, CAPTIONS)
+    retriever = opened()
+    assert retriever.choice(70, 60).tile_bytes == 2 and retriever.tuning.doubts
+    retriever.score_matrix(gallery, CAPTIONS)
+    assert len(made) == 1
+    measured.later(601)
+    measured((), fastest=2)
+    retriever.score_matrix(gallery, CAPTIONS)
+    assert len(made) == 2 and retriever.choice(70, 60).tile_bytes == 4 and not retriever.tuning.doubts
+    measured.later(601)
+    opened().score_matrix(gallery, CAPTIONS)
+    assert len(made) == 2
+
+
+def test_a_second_measurement_that_chooses_the_same_settles_it(opened, gallery, measured):
+    made = measured(("noise",))
+    for _ in range(4):
+        opened().score_matrix(gallery, CAPTIONS)
+        measured.later(601)
+    assert len(made) == 2 and opened().tuning.confirmed and opened().tuning.doubts == ()
+
+
+def test_what_a_busy_machine_says_replaces_nothing_that_a_quiet_one_said(opened, gallery, measured):
+    measured((), fastest=1)
+    retriever = opened()
+    retriever.tune(gallery)
+    retriever.tuning = tuning.compare(retriever.backend, retriever.tuning, 1000, 1000, 1e-3)
+    assert "a run scored 1,000,000,000 pairs/s, its trial 2" in retriever.tuning.doubts
+    measured(("noise",), fastest=2)
+    measured.later(601)
+    again = opened()
+    again.score_matrix(gallery, CAPTIONS)
+    assert again.choice(70, 60).tile_bytes == 2 and again.tuning.doubts
+
+
+@pytest.mark.parametrize(("speed", "contradicts"), [(1.0, False), (1.5, False), (0.7, False), (2.0, True), (0.5, True)])
+def test_a_run_far_from_its_trial_contradicts_it(opened, gallery, measured, speed, contradicts):
+    measured()
+    retriever = opened()
+    found = retriever.tune(gallery)
+    seconds = 1e6 / (tuning.best(found.pairs).pairs_per_second * speed)
+    compared = tuning.compare(retriever.backend, found, 1000, 1000, seconds)
+    assert bool(compared.doubts) is contradicts
+    assert opened().tuning == compared
+    # A query is another job than what the trial timed.
+    assert tuning.compare(retriever.backend, found, 1_000_000, 1, seconds) is found
+
+
+def test_repetitions_that_differ_are_doubtful():
+    watch = noise.Watch()
+    steady, shaky = np.full((4, 3), 1.0), np.tile([1.0, 1.5, 2.0], (4, 1))
+    assert [d for d in watch.doubts(steady) if "repetitions" in d] == []
+    assert "repetitions differed by 50%" in watch.doubts(shaky)
+
+
+@pytest.mark.parametrize(("jiffies", "doubtful"), [(0, False), (1000, True)])
+def test_what_others_use_is_doubtful(monkeypatch, tmp_path, jiffies, doubtful):
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(noise, "_STAT", stat)
+    monkeypatch.setattr(noise, "_processors", lambda: {0})
+    stat.write_text("cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 0 0 5 0 0 0 0 0 0\ncpu1 7 7 7 7 7 7 7 7 7 7\n")
+    watch = noise.Watch()
+    stat.write_text(f"cpu0 {100 + jiffies} 0 0 5 0 0 0 0 0 0\ncpu1 999 7 7 7 7 7 7 7 7 7\n")
+    assert any("others used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
+
+
+def test_threads_that_were_held_back_are_doubtful(monkeypatch):
+    monkeypatch.setattr(noise, "throttled", iter([3, 3, 3, 4]).__next__)
+    assert "the control group held threads back" not in noise.Watch().doubts(np.ones((2, 2)))
+    assert "the control group held threads back" in noise.Watch().doubts(np.ones((2, 2)))
+
+
+def test_caan_tune_prints_every_trial_and_doctor_where_it_is_kept(run, tiny_folder, own_cache):
+    done = run("tune", tiny_folder / "model.caan", "--backend", "onnxruntime", "--threads", 2)
+    assert done.code == 0 and done.out.count("pairs/s") == 16 and done.out.count("*") == 2
+    (entry,) = json.loads(run("doctor", "--json").out)["tuning"]["kept"]
+    assert entry["of"].startswith("onnxruntime ") and entry["of"].endswith("2 threads") and entry["age"] < 600
+    told = run("doctor").out
+    assert f"tuned    1 in {own_cache}" in told and "just now" in told
+
+
+def test_caan_tune_tries_with_the_gallery_that_is_named(run, tiny_folder, own_cache, tmp_path):
+    features = tiny_folder / "data" / "test_ims.npy"
+    assert run("index", tiny_folder / "model.caan", features, "-o", tmp_path / "g").code == 0
+    done = run("tune", tiny_folder / "model.caan", "--gallery", tmp_path / "g", "--backend", "onnxruntime", "--json")
+    assert done.code == 0 and {"query", "pairs", "noise", "doubts"} <= json.loads(done.out).keys()
+
+
+def test_a_backend_with_one_way_to_score_has_nothing_to_tune(run, tiny_folder):
+    done = run("tune", tiny_folder / "model.pt", "--backend", "torch")
+    assert done.code == 2 and "has nothing to tune" in done.err
