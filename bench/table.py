@@ -141,6 +141,8 @@ def _retrieval(row: Row, found: RetrievalSpeed, style: str) -> list[str]:
         f"{s.callers} callers at once through BatchingRetriever: {s.queries_per_second:.1f} queries/s,"
         f" {s.against_many:.2f} × search_many with the same {s.callers}",
         f"the same callers, a gallery of {s.few_images} images: {s.against_one_by_one:.2f} × one by one",
+        f"answered in time ({found.overload.timeout:.2g} s) when more arrives than the {found.overload.capacity:.1f} queries/s"
+        " it can do: " + ", ".join(f"{share:.2f} of that at {n} ×" for n, share in found.overload.goodput.items()),
     ]
     title = f"{row.name}, a gallery of {found.images:,} images in each of its forms"
     return [f"{title}\n\n{_table(forms, _FORM_HEADERS, style)}", "\n".join(lines)]
