@@ -38,7 +38,8 @@ def measure_overload(
     requests = cycle(captions)
     with BatchingRetriever(retriever, max_batch=_BATCH) as batching:
         _capacity(batching, gallery, requests, seconds / 4)  # warm-up
-        capacities, shares = [], {times: [] for times in LOADS}
+        capacities: list[float] = []
+        shares: dict[int, list[float]] = {times: [] for times in LOADS}
         timeout = 0.0
         for _ in range(rounds):
             for times in LOADS:
