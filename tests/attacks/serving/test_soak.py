@@ -97,9 +97,9 @@ def soak(tmp_path, bundle, requests):
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads) and not done.is_set():
-                time.sleep(generator.uniform(0.0, 0.05))
+                time.sleep(generator.uniform(0.02, 0.2))
                 galleries[0] = Gallery.open(folder)
-                if generator.random() < 0.05:
+                if generator.random() < 0.2:
                     assert writer.poll() is None, "the writer failed"
                     writer.send_signal(signal.SIGKILL)
                     writer.wait()
