@@ -36,6 +36,9 @@ class Limits:
         return all(limit is None or value <= limit for value, limit in pairs)
 
 
+# A gate on R@K proves little where nothing can be seen to move: with so few queries, or next to the highest rsum.
+_FEW_QUERIES, _SATURATED = 500, 590.0
+
 # With scores this close in FP32, R@K can differ only where two scores lie within twice this of each other: a tie.
 DEFAULT_LIMITS = {
     "fp32": Limits(max_abs=1e-4),
@@ -95,6 +98,8 @@ class AccuracyGate:
             return {**where, "device": describe_machine(), "passed": False, "summary": summary}
         found = retrieval_metrics(scores, self.truth)
         difference = parity(scores, self.reference, self.truth)
+        weakness = self._weakness(difference, sum(scores.shape))
+        summary = _summary(found.rsum, difference, sum(scores.shape))
         return {
             **where,
             "device": describe_machine(),
@@ -103,8 +108,22 @@ class AccuracyGate:
             "parity": asdict(difference),
             "allowed": {name: value for name, value in asdict(self.limits).items() if value is not None},
             "passed": self.limits.hold(difference),
-            "summary": _summary(found.rsum, difference, sum(scores.shape)),
+            "proves_little": weakness,
+            "summary": f"{summary}; this proves little: {weakness}" if weakness else summary,
         }
+
+    def _weakness(self, difference: Parity, queries: int) -> str | None:
+        """Why R@K on this data says little about others; None where it says something, or scores are judged."""
+        if self.limits.delta_rsum is None:
+            return None
+        reference = retrieval_metrics(self.reference, self.truth).rsum
+        low, high = difference.delta_rsum_interval
+        reasons = [
+            (queries < _FEW_QUERIES, f"only {queries} queries"),
+            (reference >= _SATURATED, f"rsum {reference:.2f} of at most 600"),
+            (low == high, "no query's rank moved across a K"),
+        ]
+        return ", ".join(text for weak, text in reasons if weak) or None
 
 
 def limits_text(record: dict[str, Any]) -> str:
@@ -114,14 +133,18 @@ def limits_text(record: dict[str, Any]) -> str:
 
 
 def fp32_gate(
-    data: Path, split: str, checkpoint: Path, progress: Callable[[str], None] = lambda message: None
+    data: Path,
+    split: str,
+    checkpoint: Path,
+    progress: Callable[[str], None] = lambda message: None,
+    limit: int | None = None,
 ) -> Callable[[Path], dict[str, Any]]:
     """A gate for `export_checkpoint`: score a data set's split with the bundle and with PyTorch, and compare.
 
     The data set is opened now, so that wrong input is found before anything is exported. The gate raises GateError
     if a score differs by more than 1e-4, and otherwise returns what the manifest records.
     """
-    dataset = data_workload(data, split)
+    dataset = data_workload(data, split, limit)
 
     def gate(bundle: Path) -> dict[str, Any]:
         opened, limits = open_bundle(bundle), DEFAULT_LIMITS["fp32"]

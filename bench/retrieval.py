@@ -15,6 +15,7 @@ from .._files import temporary_folder
 from ..runtime import Gallery, Retriever
 from ..runtime.index import Images, IndexOptions, index_items
 from ..runtime.tiles import tiles_of
+from .overload import Overload, measure_overload
 from .serving import CALLERS, FEW_IMAGES, ServingSpeed, measure_serving
 from .timing import seconds
 from .workload import Workload
@@ -47,6 +48,7 @@ class RetrievalSpeed:
     pairs_per_second: float  # of search_many
     forms: tuple[Form, ...]
     serving: ServingSpeed
+    overload: Overload
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +70,9 @@ def measure_retrieval(
         share, speed = _against_tiles(retriever, gallery, captions)
         progress("batching concurrent callers")
         serving = measure_serving(retriever, gallery, gallery.first(FEW_IMAGES), captions[:CALLERS])
-    return RetrievalSpeed(len(gallery), len(captions), share, speed, measured, serving)
+        progress("asking for more than the machine can do")
+        overload = measure_overload(retriever, gallery, captions)
+    return RetrievalSpeed(len(gallery), len(captions), share, speed, measured, serving, overload)
 
 
 def _forms(retriever: Retriever, bundle: Path, features: Any, folder: Path) -> dict[str, tuple[Gallery, float | None]]:

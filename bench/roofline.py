@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .run import Row
+    from .rows import Row
 
 
 @dataclass(frozen=True)

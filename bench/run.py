@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,79 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import temporary_folder
+from .._files import sha256_of, temporary_folder
 from .._machine import describe_machine, has_nvidia_driver
-from ..bundle import VOCABULARY, Bundle, open_bundle
+from ..bundle import MANIFEST, VOCABULARY, Bundle, open_bundle
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
-from ..errors import CaanError, CheckpointError
-from ..metrics import Parity, RetrievalMetrics, parity, retrieval_metrics
+from ..errors import CaanError, CheckpointError, InputError
+from ..metrics import parity, retrieval_metrics
 from ..runtime.backend import BF16
 from ..runtime.native_backend import PRECISIONS as NATIVE_PRECISIONS
 from ..runtime.triton.backend import PRECISIONS as TRITON_PRECISIONS
 from .gate import complete_engine_records
+from .interrupted import Measured
 from .native_gains import native_gains
 from .own_process import away_from_here
 from .reference_scores import checkpoint_of
-from .retrieval import RetrievalSpeed
-from .roofline import PairWork, rooflines
-from .worker import RowSpec, TunedShape, serve
+from .roofline import rooflines
+from .rows import Row
+from .worker import RowSpec, serve
 from .workload import Workload, check_dimension, data_workload, random_workload
 
 DEFAULT_ROUNDS = 5
-
-
-@dataclass
-class Row:
-    """One row. A row that could not run has a reason and no numbers. Seconds; medians and percentiles over rounds."""
-
-    spec: RowSpec
-    reason: str | None = None
-    error: CaanError | None = None
-    pairs_per_second: float | None = None
-    text_query: dict[str, float] | None = None  # p50, p95, p99 of one caption over 1,000 images
-    image_query: dict[str, float] | None = None  # p50, p95, p99 of one image over 5,000 captions
-    images_per_second: float | None = None
-    captions_per_second: float | None = None
-    peak_bytes: int | None = None
-    tile_bytes: int | None = None
-    tuning: dict[str, TunedShape] | None = None  # "query" and "pairs"
-    pair_work: PairWork | None = None
-    score_error: float | None = None  # of the compiled scorer: largest difference from float64
-    retrieval: RetrievalSpeed | None = None
-    metrics: RetrievalMetrics | None = None
-    parity: Parity | None = None
-    scores: NDArray[np.float32] | None = None  # (images, captions)
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """As "onnxruntime fp16 cuda"; the CPU goes without saying."""
-        device = "" if self.spec.device == "cpu" else f" {self.spec.device}"
-        return f"{self.spec.label} {self.spec.precision}{device}"
-
-    def as_dict(self) -> dict[str, Any]:
-        s = self.spec
-        return {
-            "label": s.label,
-            "backend": s.backend,
-            "precision": s.precision,
-            "device": s.device,
-            "reason": self.reason,
-            "pairs_per_second": self.pairs_per_second,
-            "text_query_seconds": self.text_query,
-            "image_query_seconds": self.image_query,
-            "images_per_second": self.images_per_second,
-            "captions_per_second": self.captions_per_second,
-            "peak_bytes": self.peak_bytes,
-            "tile_bytes": self.tile_bytes,
-            "tuning": self.tuning and {shape: asdict(tuned) for shape, tuned in self.tuning.items()},
-            "pair_work": self.pair_work and asdict(self.pair_work),
-            "score_error": self.score_error,
-            "retrieval": self.retrieval and self.retrieval.as_dict(),
-            "metrics": self.metrics and self.metrics.as_dict(),
-            "parity": self.parity and asdict(self.parity),
-            "rounds": self.rounds,
-        }
 
 
 @dataclass(frozen=True)
@@ -111,56 +59,139 @@ class BenchResult:
         }
 
 
-def run_bench(
-    bundle_path: Path,
-    *,
-    data: Path | None = None,
-    split: str = "test",
-    checkpoint: Path | None = None,
-    rounds: int = DEFAULT_ROUNDS,
-    threads: int | None = None,
-    retrieval: bool = False,
-    trust_engines: bool = False,
-    progress: Callable[[str], None] = lambda message: None,
-) -> BenchResult:
-    """Measure every backend and precision of a bundle against PyTorch.
+@dataclass(frozen=True)
+class BenchOptions:
+    """How a bench is run. `only`: names of rows, or what they begin with; `limit`: images of the data set;
+    `resume`: go on where the same bench was interrupted."""
+
+    data: Path | None = None
+    split: str = "test"
+    limit: int | None = None
+    checkpoint: Path | None = None
+    rounds: int = DEFAULT_ROUNDS
+    threads: int | None = None
+    only: tuple[str, ...] = ()
+    retrieval: bool = False
+    resume: bool = False
+    trust_engines: bool = False
+
+
+def run_bench(bundle_path: Path, progress: Callable[[str], None] = lambda message: None, **options: Any) -> BenchResult:
+    """As `run_benches` for one bundle; `options` are those of BenchOptions."""
+    return run_benches([bundle_path], BenchOptions(**options), progress)[0]
+
+
+def run_benches(
+    bundle_paths: Sequence[Path], options: BenchOptions, progress: Callable[[str], None] = lambda message: None
+) -> list[BenchResult]:
+    """Measure every backend and precision of each bundle against PyTorch, all rows in turns.
 
     With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone.
     `retrieval`: also what galleries, search_many and batching cost, with one row of each device; `trust_engines`: also
-    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for
-    inputs that can't be used.
+    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used, InputError
+    for bundles that can't be compared or a name in `only` that no row has.
     """
-    bundle = open_bundle(bundle_path)
-    load = _loader(bundle, data, split)
+    bundles = [open_bundle(path) for path in bundle_paths]
+    load = _loader(bundles, options)
     workload = load()
-    if data is not None:
-        check_dimension(workload.features, bundle.config, data)
-    rows = _rows(bundle, checkpoint, trust_engines)
-    with temporary_folder("bench") as scratch, _stopped_at_the_end() as workers:
-        for number, row in enumerate(rows):
+    for bundle in bundles:
+        check_dimension(workload.features, bundle.config, options.data or bundles[0].folder)
+    results = [
+        BenchResult(workload.description, _rows(bundle, options.checkpoint, options.trust_engines))
+        for bundle in bundles
+    ]
+    if options.only:
+        _keep_only(results, options.only)
+    identity = ([sha256_of(bundle.folder / MANIFEST) for bundle in bundles], workload.description, options.threads)
+    measured = Measured((*identity, str(options.data and options.data.resolve())), options.resume)
+    rows = [(f"{number} {row.name}", row) for number, result in enumerate(results) for row in result.rows]
+    try:
+        _measure(rows, options, load, workload, measured, progress)
+    except BaseException:
+        if measured.rows:
+            progress("interrupted: what was measured is kept; the same command with --resume goes on from there")
+        raise
+    for bundle, result in zip(bundles, results, strict=True):
+        for row in result.rows:
             if row.reason is None:
-                progress(f"preparing {row.spec.label} {row.spec.precision} {row.spec.device}")
-                folder = scratch / str(number)
-                folder.mkdir()
-                workers[number] = _Worker(row.spec, load, threads, folder)
-                _prepare(row, workers[number])
-        _raise_if_none_ran(rows)
-        running = [(worker, rows[number]) for number, worker in workers.items() if rows[number].reason is None]
-        for number in range(rounds):
-            progress(f"round {number + 1} of {rounds}")
-            for worker, row in running:
-                worker.send("measure")
-                row.rounds.append(worker.receive())
-        for worker, row in _first_of_each_device(running) if retrieval else []:
+                _summarise(row)
+        if workload.image_of_caption is not None:
+            _compare(result.rows, workload.image_of_caption)
+            _complete_records(bundle, result.rows, workload)
+    measured.remove()
+    return results
+
+
+def _measure(
+    rows: list[tuple[str, Row]],
+    options: BenchOptions,
+    load: Callable[[], Workload],
+    workload: Workload,
+    measured: Measured,
+    progress: Callable[[str], None],
+) -> None:
+    shape = (len(workload.features), len(workload.captions))
+    with temporary_folder("bench") as scratch, _stopped_at_the_end() as workers:
+        round_seconds = {}
+        for number, (key, row) in enumerate(rows):
+            if row.reason is not None or _restore(row, key, measured, options, workload):
+                continue
+            progress(f"preparing {row.spec.label} {row.spec.precision} {row.spec.device}")
+            folder = scratch / str(number)
+            folder.mkdir()
+            row.scores = measured.scores(key, shape) if workload.image_of_caption is not None else None
+            spec = replace(row.spec, scored=row.scores is not None)
+            workers[number] = _Worker(spec, load, options.threads, folder)
+            if (found := _prepare(row, workers[number])) is not None:
+                round_seconds[number] = found
+                measured.keep(key, row.as_measured(), row.scores)
+        _raise_if_none_ran([row for _, row in rows])
+        running = [(worker, *rows[number]) for number, worker in workers.items() if rows[number][1].reason is None]
+        missing = sum((options.rounds - len(rows[n][1].rounds)) * took for n, took in round_seconds.items())
+        progress(f"{options.rounds} rounds of {len(running)} rows will take about {_duration(missing)}")
+        start, first = time.monotonic(), min((len(row.rounds) for _, _, row in running), default=0)
+        for number in range(first, options.rounds):
+            left = (
+                missing
+                if number == first
+                else (time.monotonic() - start) / (number - first) * (options.rounds - number)
+            )
+            progress(f"round {number + 1} of {options.rounds}, about {_duration(left)} left")
+            for worker, key, row in running:
+                if len(row.rounds) <= number:
+                    worker.send("measure")
+                    row.rounds.append(worker.receive())
+                    measured.keep(key, row.as_measured())
+        for worker, row in _first_of_each_device(running) if options.retrieval else []:
             progress(f"galleries, search_many and batching with {row.name}; minutes")
             worker.send("retrieval")
             row.retrieval = worker.receive()["retrieval"]
-    for _, row in running:
-        _summarise(row)
-    if workload.image_of_caption is not None:
-        _compare(rows, workload.image_of_caption)
-        _complete_records(bundle, rows, workload)
-    return BenchResult(workload.description, rows)
+
+
+def _restore(row: Row, key: str, measured: Measured, options: BenchOptions, workload: Workload) -> bool:
+    """Whether all of a row was measured by an interrupted bench; its rounds are taken from there in any case."""
+    saved = measured.rows.get(key)
+    if saved is None:
+        return False
+    row.take_measured(saved)
+    if workload.image_of_caption is not None and not row.spec.research_form:
+        row.scores = measured.scores(key, (len(workload.features), len(workload.captions)))
+        if row.scores is None:
+            return False
+    return len(row.rounds) >= options.rounds and not options.retrieval
+
+
+def _keep_only(results: Sequence[BenchResult], only: Sequence[str]) -> None:
+    names = dict.fromkeys(row.name for result in results for row in result.rows)
+    for wanted in only:
+        if not any(name.lower().startswith(wanted.lower()) for name in names):
+            raise InputError(f"no row is called {wanted!r}; --only takes one of: {', '.join(names)}")
+    for result in results:
+        result.rows[:] = [r for r in result.rows if r.name.lower().startswith(tuple(o.lower() for o in only))]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager
@@ -173,12 +204,17 @@ def _stopped_at_the_end() -> Iterator[dict[int, _Worker]]:
             worker.stop()
 
 
-def _loader(bundle: Bundle, data: Path | None, split: str) -> Callable[[], Workload]:
+def _loader(bundles: Sequence[Bundle], options: BenchOptions) -> Callable[[], Workload]:
     """What opens the workload, here and in every row's process."""
-    if data is not None:
-        return partial(data_workload, data.resolve(), split)
-    vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
-    return partial(random_workload, bundle.config, [w for w in vocabulary.words if w not in SPECIAL_TOKENS])
+    if options.data is not None:
+        return partial(data_workload, options.data.resolve(), options.split, options.limit)
+    vocabularies = [Vocabulary.load(bundle.folder / VOCABULARY) for bundle in bundles]
+    common = set.intersection(*(set(vocabulary.words) for vocabulary in vocabularies)) - set(SPECIAL_TOKENS)
+    if not common:
+        raise InputError(
+            "the bundles' vocabularies have no word in common; compare them on a data set, with --data DIR"
+        )
+    return partial(random_workload, bundles[0].config, [w for w in vocabularies[0].words if w in common])
 
 
 def _rows(bundle: Bundle, checkpoint: Path | None, trust_engines: bool = False) -> list[Row]:
@@ -217,23 +253,27 @@ def _rows(bundle: Bundle, checkpoint: Path | None, trust_engines: bool = False) 
     return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in own_rows]
 
 
-def _first_of_each_device(running: list[tuple[_Worker, Row]]) -> list[tuple[_Worker, Row]]:
+def _first_of_each_device(running: list[tuple[_Worker, str, Row]]) -> list[tuple[_Worker, Row]]:
     chosen: dict[str, tuple[_Worker, Row]] = {}
-    for worker, row in running:
+    for worker, _, row in running:
         if row.spec.backend != "torch":
             chosen.setdefault(row.spec.device, (worker, row))
     return list(chosen.values())
 
 
-def _prepare(row: Row, worker: _Worker) -> None:
+def _prepare(row: Row, worker: _Worker) -> float | None:
+    """Seconds that a round of this row will take; None if it can't run."""
     try:
         prepared = worker.receive()
     except CaanError as error:
         row.reason, row.error = str(error), error
-        return
-    row.peak_bytes, row.tile_bytes, row.tuning = prepared["peak_bytes"], prepared["tile_bytes"], prepared["tuning"]
-    row.scores, row.pair_work = prepared.get("scores"), prepared["pair_work"]
-    row.score_error = prepared.get("score_error")
+        return None
+    # The peak of a process that scored the whole data set, if an earlier one did.
+    row.peak_bytes = max(prepared["peak_bytes"], row.peak_bytes or 0)
+    row.tile_bytes, row.tuning, row.pair_work = prepared["tile_bytes"], prepared["tuning"], prepared["pair_work"]
+    row.scores, row.score_error = prepared.get("scores", row.scores), prepared.get("score_error")
+    took: float = prepared["round_seconds"]
+    return took
 
 
 def _raise_if_none_ran(rows: list[Row]) -> None:

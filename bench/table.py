@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from tabulate import tabulate
 
 from .gate import DEFAULT_LIMITS
 from .native_gains import gains_text, native_gains
 from .retrieval import RetrievalSpeed
 from .roofline import rooflines, rooflines_text
-from .run import BenchResult, Row
+from .rows import Row
+from .run import BenchResult
 
 _HEADERS = [
     "backend",
@@ -123,6 +127,25 @@ def _tuning(row: Row) -> list[str]:
     return lines
 
 
+def comparison_table(names: tuple[str, str], compared: Sequence[Mapping[str, Any]], style: str = "simple") -> str:
+    """The second bundle against the first, row by row."""
+
+    def ratio(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f} ×"
+
+    rows = [
+        [
+            c["row"],
+            ratio(c["pairs_per_second"]),
+            ratio(c["text_query"]),
+            *("–" if rsum is None else f"{rsum:.2f}" for rsum in c["rsum"]),
+        ]
+        for c in compared
+    ]
+    headers = ["", "pairs/s", "1 text query,\ntimes as fast", f"rsum\n{names[0]}", f"\n{names[1]}"]
+    return f"{names[1]} against {names[0]}\n\n{_table(rows, headers, style)}"
+
+
 def _retrieval(row: Row, found: RetrievalSpeed, style: str) -> list[str]:
     forms = [
         [
@@ -134,13 +157,16 @@ def _retrieval(row: Row, found: RetrievalSpeed, style: str) -> list[str]:
         ]
         for form in found.forms
     ]
-    s = found.serving
+    s, overload = found.serving, found.overload
+    goodput = ", ".join(f"{share:.2f} of that at {times} ×" for times, share in overload.goodput.items())
     lines = [
         f"search_many, {found.captions:,} captions × {found.images:,} images: {found.pairs_per_second:,.0f} pairs/s,"
         f" {found.share_of_tiles:.2f} × the backend's on tiles that lie ready",
         f"{s.callers} callers at once through BatchingRetriever: {s.queries_per_second:.1f} queries/s,"
         f" {s.against_many:.2f} × search_many with the same {s.callers}",
         f"the same callers, a gallery of {s.few_images} images: {s.against_one_by_one:.2f} × one by one",
+        f"answered within {overload.timeout:.2g} s when more arrives than the {overload.capacity:.1f} queries/s that it"
+        f" can do: {goodput}",
     ]
     title = f"{row.name}, a gallery of {found.images:,} images in each of its forms"
     return [f"{title}\n\n{_table(forms, _FORM_HEADERS, style)}", "\n".join(lines)]

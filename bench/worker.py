@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ class RowSpec:
     research_form: bool = False
     tune_tile: bool = False
     trust_engines: bool = False  # also those that were not built here
+    scored: bool = False  # the data set's scores are there from an interrupted run
 
 
 @dataclass(frozen=True)
@@ -144,17 +146,23 @@ class _Row:
         result: dict[str, Any] = {"tile_bytes": tile_bytes, "tuning": self._tune(images), "pair_work": work}
         if self.spec.backend == "native":
             result["score_error"] = self._score_error()
-        if w.image_of_caption is not None and not self.spec.research_form:
+        if w.image_of_caption is not None and not self.spec.research_form and not self.spec.scored:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
                 gallery = self.retriever.encode_images(w.features, folder=self._folder("all-images"))
             result["scores"] = self.retriever.score_matrix(gallery, w.captions, progress=True)
         result["peak_bytes"] = peak_memory()
+        round_seconds = max(1.0, seconds(self._score_pairs))
         if not self.spec.research_form:
             self.images = _repeated(images, SEARCH_IMAGES)
+            start = time.perf_counter()
             self.captions = self._caption_gallery()
-            self.retriever.score_matrix(self.images, [w.captions[0]])
-            self.retriever.score_matrix(images.first(1), self.captions)
+            encoding = time.perf_counter() - start
+            text = seconds(lambda: self.retriever.score_matrix(self.images, [w.captions[0]]))
+            image = seconds(lambda: self.retriever.score_matrix(images.first(1), self.captions))
+            round_seconds *= 1 if self.single is None else 2
+            round_seconds += _TEXT_QUERIES * text + _IMAGE_QUERIES * image + encoding * _ENCODED / SEARCH_CAPTIONS
+        result["round_seconds"] = round_seconds
         return result
 
     def measure(self) -> dict[str, Any]:

@@ -53,16 +53,19 @@ class Workload:
         )
 
 
-def data_workload(folder: Path, split: str) -> Workload:
-    """A data set's split. Raises DataError as `open_split`."""
-    return split_workload(open_split(folder, split))
+def data_workload(folder: Path, split: str, limit: int | None = None) -> Workload:
+    """A data set's split, as `split_workload`. Raises DataError as `open_split`."""
+    return split_workload(open_split(folder, split), limit)
 
 
-def split_workload(data: ScanSplit) -> Workload:
-    """An opened split."""
+def split_workload(data: ScanSplit, limit: int | None = None) -> Workload:
+    """An opened split, or `limit` evenly spread images of it with their captions."""
     name = data.folder.resolve().name
     text = f"{name} {data.split}, {len(data.features)} images × {len(data.captions)} captions"
-    return Workload(text, data.features, data.captions, data.image_of_caption)
+    whole = Workload(text, data.features, data.captions, data.image_of_caption)
+    if limit is None or limit >= len(data.features):
+        return whole
+    return whole.subset(spread(np.arange(len(data.features)), limit))
 
 
 def check_dimension(features: NDArray[np.floating], config: dict[str, Any], data: Path) -> None:

@@ -14,11 +14,14 @@ from .output import is_printed, log, show
 if TYPE_CHECKING:
     from ..report.source import Source
 
+_QUICK_IMAGES = 100
+
 
 @click.command(epilog=options.EXIT_CODES)
-@options.bundle
+@click.argument("bundles", type=options.PATH, nargs=-1, metavar="[BUNDLE [OTHER]]")
 @options.data
 @options.split
+@options.limit
 @options.checkpoint
 @click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="Measured after a warm-up.")
 @options.threads
@@ -28,12 +31,16 @@ if TYPE_CHECKING:
 @click.option("--report", type=options.PATH, metavar="FILE.html", help="Write a page of charts and pictures.")
 @click.option("--pictures", type=options.PATH, metavar="DIR", help="For --report.  [default: DATA/thumbnails]")
 @click.option("--grid", type=options.grid, metavar="ROWSxCOLUMNS", help="For --report: regions are a grid's cells.")
+@click.option("--quick", is_flag=True, help="A first look: one round, at most 100 images of the data set.")
+@click.option("--only", multiple=True, metavar="ROW", help='Only rows whose names begin so, as "native"; repeatable.')
+@click.option("--resume", is_flag=True, help="Go on where the same bench was interrupted.")
 @click.option("--retrieval", is_flag=True, help="Also galleries, search_many and batching: some minutes more.")
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 def bench(
-    bundle: Path | None,
+    bundles: tuple[Path, ...],
     data: Path | None,
     split: str,
+    limit: int | None,
     checkpoint: Path | None,
     rounds: int,
     threads: int | None,
@@ -43,53 +50,76 @@ def bench(
     report: Path | None,
     pictures: Path | None,
     grid: tuple[int, int] | None,
+    quick: bool,
+    only: tuple[str, ...],
+    resume: bool,
     retrieval: bool,
     markdown: bool,
 ) -> None:
-    """Measure a bundle's speed, and with --data its R@K, against PyTorch.
+    """Measure a bundle's speed, and with --data its R@K, against PyTorch; with OTHER, two bundles in turns.
 
     BUNDLE defaults to the only *.caan of the current folder.
     """
     from .._files import atomic_file
     from .._machine import describe_machine
     from .._text import json_text
-    from ..bench.run import run_bench
+    from ..bench.comparison import compare_bundles
+    from ..bench.run import BenchOptions, run_benches
     from ..bench.synthetic import synthetic_bundle
-    from ..bench.table import bench_table
+    from ..bench.table import bench_table, comparison_table
     from ..bundle import find_bundle, open_bundle
 
-    if synthetic and (bundle or data or checkpoint):
+    if synthetic and (bundles or data or checkpoint):
         raise click.UsageError("--synthetic makes its own bundle; it takes no BUNDLE, --data or --checkpoint")
     if (pictures or grid) and (report is None or data is None):
         raise click.UsageError("--pictures and --grid are for the pictures of a data set: add --report and --data")
+    if len(bundles) > 2:
+        raise click.UsageError("two bundles are compared, not more")
+    if len(bundles) == 2 and (report or checkpoint):
+        raise click.UsageError("--report and --checkpoint are for one bundle")
+    if quick:
+        rounds, limit = 1, limit or _QUICK_IMAGES
+    measured = BenchOptions(
+        data=data,
+        split=split,
+        limit=limit,
+        checkpoint=checkpoint,
+        rounds=rounds,
+        threads=threads,
+        only=only,
+        retrieval=retrieval,
+        resume=resume,
+        trust_engines=trust_engines,
+    )
     with ExitStack() as stack:
         # Both targets are opened before the minutes of measuring, in case they can't be written.
         report_target = stack.enter_context(atomic_file(report)) if report is not None else None
         source = _source(data, split, pictures, grid) if report is not None else None
-        found = stack.enter_context(synthetic_bundle(log)) if synthetic else find_bundle(bundle, Path())
+        named = bundles or (None,)
+        found = [stack.enter_context(synthetic_bundle(log))] if synthetic else [find_bundle(b, Path()) for b in named]
         with atomic_file(json_file) if json_file is not None else nullcontext() as json_target:
-            result = run_bench(
-                found,
-                data=data,
-                split=split,
-                checkpoint=checkpoint,
-                rounds=rounds,
-                threads=threads,
-                trust_engines=trust_engines,
-                retrieval=retrieval,
-                progress=log,
-            )
+            results = run_benches(found, measured, log)
+            content = results[0].as_dict()
+            compared = compare_bundles(*results) if len(found) == 2 else []
+            if len(found) == 2:
+                content = {"bundles": [result.as_dict() for result in results], "comparison": compared}
             if json_target is not None:
-                json_target.write_text(json_text(result.as_dict()) + "\n", encoding="ascii")
+                json_target.write_text(json_text(content) + "\n", encoding="ascii")
         if report_target is not None:
             from ..report.page import bench_page
 
             log(f"writing {report}")
-            report_target.write_text(bench_page(result, open_bundle(found), source), encoding="utf-8")
+            report_target.write_text(bench_page(results[0], open_bundle(found[0]), source), encoding="utf-8")
     # What took minutes is in its files before anything is printed, which may fail.
     aside = is_printed(json_file) or is_printed(report)
     show(describe_machine(), err=aside)
-    show(bench_table(result, "github" if markdown else "simple"), err=aside)
+    style = "github" if markdown else "simple"
+    for path, result in zip(found, results, strict=True):
+        if len(found) > 1:
+            show(f"\n{path}", err=aside)
+        show(bench_table(result, style), err=aside)
+    if len(found) == 2:
+        show("\n" + comparison_table((str(found[0]), str(found[1])), compared, style), err=aside)
     if data is None:
         show("\nR@K and the differences from PyTorch need a data set: add --data DIR", err=aside)
 

@@ -61,9 +61,10 @@ class _Command(click.Command):
     "--data",
     type=options.PATH,
     metavar="DIR",
-    help="What the accuracy gate runs on.  [default: what calibration left of its data]",
+    help="What the accuracy gate runs on.  [default: the calibration data's test or dev split, or what is left]",
 )
 @options.split
+@options.limit
 @options.checkpoint
 @click.option("--gate-rsum", type=click.FloatRange(min=0), help="Allowed |Δ rsum|.  [default: FP16 0.5, INT8 2]")
 @click.option("--gate-score", type=click.FloatRange(min=0), help="Allowed |Δ score|.  [default: FP32 1e-4]")
@@ -207,7 +208,7 @@ def _gate(
     calibration: Calibration | None,
     given: dict[str, Any],
 ) -> AccuracyGate | None:
-    """The gate on --data, else on what calibration did not see, else none."""
+    """The gate on --data, else on another split of the calibration data, else on what is left of it, else none."""
     from dataclasses import replace
 
     from ..bench.gate import DEFAULT_LIMITS, AccuracyGate
@@ -218,13 +219,25 @@ def _gate(
         limits = replace(limits, delta_rsum=given["gate_rsum"])
     if given["gate_score"] is not None:
         limits = replace(limits, max_abs=given["gate_score"])
+    if dataset is None and calibration_set is not None:
+        dataset = _held_back(bundle, calibration_set)
     if dataset is not None:
-        workload = split_workload(dataset)
+        workload = split_workload(dataset, given["limit"])
     elif calibration is not None and calibration_set is not None:
-        workload = split_workload(calibration_set).subset(spread(calibration.held_out, _HELD_OUT_IMAGES))
+        left = spread(calibration.held_out, min(_HELD_OUT_IMAGES, given["limit"] or _HELD_OUT_IMAGES))
+        workload = split_workload(calibration_set).subset(left)
     else:
         return None
     return AccuracyGate.open(workload, bundle, given["checkpoint"], limits, log)
+
+
+def _held_back(bundle: Bundle, calibration_set: ScanSplit) -> ScanSplit | None:
+    """The test or dev split beside the one that calibration uses: images that the model was not trained on."""
+    for split in ("test", "dev"):
+        if split != calibration_set.split and (calibration_set.folder / f"{split}_ims.npy").is_file():
+            log(f"the gate runs on the split {split} of {calibration_set.folder}; --limit N takes fewer images")
+            return _open(bundle, calibration_set.folder, split)
+    return None
 
 
 def _print(path: Path, precision: str, report: EngineReport) -> None:

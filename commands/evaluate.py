@@ -8,41 +8,51 @@ import click
 
 from . import options
 from .output import metrics_table, show, show_json
+from .tables import check_suffix, write_scores
 
 
 @click.command("eval", epilog=options.EXIT_CODES)
 @options.bundle
 @click.option("--data", type=options.PATH, metavar="DIR", required=True, help="A data set in SCAN's format.")
 @options.split
+@options.limit
 @options.backend
 @options.precision
 @options.device
 @options.threads
 @options.trust_engines
 @click.option("--folds", is_flag=True, help="MS-COCO's 1K protocol: five folds, averaged.")
+@click.option("--export", type=options.PATH, metavar="FILE", help="Write the scores there too: .npy, or .csv as rows.")
 @options.as_json
 def evaluate(
     bundle: Path | None,
     data: Path,
     split: str,
+    limit: int | None,
     backend: str,
     precision: str,
     device: str,
     threads: int | None,
     trust_engines: bool,
     folds: bool,
+    export: Path | None,
     as_json: bool,
 ) -> None:
     """R@1/5/10, median and mean rank of BUNDLE (with --backend torch: of a checkpoint) on a data set."""
+    from ..bench.workload import data_workload
     from ..bundle import find_bundle
-    from ..data.scan import open_split
     from ..metrics import five_fold_metrics, retrieval_metrics
     from ..runtime import Retriever
 
-    dataset = open_split(data, split)
+    if export is not None:
+        check_suffix(export)
+    dataset = data_workload(data, split, limit)
     path = find_bundle(bundle, Path())
     retriever = Retriever.open(path, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     scores = retriever.score_dataset(dataset.features, dataset.captions, progress=True)
+    if export is not None:
+        write_scores(export, scores)
+    assert dataset.image_of_caption is not None  # only random inputs have none
     metrics = five_fold_metrics(scores) if folds else retrieval_metrics(scores, dataset.image_of_caption)
     if as_json:
         show_json(metrics.as_dict())

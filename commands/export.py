@@ -18,6 +18,7 @@ from .output import log, show
 )
 @options.data
 @options.split
+@options.limit
 @options.overwrite
 @click.option("--vocab", type=options.PATH, metavar="FILE", help="Vocabulary JSON; for SCAN-family checkpoints.")
 @click.option("--tokenizer", default="word-punct", show_default=True, help="Of --vocab: whitespace or word-punct.")
@@ -35,6 +36,7 @@ def export(
     output: Path | None,
     data: Path | None,
     split: str,
+    limit: int | None,
     overwrite: bool,
     vocab: Path | None,
     tokenizer: str,
@@ -57,7 +59,7 @@ def export(
     if data is not None:
         from ..bench.gate import fp32_gate
 
-        gate = fp32_gate(data, split, checkpoint, log)
+        gate = fp32_gate(data, split, checkpoint, log, limit)
     loaded = load_checkpoint(checkpoint, ScanOptions(vocab, tokenizer, key_map, attention_scale))
     report = export_checkpoint(loaded, checkpoint, target, overwrite=overwrite, gate=gate, progress=log)
     show(f"{target}: {', '.join(report.bundle.manifest['files'])}")

@@ -16,6 +16,9 @@ PATH = click.Path(path_type=Path)
 bundle = click.argument("bundle", type=PATH, required=False)
 data = click.option("--data", type=PATH, metavar="DIR", help="A data set in SCAN's format.")
 split = click.option("--split", default="test", show_default=True, help="The data set's split.")
+limit = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only N images of the data set, with their captions."
+)
 backend = click.option(
     "--backend", default="auto", show_default=True, help="native, onnxruntime, tensorrt, triton, torch or auto."
 )

@@ -40,6 +40,7 @@ _CHECK = {
     "data?": str,
     "device?": str,
     "summary?": str,
+    "proves_little?": (str, type(None)),
     "errors?": {str: (int, float)},
     "allowed?": object,
 }

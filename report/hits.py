@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bench.run import BenchResult, Row
+from ..bench.rows import Row
+from ..bench.run import BenchResult
 from ..errors import CaanError, DataError
 from ..pictures.regions import shade_regions
 from ..runtime import Retriever

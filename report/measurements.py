@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from ..bench.run import Row
+from ..bench.rows import Row
 from .charts import (
     MOST_POINTS,
     Bar,

@@ -11,7 +11,8 @@ import numpy as np
 
 from .._machine import describe_machine, nvidia_gpus
 from ..bench.gate import DEFAULT_LIMITS
-from ..bench.run import BenchResult, Row
+from ..bench.rows import Row
+from ..bench.run import BenchResult
 from ..bundle import Bundle
 from .disagreements import Change, Pair, changed_best, worst_pairs
 from .hits import best_hits

@@ -252,3 +252,12 @@ def test_builds_in_two_processes_at_once(run, tiny_bundle, tmp_path):
     engines = json.loads((tiny_bundle / "manifest.json").read_text())["engines"]
     assert sorted(engines) == ["tensorrt-rtx-fp16", "tensorrt-rtx-fp32"]
     assert run("build-engine", tiny_bundle, "--fp16", *ONE).code == 0
+
+
+def test_the_gate_of_int8_runs_on_the_calibration_data_s_test_split(run, tiny_bundle, calibration_data):
+    write_tiny_data(calibration_data)
+    arguments = ("--int8", "--calibration-data", calibration_data, "--limit", 4, *LENIENT, *ONE)
+    done = run("build-engine", tiny_bundle, *arguments)
+    assert done.code == 0, done.err
+    assert "the gate runs on the split test" in done.err
+    assert "test, 6 images × 30 captions, of these 4 × 20" in done.out and "proves little: only 24 queries" in done.out

@@ -11,6 +11,7 @@ import weakref
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from operator import index
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -35,12 +36,15 @@ _CLOSED = "this BatchingRetriever was closed; make a new one to search again"
 class BatchingRetriever:
     """Searches for many threads or asyncio tasks at once, batching requests that arrive within `max_delay_ms`.
 
-    Requests for the same Gallery object, all captions or all region features, share a batch whatever their k, and get
-    what `Retriever.search` gives alone, to 1e-5. A batch leaves when its oldest request has waited for `max_delay_ms`
-    or when it has `max_batch` requests. While one is scored the next one gathers, and leaves at once if it has waited
-    that long already: only an idle machine waits for company, and with `max_delay_ms=0` not even that one.
+    Requests for the same Gallery object, all captions or all region features, share a batch, and get what
+    `Retriever.search` gives alone, to 1e-5; one for 128 hits or more shares it only with those for about as many. A
+    batch leaves when its oldest request has waited for `max_delay_ms` or when it has `max_batch` requests. While one is
+    scored the next one gathers, and leaves at once if it has waited that long already: only an idle machine waits for
+    company, and with `max_delay_ms=0` not even that one.
 
-    At most `max_queue` requests wait; more are refused with Overloaded. An accepted one is answered within
+    At most `max_queue` requests wait; more are refused with Overloaded, as is one whose `timeout` is shorter than the
+    work ahead of it takes by the pace of the latest batches; batches are cut so that they end before their requests'
+    deadlines, and what has expired is never scored. An accepted request is answered within
     `max_delay + (2 + (max_queue - 1) // max_batch) × t`, t being the time of a full batch, if all search one gallery:
     the batch that runs, the full ones ahead, its own. To keep that within a bound B, take
     `max_queue = max_batch × ((B - max_delay) / t - 1)`, the bracket rounded down. Each further gallery that is searched
@@ -92,7 +96,10 @@ class BatchingRetriever:
             raise InputError("search() in a future's callback would wait for itself; use submit() there")
         answer = self._submit(query, gallery, k, timeout)
         try:
-            return answer.result()
+            # Not by Future.result, whose wait a signal's handler can leave without the lock that it then releases.
+            done: SimpleQueue[Answer] = SimpleQueue()
+            answer.add_done_callback(done.put)
+            return done.get().result()
         finally:
             answer.cancel()  # interrupted, as by Ctrl-C: nobody wants the answer any more
 
@@ -118,12 +125,13 @@ class BatchingRetriever:
     def close(self, *, cancel: bool = False) -> None:
         """Take no more requests, answer those that were accepted, and wait for that; `cancel` those not begun yet.
 
-        A new request then gets Closed. Closing again does nothing.
+        A new request then gets Closed. Closing again does nothing. In a future's callback it does not wait.
         """
         self._queue.close(_CLOSED, cancel=cancel)
+        if threading.current_thread() in self._threads:
+            return  # they wait for each other, and this one for us
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -138,10 +146,15 @@ class BatchingRetriever:
         try:
             if timeout is not None and not timeout > 0:
                 raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
-            request = Request(self._checked(query, gallery), gallery, hits_wanted(k, gallery), arrived)
+            checked, k = self._checked(query, gallery), hits_wanted(k, gallery)
+            request = Request(checked, gallery, k, arrived, answer=self._queue.new_answer())
             if timeout is not None:
                 request.deadline = arrived + timeout
-            self._queue.admit(request)
+            try:
+                self._queue.admit(request)
+            except BaseException:
+                request.answer.cancel()  # nobody will ever see it
+                raise
         except CaanError as error:
             if self._metrics:
                 self._metrics.refused("invalid" if isinstance(error, InputError) else outcome_of(error))
@@ -177,7 +190,7 @@ def _serve(queue: RequestQueue, retriever: Retriever) -> None:
     """Score one batch after the other until the queue is closed and empty."""
     try:
         while batch := queue.take():
-            _answer(retriever, batch)
+            _answer(queue, retriever, batch)
     except BaseException as error:
         queue.abort(f"the thread that scores batches died ({error!r}); make a new BatchingRetriever")
 
@@ -192,7 +205,7 @@ def _watch_deadlines(queue: RequestQueue) -> None:
         queue.abort(f"the thread that watches deadlines died ({error!r}); make a new BatchingRetriever")
 
 
-def _answer(retriever: Retriever, batch: list[Request]) -> None:
+def _answer(queue: RequestQueue, retriever: Retriever, batch: list[Request]) -> None:
     """Answer a batch. If it fails its halves are tried, until the requests that make it fail are found.
 
     Empties `batch`: an error's traceback would keep the requests, and through them itself, alive.
@@ -201,6 +214,7 @@ def _answer(retriever: Retriever, batch: list[Request]) -> None:
     batch.clear()
     if not wanted:
         return
+    started = time.monotonic()
     try:
         k = max(request.k for request in wanted)
         found = retriever.search_many([request.query for request in wanted], wanted[0].gallery, k)
@@ -208,13 +222,14 @@ def _answer(retriever: Retriever, batch: list[Request]) -> None:
         if len(wanted) == 1:
             _complete(wanted.pop(), error)
     else:
+        queue.measured(wanted, time.monotonic() - started)
         while wanted:
             request = wanted.pop(0)
             _complete(request, found.pop(0)[: request.k])
     if wanted:
         half = (len(wanted) + 1) // 2
-        _answer(retriever, wanted[:half])
-        _answer(retriever, wanted[half:])
+        _answer(queue, retriever, wanted[:half])
+        _answer(queue, retriever, wanted[half:])
 
 
 def _complete(request: Request, outcome: list[Hit] | Exception) -> None:

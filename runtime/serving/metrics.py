@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ...errors import InputError, needs
 
@@ -47,6 +48,7 @@ class ServingMetrics:
             raise InputError(
                 f"the registry has such metrics already ({error}); give all BatchingRetrievers the same ServingMetrics"
             ) from error
+        self._waiting: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         # An outcome that has not happened yet is 0, not absent.
         self._requests = {outcome: requests.labels(outcome) for outcome in OUTCOMES}
 
@@ -56,9 +58,11 @@ class ServingMetrics:
 
         return generate_latest(self.registry).decode()
 
-    def waiting(self, change: int) -> None:
-        """So many requests more, or fewer, wait for their batch."""
-        self._depth.inc(change)
+    def waiting(self, queue: object, number: int) -> None:
+        """So many requests of a queue wait for their batch now."""
+        # Not by how many more: a call that a signal's handler interrupts is made good by the next one.
+        self._waiting[queue] = number
+        self._depth.set(sum(list(self._waiting.values())))
 
     def batch(self, waits: Sequence[float]) -> None:
         """A batch starts whose requests have waited for so many seconds each."""

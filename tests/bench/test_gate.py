@@ -16,7 +16,7 @@ from caan.bench.gate import (
     limits_text,
 )
 from caan.bench.reference_scores import OWN_FP32, PYTORCH, reference_scores
-from caan.bench.workload import data_workload, spread
+from caan.bench.workload import Workload, data_workload, spread
 from caan.bundle import change_bundle, open_bundle
 from caan.errors import CaanWarning, CheckpointError, GateError
 from caan.metrics import parity
@@ -229,3 +229,51 @@ def test_a_record_that_is_complete_stays_as_it_is(with_engines, workload):
 @pytest.mark.parametrize(("count", "expected"), [(1, [3]), (2, [3, 9]), (3, [3, 5, 9]), (9, [3, 4, 5, 7, 9])])
 def test_items_are_spread_over_all_there_are(count, expected):
     assert spread(np.array([3, 4, 5, 7, 9]), count).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "change", "says"),
+    [
+        (6, 0.3, "only 36 queries"),
+        (120, 0.0, "no query's rank moved across a K"),
+        (120, 0.3, None),
+    ],
+)
+def test_a_gate_that_proves_little_says_so(images, change, says):
+    # Noisy enough that rsum is far from 600.
+    generator = np.random.default_rng(0)
+    truth = np.arange(images).repeat(5)
+    reference = generator.standard_normal((images, 5 * images)).astype(np.float32)
+    reference += (np.arange(images)[:, None] == truth).astype(np.float32)
+    scores = reference + np.float32(change) * generator.standard_normal(reference.shape).astype(np.float32)
+    features = np.zeros((images, 1, 1), np.float32)
+    gate = gate_with(reference, Limits(delta_rsum=600), Workload("noise", features, ["w"] * len(truth), truth))
+    record = gate.compare(scores, "onnxruntime")
+    if says is None:
+        assert record["proves_little"] is None and "proves little" not in record["summary"]
+    else:
+        assert says in record["proves_little"]
+        assert record["summary"].endswith(f"; this proves little: {record['proves_little']}")
+
+
+def test_next_to_the_highest_rsum_a_gate_proves_little():
+    truth = np.arange(600) // 5
+    reference = (np.arange(120)[:, None] == truth).astype(np.float32)
+    scores = reference.copy()
+    scores[0, 0] = -1
+    workload = Workload("easy", np.zeros((120, 1, 1), np.float32), ["w"] * 600, truth)
+    record = gate_with(reference, Limits(delta_rsum=600), workload).compare(scores, "onnxruntime")
+    assert record["proves_little"] == "rsum 600.00 of at most 600"
+
+
+def test_a_gate_on_scores_is_not_judged_by_its_queries(workload):
+    reference, scores = scores_like(workload, 1e-6)
+    assert gate_with(reference, Limits(max_abs=1e-4), workload).compare(scores, "x")["proves_little"] is None
+
+
+def test_a_limit_takes_images_spread_over_the_split_with_their_captions(tiny_folder, workload):
+    some = data_workload(tiny_folder / "data", "test", limit=2)
+    assert np.array_equal(some.features, workload.features[[0, 5]])
+    assert list(some.captions) == [*workload.captions[:5], *workload.captions[25:30]]
+    assert some.image_of_caption.tolist() == [0] * 5 + [1] * 5
+    assert data_workload(tiny_folder / "data", "test", limit=6).description == workload.description

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caan.bench.roofline import pair_work, rooflines
-from caan.bench.run import Row
+from caan.bench.rows import Row
 from caan.bench.timing import sustained_seconds
 from caan.bench.worker import RowSpec
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caan.bench.run import BenchResult, Row
+from caan.bench.rows import Row
+from caan.bench.run import BenchResult
 from caan.bench.worker import RowSpec
 from caan.data.scan import open_split
 from caan.metrics import parity, retrieval_metrics

@@ -1,0 +1,57 @@
+"""What an interrupted bench had measured, kept in the user's cache until the same bench is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._files import atomic_file, cache_folder
+from ..errors import OutputError
+
+
+class Measured:
+    """Rows by name: what was found in preparing them, their scores, and their rounds.
+
+    A damaged or foreign file is as good as none. Where nothing can be written, nothing is kept.
+    """
+
+    def __init__(self, identity: object, resume: bool) -> None:
+        """identity: what makes two benches the same, as `repr` writes it; resume: go on with what is there."""
+        key = hashlib.sha256(repr(identity).encode()).hexdigest()[:40]
+        self._folder = cache_folder("bench") / key
+        self.rows: dict[str, dict[str, Any]] = {}
+        if resume:
+            with suppress(OSError, ValueError):
+                rows = json.loads((self._folder / "rows.json").read_text(encoding="utf-8"))
+                self.rows = {name: row for name, row in rows.items() if isinstance(row["rounds"], list)}
+
+    def scores(self, row: str, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+        """A row's scores (images, captions); None if they are not there."""
+        with suppress(OSError, ValueError):
+            scores: NDArray[np.float32] = np.load(self._scores_file(row), allow_pickle=False)
+            if scores.shape == shape and scores.dtype == np.float32:
+                return scores
+        return None
+
+    def keep(self, row: str, found: dict[str, Any], scores: NDArray[np.float32] | None = None) -> None:
+        """Remember what a row has so far."""
+        self.rows[row] = found
+        with suppress(OutputError, OSError):
+            if scores is not None:
+                with atomic_file(self._scores_file(row)) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, scores)
+            with atomic_file(self._folder / "rows.json") as temporary:
+                temporary.write_text(json.dumps(self.rows), encoding="utf-8")
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _scores_file(self, row: str) -> Path:
+        return self._folder / f"{hashlib.sha256(row.encode()).hexdigest()[:16]}.npy"

@@ -1,0 +1,26 @@
+"""The bench of more requests than the machine can do: what is divided by what."""
+
+import time
+
+import numpy as np
+
+from caan.bench.overload import LOADS, measure_overload
+from caan.runtime import Retriever
+
+CALL = 0.01  # seconds of a batch, however large
+
+
+class KnownSpeed(Retriever):
+    def search_many(self, *arguments):
+        time.sleep(CALL)
+        return super().search_many(*arguments)
+
+
+def test_goodput_is_a_share_of_what_full_batches_reach(tiny_folder):
+    retriever = KnownSpeed(Retriever.open(tiny_folder / "model.caan", "onnxruntime", threads=1).backend)
+    gallery = retriever.encode_images(np.random.default_rng(0).standard_normal((12, 5, 12)).astype(np.float32))
+    found = measure_overload(retriever, gallery, ["w1 w2", "w3"], seconds=0.3, rounds=1)
+    assert 0 < found.capacity <= 32 / CALL
+    assert found.timeout > 0 and tuple(found.goodput) == LOADS
+    # The machine may be busy: the bounds are wide.
+    assert all(0 < share < 5 for share in found.goodput.values())

@@ -1,0 +1,92 @@
+"""A bench that is interrupted: what was measured is kept, and taken up again."""
+
+import numpy as np
+import pytest
+
+from caan.bench import run as bench_run
+from caan.bench.run import run_bench
+from caan.errors import InputError
+
+ROWS = ("onnxruntime fp32",)
+
+
+@pytest.fixture
+def bench(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
+    said = []
+
+    def call(**options):
+        options = {"rounds": 3, "threads": 1, "only": ROWS, "data": tiny_folder / "data", **options}
+        return run_bench(tiny_folder / "model.caan", said.append, **options)
+
+    call.said = said
+    return call
+
+
+class Stopped(BaseException):
+    """As Ctrl-C."""
+
+
+@pytest.fixture
+def interrupted(bench, monkeypatch):
+    """A bench that was interrupted in its second round; returns what it had measured in the first."""
+    honest, rounds = bench_run._Worker.send, []
+
+    def send(self, message):
+        if message == "measure":
+            rounds.append(message)
+            if len(rounds) == 2:
+                raise Stopped
+        honest(self, message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_run._Worker, "send", send)
+        with pytest.raises(Stopped):
+            bench()
+
+
+def cpu_row(result):
+    return next(row for row in result.rows if row.reason is None)
+
+
+def test_it_says_what_it_will_take_and_how_to_go_on(bench, interrupted):
+    assert any(text.startswith("3 rounds of 1 rows will take about ") for text in bench.said)
+    assert bench.said[-1] == "interrupted: what was measured is kept; the same command with --resume goes on from there"
+
+
+def test_resumed_it_measures_what_is_missing(bench, interrupted, monkeypatch):
+    asked = []
+    honest = bench_run._Worker.send
+    monkeypatch.setattr(bench_run._Worker, "send", lambda self, m: (asked.append(m), honest(self, m))[1])
+    row = cpu_row(bench(resume=True))
+    assert asked.count("measure") == 2 and len(row.rounds) == 3
+    assert row.metrics is not None and row.tuning["pairs"].tried and row.pair_work.flop > 0
+    # Done: nothing is left to take up.
+    asked.clear()
+    bench(resume=True)
+    assert asked.count("measure") == 3
+
+
+def test_scores_are_not_computed_again(bench, interrupted, tmp_path):
+    (scores,) = (tmp_path / "cache" / "bench").rglob("*.npy")
+    marked = np.full_like(np.load(scores), 0.25)
+    np.save(scores, marked)
+    assert np.array_equal(cpu_row(bench(resume=True)).scores, marked)
+
+
+def test_without_resume_it_begins_again(bench, interrupted, tmp_path):
+    (scores,) = (tmp_path / "cache" / "bench").rglob("*.npy")
+    np.save(scores, np.full_like(np.load(scores), 0.25))
+    assert not (cpu_row(bench()).scores == 0.25).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"0 onnxruntime fp32": 1}', b"\xff"])
+def test_a_damaged_record_is_as_good_as_none(bench, interrupted, tmp_path, damage):
+    (record,) = (tmp_path / "cache" / "bench").rglob("rows.json")
+    record.write_bytes(damage)
+    assert len(cpu_row(bench(resume=True)).rounds) == 3
+
+
+def test_a_row_that_is_not_there_is_refused_with_those_that_are(bench):
+    with pytest.raises(InputError, match=r"no row is called 'onyx'; --only takes one of: pytorch, research form fp32"):
+        bench(only=("onyx",))
