@@ -8,6 +8,7 @@ that captions are padded to, and a launch takes the narrowest that its captions 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -16,10 +17,10 @@ from triton.compiler import ASTSource
 
 from ...errors import CaanError
 from .kernel import score_kernel
-from .launch import Blocks, TooLargeError, choices, padded_sizes
+from .launch import TL_DTYPES, Choice, TooLargeError, choices, padded_sizes
 
 # Precision → type of states and products.
-DTYPES = {"fp32": tl.float32, "fp16": tl.float16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 # Bytes of shared memory that a program may have on GPUs that allow more than the smallest, by compute capability.
 _SHARED = {80: 163 << 10, 87: 163 << 10, **dict.fromkeys((90, 100, 103, 110), 227 << 10)}
@@ -59,15 +60,14 @@ def compile_ahead(
     newest version of CUDA that its driver knows, as (13, 0), which limits the PTX's. Where some choices get along
     without asking the driver for more shared memory, only those. Raises TooLargeError if no choice fits the GPU.
     """
-    itemsize = DTYPES[precision].primitive_bitwidth // 8
-    padded = sorted({padded_sizes(regions, length, itemsize) for length in words})
+    dtype = DTYPES[precision]
+    padded = sorted({padded_sizes(regions, length, dtype.itemsize) for length in words})
     arch = 10 * capability[0] + capability[1]
     # Triton writes PTX of the version of its own ptxas, which may be newer than the driver.
     version = min(ptx_get_version("{}.{}".format(*cuda)), ptx_get_version(get_ptxas(arch).version))
-    model = {"D": shape[0], "d": shape[1], "SCALE": scale, "R_PAD": padded[0][0], "DTYPE": DTYPES[precision]}
+    model = {"D": shape[0], "d": shape[1], "SCALE": scale, "R_PAD": padded[0][0], "DTYPE": TL_DTYPES[dtype]}
     made = [
-        _compile(model, blocks, precision, GPUTarget("cuda", arch, 32), version)
-        for blocks in _choices(padded, itemsize)
+        _compile(model, widths, precision, GPUTarget("cuda", arch, 32), version) for widths in _choices(padded, dtype)
     ]
     fitting = [kernel for kernel in made if kernel.shared <= _SHARED.get(arch, _LEAST_SHARED)]
     if not fitting:
@@ -120,23 +120,23 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
             )
 
 
-def _choices(padded: Sequence[tuple[int, int]], itemsize: int) -> Iterator[dict[int, Blocks]]:
-    """{width: blocks}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
+def _choices(padded: Sequence[tuple[int, int]], dtype: torch.dtype) -> Iterator[dict[int, Choice]]:
+    """{width: choice}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
     widths = [T_PAD for _, T_PAD in padded]
-    possible = {T_PAD: choices(R_PAD, T_PAD, itemsize, 8) for R_PAD, T_PAD in padded}
+    possible = {T_PAD: choices(dtype, R_PAD, T_PAD) for R_PAD, T_PAD in padded}
     for widest in possible[widths[-1]]:
         # What fits in registers at the widest does at every other.
-        same = {T_PAD: [b for b in possible[T_PAD] if b.warps == widest.warps] or [widest] for T_PAD in widths}
+        same = {T_PAD: [c for c in possible[T_PAD] if c.warps == widest.warps] or [widest] for T_PAD in widths}
         for narrowest in same[widths[0]] if len(widths) > 1 else [widest]:
             yield {**{T_PAD: own[0] for T_PAD, own in same.items()}, widths[0]: narrowest, widths[-1]: widest}
 
 
 def _compile(
-    model: Mapping[str, object], blocks: Mapping[int, Blocks], precision: str, target: GPUTarget, ptx_version: int
+    model: Mapping[str, object], choice: Mapping[int, Choice], precision: str, target: GPUTarget, ptx_version: int
 ) -> AheadKernel:
-    *_, widest = blocks.values()
-    too_few = [0, *blocks]
-    widths = [(few, T_PAD, *own[:3]) for few, (T_PAD, own) in zip(too_few, blocks.items(), strict=False)]
+    *_, widest = choice.values()
+    too_few = [0, *choice]
+    widths = [(few, T_PAD, *own[:3]) for few, (T_PAD, own) in zip(too_few, choice.items(), strict=False)]
     constants = {**model, "WIDTHS": tuple(widths)}
     names = engine_kernel.arg_names
     types = dict.fromkeys(names, "i32") | dict.fromkeys(constants, "constexpr")
@@ -152,5 +152,5 @@ def _compile(
             f"triton {triton.__version__} makes a kernel that wants scratch memory, which TensorRT does not give;"
             " leave out --fused-scorer"
         )
-    captions = [(T_PAD, own.captions) for T_PAD, own in blocks.items()]
+    captions = [(T_PAD, own.captions) for T_PAD, own in choice.items()]
     return AheadKernel(info.name, made.asm["ptx"], captions, 32 * info.num_warps, info.shared)

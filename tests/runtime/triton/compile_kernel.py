@@ -1,4 +1,4 @@
-"""python compile_kernel.py '[capability, dtype, regions, words]': what Triton makes of every choice of blocks, as JSON.
+"""python compile_kernel.py '[capability, dtype, regions, words]': what Triton makes of every choice of choice, as JSON.
 
 No GPU needs to be there. A program of its own: in a process of tests, Triton may be the interpreter.
 """
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -18,20 +19,20 @@ from triton.compiler import ASTSource
 from caan.runtime.triton.kernel import score_kernel
 from caan.runtime.triton.launch import choices, options
 
+TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TYPES = {"fp32": tl.float32, "fp16": tl.float16, "bf16": tl.bfloat16}
 # What a launch finds out about its arguments: where they are divisible by 16, loads are wide.
 DIVISIBLE = ("image_states", "image_lengths", "text_states", "text_lengths", "weights", "scores", "D", "d")
 
 
 def main(capability, dtype, regions, words):
-    itemsize = 4 if dtype == "fp32" else 2
-    found = [usage(capability, dtype, regions, words, blocks) for blocks in choices(regions, words, itemsize, 8)]
+    found = [usage(capability, dtype, regions, words, own) for own in choices(TORCH_TYPES[dtype], regions, words)]
     print(json.dumps(found))
 
 
-def usage(capability, dtype, regions, words, blocks):
+def usage(capability, dtype, regions, words, choice):
     constants = {"R_PAD": regions, "T_PAD": words, "DTYPE": TYPES[dtype]}
-    constants |= options(blocks)
+    constants |= options(choice)
     launch = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
     names = score_kernel.arg_names
     types = dict.fromkeys(names, "i32") | {"scale": "fp32"} | dict.fromkeys(constants, "constexpr")

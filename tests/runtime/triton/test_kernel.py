@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from caan.model.caan import CAAN, CaanConfig
 from caan.runtime.triton.kernel import score_kernel
-from caan.runtime.triton.launch import Blocks, TooLargeError, _tuned, choices, score_states
+from caan.runtime.triton.launch import Choice, TooLargeError, _tuned, choices, score_states
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-BLOCKS = [Blocks(1, 16, 16, 4, 1), Blocks(2, 32, 16, 4, 2), Blocks(4, 16, 32, 4, 1)]
+BLOCKS = [Choice(1, 16, 16, 4, 1), Choice(2, 32, 16, 4, 2), Choice(4, 16, 32, 4, 1)]
 
 # The interpreter's NumPy says so where exp(2x) is infinity, as it shall be.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
@@ -200,15 +200,15 @@ def test_what_no_gpu_has_registers_for_is_refused(device, dtype, regions, words)
         World(7, 1, regions, 1, words, 4, 4, dtype=dtype).score(device)
 
 
-@pytest.mark.parametrize("itemsize", [2, 4])
-@given(st.integers(4, 9), st.integers(4, 7), st.integers(0, 3))
-def test_there_is_a_choice_for_every_item(itemsize, regions, words, captions):
-    found = choices(1 << regions, 1 << words, itemsize, 1 << captions)
-    assert found and all(blocks.captions <= 1 << captions for blocks in found)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@given(st.integers(1, 256), st.integers(1, 32), st.integers(0, 3))
+def test_there_is_a_choice_for_every_item(dtype, regions, words, captions):
+    found = choices(dtype, regions, words, 1 << captions)
+    assert found and all(choice.captions <= 1 << captions for choice in found)
 
 
 def test_what_is_fastest_is_kept_for_sizes_of_its_own():
     """Triton's cache on disk knows a trial by these names and by the choices; sizes may share their choices."""
-    one, other = _tuned(16, 16, 2, 8), _tuned(32, 16, 2, 8)
+    one, other = _tuned(torch.float16, 16, 16, 8), _tuned(torch.float16, 32, 16, 8)
     assert [str(config) for config in one.configs] == [str(config) for config in other.configs]
     assert set(one.keys) == {"R_PAD", "T_PAD", "D", "d"} <= set(score_kernel.arg_names)
