@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 
 from ...errors import CaanError
 from .kernel import score_kernel
-from .launch import TL_DTYPES, Choice, TooLargeError, choices, padded_sizes
+from .launch import TL_DTYPES, Choice, TooLargeError, choices, padded_sizes, region_parts
 
 # Precision → type of states and products.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -61,13 +61,15 @@ def compile_ahead(
     without asking the driver for more shared memory, only those. Raises TooLargeError if no choice fits the GPU.
     """
     dtype = DTYPES[precision]
-    padded = sorted({padded_sizes(regions, length, dtype.itemsize) for length in words})
+    padded = sorted({padded_sizes(regions, length, dtype.itemsize)[1] for length in words})
     arch = 10 * capability[0] + capability[1]
     # Triton writes PTX of the version of its own ptxas, which may be newer than the driver.
     version = min(ptx_get_version("{}.{}".format(*cuda)), ptx_get_version(get_ptxas(arch).version))
-    model = {"D": shape[0], "d": shape[1], "SCALE": scale, "R_PAD": padded[0][0], "DTYPE": TL_DTYPES[dtype]}
+    R_HIGH, R_LOW = region_parts(regions, True)
+    model = {"D": shape[0], "d": shape[1], "SCALE": scale, "R_HIGH": R_HIGH, "R_LOW": R_LOW, "DTYPE": TL_DTYPES[dtype]}
     made = [
-        _compile(model, widths, precision, GPUTarget("cuda", arch, 32), version) for widths in _choices(padded, dtype)
+        _compile(model, widths, precision, GPUTarget("cuda", arch, 32), version)
+        for widths in _choices(dtype, regions, padded)
     ]
     fitting = [kernel for kernel in made if kernel.shared <= _SHARED.get(arch, _LEAST_SHARED)]
     if not fitting:
@@ -90,8 +92,9 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
     D: tl.constexpr,
     d: tl.constexpr,
     SCALE: tl.constexpr,
-    R_PAD: tl.constexpr,
-    WIDTHS: tl.constexpr,  # ((words that are too few for it, T_PAD, CAPTIONS, BLOCK_D, BLOCK_A), …)
+    R_HIGH: tl.constexpr,
+    R_LOW: tl.constexpr,
+    WIDTHS: tl.constexpr,  # ((words that are too few for it, T_PAD, CAPTIONS, BLOCK_D, BLOCK_A, STAGES), …)
     DTYPE: tl.constexpr,
 ):
     """`score_kernel` with its arguments in TensorRT's order: inputs, sizes that only a call knows, outputs."""
@@ -111,19 +114,20 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
                 d,
                 SCALE,
                 scores,
-                R_PAD,
+                R_HIGH,
+                R_LOW,
                 WIDTHS[i][1],
                 WIDTHS[i][2],
                 WIDTHS[i][3],
                 WIDTHS[i][4],
+                WIDTHS[i][5],
                 DTYPE,
             )
 
 
-def _choices(padded: Sequence[tuple[int, int]], dtype: torch.dtype) -> Iterator[dict[int, Choice]]:
+def _choices(dtype: torch.dtype, regions: int, widths: Sequence[int]) -> Iterator[dict[int, Choice]]:
     """{width: choice}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
-    widths = [T_PAD for _, T_PAD in padded]
-    possible = {T_PAD: choices(dtype, R_PAD, T_PAD) for R_PAD, T_PAD in padded}
+    possible = {T_PAD: [c for c in choices(dtype, regions, T_PAD) if c.split] for T_PAD in widths}
     for widest in possible[widths[-1]]:
         # What fits in registers at the widest does at every other.
         same = {T_PAD: [c for c in possible[T_PAD] if c.warps == widest.warps] or [widest] for T_PAD in widths}
@@ -136,7 +140,10 @@ def _compile(
 ) -> AheadKernel:
     *_, widest = choice.values()
     too_few = [0, *choice]
-    widths = [(few, T_PAD, *own[:3]) for few, (T_PAD, own) in zip(too_few, choice.items(), strict=False)]
+    widths = [
+        (few, T_PAD, own.captions, own.block_d, own.block_a, own.stages)
+        for few, (T_PAD, own) in zip(too_few, choice.items(), strict=False)
+    ]
     constants = {**model, "WIDTHS": tuple(widths)}
     names = engine_kernel.arg_names
     types = dict.fromkeys(names, "i32") | dict.fromkeys(constants, "constexpr")

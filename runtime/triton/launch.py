@@ -45,6 +45,7 @@ class Choice(NamedTuple):
     block_a: int
     warps: int
     stages: int
+    split: bool = True  # R into two powers of two, where they are less than the next one: 36 into 32 + 16
 
 
 # Those of 2-byte and of 4-byte numbers that compile for compute capability 8.0 and 9.0 without spilling registers at
@@ -94,19 +95,20 @@ def score_states(
     scores = torch.empty((n, m), dtype=torch.float32, device=image_states.device)
     if scores.numel() == 0:
         return scores
-    itemsize = image_states.element_size()
-    padded = dict(zip(("R_PAD", "T_PAD"), padded_sizes(R, T, itemsize), strict=True))
+    dtype = image_states.dtype
+    _, T_PAD = padded_sizes(R, T, dtype.itemsize)
     arguments = (image_states, image_lengths, text_states, text_lengths, weights, n, m, R, T, D, d, scale, scores)
-    constants = {**padded, "DTYPE": TL_DTYPES[image_states.dtype]}
     if choice is None and INTERPRETED:
         choice = Choice(2, 32, 32, 4, 1)
     with _LAUNCHING:
         try:
             if choice is not None:
-                score_kernel[_grid](*arguments, **constants, **options(choice))
+                score_kernel[_grid](*arguments, T_PAD=T_PAD, DTYPE=TL_DTYPES[dtype], **options(choice, R))
             else:
                 most = min(triton.next_power_of_2(m), MOST_CAPTIONS)
-                _tuned(image_states.dtype, padded["R_PAD"], padded["T_PAD"], most)[_grid](*arguments, **constants)
+                # All R of the same parts share their trials.
+                kernel = _tuned(dtype, sum(region_parts(R, True)), T_PAD, most)
+                kernel[_grid](*arguments, T_PAD=T_PAD, DTYPE=TL_DTYPES[dtype])
         except (OutOfResources, PTXASError) as error:
             raise TooLargeError from error
     return scores
@@ -120,38 +122,54 @@ def padded_sizes(R: int, T: int, itemsize: int) -> tuple[int, int]:
     return padded_R, padded_T
 
 
+def region_parts(R: int, split: bool) -> tuple[int, int]:
+    """R as the kernel pads it, in two powers of two where that is less than one: 36 → (32, 16) or (64, 0)."""
+    whole = max(_SMALLEST, int(triton.next_power_of_2(R)))
+    high = whole // 2
+    low = max(_SMALLEST, int(triton.next_power_of_2(R - high)))
+    return (high, low) if split and whole > _SMALLEST and low < high else (whole, 0)
+
+
 def choices(dtype: torch.dtype, R: int, T: int, most_captions: int = MOST_CAPTIONS) -> list[Choice]:
     """What is worth a trial for items of at most R regions and T words; where registers won't do for any, what takes
     fewest. The autotuner tries these and no others. Raises TooLargeError."""
-    R_PAD, T_PAD = padded_sizes(R, T, dtype.itemsize)
+    _, T_PAD = padded_sizes(R, T, dtype.itemsize)
 
     def cells(choice: Choice) -> float:
-        return choice.captions * R_PAD * T_PAD / (32 * choice.warps)
+        return choice.captions * sum(region_parts(R, choice.split)) * T_PAD / (32 * choice.warps)
 
-    possible = [choice for choice in _CHOICES[dtype.itemsize] if choice.captions <= most_captions]
+    possible = [
+        choice
+        for choice in _CHOICES[dtype.itemsize]
+        if choice.captions <= most_captions and (choice.split or region_parts(R, True)[1])  # else there's one way
+    ]
     fewest = min(map(cells, possible))
     return [choice for choice in possible if cells(choice) <= max(fewest, _CELLS_PER_THREAD)]
 
 
-def options(choice: Choice) -> dict[str, Any]:
-    """As arguments of the kernel's launch."""
+def options(choice: Choice, R: int) -> dict[str, Any]:
+    """As arguments of the kernel's launch on images of R regions."""
+    R_HIGH, R_LOW = region_parts(R, choice.split)
     return {
+        "R_HIGH": R_HIGH,
+        "R_LOW": R_LOW,
         "CAPTIONS": choice.captions,
         "BLOCK_D": choice.block_d,
         "BLOCK_A": choice.block_a,
+        "STAGES": choice.stages,
         "num_warps": choice.warps,
         "num_stages": choice.stages,
     }
 
 
 @cache
-def _tuned(dtype: torch.dtype, R_PAD: int, T_PAD: int, most_captions: int) -> Any:
+def _tuned(dtype: torch.dtype, R: int, T_PAD: int, most_captions: int) -> Any:
     configs = []
-    for choice in choices(dtype, R_PAD, T_PAD, most_captions):
-        constants = options(choice)
+    for choice in choices(dtype, R, T_PAD, most_captions):
+        constants = options(choice, R)
         configs.append(triton.Config(constants, constants.pop("num_warps"), constants.pop("num_stages")))
-    # What is fastest is kept in Triton's cache: the next process need not try again.
-    return triton.autotune(configs, key=["R_PAD", "T_PAD", "D", "d"], cache_results=True)(score_kernel)
+    # What is fastest is kept in Triton's cache, by these names and the choices: the next process need not try again.
+    return triton.autotune(configs, key=["T_PAD", "D", "d"], cache_results=True)(score_kernel)
 
 
 def _grid(arguments: dict[str, Any]) -> tuple[int]:
