@@ -117,6 +117,7 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
                 R_HIGH,
                 R_LOW,
                 WIDTHS[i][1],
+                1,
                 WIDTHS[i][2],
                 WIDTHS[i][3],
                 WIDTHS[i][4],
@@ -127,7 +128,7 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
 
 def _choices(dtype: torch.dtype, regions: int, widths: Sequence[int]) -> Iterator[dict[int, Choice]]:
     """{width: choice}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
-    possible = {T_PAD: [c for c in choices(dtype, regions, T_PAD) if c.split] for T_PAD in widths}
+    possible = {T_PAD: [c for c in choices(dtype, regions, T_PAD) if c.split and c.images == 1] for T_PAD in widths}
     for widest in possible[widths[-1]]:
         # What fits in registers at the widest does at every other.
         same = {T_PAD: [c for c in possible[T_PAD] if c.warps == widest.warps] or [widest] for T_PAD in widths}

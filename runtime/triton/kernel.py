@@ -38,116 +38,69 @@ def score_kernel(
     R_HIGH: tl.constexpr,  # R in one part or two, powers of two, 16 at least; 0 for no second one
     R_LOW: tl.constexpr,
     T_PAD: tl.constexpr,  # T as a power of two, 16 at least
-    CAPTIONS: tl.constexpr,  # that a program scores; a power of two
+    IMAGES: tl.constexpr,  # that a program scores, 1 or 2
+    CAPTIONS: tl.constexpr,  # that it scores with each; a power of two
     BLOCK_D: tl.constexpr,  # columns of D and of d at a time
     BLOCK_A: tl.constexpr,
     STAGES: tl.constexpr,  # of the pipeline that fetches the latter
     DTYPE: tl.constexpr,
 ):
-    """Scores of `CAPTIONS` captions with one image. Grid: (n · ⌈m / CAPTIONS⌉,)."""
-    image, first = _place(tl.program_id(0), n, m, CAPTIONS)
+    """Scores of `CAPTIONS` captions with `IMAGES` images. Grid: (⌈n / IMAGES⌉ · ⌈m / CAPTIONS⌉,)."""
+    image, first = _place(tl.program_id(0), tl.cdiv(n, IMAGES), m, CAPTIONS)
+    image *= IMAGES
     row = tl.arange(0, CAPTIONS * T_PAD)  # all words of all captions
     caption, word = first + row // T_PAD, row % T_PAD
     is_word = word < tl.load(text_lengths + caption, mask=caption < m, other=0)  # (CAPTIONS·T_PAD,)
     text_rows = text_states + (caption.to(tl.int64) * T + word)[:, None] * (D + 3 * d)
-    regions = tl.load(image_lengths + image)
-    high_rows, is_high = _regions(image_states, image, R, regions, 2 * D + 3 * d, 0, R_HIGH)
-    if R_LOW > 0:
-        low_rows, is_low = _regions(image_states, image, R, regions, 2 * D + 3 * d, R_HIGH, R_LOW)
 
-    # U (VK)ᵀ and U Vᵀ: a row for each word of each caption. The second is wanted last of all, for the score, which is
+    # U (VK)ᵀ and U Vᵀ, a row for each word of each caption. The second is wanted last of all, for the score, which is
     # (avᵀ V) · (auᵀ U) = avᵀ (V Uᵀ) au; but here U is at hand.
-    H_high = tl.zeros((CAPTIONS * T_PAD, R_HIGH), tl.float32)
-    UV_high = tl.zeros((CAPTIONS * T_PAD, R_HIGH), tl.float32)
+    images = (image_states, image_lengths, image, n, R, 2 * D + 3 * d)
+    high_rows, is_high = _both(images, D, 0, R_HIGH, IMAGES)
+    high = tl.zeros((CAPTIONS * T_PAD, IMAGES * 2 * R_HIGH), tl.float32)
     if R_LOW > 0:
-        H_low = tl.zeros((CAPTIONS * T_PAD, R_LOW), tl.float32)
-        UV_low = tl.zeros((CAPTIONS * T_PAD, R_LOW), tl.float32)
+        low_rows, is_low = _both(images, D, R_HIGH, R_LOW, IMAGES)
+        low = tl.zeros((CAPTIONS * T_PAD, IMAGES * 2 * R_LOW), tl.float32)
     for start in range(0, D, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D)
         U = _columns(text_rows, column, is_word, D).to(DTYPE)
-        H_high = _dot(U, tl.trans(_columns(high_rows + D, column, is_high, D).to(DTYPE)), H_high)
-        UV_high = _dot(U, tl.trans(_columns(high_rows, column, is_high, D).to(DTYPE)), UV_high)
+        high = _dot(U, tl.trans(_columns(high_rows, column, is_high, D).to(DTYPE)), high)
         if R_LOW > 0:
-            H_low = _dot(U, tl.trans(_columns(low_rows + D, column, is_low, D).to(DTYPE)), H_low)
-            UV_low = _dot(U, tl.trans(_columns(low_rows, column, is_low, D).to(DTYPE)), UV_low)
+            low = _dot(U, tl.trans(_columns(low_rows, column, is_low, D).to(DTYPE)), low)
+    high = _apart(high, R_HIGH, IMAGES)
+    low = _apart(low, R_LOW, IMAGES) if R_LOW > 0 else high
 
-    H_high = _affinity(H_high, is_word, is_high, scale)  # -inf where there is no word or no region
-    top = tl.max(H_high, 1)
-    if R_LOW > 0:
-        H_low = _affinity(H_low, is_word, is_low, scale)
-        top = tl.maximum(top, tl.max(H_low, 1))
-    # A word's shares of the regions, which the parts have together.
-    Hv_high = _shares(H_high, top[:, None])
-    total, squares = tl.sum(Hv_high, 1), tl.sum(Hv_high * Hv_high, 1)
-    if R_LOW > 0:
-        Hv_low = _shares(H_low, top[:, None])
-        total += tl.sum(Hv_low, 1)
-        squares += tl.sum(Hv_low * Hv_low, 1)
-    norm = tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))[:, None]  # of shares: of Hv it is this one's part too
-    total = 1.0 / tl.where(total == 0.0, 1.0, total)[:, None]
-    Su = _gram((Hv_high * norm).to(DTYPE), None, CAPTIONS)
-    Hv_high = (Hv_high * total).to(DTYPE)
-    Hu_high, A_high, A_high_rows = _attend_words(H_high, CAPTIONS, DTYPE)
-    if R_LOW > 0:
-        Su = _gram((Hv_low * norm).to(DTYPE), Su, CAPTIONS)
-        Hv_low = (Hv_low * total).to(DTYPE)
-        Hu_low, A_low, A_low_rows = _attend_words(H_low, CAPTIONS, DTYPE)
-    Su = Su.to(DTYPE)  # (CAPTIONS, T_PAD, T_PAD)
+    # An image: addresses of its regions and which there are, in one part or two; then all that was made of H.
+    one = _regions(images, 0, R_HIGH, R_LOW)
+    one_H = _attend(high[0], low[0], is_word, one, scale, CAPTIONS, R_LOW, DTYPE)
+    one_sums = _zeros(CAPTIONS, R_HIGH, R_LOW, T_PAD)
+    if IMAGES == 2:
+        two = _regions(images, 1, R_HIGH, R_LOW)
+        two_H = _attend(high[2], low[2], is_word, two, scale, CAPTIONS, R_LOW, DTYPE)
+        two_sums = _zeros(CAPTIONS, R_HIGH, R_LOW, T_PAD)
 
-    # The same rows by caption. Made by `reshape`, Triton would not see that a row's numbers lie side by side.
+    # The words' rows by caption. Made by `reshape`, Triton would not see that a row's numbers lie side by side.
     own, each = (first + tl.arange(0, CAPTIONS))[:, None], tl.arange(0, T_PAD)[None, :]
     word_rows = text_states + (own.to(tl.int64) * T + each)[:, :, None] * (D + 3 * d)
     is_each_word = each < tl.load(text_lengths + own, mask=own < m, other=0)  # (CAPTIONS, T_PAD)
-    # Zv w_v and Zu w_u, spread over some columns until the end, so that threads need not add up theirs each time.
-    high_logits = tl.zeros((CAPTIONS, R_HIGH, _SPREAD), tl.float32)
-    if R_LOW > 0:
-        low_logits = tl.zeros((CAPTIONS, R_LOW, _SPREAD), tl.float32)
-    word_logits = tl.zeros((CAPTIONS, T_PAD, _SPREAD), tl.float32)
     for start in tl.range(0, d, BLOCK_A, num_stages=STAGES):
         column = start + tl.arange(0, BLOCK_A)
-        w_v = tl.load(weights + column, mask=column < d, other=0.0)
-        w_u = tl.load(weights + d + column, mask=column < d, other=0.0)
+        w_v = tl.load(weights + column, mask=column < d, other=0.0)[None, None, :]
+        w_u = tl.load(weights + d + column, mask=column < d, other=0.0)[None, None, :]
         UQ3 = _columns(word_rows + D, column, is_each_word, d).to(DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
-        UQ4 = _columns(text_rows + D + d, column, is_word, d)
+        UQ4 = _columns(text_rows + D + d, column, is_word, d).to(tl.float32)
         UQ5 = _columns(word_rows + D + 2 * d, column, is_each_word, d).to(DTYPE)
-        VQ2 = _columns(high_rows + 2 * D + d, column, is_high, d).to(DTYPE)
-        VQ6 = _columns(high_rows + 2 * D + 2 * d, column, is_high, d).to(DTYPE)
-        context = _dot(A_high_rows, VQ2)  # Aᵀ (V Q2), (CAPTIONS·T_PAD, BLOCK_A)
-        attended = _dot(Hv_high, VQ6, UQ4.to(tl.float32))  # Hvᵀ (V Q6) + U Q4
-        if R_LOW > 0:
-            VQ2 = _columns(low_rows + 2 * D + d, column, is_low, d).to(DTYPE)
-            VQ6 = _columns(low_rows + 2 * D + 2 * d, column, is_low, d).to(DTYPE)
-            context = _dot(A_low_rows, VQ2, context)
-            attended = _dot(Hv_low, VQ6, attended)
-        context = _by_caption(context.to(DTYPE), CAPTIONS)
+        words = (UQ3, UQ4, UQ5, w_v, w_u)
+        one_sums = _add_columns(one_sums, one, one_H, words, column, D, d, CAPTIONS, R_LOW, DTYPE)
+        if IMAGES == 2:
+            two_sums = _add_columns(two_sums, two, two_H, words, column, D, d, CAPTIONS, R_LOW, DTYPE)
 
-        VQ1 = _columns(high_rows + 2 * D, column, is_high, d)
-        Zv = _tanh(_region_columns(A_high, context, Hu_high, UQ3, VQ1), DTYPE)  # (CAPTIONS, R_HIGH, BLOCK_A)
-        high_logits += _spread_sum(Zv * w_v[None, None, :])
-        if R_LOW > 0:
-            VQ1 = _columns(low_rows + 2 * D, column, is_low, d)
-            Zv = _tanh(_region_columns(A_low, context, Hu_low, UQ3, VQ1), DTYPE)
-            low_logits += _spread_sum(Zv * w_v[None, None, :])
-        Zu = _tanh(_dot_each(Su, UQ5, _by_caption(attended, CAPTIONS)), DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
-        word_logits += _spread_sum(Zu * w_u[None, None, :])
-
-    au = _softmax(tl.sum(word_logits, 2), tl.reshape(is_word, (CAPTIONS, T_PAD)), 1)
-    au = tl.reshape(au, (CAPTIONS * T_PAD,))[:, None]
-    high = _masked(tl.sum(high_logits, 2), is_high)  # (CAPTIONS, R_HIGH)
-    top = tl.max(high, 1)
-    if R_LOW > 0:
-        low = _masked(tl.sum(low_logits, 2), is_low)
-        top = tl.maximum(top, tl.max(low, 1))
-    shares = _shares(high, top[:, None])
-    total = tl.sum(shares, 1)
-    score = tl.sum(tl.sum(_by_caption(UV_high * au, CAPTIONS), 1) * shares, 1)  # (CAPTIONS,)
-    if R_LOW > 0:
-        shares = _shares(low, top[:, None])
-        total += tl.sum(shares, 1)
-        score += tl.sum(tl.sum(_by_caption(UV_low * au, CAPTIONS), 1) * shares, 1)
-    score = score / tl.where(total == 0.0, 1.0, total)
     found = first + tl.arange(0, CAPTIONS)
+    score = _pool(one_sums, one, high[1], low[1], is_word, CAPTIONS, R_LOW)
     tl.store(scores + image.to(tl.int64) * m + found, score, mask=found < m)
+    if IMAGES == 2:
+        score = _pool(two_sums, two, high[3], low[3], is_word, CAPTIONS, R_LOW)
+        tl.store(scores + (image + 1).to(tl.int64) * m + found, score, mask=(found < m) & (image + 1 < n))
 
 
 @triton.jit
@@ -166,10 +119,133 @@ def _place(program, n, m, CAPTIONS: tl.constexpr):
 
 
 @triton.jit
-def _regions(image_states, image, R, regions, width, FIRST: tl.constexpr, SIZE: tl.constexpr):
-    """Addresses of some rows of an image (SIZE, 1), and which of them are regions (SIZE,)."""
-    region = FIRST + tl.arange(0, SIZE)
-    return image_states + (image.to(tl.int64) * R + region)[:, None] * width, region < regions
+def _both(images, D, FIRST: tl.constexpr, SIZE: tl.constexpr, IMAGES: tl.constexpr):
+    """Addresses of some regions' rows of VK, then of V, of each image (IMAGES·2·SIZE, 1), and which there are."""
+    image_states, image_lengths, image, n, R, width = images
+    row = tl.arange(0, IMAGES * 2 * SIZE)
+    own, region = image + row // (2 * SIZE), FIRST + row % SIZE
+    is_row = region < tl.load(image_lengths + own, mask=own < n, other=0)
+    start = (1 - row // SIZE % 2) * D
+    return image_states + ((own.to(tl.int64) * R + region) * width + start)[:, None], is_row
+
+
+@triton.jit
+def _apart(x, SIZE: tl.constexpr, IMAGES: tl.constexpr):
+    """What `_both` made, (words, IMAGES·2·SIZE) → U (VK)ᵀ and U Vᵀ, (words, SIZE), of each image."""
+    x = tl.permute(tl.reshape(x, (x.shape[0], IMAGES, 2, SIZE)), (0, 3, 1, 2))
+    H, UV = tl.split(x)  # (words, SIZE, IMAGES)
+    if IMAGES == 2:
+        one_H, two_H = tl.split(H)
+        one_UV, two_UV = tl.split(UV)
+        parts = (one_H, one_UV, two_H, two_UV)
+    else:
+        parts = (tl.reshape(H, (H.shape[0], SIZE)), tl.reshape(UV, (H.shape[0], SIZE)))
+    return parts
+
+
+@triton.jit
+def _regions(images, NUMBER: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr):
+    """Of the program's image of this number: addresses of its rows (R_HIGH, 1) and which are regions, then R_LOW's."""
+    image_states, image_lengths, image, n, R, width = images
+    image += NUMBER
+    length = tl.load(image_lengths + image, mask=image < n, other=0)
+    image_states += image.to(tl.int64) * R * width
+    high = tl.arange(0, R_HIGH)
+    parts = (image_states + high[:, None] * width, high < length)
+    if R_LOW > 0:
+        low = R_HIGH + tl.arange(0, R_LOW)
+        parts = parts + (image_states + low[:, None] * width, low < length)  # noqa: RUF005  # Triton has no *
+    return parts
+
+
+@triton.jit
+def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
+    """From U (VK)ᵀ, (CAPTIONS·T_PAD, regions): Su, and for each part of the regions Hv, Hu, A, A with words as rows."""
+    high = _affinity(high, is_word, image[1], scale)
+    top = tl.max(high, 1)
+    if R_LOW > 0:
+        low = _affinity(low, is_word, image[3], scale)
+        top = tl.maximum(top, tl.max(low, 1))
+    # A word's shares of the regions, which the parts have together.
+    shares = _shares(high, top[:, None])
+    total, squares = tl.sum(shares, 1), tl.sum(shares * shares, 1)
+    if R_LOW > 0:
+        low_shares = _shares(low, top[:, None])
+        total += tl.sum(low_shares, 1)
+        squares += tl.sum(low_shares * low_shares, 1)
+    norm = tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))[:, None]  # B = Hv / ‖Hv‖ = shares / ‖shares‖
+    total = 1.0 / tl.where(total == 0.0, 1.0, total)[:, None]
+    Su = _gram((shares * norm).to(DTYPE), None, CAPTIONS)
+    if R_LOW > 0:
+        Su = _gram((low_shares * norm).to(DTYPE), Su, CAPTIONS)
+    Su = Su.to(DTYPE)  # (CAPTIONS, T_PAD, T_PAD)
+    Hu, A, rows = _attend_words(high, CAPTIONS, DTYPE)
+    made = (Su, (shares * total).to(DTYPE), Hu, A, rows)
+    if R_LOW > 0:
+        Hu, A, rows = _attend_words(low, CAPTIONS, DTYPE)
+        made = made + ((low_shares * total).to(DTYPE), Hu, A, rows)  # noqa: RUF005
+    return made
+
+
+@triton.jit
+def _zeros(CAPTIONS: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr, T_PAD: tl.constexpr):
+    """Zu w_u and Zv w_v, spread over some columns until the end, so that threads need not add up theirs each time."""
+    sums = (tl.zeros((CAPTIONS, T_PAD, _SPREAD), tl.float32), tl.zeros((CAPTIONS, R_HIGH, _SPREAD), tl.float32))
+    if R_LOW > 0:
+        sums = sums + (tl.zeros((CAPTIONS, R_LOW, _SPREAD), tl.float32),)  # noqa: RUF005
+    return sums
+
+
+@triton.jit
+def _add_columns(sums, image, H, words, column, D, d, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
+    """`sums` with what some columns of Zu and Zv add to it."""
+    UQ3, UQ4, UQ5, w_v, w_u = words
+    VQ1, VQ2, VQ6 = _three(image[0] + 2 * D, column, image[1], d)
+    context = _dot(H[4], VQ2.to(DTYPE))  # Aᵀ (V Q2), (CAPTIONS·T_PAD, BLOCK_A)
+    attended = _dot(H[1], VQ6.to(DTYPE), UQ4)  # Hvᵀ (V Q6) + U Q4
+    if R_LOW > 0:
+        low_VQ1, VQ2, VQ6 = _three(image[2] + 2 * D, column, image[3], d)
+        context = _dot(H[8], VQ2.to(DTYPE), context)
+        attended = _dot(H[5], VQ6.to(DTYPE), attended)
+    context = _by_caption(context.to(DTYPE), CAPTIONS)
+    Zv = _tanh(_region_columns(H[3], context, H[2], UQ3, VQ1), DTYPE)  # (CAPTIONS, R_HIGH, BLOCK_A)
+    high = sums[1] + _spread_sum(Zv * w_v)
+    if R_LOW > 0:
+        Zv = _tanh(_region_columns(H[7], context, H[6], UQ3, low_VQ1), DTYPE)
+        low = sums[2] + _spread_sum(Zv * w_v)
+    Zu = _tanh(_dot_each(H[0], UQ5, _by_caption(attended, CAPTIONS)), DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
+    word = sums[0] + _spread_sum(Zu * w_u)
+    return (word, high, low) if R_LOW > 0 else (word, high)
+
+
+@triton.jit
+def _three(rows, column, is_row, d):
+    """Some columns of VQ1, VQ2 and VQ6."""
+    return (
+        _columns(rows, column, is_row, d),
+        _columns(rows + d, column, is_row, d),
+        _columns(rows + 2 * d, column, is_row, d),
+    )
+
+
+@triton.jit
+def _pool(sums, image, high_UV, low_UV, is_word, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr):
+    """avᵀ (V Uᵀ) au of each caption, (CAPTIONS,)."""
+    au = _softmax(tl.sum(sums[0], 2), tl.reshape(is_word, (CAPTIONS, sums[0].shape[1])), 1)
+    au = tl.reshape(au, (CAPTIONS * sums[0].shape[1],))[:, None]
+    high = _masked(tl.sum(sums[1], 2), image[1])  # (CAPTIONS, R_HIGH)
+    top = tl.max(high, 1)
+    if R_LOW > 0:
+        low = _masked(tl.sum(sums[2], 2), image[3])
+        top = tl.maximum(top, tl.max(low, 1))
+    shares = _shares(high, top[:, None])
+    total = tl.sum(shares, 1)
+    score = tl.sum(tl.sum(_by_caption(high_UV * au, CAPTIONS), 1) * shares, 1)
+    if R_LOW > 0:
+        shares = _shares(low, top[:, None])
+        total += tl.sum(shares, 1)
+        score += tl.sum(tl.sum(_by_caption(low_UV * au, CAPTIONS), 1) * shares, 1)
+    return score / tl.where(total == 0.0, 1.0, total)
 
 
 @triton.jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from threading import Lock
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ class Choice(NamedTuple):
     block_a: int
     warps: int
     stages: int
+    images: int = 1  # that a program scores with each of its captions, 1 or 2
     split: bool = True  # R into two powers of two, where they are less than the next one: 36 into 32 + 16
 
 
@@ -153,6 +155,7 @@ def options(choice: Choice, R: int) -> dict[str, Any]:
     return {
         "R_HIGH": R_HIGH,
         "R_LOW": R_LOW,
+        "IMAGES": choice.images,
         "CAPTIONS": choice.captions,
         "BLOCK_D": choice.block_d,
         "BLOCK_A": choice.block_a,
@@ -173,4 +176,5 @@ def _tuned(dtype: torch.dtype, R: int, T_PAD: int, most_captions: int) -> Any:
 
 
 def _grid(arguments: dict[str, Any]) -> tuple[int]:
-    return (arguments["n"] * triton.cdiv(arguments["m"], arguments["CAPTIONS"]),)
+    sides = (("n", "IMAGES"), ("m", "CAPTIONS"))
+    return (math.prod(triton.cdiv(arguments[items], arguments[at_once]) for items, at_once in sides),)
