@@ -1,11 +1,13 @@
 """The scorer as one Triton kernel: states in, scores out, nothing in between in the GPU's memory.
 
-One program scores one image with a few captions (docs/model.md has the equations and what a state is). The affinity
-H is summed up over blocks of D; everything made of it, R × T a pair, stays in registers. Then blocks of columns of d
-pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves nothing but its share of Zv w_v and Zu w_u.
+One program scores an image or two with a few captions (docs/model.md has the equations and what a state is). The
+affinity H is summed up over blocks of D; everything made of it, R × T a pair, stays in registers. Then blocks of columns
+of d pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves nothing but its share of Zv w_v and Zu w_u.
 
 Products are of `DTYPE`, float32 exactly (no TF32), float16 or bfloat16 on tensor cores; sums, softmaxes and norms are
-float32. Sizes are padded to powers of two by masks: what lies in padded rows is never read.
+float32. Sizes are padded by masks, T to a power of two, R to one or to two (36 to 32 + 16): what lies in padded rows is
+never read. Words come first, (CAPTIONS·T_PAD, …), wherever captions share the image's side of a product: that makes 64
+rows of four captions, which compute capability 9.0 multiplies by a group of warps at once, each warp having a caption.
 
 Importing this file needs Triton. Where TRITON_INTERPRET=1 was set before, it runs on the CPU, for tests.
 """
@@ -14,9 +16,8 @@ Importing this file needs Triton. Where TRITON_INTERPRET=1 was set before, it ru
 import triton
 import triton.language as tl
 
-NORM_EPS_SQUARED = tl.constexpr(1e-12)  # (1e-6)², as in l2norm(x) = x / max(‖x‖₂, 1e-6)
 _IMAGES_IN_TURN = tl.constexpr(16)
-_SPREAD = tl.constexpr(4)
+_SPREAD = tl.constexpr(4)  # threads that have a row's columns of a product, in pairs
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -173,7 +174,8 @@ def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.
         low_shares = _shares(low, top[:, None])
         total += tl.sum(low_shares, 1)
         squares += tl.sum(low_shares * low_shares, 1)
-    norm = tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))[:, None]  # B = Hv / ‖Hv‖ = shares / ‖shares‖
+    # B = Hv / ‖Hv‖ = shares / ‖shares‖; the largest share is 1, so that no norm is near 0.
+    norm = tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))[:, None]
     total = 1.0 / tl.where(total == 0.0, 1.0, total)[:, None]
     Su = _gram((shares * norm).to(DTYPE), None, CAPTIONS)
     if R_LOW > 0:
@@ -359,11 +361,11 @@ def _spread_sum(x):
 
 @triton.jit
 def _tanh(x, DTYPE: tl.constexpr):
-    """As right as products of this type are: to 2e-7, or by the GPU's own instruction, right to 16 bits."""
+    """As right as products of this type are: to 2e-7, or by the GPU's own instruction, right to 2⁻¹¹ of tanh."""
     if DTYPE == tl.float32 or _INTERPRETED:  # noqa: SIM300
         # exp(2x) is 0 or infinity where tanh is -1 or 1
         result = 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
     else:
-        # Its form for two float16 at once becomes two instructions: no gain.
+        # Its form for two float16 at once, and that for bfloat16, become two instructions and a move: no gain.
         result = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
     return result

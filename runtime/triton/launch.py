@@ -50,16 +50,20 @@ class Choice(NamedTuple):
     split: bool = True  # R into two powers of two, where they are less than the next one: 36 into 32 + 16
 
 
-# Those of 2-byte and of 4-byte numbers that compile for compute capability 8.0 and 9.0 without spilling registers at
-# R = 36, T = 14, and some that take less room, for longer items.
+# Those of 2-byte and of 4-byte numbers that cost least on paper at R = 36, T = 14 (docs/performance.md), and some that
+# take less room, for longer items.
 _CHOICES = {
     2: [
+        Choice(4, 64, 16, 4, 2),
         Choice(4, 64, 16, 4, 3),
-        Choice(4, 64, 32, 4, 3),
-        Choice(8, 64, 16, 8, 3),
+        Choice(4, 64, 32, 4, 2),
+        Choice(8, 64, 32, 8, 2),
         Choice(8, 64, 32, 8, 3),
-        Choice(2, 64, 16, 2, 3),
-        Choice(1, 64, 32, 4, 3),
+        Choice(4, 64, 16, 4, 2, images=2),
+        Choice(8, 64, 16, 8, 2, images=2),
+        Choice(8, 64, 32, 8, 2, split=False),
+        Choice(2, 64, 16, 2, 2),
+        Choice(1, 64, 32, 4, 2),
         Choice(1, 64, 16, 8, 2),
         Choice(1, 32, 16, 16, 2),
     ],

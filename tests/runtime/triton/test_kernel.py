@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from caan.model.caan import CAAN, CaanConfig
 from caan.runtime.triton.kernel import score_kernel
-from caan.runtime.triton.launch import Choice, TooLargeError, _tuned, choices, score_states
+from caan.runtime.triton.launch import Choice, TooLargeError, _tuned, choices, region_parts, score_states
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-BLOCKS = [Choice(1, 16, 16, 4, 1), Choice(2, 32, 16, 4, 2), Choice(4, 16, 32, 4, 1, split=False)]
+BLOCKS = [Choice(1, 16, 16, 4, 1), Choice(2, 32, 16, 4, 2, images=2), Choice(4, 16, 32, 4, 1, split=False)]
 
 # The interpreter's NumPy says so where exp(2x) is infinity, as it shall be.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
@@ -94,7 +94,9 @@ def test_golden_cases(device, name, blocks):
 @given(st.integers(0, 2**31), sizes, st.sampled_from(BLOCKS))
 @example(0, (1, 1, 1, 1, 1, 1), BLOCKS[0])
 @example(0, (2, 36, 3, 14, 64, 64), BLOCKS[2])
-@example(0, (1, 100, 1, 50, 33, 17), BLOCKS[0])
+@example(0, (3, 36, 3, 14, 64, 64), BLOCKS[1])
+@example(0, (3, 33, 2, 17, 20, 9), Choice(1, 16, 16, 4, 1, images=2, split=False))
+@example(0, (1, 90, 1, 50, 33, 17), BLOCKS[0])
 def test_any_shapes_and_lengths(device, seed, shape, blocks):
     world = World(seed, *shape)
     assert difference(world.score(device, blocks), world.expected()) <= TOLERANCE[torch.float32]
@@ -103,6 +105,7 @@ def test_any_shapes_and_lengths(device, seed, shape, blocks):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("blocks", BLOCKS, ids=str)
 def test_half_precisions(device, dtype, blocks):
+    """R = 36 in one part and in two."""
     world = World(1, 3, 36, 5, 14, 64, 48, dtype=dtype)
     found, expected = world.score(device, blocks), world.expected()
     assert difference(found, expected) <= TOLERANCE[dtype]
@@ -198,6 +201,17 @@ def test_no_items(device, images, captions):
 def test_what_no_gpu_has_registers_for_is_refused(device, dtype, regions, words):
     with pytest.raises(TooLargeError):
         World(7, 1, regions, 1, words, 4, 4, dtype=dtype).score(device)
+
+
+@pytest.mark.parametrize(
+    ("regions", "parts"),
+    [(1, (16, 0)), (16, (16, 0)), (17, (32, 0)), (32, (32, 0)), (33, (32, 16)), (36, (32, 16)), (48, (32, 16)),
+     (49, (64, 0)), (65, (64, 16)), (81, (64, 32)), (97, (128, 0)), (130, (128, 16)), (200, (256, 0))],
+)  # fmt: skip
+def test_regions_are_padded_by_less_in_two_parts(regions, parts):
+    assert region_parts(regions, split=True) == parts
+    whole, none = region_parts(regions, split=False)
+    assert none == 0 and whole // 2 < max(regions, 9) <= whole
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
