@@ -27,6 +27,7 @@ _SHARED = {80: 163 << 10, 87: 163 << 10, **dict.fromkeys((90, 100, 103, 110), 22
 _LEAST_SHARED = 99 << 10
 # So much any launch may have. For more the launcher must ask the driver, and TensorRT does not say whether it does.
 _SHARED_UNASKED = 48 << 10
+_STAGES = 2  # with more, no choice does with so little
 
 # TensorRT's tensors begin at multiples of 256 bytes, so that wide loads are possible.
 _POINTERS = ("image_states", "image_lengths", "text_states", "text_lengths", "weights", "scores")
@@ -128,12 +129,18 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
 
 def _choices(dtype: torch.dtype, regions: int, widths: Sequence[int]) -> Iterator[dict[int, Choice]]:
     """{width: choice}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
-    possible = {T_PAD: [c for c in choices(dtype, regions, T_PAD) if c.split and c.images == 1] for T_PAD in widths}
+    possible = {T_PAD: _worth_building(choices(dtype, regions, T_PAD)) for T_PAD in widths}
     for widest in possible[widths[-1]]:
         # What fits in registers at the widest does at every other.
         same = {T_PAD: [c for c in possible[T_PAD] if c.warps == widest.warps] or [widest] for T_PAD in widths}
         for narrowest in same[widths[0]] if len(widths) > 1 else [widest]:
             yield {**{T_PAD: own[0] for T_PAD, own in same.items()}, widths[0]: narrowest, widths[-1]: widest}
+
+
+def _worth_building(possible: list[Choice]) -> list[Choice]:
+    """Those of one image and little shared memory; a caption at a time only where several don't fit registers."""
+    plain = [choice for choice in possible if choice.split and choice.images == 1 and choice.stages <= _STAGES]
+    return [choice for choice in plain if choice.captions > 1] or plain
 
 
 def _compile(

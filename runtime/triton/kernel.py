@@ -1,8 +1,8 @@
 """The scorer as one Triton kernel: states in, scores out, nothing in between in the GPU's memory.
 
 One program scores an image or two with a few captions (docs/model.md has the equations and what a state is). The
-affinity H is summed up over blocks of D; everything made of it, R × T a pair, stays in registers. Then blocks of columns
-of d pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves nothing but its share of Zv w_v and Zu w_u.
+affinity H is summed up over blocks of D; what is made of it, R × T a pair, stays in registers. Then blocks of columns
+of d pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves only its share of Zv w_v and Zu w_u.
 
 Products are of `DTYPE`, float32 exactly (no TF32), float16 or bfloat16 on tensor cores; sums, softmaxes and norms are
 float32. Sizes are padded by masks, T to a power of two, R to one or to two (36 to 32 + 16): what lies in padded rows is
