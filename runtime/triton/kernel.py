@@ -16,9 +16,21 @@ Importing this file needs Triton. Where TRITON_INTERPRET=1 was set before, it ru
 import triton
 import triton.language as tl
 
+from .blocks import (
+    SPREAD,
+    by_caption,
+    dot,
+    dot_each,
+    load_columns,
+    masked,
+    shares_of,
+    softmax,
+    spread_sum,
+    tanh,
+    transposed,
+)
+
 _IMAGES_IN_TURN = tl.constexpr(16)
-_SPREAD = tl.constexpr(4)  # threads that have a row's columns of a product, in pairs
-_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit(do_not_specialize=["n", "m", "R", "T"])  # a tile's sizes: compiled for one, good for all
@@ -64,10 +76,10 @@ def score_kernel(
         low = tl.zeros((CAPTIONS * T_PAD, IMAGES * 2 * R_LOW), tl.float32)
     for start in range(0, D, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D)
-        U = _columns(text_rows, column, is_word, D).to(DTYPE)
-        high = _dot(U, tl.trans(_columns(high_rows, column, is_high, D).to(DTYPE)), high)
+        U = load_columns(text_rows, column, is_word, D).to(DTYPE)
+        high = dot(U, tl.trans(load_columns(high_rows, column, is_high, D).to(DTYPE)), high)
         if R_LOW > 0:
-            low = _dot(U, tl.trans(_columns(low_rows, column, is_low, D).to(DTYPE)), low)
+            low = dot(U, tl.trans(load_columns(low_rows, column, is_low, D).to(DTYPE)), low)
     high = _apart(high, R_HIGH, IMAGES)
     low = _apart(low, R_LOW, IMAGES) if R_LOW > 0 else high
 
@@ -88,9 +100,9 @@ def score_kernel(
         column = start + tl.arange(0, BLOCK_A)
         w_v = tl.load(weights + column, mask=column < d, other=0.0)[None, None, :]
         w_u = tl.load(weights + d + column, mask=column < d, other=0.0)[None, None, :]
-        UQ3 = _columns(word_rows + D, column, is_each_word, d).to(DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
-        UQ4 = _columns(text_rows + D + d, column, is_word, d).to(tl.float32)
-        UQ5 = _columns(word_rows + D + 2 * d, column, is_each_word, d).to(DTYPE)
+        UQ3 = load_columns(word_rows + D, column, is_each_word, d).to(DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
+        UQ4 = load_columns(text_rows + D + d, column, is_word, d).to(tl.float32)
+        UQ5 = load_columns(word_rows + D + 2 * d, column, is_each_word, d).to(DTYPE)
         words = (UQ3, UQ4, UQ5, w_v, w_u)
         one_sums = _add_columns(one_sums, one, one_H, words, column, D, d, CAPTIONS, R_LOW, DTYPE)
         if IMAGES == 2:
@@ -168,10 +180,10 @@ def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.
         low = _affinity(low, is_word, image[3], scale)
         top = tl.maximum(top, tl.max(low, 1))
     # A word's shares of the regions, which the parts have together.
-    shares = _shares(high, top[:, None])
+    shares = shares_of(high, top[:, None])
     total, squares = tl.sum(shares, 1), tl.sum(shares * shares, 1)
     if R_LOW > 0:
-        low_shares = _shares(low, top[:, None])
+        low_shares = shares_of(low, top[:, None])
         total += tl.sum(low_shares, 1)
         squares += tl.sum(low_shares * low_shares, 1)
     # B = Hv / ‖Hv‖ = shares / ‖shares‖; the largest share is 1, so that no norm is near 0.
@@ -192,9 +204,9 @@ def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.
 @triton.jit
 def _zeros(CAPTIONS: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr, T_PAD: tl.constexpr):
     """Zu w_u and Zv w_v, spread over some columns until the end, so that threads need not add up theirs each time."""
-    sums = (tl.zeros((CAPTIONS, T_PAD, _SPREAD), tl.float32), tl.zeros((CAPTIONS, R_HIGH, _SPREAD), tl.float32))
+    sums = (tl.zeros((CAPTIONS, T_PAD, SPREAD), tl.float32), tl.zeros((CAPTIONS, R_HIGH, SPREAD), tl.float32))
     if R_LOW > 0:
-        sums = sums + (tl.zeros((CAPTIONS, R_LOW, _SPREAD), tl.float32),)  # noqa: RUF005
+        sums = sums + (tl.zeros((CAPTIONS, R_LOW, SPREAD), tl.float32),)  # noqa: RUF005
     return sums
 
 
@@ -202,21 +214,23 @@ def _zeros(CAPTIONS: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr, T_
 def _add_columns(sums, image, H, words, column, D, d, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
     """`sums` with what some columns of Zu and Zv add to it."""
     UQ3, UQ4, UQ5, w_v, w_u = words
+    Su, Hv, Hu, A, A_rows = H[0], H[1], H[2], H[3], H[4]
     VQ1, VQ2, VQ6 = _three(image[0] + 2 * D, column, image[1], d)
-    context = _dot(H[4], VQ2.to(DTYPE))  # Aᵀ (V Q2), (CAPTIONS·T_PAD, BLOCK_A)
-    attended = _dot(H[1], VQ6.to(DTYPE), UQ4)  # Hvᵀ (V Q6) + U Q4
+    context = dot(A_rows, VQ2.to(DTYPE))  # Aᵀ (V Q2), (CAPTIONS·T_PAD, BLOCK_A)
+    attended = dot(Hv, VQ6.to(DTYPE), UQ4)  # Hvᵀ (V Q6) + U Q4
     if R_LOW > 0:
         low_VQ1, VQ2, VQ6 = _three(image[2] + 2 * D, column, image[3], d)
-        context = _dot(H[8], VQ2.to(DTYPE), context)
-        attended = _dot(H[5], VQ6.to(DTYPE), attended)
-    context = _by_caption(context.to(DTYPE), CAPTIONS)
-    Zv = _tanh(_region_columns(H[3], context, H[2], UQ3, VQ1), DTYPE)  # (CAPTIONS, R_HIGH, BLOCK_A)
-    high = sums[1] + _spread_sum(Zv * w_v)
+        Hv, low_Hu, low_A, A_rows = H[5], H[6], H[7], H[8]
+        context = dot(A_rows, VQ2.to(DTYPE), context)
+        attended = dot(Hv, VQ6.to(DTYPE), attended)
+    context = by_caption(context.to(DTYPE), CAPTIONS)
+    Zv = tanh(_region_columns(A, context, Hu, UQ3, VQ1), DTYPE)  # (CAPTIONS, R_HIGH, BLOCK_A)
+    high = sums[1] + spread_sum(Zv * w_v)
     if R_LOW > 0:
-        Zv = _tanh(_region_columns(H[7], context, H[6], UQ3, low_VQ1), DTYPE)
-        low = sums[2] + _spread_sum(Zv * w_v)
-    Zu = _tanh(_dot_each(H[0], UQ5, _by_caption(attended, CAPTIONS)), DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
-    word = sums[0] + _spread_sum(Zu * w_u)
+        Zv = tanh(_region_columns(low_A, context, low_Hu, UQ3, low_VQ1), DTYPE)
+        low = sums[2] + spread_sum(Zv * w_v)
+    Zu = tanh(dot_each(Su, UQ5, by_caption(attended, CAPTIONS)), DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
+    word = sums[0] + spread_sum(Zu * w_u)
     return (word, high, low) if R_LOW > 0 else (word, high)
 
 
@@ -224,148 +238,59 @@ def _add_columns(sums, image, H, words, column, D, d, CAPTIONS: tl.constexpr, R_
 def _three(rows, column, is_row, d):
     """Some columns of VQ1, VQ2 and VQ6."""
     return (
-        _columns(rows, column, is_row, d),
-        _columns(rows + d, column, is_row, d),
-        _columns(rows + 2 * d, column, is_row, d),
+        load_columns(rows, column, is_row, d),
+        load_columns(rows + d, column, is_row, d),
+        load_columns(rows + 2 * d, column, is_row, d),
     )
 
 
 @triton.jit
 def _pool(sums, image, high_UV, low_UV, is_word, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr):
     """avᵀ (V Uᵀ) au of each caption, (CAPTIONS,)."""
-    au = _softmax(tl.sum(sums[0], 2), tl.reshape(is_word, (CAPTIONS, sums[0].shape[1])), 1)
+    au = softmax(tl.sum(sums[0], 2), tl.reshape(is_word, (CAPTIONS, sums[0].shape[1])), 1)
     au = tl.reshape(au, (CAPTIONS * sums[0].shape[1],))[:, None]
-    high = _masked(tl.sum(sums[1], 2), image[1])  # (CAPTIONS, R_HIGH)
+    high = masked(tl.sum(sums[1], 2), image[1])  # (CAPTIONS, R_HIGH)
     top = tl.max(high, 1)
     if R_LOW > 0:
-        low = _masked(tl.sum(sums[2], 2), image[3])
+        low = masked(tl.sum(sums[2], 2), image[3])
         top = tl.maximum(top, tl.max(low, 1))
-    shares = _shares(high, top[:, None])
+    shares = shares_of(high, top[:, None])
     total = tl.sum(shares, 1)
-    score = tl.sum(tl.sum(_by_caption(high_UV * au, CAPTIONS), 1) * shares, 1)
+    score = tl.sum(tl.sum(by_caption(high_UV * au, CAPTIONS), 1) * shares, 1)
     if R_LOW > 0:
-        shares = _shares(low, top[:, None])
+        shares = shares_of(low, top[:, None])
         total += tl.sum(shares, 1)
-        score += tl.sum(tl.sum(_by_caption(low_UV * au, CAPTIONS), 1) * shares, 1)
+        score += tl.sum(tl.sum(by_caption(low_UV * au, CAPTIONS), 1) * shares, 1)
     return score / tl.where(total == 0.0, 1.0, total)
-
-
-@triton.jit
-def _columns(rows, column, is_row, size):
-    """Some columns of some rows, 0 where there is none. rows: addresses (…, rows, 1)."""
-    if len(rows.shape) == 2:
-        addresses, valid = rows + column[None, :], is_row[:, None] & (column < size)[None, :]
-    else:
-        addresses, valid = rows + column[None, None, :], is_row[:, :, None] & (column < size)[None, None, :]
-    return tl.load(addresses, mask=valid, other=0.0)
-
-
-@triton.jit
-def _dot(left, right, total=None):
-    if _INTERPRETED:  # it has no products of bfloat16; of these values float32 makes the same
-        left, right = left.to(tl.float32), right.to(tl.float32)
-    return tl.dot(left, right, total, input_precision="ieee")
-
-
-@triton.jit
-def _dot_each(left, right, total=None):
-    """Products of (CAPTIONS, M, K) and (CAPTIONS, K, N), a warp's each. All warps share one that is alone."""
-    if left.shape[0] > 1:
-        total = _dot(left, right, total)
-    else:
-        one_left = tl.reshape(left, (left.shape[1], left.shape[2]))
-        one_right = tl.reshape(right, (right.shape[1], right.shape[2]))
-        if total is not None:
-            total = tl.reshape(total, (total.shape[1], total.shape[2]))
-        total = _dot(one_left, one_right, total)[None]
-    return total
-
-
-@triton.jit
-def _by_caption(x, CAPTIONS: tl.constexpr):
-    """(CAPTIONS·T_PAD, columns) → (CAPTIONS, T_PAD, columns)."""
-    return tl.reshape(x, (CAPTIONS, x.shape[0] // CAPTIONS, x.shape[1]))
 
 
 @triton.jit
 def _affinity(H, is_word, is_region, scale):
     """λ tanh(H), (CAPTIONS·T_PAD, regions); -inf where there is no word or no region."""
-    return tl.where(is_word[:, None] & is_region[None, :], scale * _tanh(H, tl.float32), float("-inf"))
-
-
-@triton.jit
-def _masked(x, valid):
-    return tl.where(valid[None, :], x, float("-inf"))
-
-
-@triton.jit
-def _shares(x, top):
-    """exp(x - top), 0 where x is -inf."""
-    # Where nothing is valid, any top but -inf will do.
-    return tl.exp(x - tl.where(top == float("-inf"), 0.0, top))
-
-
-@triton.jit
-def _softmax(x, valid, AXIS: tl.constexpr):
-    """Along an axis, over what is valid; 0 elsewhere, and where nothing is valid."""
-    x = tl.where(valid, x, float("-inf"))
-    shares = _shares(x, tl.max(x, AXIS, keep_dims=True))
-    total = tl.sum(shares, AXIS, keep_dims=True)
-    return shares / tl.where(total == 0.0, 1.0, total)
+    return tl.where(is_word[:, None] & is_region[None, :], scale * tanh(H, tl.float32), float("-inf"))
 
 
 @triton.jit
 def _attend_words(x, CAPTIONS: tl.constexpr, DTYPE: tl.constexpr):
     """From λH (CAPTIONS·T_PAD, regions): Hu and A (CAPTIONS, regions, T_PAD), and A with a row for every word."""
-    x = _by_caption(x, CAPTIONS)
-    shares = _shares(x, tl.max(x, 1, keep_dims=True))
+    x = by_caption(x, CAPTIONS)
+    shares = shares_of(x, tl.max(x, 1, keep_dims=True))
     total, squares = tl.sum(shares, 1, keep_dims=True), tl.sum(shares * shares, 1, keep_dims=True)
     Hu = (shares / tl.where(total == 0.0, 1.0, total)).to(DTYPE)
     A = (shares * tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))).to(DTYPE)
     rows = tl.reshape(A, (CAPTIONS * A.shape[1], A.shape[2]))
-    return _transposed(Hu), _transposed(A), rows
-
-
-@triton.jit
-def _transposed(x):
-    """(CAPTIONS, words, regions) → (CAPTIONS, regions, words), as what a product makes.
-
-    Products of it with others then find it in registers as they need it; what `permute` alone makes would be moved
-    there each time. Multiplied by 1 and added to zeros, numbers stay what they are.
-    """
-    word = tl.arange(0, x.shape[1])
-    one = tl.broadcast_to((word[:, None] == word[None, :])[None], (x.shape[0], x.shape[1], x.shape[1]))
-    return _dot_each(tl.permute(x, (0, 2, 1)), one.to(x.dtype)).to(x.dtype)
+    return transposed(Hu), transposed(A), rows
 
 
 @triton.jit
 def _gram(B, total, CAPTIONS: tl.constexpr):
     """Bᵀ B of rows for every word, (CAPTIONS, T_PAD, T_PAD)."""
-    each = _by_caption(B, CAPTIONS)
-    return _dot_each(each, tl.permute(each, (0, 2, 1)), total)
+    each = by_caption(B, CAPTIONS)
+    return dot_each(each, tl.permute(each, (0, 2, 1)), total)
 
 
 @triton.jit
 def _region_columns(A, context, Hu, UQ3, VQ1):
     """V Q1 + A (Aᵀ V Q2) + Hu (U Q3), (CAPTIONS, regions, BLOCK_A)."""
     start = tl.broadcast_to(VQ1.to(tl.float32)[None], (A.shape[0], VQ1.shape[0], VQ1.shape[1]))
-    return _dot_each(Hu, UQ3, _dot_each(A, context, start))
-
-
-@triton.jit
-def _spread_sum(x):
-    """(CAPTIONS, rows, columns) → (CAPTIONS, rows, _SPREAD): of 8 columns a thread has 2, which it adds up."""
-    x = tl.reshape(x, (x.shape[0], x.shape[1], x.shape[2] // (2 * _SPREAD), _SPREAD, 2))
-    return tl.sum(tl.sum(x, 4), 2)
-
-
-@triton.jit
-def _tanh(x, DTYPE: tl.constexpr):
-    """As right as products of this type are: to 2e-7, or by the GPU's own instruction, right to 2⁻¹¹ of tanh."""
-    if DTYPE == tl.float32 or _INTERPRETED:  # noqa: SIM300
-        # exp(2x) is 0 or infinity where tanh is -1 or 1
-        result = 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
-    else:
-        # Its form for two float16 at once, and that for bfloat16, become two instructions and a move: no gain.
-        result = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
-    return result
+    return dot_each(Hu, UQ3, dot_each(A, context, start))
