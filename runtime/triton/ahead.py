@@ -8,6 +8,7 @@ that captions are padded to, and a launch takes the narrowest that its captions 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -16,16 +17,17 @@ from triton.compiler import ASTSource
 
 from ...errors import CaanError
 from .kernel import score_kernel
-from .launch import Blocks, TooLargeError, choices, padded_sizes
+from .launch import TL_DTYPES, Choice, TooLargeError, choices, padded_sizes, region_parts
 
 # Precision → type of states and products.
-DTYPES = {"fp32": tl.float32, "fp16": tl.float16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 # Bytes of shared memory that a program may have on GPUs that allow more than the smallest, by compute capability.
 _SHARED = {80: 163 << 10, 87: 163 << 10, **dict.fromkeys((90, 100, 103, 110), 227 << 10)}
 _LEAST_SHARED = 99 << 10
 # So much any launch may have. For more the launcher must ask the driver, and TensorRT does not say whether it does.
 _SHARED_UNASKED = 48 << 10
+_STAGES = 2  # with more, no choice does with so little
 
 # TensorRT's tensors begin at multiples of 256 bytes, so that wide loads are possible.
 _POINTERS = ("image_states", "image_lengths", "text_states", "text_lengths", "weights", "scores")
@@ -59,15 +61,16 @@ def compile_ahead(
     newest version of CUDA that its driver knows, as (13, 0), which limits the PTX's. Where some choices get along
     without asking the driver for more shared memory, only those. Raises TooLargeError if no choice fits the GPU.
     """
-    itemsize = DTYPES[precision].primitive_bitwidth // 8
-    padded = sorted({padded_sizes(regions, length, itemsize) for length in words})
+    dtype = DTYPES[precision]
+    padded = sorted({padded_sizes(regions, length, dtype.itemsize)[1] for length in words})
     arch = 10 * capability[0] + capability[1]
     # Triton writes PTX of the version of its own ptxas, which may be newer than the driver.
     version = min(ptx_get_version("{}.{}".format(*cuda)), ptx_get_version(get_ptxas(arch).version))
-    model = {"D": shape[0], "d": shape[1], "SCALE": scale, "R_PAD": padded[0][0], "DTYPE": DTYPES[precision]}
+    R_HIGH, R_LOW = region_parts(regions, True)
+    model = {"D": shape[0], "d": shape[1], "SCALE": scale, "R_HIGH": R_HIGH, "R_LOW": R_LOW, "DTYPE": TL_DTYPES[dtype]}
     made = [
-        _compile(model, blocks, precision, GPUTarget("cuda", arch, 32), version)
-        for blocks in _choices(padded, itemsize)
+        _compile(model, widths, precision, GPUTarget("cuda", arch, 32), version)
+        for widths in _choices(dtype, regions, padded)
     ]
     fitting = [kernel for kernel in made if kernel.shared <= _SHARED.get(arch, _LEAST_SHARED)]
     if not fitting:
@@ -90,8 +93,9 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
     D: tl.constexpr,
     d: tl.constexpr,
     SCALE: tl.constexpr,
-    R_PAD: tl.constexpr,
-    WIDTHS: tl.constexpr,  # ((words that are too few for it, T_PAD, CAPTIONS, BLOCK_D, BLOCK_A), …)
+    R_HIGH: tl.constexpr,
+    R_LOW: tl.constexpr,
+    WIDTHS: tl.constexpr,  # ((words that are too few for it, T_PAD, CAPTIONS, BLOCK_D, BLOCK_A, STAGES), …)
     DTYPE: tl.constexpr,
 ):
     """`score_kernel` with its arguments in TensorRT's order: inputs, sizes that only a call knows, outputs."""
@@ -111,32 +115,43 @@ def engine_kernel(  # type: ignore[no-untyped-def]  # Triton's language has no t
                 d,
                 SCALE,
                 scores,
-                R_PAD,
+                R_HIGH,
+                R_LOW,
                 WIDTHS[i][1],
+                1,
                 WIDTHS[i][2],
                 WIDTHS[i][3],
                 WIDTHS[i][4],
+                WIDTHS[i][5],
                 DTYPE,
             )
 
 
-def _choices(padded: Sequence[tuple[int, int]], itemsize: int) -> Iterator[dict[int, Blocks]]:
-    """{width: blocks}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
-    widths = [T_PAD for _, T_PAD in padded]
-    possible = {T_PAD: choices(R_PAD, T_PAD, itemsize, 8) for R_PAD, T_PAD in padded}
+def _choices(dtype: torch.dtype, regions: int, widths: Sequence[int]) -> Iterator[dict[int, Choice]]:
+    """{width: choice}, of as many warps for all widths: each choice for the widest, with each for the narrowest."""
+    possible = {T_PAD: _worth_building(choices(dtype, regions, T_PAD)) for T_PAD in widths}
     for widest in possible[widths[-1]]:
         # What fits in registers at the widest does at every other.
-        same = {T_PAD: [b for b in possible[T_PAD] if b.warps == widest.warps] or [widest] for T_PAD in widths}
+        same = {T_PAD: [c for c in possible[T_PAD] if c.warps == widest.warps] or [widest] for T_PAD in widths}
         for narrowest in same[widths[0]] if len(widths) > 1 else [widest]:
             yield {**{T_PAD: own[0] for T_PAD, own in same.items()}, widths[0]: narrowest, widths[-1]: widest}
 
 
+def _worth_building(possible: list[Choice]) -> list[Choice]:
+    """Those of one image and little shared memory; a caption at a time only where several don't fit registers."""
+    plain = [choice for choice in possible if choice.split and choice.images == 1 and choice.stages <= _STAGES]
+    return [choice for choice in plain if choice.captions > 1] or plain
+
+
 def _compile(
-    model: Mapping[str, object], blocks: Mapping[int, Blocks], precision: str, target: GPUTarget, ptx_version: int
+    model: Mapping[str, object], choice: Mapping[int, Choice], precision: str, target: GPUTarget, ptx_version: int
 ) -> AheadKernel:
-    *_, widest = blocks.values()
-    too_few = [0, *blocks]
-    widths = [(few, T_PAD, *own[:3]) for few, (T_PAD, own) in zip(too_few, blocks.items(), strict=False)]
+    *_, widest = choice.values()
+    too_few = [0, *choice]
+    widths = [
+        (few, T_PAD, own.captions, own.block_d, own.block_a, own.stages)
+        for few, (T_PAD, own) in zip(too_few, choice.items(), strict=False)
+    ]
     constants = {**model, "WIDTHS": tuple(widths)}
     names = engine_kernel.arg_names
     types = dict.fromkeys(names, "i32") | dict.fromkeys(constants, "constexpr")
@@ -152,5 +167,5 @@ def _compile(
             f"triton {triton.__version__} makes a kernel that wants scratch memory, which TensorRT does not give;"
             " leave out --fused-scorer"
         )
-    captions = [(T_PAD, own.captions) for T_PAD, own in blocks.items()]
+    captions = [(T_PAD, own.captions) for T_PAD, own in choice.items()]
     return AheadKernel(info.name, made.asm["ptx"], captions, 32 * info.num_warps, info.shared)

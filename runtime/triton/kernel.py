@@ -1,11 +1,13 @@
 """The scorer as one Triton kernel: states in, scores out, nothing in between in the GPU's memory.
 
-One program scores one image with a few captions (docs/model.md has the equations and what a state is). The affinity
-H is summed up over blocks of D; everything made of it, R × T a pair, stays in registers. Then blocks of columns of d
-pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves nothing but its share of Zv w_v and Zu w_u.
+One program scores an image or two with a few captions (docs/model.md has the equations and what a state is). The
+affinity H is summed up over blocks of D; what is made of it, R × T a pair, stays in registers. Then blocks of columns
+of d pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves only its share of Zv w_v and Zu w_u.
 
 Products are of `DTYPE`, float32 exactly (no TF32), float16 or bfloat16 on tensor cores; sums, softmaxes and norms are
-float32. Sizes are padded to powers of two by masks: what lies in padded rows is never read.
+float32. Sizes are padded by masks, T to a power of two, R to one or to two (36 to 32 + 16): what lies in padded rows is
+never read. Words come first, (CAPTIONS·T_PAD, …), wherever captions share the image's side of a product: that makes 64
+rows of four captions, which compute capability 9.0 multiplies by a group of warps at once, each warp having a caption.
 
 Importing this file needs Triton. Where TRITON_INTERPRET=1 was set before, it runs on the CPU, for tests.
 """
@@ -14,9 +16,21 @@ Importing this file needs Triton. Where TRITON_INTERPRET=1 was set before, it ru
 import triton
 import triton.language as tl
 
-NORM_EPS_SQUARED = tl.constexpr(1e-12)  # (1e-6)², as in l2norm(x) = x / max(‖x‖₂, 1e-6)
+from .blocks import (
+    SPREAD,
+    by_caption,
+    dot,
+    dot_each,
+    load_columns,
+    masked,
+    shares_of,
+    softmax,
+    spread_sum,
+    tanh,
+    transposed,
+)
+
 _IMAGES_IN_TURN = tl.constexpr(16)
-_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit(do_not_specialize=["n", "m", "R", "T"])  # a tile's sizes: compiled for one, good for all
@@ -34,68 +48,72 @@ def score_kernel(
     d,
     scale,  # λ
     scores,  # (n, m) float32, the output
-    R_PAD: tl.constexpr,  # R and T as powers of two, 16 at least
-    T_PAD: tl.constexpr,
-    CAPTIONS: tl.constexpr,  # that a program scores; a power of two
+    R_HIGH: tl.constexpr,  # R in one part or two, powers of two, 16 at least; 0 for no second one
+    R_LOW: tl.constexpr,
+    T_PAD: tl.constexpr,  # T as a power of two, 16 at least
+    IMAGES: tl.constexpr,  # that a program scores, 1 or 2
+    CAPTIONS: tl.constexpr,  # that it scores with each; a power of two
     BLOCK_D: tl.constexpr,  # columns of D and of d at a time
     BLOCK_A: tl.constexpr,
+    STAGES: tl.constexpr,  # of the pipeline that fetches the latter
     DTYPE: tl.constexpr,
 ):
-    """Scores of `CAPTIONS` captions with one image. Grid: (n · ⌈m / CAPTIONS⌉,)."""
-    image, first = _place(tl.program_id(0), n, m, CAPTIONS)
-    region = tl.arange(0, R_PAD)
+    """Scores of `CAPTIONS` captions with `IMAGES` images. Grid: (⌈n / IMAGES⌉ · ⌈m / CAPTIONS⌉,)."""
+    image, first = _place(tl.program_id(0), tl.cdiv(n, IMAGES), m, CAPTIONS)
+    image *= IMAGES
     row = tl.arange(0, CAPTIONS * T_PAD)  # all words of all captions
     caption, word = first + row // T_PAD, row % T_PAD
-    is_region = region < tl.load(image_lengths + image)  # (R_PAD,)
     is_word = word < tl.load(text_lengths + caption, mask=caption < m, other=0)  # (CAPTIONS·T_PAD,)
-    image_rows = image_states + (image.to(tl.int64) * R + region)[:, None] * (2 * D + 3 * d)
     text_rows = text_states + (caption.to(tl.int64) * T + word)[:, None] * (D + 3 * d)
 
-    H = _product(image_rows + D, is_region, text_rows, is_word, D, BLOCK_D, R_PAD, CAPTIONS * T_PAD, DTYPE)
-    H = _tanh(H, tl.float32)
-    valid = is_region[:, None] & is_word[None, :]
-    Hu, Hv = _cross_softmax(
-        _per_caption(scale * H, CAPTIONS, T_PAD), _per_caption(valid, CAPTIONS, T_PAD)
-    )  # (CAPTIONS, R_PAD, T_PAD)
-    A = (Hu * tl.rsqrt(tl.maximum(tl.sum(Hu * Hu, 2), NORM_EPS_SQUARED))[:, :, None]).to(DTYPE)
-    B = (Hv * tl.rsqrt(tl.maximum(tl.sum(Hv * Hv, 1), NORM_EPS_SQUARED))[:, None, :]).to(DTYPE)
-    Su = _dot_each(tl.permute(B, (0, 2, 1)), B).to(DTYPE)  # (CAPTIONS, T_PAD, T_PAD)
-    Hu = Hu.to(DTYPE)
-    # With one row for every word of every caption: their products with the image's columns are plain ones.
-    A_rows = tl.reshape(tl.permute(A, (0, 2, 1)), (CAPTIONS * T_PAD, R_PAD))
-    Hv_rows = tl.reshape(tl.permute(Hv, (0, 2, 1)), (CAPTIONS * T_PAD, R_PAD)).to(DTYPE)
+    # U (VK)ᵀ and U Vᵀ, a row for each word of each caption. The second is wanted last of all, for the score, which is
+    # (avᵀ V) · (auᵀ U) = avᵀ (V Uᵀ) au; but here U is at hand.
+    images = (image_states, image_lengths, image, n, R, 2 * D + 3 * d)
+    high_rows, is_high = _both(images, D, 0, R_HIGH, IMAGES)
+    high = tl.zeros((CAPTIONS * T_PAD, IMAGES * 2 * R_HIGH), tl.float32)
+    if R_LOW > 0:
+        low_rows, is_low = _both(images, D, R_HIGH, R_LOW, IMAGES)
+        low = tl.zeros((CAPTIONS * T_PAD, IMAGES * 2 * R_LOW), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        column = start + tl.arange(0, BLOCK_D)
+        U = load_columns(text_rows, column, is_word, D).to(DTYPE)
+        high = dot(U, tl.trans(load_columns(high_rows, column, is_high, D).to(DTYPE)), high)
+        if R_LOW > 0:
+            low = dot(U, tl.trans(load_columns(low_rows, column, is_low, D).to(DTYPE)), low)
+    high = _apart(high, R_HIGH, IMAGES)
+    low = _apart(low, R_LOW, IMAGES) if R_LOW > 0 else high
 
-    region_logits = tl.zeros((CAPTIONS, R_PAD), tl.float32)  # Zv w_v
-    word_logits = tl.zeros((CAPTIONS, T_PAD), tl.float32)  # Zu w_u
-    for start in range(0, d, BLOCK_A):
+    # An image: addresses of its regions and which there are, in one part or two; then all that was made of H.
+    one = _regions(images, 0, R_HIGH, R_LOW)
+    one_H = _attend(high[0], low[0], is_word, one, scale, CAPTIONS, R_LOW, DTYPE)
+    one_sums = _zeros(CAPTIONS, R_HIGH, R_LOW, T_PAD)
+    if IMAGES == 2:
+        two = _regions(images, 1, R_HIGH, R_LOW)
+        two_H = _attend(high[2], low[2], is_word, two, scale, CAPTIONS, R_LOW, DTYPE)
+        two_sums = _zeros(CAPTIONS, R_HIGH, R_LOW, T_PAD)
+
+    # The words' rows by caption. Made by `reshape`, Triton would not see that a row's numbers lie side by side.
+    own, each = (first + tl.arange(0, CAPTIONS))[:, None], tl.arange(0, T_PAD)[None, :]
+    word_rows = text_states + (own.to(tl.int64) * T + each)[:, :, None] * (D + 3 * d)
+    is_each_word = each < tl.load(text_lengths + own, mask=own < m, other=0)  # (CAPTIONS, T_PAD)
+    for start in tl.range(0, d, BLOCK_A, num_stages=STAGES):
         column = start + tl.arange(0, BLOCK_A)
-        w_v = tl.load(weights + column, mask=column < d, other=0.0)
-        w_u = tl.load(weights + d + column, mask=column < d, other=0.0)
-        VQ1 = _columns(image_rows + 2 * D, column, is_region, d)
-        VQ2 = _columns(image_rows + 2 * D + d, column, is_region, d).to(DTYPE)
-        VQ6 = _columns(image_rows + 2 * D + 2 * d, column, is_region, d).to(DTYPE)
-        UQ3 = _columns(text_rows + D, column, is_word, d).to(DTYPE)
-        UQ4 = _columns(text_rows + D + d, column, is_word, d)
-        UQ5 = _columns(text_rows + D + 2 * d, column, is_word, d).to(DTYPE)
+        w_v = tl.load(weights + column, mask=column < d, other=0.0)[None, None, :]
+        w_u = tl.load(weights + d + column, mask=column < d, other=0.0)[None, None, :]
+        UQ3 = load_columns(word_rows + D, column, is_each_word, d).to(DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
+        UQ4 = load_columns(text_rows + D + d, column, is_word, d).to(tl.float32)
+        UQ5 = load_columns(word_rows + D + 2 * d, column, is_each_word, d).to(DTYPE)
+        words = (UQ3, UQ4, UQ5, w_v, w_u)
+        one_sums = _add_columns(one_sums, one, one_H, words, column, D, d, CAPTIONS, R_LOW, DTYPE)
+        if IMAGES == 2:
+            two_sums = _add_columns(two_sums, two, two_H, words, column, D, d, CAPTIONS, R_LOW, DTYPE)
 
-        context = _dot(A_rows, VQ2).to(DTYPE)  # Aᵀ (V Q2), (CAPTIONS·T_PAD, BLOCK_A)
-        Zv = _dot_each(Hu, _by_caption(UQ3, CAPTIONS), _dot_each(A, _by_caption(context, CAPTIONS)))
-        Zv = _tanh(Zv + VQ1.to(tl.float32)[None], DTYPE)  # (CAPTIONS, R_PAD, BLOCK_A)
-        region_logits += tl.sum(Zv * w_v[None, None, :], 2)
-
-        attended = _dot(Hv_rows, VQ6) + UQ4.to(tl.float32)  # Hvᵀ (V Q6) + U Q4
-        Zu = _dot_each(Su, _by_caption(UQ5, CAPTIONS), _by_caption(attended, CAPTIONS))
-        Zu = _tanh(Zu, DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
-        word_logits += tl.sum(Zu * w_u[None, None, :], 2)
-
-    av = _softmax(region_logits, tl.broadcast_to(is_region[None, :], (CAPTIONS, R_PAD)), 1)
-    au = _softmax(word_logits, tl.reshape(is_word, (CAPTIONS, T_PAD)), 1)
-    # (avᵀ V) · (auᵀ U) = avᵀ (V Uᵀ) au
-    VU = _product(image_rows, is_region, text_rows, is_word, D, BLOCK_D, R_PAD, CAPTIONS * T_PAD, DTYPE)
-    VU = _per_caption(VU, CAPTIONS, T_PAD)
-    score = tl.sum(tl.sum(VU * au[:, None, :], 2) * av, 1)  # (CAPTIONS,)
     found = first + tl.arange(0, CAPTIONS)
+    score = _pool(one_sums, one, high[1], low[1], is_word, CAPTIONS, R_LOW)
     tl.store(scores + image.to(tl.int64) * m + found, score, mask=found < m)
+    if IMAGES == 2:
+        score = _pool(two_sums, two, high[3], low[3], is_word, CAPTIONS, R_LOW)
+        tl.store(scores + (image + 1).to(tl.int64) * m + found, score, mask=(found < m) & (image + 1 < n))
 
 
 @triton.jit
@@ -114,91 +132,165 @@ def _place(program, n, m, CAPTIONS: tl.constexpr):
 
 
 @triton.jit
-def _product(
-    left,  # rows' addresses (M, 1)
-    is_left,
-    right,  # (N, 1)
-    is_right,
-    D,
-    BLOCK: tl.constexpr,
-    M: tl.constexpr,
-    N: tl.constexpr,
-    DTYPE: tl.constexpr,
-):
-    """left rightᵀ over their first D columns, (M, N) float32."""
-    total = tl.zeros((M, N), tl.float32)
-    for start in range(0, D, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        total = _dot(
-            _columns(left, column, is_left, D).to(DTYPE),
-            tl.trans(_columns(right, column, is_right, D).to(DTYPE)),
-            total,
-        )
-    return total
+def _both(images, D, FIRST: tl.constexpr, SIZE: tl.constexpr, IMAGES: tl.constexpr):
+    """Addresses of some regions' rows of VK, then of V, of each image (IMAGES·2·SIZE, 1), and which there are."""
+    image_states, image_lengths, image, n, R, width = images
+    row = tl.arange(0, IMAGES * 2 * SIZE)
+    own, region = image + row // (2 * SIZE), FIRST + row % SIZE
+    is_row = region < tl.load(image_lengths + own, mask=own < n, other=0)
+    start = (1 - row // SIZE % 2) * D
+    return image_states + ((own.to(tl.int64) * R + region) * width + start)[:, None], is_row
 
 
 @triton.jit
-def _columns(rows, column, is_row, size):
-    """Some columns of some rows, 0 where there is none."""
-    return tl.load(rows + column[None, :], mask=is_row[:, None] & (column < size)[None, :], other=0.0)
-
-
-@triton.jit
-def _dot(left, right, total=None):
-    if _INTERPRETED:  # it has no products of bfloat16; of these values float32 makes the same
-        left, right = left.to(tl.float32), right.to(tl.float32)
-    return tl.dot(left, right, total, input_precision="ieee")
-
-
-@triton.jit
-def _dot_each(left, right, total=None):
-    """Products of (CAPTIONS, M, K) and (CAPTIONS, K, N), a warp's each. All warps share one that is alone."""
-    if left.shape[0] > 1:
-        total = _dot(left, right, total)
+def _apart(x, SIZE: tl.constexpr, IMAGES: tl.constexpr):
+    """What `_both` made, (words, IMAGES·2·SIZE) → U (VK)ᵀ and U Vᵀ, (words, SIZE), of each image."""
+    x = tl.permute(tl.reshape(x, (x.shape[0], IMAGES, 2, SIZE)), (0, 3, 1, 2))
+    H, UV = tl.split(x)  # (words, SIZE, IMAGES)
+    if IMAGES == 2:
+        one_H, two_H = tl.split(H)
+        one_UV, two_UV = tl.split(UV)
+        parts = (one_H, one_UV, two_H, two_UV)
     else:
-        one_left = tl.reshape(left, (left.shape[1], left.shape[2]))
-        one_right = tl.reshape(right, (right.shape[1], right.shape[2]))
-        if total is not None:
-            total = tl.reshape(total, (total.shape[1], total.shape[2]))
-        total = _dot(one_left, one_right, total)[None]
-    return total
+        parts = (tl.reshape(H, (H.shape[0], SIZE)), tl.reshape(UV, (H.shape[0], SIZE)))
+    return parts
 
 
 @triton.jit
-def _per_caption(x, CAPTIONS: tl.constexpr, T_PAD: tl.constexpr):
-    """(R_PAD, CAPTIONS·T_PAD) → (CAPTIONS, R_PAD, T_PAD)."""
-    return tl.permute(tl.reshape(x, (x.shape[0], CAPTIONS, T_PAD)), (1, 0, 2))
+def _regions(images, NUMBER: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr):
+    """Of the program's image of this number: addresses of its rows (R_HIGH, 1) and which are regions, then R_LOW's."""
+    image_states, image_lengths, image, n, R, width = images
+    image += NUMBER
+    length = tl.load(image_lengths + image, mask=image < n, other=0)
+    image_states += image.to(tl.int64) * R * width
+    high = tl.arange(0, R_HIGH)
+    parts = (image_states + high[:, None] * width, high < length)
+    if R_LOW > 0:
+        low = R_HIGH + tl.arange(0, R_LOW)
+        parts = parts + (image_states + low[:, None] * width, low < length)  # noqa: RUF005  # Triton has no *
+    return parts
 
 
 @triton.jit
-def _by_caption(x, CAPTIONS: tl.constexpr):
-    """(CAPTIONS·T_PAD, columns) → (CAPTIONS, T_PAD, columns)."""
-    return tl.reshape(x, (CAPTIONS, x.shape[0] // CAPTIONS, x.shape[1]))
+def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
+    """From U (VK)ᵀ, (CAPTIONS·T_PAD, regions): Su, and for each part of the regions Hv, Hu, A, A with words as rows."""
+    high = _affinity(high, is_word, image[1], scale)
+    top = tl.max(high, 1)
+    if R_LOW > 0:
+        low = _affinity(low, is_word, image[3], scale)
+        top = tl.maximum(top, tl.max(low, 1))
+    # A word's shares of the regions, which the parts have together.
+    shares = shares_of(high, top[:, None])
+    total, squares = tl.sum(shares, 1), tl.sum(shares * shares, 1)
+    if R_LOW > 0:
+        low_shares = shares_of(low, top[:, None])
+        total += tl.sum(low_shares, 1)
+        squares += tl.sum(low_shares * low_shares, 1)
+    # B = Hv / ‖Hv‖ = shares / ‖shares‖; the largest share is 1, so that no norm is near 0.
+    norm = tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))[:, None]
+    total = 1.0 / tl.where(total == 0.0, 1.0, total)[:, None]
+    Su = _gram((shares * norm).to(DTYPE), None, CAPTIONS)
+    if R_LOW > 0:
+        Su = _gram((low_shares * norm).to(DTYPE), Su, CAPTIONS)
+    Su = Su.to(DTYPE)  # (CAPTIONS, T_PAD, T_PAD)
+    Hu, A, rows = _attend_words(high, CAPTIONS, DTYPE)
+    made = (Su, (shares * total).to(DTYPE), Hu, A, rows)
+    if R_LOW > 0:
+        Hu, A, rows = _attend_words(low, CAPTIONS, DTYPE)
+        made = made + ((low_shares * total).to(DTYPE), Hu, A, rows)  # noqa: RUF005
+    return made
 
 
 @triton.jit
-def _cross_softmax(logits, valid):
-    """Hu and Hv from λH, all (CAPTIONS, R_PAD, T_PAD); 0 where there is no region or no word."""
-    return _softmax(logits, valid, 2), _softmax(logits, valid, 1)
+def _zeros(CAPTIONS: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr, T_PAD: tl.constexpr):
+    """Zu w_u and Zv w_v, spread over some columns until the end, so that threads need not add up theirs each time."""
+    sums = (tl.zeros((CAPTIONS, T_PAD, SPREAD), tl.float32), tl.zeros((CAPTIONS, R_HIGH, SPREAD), tl.float32))
+    if R_LOW > 0:
+        sums = sums + (tl.zeros((CAPTIONS, R_LOW, SPREAD), tl.float32),)  # noqa: RUF005
+    return sums
 
 
 @triton.jit
-def _softmax(x, valid, AXIS: tl.constexpr):
-    """Along an axis, over what is valid; 0 elsewhere, and where nothing is valid."""
-    top = tl.max(tl.where(valid, x, float("-inf")), AXIS, keep_dims=True)
-    # Where nothing is valid, any number but -inf will do.
-    shares = tl.where(valid, tl.exp(x - tl.where(top == float("-inf"), 0.0, top)), 0.0)
-    total = tl.sum(shares, AXIS, keep_dims=True)
-    return shares / tl.where(total == 0.0, 1.0, total)
+def _add_columns(sums, image, H, words, column, D, d, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
+    """`sums` with what some columns of Zu and Zv add to it."""
+    UQ3, UQ4, UQ5, w_v, w_u = words
+    Su, Hv, Hu, A, A_rows = H[0], H[1], H[2], H[3], H[4]
+    VQ1, VQ2, VQ6 = _three(image[0] + 2 * D, column, image[1], d)
+    context = dot(A_rows, VQ2.to(DTYPE))  # Aᵀ (V Q2), (CAPTIONS·T_PAD, BLOCK_A)
+    attended = dot(Hv, VQ6.to(DTYPE), UQ4)  # Hvᵀ (V Q6) + U Q4
+    if R_LOW > 0:
+        low_VQ1, VQ2, VQ6 = _three(image[2] + 2 * D, column, image[3], d)
+        Hv, low_Hu, low_A, A_rows = H[5], H[6], H[7], H[8]
+        context = dot(A_rows, VQ2.to(DTYPE), context)
+        attended = dot(Hv, VQ6.to(DTYPE), attended)
+    context = by_caption(context.to(DTYPE), CAPTIONS)
+    Zv = tanh(_region_columns(A, context, Hu, UQ3, VQ1), DTYPE)  # (CAPTIONS, R_HIGH, BLOCK_A)
+    high = sums[1] + spread_sum(Zv * w_v)
+    if R_LOW > 0:
+        Zv = tanh(_region_columns(low_A, context, low_Hu, UQ3, low_VQ1), DTYPE)
+        low = sums[2] + spread_sum(Zv * w_v)
+    Zu = tanh(dot_each(Su, UQ5, by_caption(attended, CAPTIONS)), DTYPE)  # (CAPTIONS, T_PAD, BLOCK_A)
+    word = sums[0] + spread_sum(Zu * w_u)
+    return (word, high, low) if R_LOW > 0 else (word, high)
 
 
 @triton.jit
-def _tanh(x, DTYPE: tl.constexpr):
-    """As right as products of this type are: to 2e-7, or by the GPU's own instruction, right to 16 bits."""
-    if DTYPE == tl.float32 or _INTERPRETED:  # noqa: SIM300
-        # exp(2x) is 0 or infinity where tanh is -1 or 1
-        result = 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
-    else:
-        # Its form for two float16 at once becomes two instructions: no gain.
-        result = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
-    return result
+def _three(rows, column, is_row, d):
+    """Some columns of VQ1, VQ2 and VQ6."""
+    return (
+        load_columns(rows, column, is_row, d),
+        load_columns(rows + d, column, is_row, d),
+        load_columns(rows + 2 * d, column, is_row, d),
+    )
+
+
+@triton.jit
+def _pool(sums, image, high_UV, low_UV, is_word, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr):
+    """avᵀ (V Uᵀ) au of each caption, (CAPTIONS,)."""
+    au = softmax(tl.sum(sums[0], 2), tl.reshape(is_word, (CAPTIONS, sums[0].shape[1])), 1)
+    au = tl.reshape(au, (CAPTIONS * sums[0].shape[1],))[:, None]
+    high = masked(tl.sum(sums[1], 2), image[1])  # (CAPTIONS, R_HIGH)
+    top = tl.max(high, 1)
+    if R_LOW > 0:
+        low = masked(tl.sum(sums[2], 2), image[3])
+        top = tl.maximum(top, tl.max(low, 1))
+    shares = shares_of(high, top[:, None])
+    total = tl.sum(shares, 1)
+    score = tl.sum(tl.sum(by_caption(high_UV * au, CAPTIONS), 1) * shares, 1)
+    if R_LOW > 0:
+        shares = shares_of(low, top[:, None])
+        total += tl.sum(shares, 1)
+        score += tl.sum(tl.sum(by_caption(low_UV * au, CAPTIONS), 1) * shares, 1)
+    return score / tl.where(total == 0.0, 1.0, total)
+
+
+@triton.jit
+def _affinity(H, is_word, is_region, scale):
+    """λ tanh(H), (CAPTIONS·T_PAD, regions); -inf where there is no word or no region."""
+    return tl.where(is_word[:, None] & is_region[None, :], scale * tanh(H, tl.float32), float("-inf"))
+
+
+@triton.jit
+def _attend_words(x, CAPTIONS: tl.constexpr, DTYPE: tl.constexpr):
+    """From λH (CAPTIONS·T_PAD, regions): Hu and A (CAPTIONS, regions, T_PAD), and A with a row for every word."""
+    x = by_caption(x, CAPTIONS)
+    shares = shares_of(x, tl.max(x, 1, keep_dims=True))
+    total, squares = tl.sum(shares, 1, keep_dims=True), tl.sum(shares * shares, 1, keep_dims=True)
+    Hu = (shares / tl.where(total == 0.0, 1.0, total)).to(DTYPE)
+    A = (shares * tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))).to(DTYPE)
+    rows = tl.reshape(A, (CAPTIONS * A.shape[1], A.shape[2]))
+    return transposed(Hu), transposed(A), rows
+
+
+@triton.jit
+def _gram(B, total, CAPTIONS: tl.constexpr):
+    """Bᵀ B of rows for every word, (CAPTIONS, T_PAD, T_PAD)."""
+    each = by_caption(B, CAPTIONS)
+    return dot_each(each, tl.permute(each, (0, 2, 1)), total)
+
+
+@triton.jit
+def _region_columns(A, context, Hu, UQ3, VQ1):
+    """V Q1 + A (Aᵀ V Q2) + Hu (U Q3), (CAPTIONS, regions, BLOCK_A)."""
+    start = tl.broadcast_to(VQ1.to(tl.float32)[None], (A.shape[0], VQ1.shape[0], VQ1.shape[1]))
+    return dot_each(Hu, UQ3, dot_each(A, context, start))

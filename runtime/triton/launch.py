@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from threading import Lock
 from typing import Any, NamedTuple
@@ -17,10 +18,15 @@ from .kernel import score_kernel
 # Set before Triton was imported, TRITON_INTERPRET=1 runs kernels on the CPU: slowly, for tests.
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
-_DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+TL_DTYPES = {  # of PyTorch → of Triton
+    torch.float32: tl.float32,
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+}
 _SMALLEST = 16  # of a side of a product on tensor cores
 # Regions × words of a pair, padded, by bytes of a number: what a large GPU has registers and shared memory for.
 _MOST_CELLS = {2: 1 << 14, 4: 1 << 13}
+MOST_CAPTIONS = 8  # that a program scores
 # Of those that one program keeps in registers, for each of its threads.
 _CELLS_PER_THREAD = 32
 
@@ -32,7 +38,7 @@ class TooLargeError(Exception):
     """More regions × words than the kernel can keep in registers on this GPU."""
 
 
-class Blocks(NamedTuple):
+class Choice(NamedTuple):
     """How the kernel divides its work. More than one caption a program: as many as warps, since a warp takes one."""
 
     captions: int
@@ -40,28 +46,34 @@ class Blocks(NamedTuple):
     block_a: int
     warps: int
     stages: int
+    images: int = 1  # that a program scores with each of its captions, 1 or 2
+    split: bool = True  # R into two powers of two, where they are less than the next one: 36 into 32 + 16
 
 
-# Those of 2-byte and of 4-byte numbers that compile for compute capability 8.0 and 9.0 without spilling registers at
-# R = 36, T = 14, and some that take less room, for longer items.
+# Those of 2-byte and of 4-byte numbers that cost least on paper at R = 36, T = 14 (docs/performance.md), and some that
+# take less room, for longer items.
 _CHOICES = {
     2: [
-        Blocks(4, 64, 16, 4, 3),
-        Blocks(4, 64, 32, 4, 3),
-        Blocks(8, 64, 16, 8, 3),
-        Blocks(8, 64, 32, 8, 3),
-        Blocks(2, 64, 16, 2, 3),
-        Blocks(1, 64, 32, 4, 3),
-        Blocks(1, 64, 16, 8, 2),
-        Blocks(1, 32, 16, 16, 2),
+        Choice(4, 64, 16, 4, 2),
+        Choice(4, 64, 16, 4, 3),
+        Choice(4, 64, 32, 4, 2),
+        Choice(8, 64, 32, 8, 2),
+        Choice(8, 64, 32, 8, 3),
+        Choice(4, 64, 16, 4, 2, images=2),
+        Choice(8, 64, 16, 8, 2, images=2),
+        Choice(8, 64, 32, 8, 2, split=False),
+        Choice(2, 64, 16, 2, 2),
+        Choice(1, 64, 32, 4, 2),
+        Choice(1, 64, 16, 8, 2),
+        Choice(1, 32, 16, 16, 2),
     ],
     4: [
-        Blocks(8, 32, 16, 8, 2),
-        Blocks(4, 32, 16, 8, 2),
-        Blocks(2, 32, 16, 4, 2),
-        Blocks(1, 32, 16, 4, 2),
-        Blocks(1, 16, 16, 8, 1),
-        Blocks(1, 16, 16, 16, 1),
+        Choice(8, 32, 16, 8, 2),
+        Choice(4, 32, 16, 8, 2),
+        Choice(2, 32, 16, 4, 2),
+        Choice(1, 32, 16, 4, 2),
+        Choice(1, 16, 16, 8, 1),
+        Choice(1, 16, 16, 16, 1),
     ],
 }
 
@@ -73,13 +85,13 @@ def score_states(
     text_lengths: Tensor,
     weights: Tensor,
     scale: float,
-    blocks: Blocks | None = None,
+    choice: Choice | None = None,
 ) -> Tensor:
     """Scores of n images with m captions, (n, m) float32, from their states; all on one device, contiguous.
 
     image_states (n, R, 2D + 3d) and text_states (m, T, D + 3d) of one dtype, float32, float16 or bfloat16, lengths (n,)
     and (m,) int64, weights (2, d) float32, scale λ. What is in padded rows does not matter; an item of length 0 scores
-    0. blocks: instead of those that are fastest by trial; they change the last bits of a score, nothing else. Returns
+    0. choice: instead of the one that is fastest by trial; they change the last bits of a score, nothing else. Returns
     before the GPU is done. Raises TooLargeError.
     """
     (n, R, columns), (m, T, text_columns), d = image_states.shape, text_states.shape, weights.shape[1]
@@ -89,19 +101,20 @@ def score_states(
     scores = torch.empty((n, m), dtype=torch.float32, device=image_states.device)
     if scores.numel() == 0:
         return scores
-    itemsize = image_states.element_size()
-    padded = dict(zip(("R_PAD", "T_PAD"), padded_sizes(R, T, itemsize), strict=True))
+    dtype = image_states.dtype
+    _, T_PAD = padded_sizes(R, T, dtype.itemsize)
     arguments = (image_states, image_lengths, text_states, text_lengths, weights, n, m, R, T, D, d, scale, scores)
-    constants = {**padded, "DTYPE": _DTYPES[image_states.dtype]}
-    if blocks is None and INTERPRETED:
-        blocks = Blocks(2, 32, 32, 4, 1)
+    if choice is None and INTERPRETED:
+        choice = Choice(2, 32, 32, 4, 1)
     with _LAUNCHING:
         try:
-            if blocks is not None:
-                score_kernel[_grid](*arguments, **constants, **options(blocks))
+            if choice is not None:
+                score_kernel[_grid](*arguments, T_PAD=T_PAD, DTYPE=TL_DTYPES[dtype], **options(choice, R))
             else:
-                most = triton.next_power_of_2(m)
-                _tuned(padded["R_PAD"], padded["T_PAD"], itemsize, min(most, 8))[_grid](*arguments, **constants)
+                most = min(triton.next_power_of_2(m), MOST_CAPTIONS)
+                # All R of the same parts share their trials.
+                kernel = _tuned(dtype, sum(region_parts(R, True)), T_PAD, most)
+                kernel[_grid](*arguments, T_PAD=T_PAD, DTYPE=TL_DTYPES[dtype])
         except (OutOfResources, PTXASError) as error:
             raise TooLargeError from error
     return scores
@@ -115,37 +128,57 @@ def padded_sizes(R: int, T: int, itemsize: int) -> tuple[int, int]:
     return padded_R, padded_T
 
 
-def choices(R_PAD: int, T_PAD: int, itemsize: int, most_captions: int) -> list[Blocks]:
-    """What is worth a trial for such items; where registers won't do for any, what takes fewest."""
+def region_parts(R: int, split: bool) -> tuple[int, int]:
+    """R as the kernel pads it, in two powers of two where that is less than one: 36 → (32, 16) or (64, 0)."""
+    whole = max(_SMALLEST, int(triton.next_power_of_2(R)))
+    high = whole // 2
+    low = max(_SMALLEST, int(triton.next_power_of_2(R - high)))
+    return (high, low) if split and whole > _SMALLEST and low < high else (whole, 0)
 
-    def cells(blocks: Blocks) -> float:
-        return blocks.captions * R_PAD * T_PAD / (32 * blocks.warps)
 
-    possible = [blocks for blocks in _CHOICES[itemsize] if blocks.captions <= most_captions]
+def choices(dtype: torch.dtype, R: int, T: int, most_captions: int = MOST_CAPTIONS) -> list[Choice]:
+    """What is worth a trial for items of at most R regions and T words; where registers won't do for any, what takes
+    fewest. The autotuner tries these and no others. Raises TooLargeError."""
+    _, T_PAD = padded_sizes(R, T, dtype.itemsize)
+
+    def cells(choice: Choice) -> float:
+        return choice.captions * sum(region_parts(R, choice.split)) * T_PAD / (32 * choice.warps)
+
+    possible = [
+        choice
+        for choice in _CHOICES[dtype.itemsize]
+        if choice.captions <= most_captions and (choice.split or region_parts(R, True)[1])  # else there's one way
+    ]
     fewest = min(map(cells, possible))
-    return [blocks for blocks in possible if cells(blocks) <= max(fewest, _CELLS_PER_THREAD)]
+    return [choice for choice in possible if cells(choice) <= max(fewest, _CELLS_PER_THREAD)]
 
 
-def options(blocks: Blocks) -> dict[str, Any]:
-    """As arguments of the kernel's launch."""
+def options(choice: Choice, R: int) -> dict[str, Any]:
+    """As arguments of the kernel's launch on images of R regions."""
+    R_HIGH, R_LOW = region_parts(R, choice.split)
     return {
-        "CAPTIONS": blocks.captions,
-        "BLOCK_D": blocks.block_d,
-        "BLOCK_A": blocks.block_a,
-        "num_warps": blocks.warps,
-        "num_stages": blocks.stages,
+        "R_HIGH": R_HIGH,
+        "R_LOW": R_LOW,
+        "IMAGES": choice.images,
+        "CAPTIONS": choice.captions,
+        "BLOCK_D": choice.block_d,
+        "BLOCK_A": choice.block_a,
+        "STAGES": choice.stages,
+        "num_warps": choice.warps,
+        "num_stages": choice.stages,
     }
 
 
 @cache
-def _tuned(R_PAD: int, T_PAD: int, itemsize: int, most_captions: int) -> Any:
+def _tuned(dtype: torch.dtype, R: int, T_PAD: int, most_captions: int) -> Any:
     configs = []
-    for blocks in choices(R_PAD, T_PAD, itemsize, most_captions):
-        constants = options(blocks)
+    for choice in choices(dtype, R, T_PAD, most_captions):
+        constants = options(choice, R)
         configs.append(triton.Config(constants, constants.pop("num_warps"), constants.pop("num_stages")))
-    # What is fastest is kept in Triton's cache: the next process need not try again.
-    return triton.autotune(configs, key=["R_PAD", "T_PAD", "D", "d"], cache_results=True)(score_kernel)
+    # What is fastest is kept in Triton's cache, by these names and the choices: the next process need not try again.
+    return triton.autotune(configs, key=["T_PAD", "D", "d"], cache_results=True)(score_kernel)
 
 
 def _grid(arguments: dict[str, Any]) -> tuple[int]:
-    return (arguments["n"] * triton.cdiv(arguments["m"], arguments["CAPTIONS"]),)
+    sides = (("n", "IMAGES"), ("m", "CAPTIONS"))
+    return (math.prod(triton.cdiv(arguments[items], arguments[at_once]) for items, at_once in sides),)

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from caan.runtime.triton.ahead import engine_kernel
-from caan.runtime.triton.launch import padded_sizes
+from caan.runtime.triton.launch import region_parts
 from tests.runtime.triton.test_kernel import BLOCKS, GOLDEN, TOLERANCE, World, difference, sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
@@ -31,8 +31,10 @@ def score(world, device, widths, regions=1):
         "D": columns - 3 * d,
         "d": d,
         "SCALE": world.scale,
-        "R_PAD": padded_sizes(max(R, regions), 1, dtype.itemsize)[0],
-        "WIDTHS": tuple((few, words, *blocks[:3]) for few, (words, blocks) in zip(too_few, widths, strict=False)),
+        **dict(zip(("R_HIGH", "R_LOW"), region_parts(max(R, regions), True), strict=True)),
+        "WIDTHS": tuple(
+            (few, words, *blocks[:3], blocks.stages) for few, (words, blocks) in zip(too_few, widths, strict=False)
+        ),
         "DTYPE": DTYPES[dtype],
     }
     captions = next(blocks.captions for words, blocks in widths if words >= T)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from caan.model.caan import CAAN, CaanConfig
 from caan.runtime.triton.kernel import score_kernel
-from caan.runtime.triton.launch import Blocks, TooLargeError, _tuned, choices, score_states
+from caan.runtime.triton.launch import Choice, TooLargeError, _tuned, choices, region_parts, score_states
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-BLOCKS = [Blocks(1, 16, 16, 4, 1), Blocks(2, 32, 16, 4, 2), Blocks(4, 16, 32, 4, 1)]
+BLOCKS = [Choice(1, 16, 16, 4, 1), Choice(2, 32, 16, 4, 2, images=2), Choice(4, 16, 32, 4, 1, split=False)]
 
 # The interpreter's NumPy says so where exp(2x) is infinity, as it shall be.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
@@ -94,7 +94,9 @@ def test_golden_cases(device, name, blocks):
 @given(st.integers(0, 2**31), sizes, st.sampled_from(BLOCKS))
 @example(0, (1, 1, 1, 1, 1, 1), BLOCKS[0])
 @example(0, (2, 36, 3, 14, 64, 64), BLOCKS[2])
-@example(0, (1, 100, 1, 50, 33, 17), BLOCKS[0])
+@example(0, (3, 36, 3, 14, 64, 64), BLOCKS[1])
+@example(0, (3, 33, 2, 17, 20, 9), Choice(1, 16, 16, 4, 1, images=2, split=False))
+@example(0, (1, 90, 1, 50, 33, 17), BLOCKS[0])
 def test_any_shapes_and_lengths(device, seed, shape, blocks):
     world = World(seed, *shape)
     assert difference(world.score(device, blocks), world.expected()) <= TOLERANCE[torch.float32]
@@ -103,6 +105,7 @@ def test_any_shapes_and_lengths(device, seed, shape, blocks):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("blocks", BLOCKS, ids=str)
 def test_half_precisions(device, dtype, blocks):
+    """R = 36 in one part and in two."""
     world = World(1, 3, 36, 5, 14, 64, 48, dtype=dtype)
     found, expected = world.score(device, blocks), world.expected()
     assert difference(found, expected) <= TOLERANCE[dtype]
@@ -200,15 +203,26 @@ def test_what_no_gpu_has_registers_for_is_refused(device, dtype, regions, words)
         World(7, 1, regions, 1, words, 4, 4, dtype=dtype).score(device)
 
 
-@pytest.mark.parametrize("itemsize", [2, 4])
-@given(st.integers(4, 9), st.integers(4, 7), st.integers(0, 3))
-def test_there_is_a_choice_for_every_item(itemsize, regions, words, captions):
-    found = choices(1 << regions, 1 << words, itemsize, 1 << captions)
-    assert found and all(blocks.captions <= 1 << captions for blocks in found)
+@pytest.mark.parametrize(
+    ("regions", "parts"),
+    [(1, (16, 0)), (16, (16, 0)), (17, (32, 0)), (32, (32, 0)), (33, (32, 16)), (36, (32, 16)), (48, (32, 16)),
+     (49, (64, 0)), (65, (64, 16)), (81, (64, 32)), (97, (128, 0)), (130, (128, 16)), (200, (256, 0))],
+)  # fmt: skip
+def test_regions_are_padded_by_less_in_two_parts(regions, parts):
+    assert region_parts(regions, split=True) == parts
+    whole, none = region_parts(regions, split=False)
+    assert none == 0 and whole // 2 < max(regions, 9) <= whole
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@given(st.integers(1, 256), st.integers(1, 32), st.integers(0, 3))
+def test_there_is_a_choice_for_every_item(dtype, regions, words, captions):
+    found = choices(dtype, regions, words, 1 << captions)
+    assert found and all(choice.captions <= 1 << captions for choice in found)
 
 
 def test_what_is_fastest_is_kept_for_sizes_of_its_own():
     """Triton's cache on disk knows a trial by these names and by the choices; sizes may share their choices."""
-    one, other = _tuned(16, 16, 2, 8), _tuned(32, 16, 2, 8)
-    assert [str(config) for config in one.configs] == [str(config) for config in other.configs]
-    assert set(one.keys) == {"R_PAD", "T_PAD", "D", "d"} <= set(score_kernel.arg_names)
+    one, other = _tuned(torch.float16, 32, 16, 8), _tuned(torch.float16, 48, 16, 8)
+    assert not {str(config) for config in one.configs} & {str(config) for config in other.configs}
+    assert set(one.keys) == {"T_PAD", "D", "d"} <= set(score_kernel.arg_names)

@@ -1,0 +1,227 @@
+"""What each choice of the GPU kernel should cost, by its machine code alone: `python -m caan.bench.kernel_on_paper`.
+
+Needs Triton and PyTorch, no GPU. Every choice is compiled for each compute capability with Triton's own assembler; the
+instructions that a pair takes are counted, those of loops as often as they turn; and an H200's time for IMAGES ×
+CAPTIONS pairs follows from what each of its units does in a clock. Which unit is slowest is the limit that binds. Where
+an H200 takes much longer than `expected` says, or another choice is fastest, the numbers below are wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CaanError, MissingError, needs
+from .gpu_kernel import CAPTIONS, IMAGES, REGIONS, WORDS
+from .synthetic import PAPER_DIM
+
+# Compute capability → bytes of shared memory that one program may have, and all of a processor; threads of a processor.
+GPUS = {
+    90: (227 << 10, 228 << 10, 2048),  # H100, H200
+    80: (163 << 10, 164 << 10, 2048),  # A100
+    89: (99 << 10, 100 << 10, 1536),  # L40, RTX 40
+    120: (99 << 10, 100 << 10, 1536),  # RTX 50, RTX PRO
+}
+_DTYPES = ("float16", "bfloat16", "float32")
+_REGISTERS = 1 << 16  # of a processor
+_RESERVED = 1 << 10  # bytes of shared memory that a program takes beside its own
+
+# An H200: 132 processors at 1.98 GHz. Its units' work in a clock and processor, from NVIDIA's programming guide
+# (throughput of native arithmetic instructions, 9.0) where nothing else is said.
+_PROCESSORS, _CLOCK = 132, 1.98e9
+_WARP = 32
+_ISSUED = 4  # instructions, of a warp each
+_SPECIAL = 16  # numbers: tanh, exp2, 1/x, 1/√x
+_FLOAT = 128  # numbers: additions, multiplications
+_INTEGER = 64  # numbers: integers, comparisons, moves of bytes, roundings to 16 bits
+_SHARED = 128  # bytes, of shared memory and the first cache
+_SHUFFLED = 32  # numbers passed between threads, by the same unit
+_MULTIPLY_ADDS = 2048  # of 16-bit numbers by tensor cores: 1,070 TFLOP/s
+_WARP_GROUPS = 790 / 1070  # of these for `wgmma`: cuBLAS's best, as measured on the H200
+_SINGLE_WARPS = 0.63  # for `mma.sync`: Luo et al., arXiv 2402.13499
+_L2 = 28  # bytes from the second cache: 5.6 TB/s of 114 processors at 1.755 GHz (chipsandcheese.com, H100 PCIe)
+
+_UNITS = ("tensor cores", "special functions", "float", "integer", "shared memory", "L2", "issue")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A choice on an H200, of clocks of a processor for a pair."""
+
+    clocks: Mapping[str, float]  # of each unit
+    programs: int  # that a processor has at a time; 0 if it has no room for one
+    warps: int  # of these together
+
+    @property
+    def binding(self) -> str:
+        return max(self.clocks, key=lambda unit: self.clocks[unit])
+
+    @property
+    def least(self) -> float:
+        """Seconds if the slowest unit never waits."""
+        return _seconds(self.clocks[self.binding])
+
+    @property
+    def expected(self) -> float:
+        """Seconds if what is fetched ahead is never waited for, and the rest is hidden by a scheduler's other warps."""
+        own = [clocks for unit, clocks in self.clocks.items() if unit not in ("L2", "issue")]
+        waiting = (sum(own) - max(own)) * _ISSUED / max(self.warps, _ISSUED)
+        return _seconds(max(max(own) + waiting, self.clocks["L2"], self.clocks["issue"]))
+
+
+def predict(counts: Counter[str], choice: Any, compiled: Any, itemsize: int, dim: int = PAPER_DIM) -> Prediction:
+    """counts: of one warp of a program."""
+    programs = programs_at_once(compiled, choice, 90)
+    warps_per_pair = choice.warps / (choice.captions * choice.images)
+    clocks = dict.fromkeys(_UNITS, 0.0)
+    for instruction, count in counts.items():
+        for unit, cost in _costs(instruction):
+            clocks[unit] += cost * count * warps_per_pair
+        clocks["issue"] += count * warps_per_pair / _ISSUED
+    # Whole rows of both states, once a program; what is padded is not loaded.
+    loaded = 5 * REGIONS * dim / choice.captions + 4 * WORDS * dim / choice.images
+    clocks["L2"] = loaded * itemsize / _L2
+    return Prediction(clocks, programs, programs * choice.warps)
+
+
+def programs_at_once(compiled: Any, choice: Any, capability: int) -> int:
+    """Programs of a processor: what registers, shared memory and threads are there for."""
+    most, shared, threads = GPUS[capability]
+    if compiled.shared > most:
+        return 0
+    registers = -(-compiled.registers // 8) * 8 * _WARP * choice.warps
+    return min(_REGISTERS // registers, shared // (compiled.shared + _RESERVED), threads // (_WARP * choice.warps))
+
+
+def _costs(instruction: str) -> Iterator[tuple[str, float]]:
+    """(unit, clocks of a processor) of one warp's instruction."""
+    name, *parts = instruction.split(".")
+    if name == "HMMA":
+        # m16n8k8 and m16n8k16: 16 rows, 8 columns, then the depth; of TF32 half the depth
+        depth = int(parts[0][3:])
+        yield "tensor cores", 16 * 8 * depth / _MULTIPLY_ADDS / _SINGLE_WARPS
+    elif name == "HGMMA":
+        rows, columns, depth = map(int, parts[0].split("x"))
+        # Four warps issue one product together.
+        yield "tensor cores", rows * columns * depth / 4 / _MULTIPLY_ADDS / _WARP_GROUPS
+        read = columns * depth + (rows * depth if parts[-1] == "shared" else 0)
+        yield "shared memory", 2 * read / 4 / _SHARED
+    elif name == "MUFU":
+        yield "special functions", _WARP / _SPECIAL
+    elif name in ("FADD", "FMUL", "FFMA", "HADD2", "HMUL2", "HFMA2", "FADD2", "FMUL2", "FFMA2"):
+        yield "float", _WARP / _FLOAT
+    elif name == "SHFL":
+        yield "shared memory", _WARP / _SHUFFLED
+    elif name in ("LDS", "STS", "LDG", "STG", "LDGSTS", "LDL", "STL"):
+        bits = next((int(part) for part in parts if part in ("64", "128")), 32)
+        yield "shared memory", _WARP * bits / 8 / _SHARED
+    elif name in ("LDSM", "STSM"):
+        matrices = int(parts[-1]) if parts[-1].isdigit() else 1  # of 8 × 8, 128 bytes each
+        yield "shared memory", matrices * 128 / _SHARED
+    elif name[0] != "U" and name not in (
+        "BRA",
+        "BAR",
+        "LDGDEPBAR",
+        "DEPBAR",
+        "WARPGROUP",
+        "LDC",
+        "LDCU",
+        "NOP",
+        "EXIT",
+    ):
+        yield "integer", _WARP / _INTEGER
+
+
+def _seconds(clocks: float) -> float:
+    return IMAGES * CAPTIONS * clocks / _PROCESSORS / _CLOCK
+
+
+def main() -> int:
+    try:
+        for line in tables(lambda message: print(message, file=sys.stderr)):
+            print(line)
+    except CaanError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def tables(progress: Callable[[str], None], regions: int = REGIONS, words: int = WORDS) -> Iterator[str]:
+    """Lines of Markdown. Raises MissingError without PyTorch or Triton, or in Triton's interpreter."""
+    with needs("triton", "the kernel on paper"):
+        import torch
+
+        from ..runtime.triton.launch import INTERPRETED, choices
+        from ..runtime.triton.sass import compile_choice
+    if INTERPRETED:
+        raise MissingError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
+    for name in _DTYPES:
+        dtype = getattr(torch, name)
+        made = {}
+        for choice in choices(dtype, regions, words):
+            for capability in GPUS:
+                progress(f"{name}, {capability / 10}: {choice}")
+                made[choice, capability] = compile_choice(choice, dtype, regions, words, capability)
+        yield f"**{name}** on an H200, {IMAGES:,} × {CAPTIONS:,} pairs at D = d = {PAPER_DIM:,}:"
+        yield from ("", *_on_h200(made, dtype.itemsize), "", "On other GPUs:", "", *_elsewhere(made), "")
+
+
+def _on_h200(made: Mapping[tuple[Any, int], Any], itemsize: int) -> Iterator[str]:
+    yield from _header(
+        ["choice", "registers", "spilled", "shared, KiB", "warps", "tensor cores", *(f"{u}, s" for u in _UNITS),
+         "binds", "least, s", "expected, s", "compiled, s"]
+    )  # fmt: skip
+    for choice, capability in made:
+        if capability != 90:
+            continue
+        compiled = made[choice, capability]
+        counts = compiled.counts(choice, PAPER_DIM, PAPER_DIM)
+        found = predict(counts, choice, compiled, itemsize)
+        yield _row(
+            [label(choice), compiled.registers, compiled.stack, round(compiled.shared / 1024), found.warps,
+             products(counts), *(f"{_seconds(found.clocks[unit]):.3f}" for unit in _UNITS),
+             found.binding, f"{found.least:.2f}", f"{found.expected:.2f}", f"{compiled.seconds:.0f}"]
+        )  # fmt: skip
+
+
+def _elsewhere(made: Mapping[tuple[Any, int], Any]) -> Iterator[str]:
+    others = [capability for capability in GPUS if capability != 90]
+    yield _row(["choice", *(f"{capability / 10}: registers, spilled, KiB, warps" for capability in others)])
+    yield _row(["---"] * (len(others) + 1))
+    for choice in dict.fromkeys(choice for choice, _ in made):
+        cells = []
+        for capability in others:
+            one = made[choice, capability]
+            warps = programs_at_once(one, choice, capability) * choice.warps
+            cells.append(f"{one.registers}, {one.stack}, {round(one.shared / 1024)}, {warps or '–'}")
+        yield _row([label(choice), *cells])
+
+
+def products(counts: Counter[str]) -> str:
+    """Which instructions of tensor cores a choice has."""
+    kinds = {"HGMMA": "wgmma", "HMMA": "mma"}
+    return " + ".join(kinds[kind] for kind in kinds if any(name.startswith(kind) for name in counts)) or "none"
+
+
+def label(choice: Any) -> str:
+    """images × captions, block of D / block of d, warps, stages; what else differs."""
+    text = (
+        f"{choice.images} × {choice.captions}, {choice.block_d}/{choice.block_a}, {choice.warps} w, {choice.stages} st"
+    )
+    return text if choice.split else f"{text}, whole"
+
+
+def _header(cells: list[str]) -> Iterator[str]:
+    yield _row(cells)
+    yield _row(["---"] * len(cells))
+
+
+def _row(cells: list[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What the kernel is made of: loads, products, softmaxes and sums of the kinds that it needs."""
+
+# Triton reads this source: `from __future__ import annotations` would hide its constexpr annotations.
+import triton
+import triton.language as tl
+
+SPREAD = tl.constexpr(4)  # threads that have a row's columns of a product, in pairs
+_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def load_columns(rows, column, is_row, size):
+    """Some columns of some rows, 0 where there is none. rows: addresses (…, rows, 1)."""
+    if len(rows.shape) == 2:
+        addresses, valid = rows + column[None, :], is_row[:, None] & (column < size)[None, :]
+    else:
+        addresses, valid = rows + column[None, None, :], is_row[:, :, None] & (column < size)[None, None, :]
+    return tl.load(addresses, mask=valid, other=0.0)
+
+
+@triton.jit
+def dot(left, right, total=None):
+    if _INTERPRETED:  # it has no products of bfloat16; of these values float32 makes the same
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, total, input_precision="ieee")
+
+
+@triton.jit
+def dot_each(left, right, total=None):
+    """Products of (CAPTIONS, M, K) and (CAPTIONS, K, N), a warp's each. All warps share one that is alone."""
+    if left.shape[0] > 1:
+        total = dot(left, right, total)
+    else:
+        one_left = tl.reshape(left, (left.shape[1], left.shape[2]))
+        one_right = tl.reshape(right, (right.shape[1], right.shape[2]))
+        if total is not None:
+            total = tl.reshape(total, (total.shape[1], total.shape[2]))
+        total = dot(one_left, one_right, total)[None]
+    return total
+
+
+@triton.jit
+def by_caption(x, CAPTIONS: tl.constexpr):
+    """(CAPTIONS·T_PAD, columns) → (CAPTIONS, T_PAD, columns)."""
+    return tl.reshape(x, (CAPTIONS, x.shape[0] // CAPTIONS, x.shape[1]))
+
+
+@triton.jit
+def masked(x, valid):
+    return tl.where(valid[None, :], x, float("-inf"))
+
+
+@triton.jit
+def shares_of(x, top):
+    """exp(x - top), 0 where x is -inf."""
+    # Where nothing is valid, any top but -inf will do.
+    return tl.exp(x - tl.where(top == float("-inf"), 0.0, top))
+
+
+@triton.jit
+def softmax(x, valid, AXIS: tl.constexpr):
+    """Along an axis, over what is valid; 0 elsewhere, and where nothing is valid."""
+    x = tl.where(valid, x, float("-inf"))
+    shares = shares_of(x, tl.max(x, AXIS, keep_dims=True))
+    total = tl.sum(shares, AXIS, keep_dims=True)
+    return shares / tl.where(total == 0.0, 1.0, total)
+
+
+@triton.jit
+def transposed(x):
+    """(CAPTIONS, words, regions) → (CAPTIONS, regions, words), as what a product makes.
+
+    Products of it with others then find it in registers as they need it; what `permute` alone makes would be moved
+    there each time. Multiplied by 1 and added to zeros, numbers stay what they are.
+    """
+    word = tl.arange(0, x.shape[1])
+    one = tl.broadcast_to((word[:, None] == word[None, :])[None], (x.shape[0], x.shape[1], x.shape[1]))
+    return dot_each(tl.permute(x, (0, 2, 1)), one.to(x.dtype)).to(x.dtype)
+
+
+@triton.jit
+def spread_sum(x):
+    """(CAPTIONS, rows, columns) → (CAPTIONS, rows, SPREAD): of 8 columns a thread has 2, which it adds up."""
+    x = tl.reshape(x, (x.shape[0], x.shape[1], x.shape[2] // (2 * SPREAD), SPREAD, 2))
+    return tl.sum(tl.sum(x, 4), 2)
+
+
+@triton.jit
+def tanh(x, DTYPE: tl.constexpr):
+    """As right as products of this type are: to 2e-7, or by the GPU's own instruction, right to 2⁻¹¹ of tanh."""
+    if DTYPE == tl.float32 or _INTERPRETED:  # noqa: SIM300
+        # exp(2x) is 0 or infinity where tanh is -1 or 1
+        result = 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+    else:
+        # Its form for two float16 at once, and that for bfloat16, become two instructions and a move: no gain.
+        result = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
+    return result
