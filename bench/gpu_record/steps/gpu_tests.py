@@ -1,0 +1,48 @@
+"""`pytest -m gpu`, on all cores where pytest-xdist is installed; what passed is known even if time runs out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...._machine import cpu_count
+from ....errors import CaanError, MissingError
+from ..plan import Asked, Put
+
+ROOT = Path(__file__).resolve().parents[3]
+# Those alone that need a GPU, what needs only one first: other tests may ask for what such a machine lacks.
+_FOLDERS = ("tests/runtime/triton", "tests/runtime/tensorrt", "tests/bench/test_gpu_kernel.py")
+_MOST_PROCESSES = 8
+_OUTCOME = re.compile(
+    r"(?:\[gw\d+\] \[ *\d+%\] )?(?:(?P<first>[A-Z]+) )?(?P<test>tests/\S+?(?:\[.*\])?)(?: (?P<last>[A-Z]+).*)?$"
+)
+_WORDS = ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL")
+
+
+def run(asked: Asked, put: Put) -> None:
+    """A row of counts, one for each test that failed, one for each reason to skip."""
+    if find_spec("pytest") is None:
+        raise MissingError("pytest is not installed")
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "-p", "no:cacheprovider", *_FOLDERS]
+    if find_spec("xdist") and not asked.rehearse:
+        command += ["-n", str(min(_MOST_PROCESSES, cpu_count()))]
+    counts = dict.fromkeys(_WORDS, 0)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if line.startswith("SKIPPED ["):
+            put(line.strip()[:200], {})
+        elif (match := _OUTCOME.match(line)) and (word := match["last"] or match["first"]) in _WORDS:
+            counts[word] += 1
+            put("tests", {"ok": not counts["FAILED"] + counts["ERROR"], **{w.lower(): n for w, n in counts.items()}})
+            if word in ("FAILED", "ERROR"):
+                put(match["test"], {"ok": False})
+    code = process.wait()
+    if code not in (0, 1, 5):  # 5: no test was found
+        raise CaanError(f"pytest ended with exit code {code}; the log says why")
+    if not any(counts.values()):
+        raise CaanError("pytest found no test that needs a GPU")
