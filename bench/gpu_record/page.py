@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .plan import Row
+
 _SIGNS = {"done": "✓", "failed": "✗", "timed out": "✗", "could not run": "–", "running": "…", "waiting": "…"}
 
 
@@ -21,7 +23,7 @@ def page_of(record: dict[str, Any], json_name: str, log_name: str) -> str:
         lines.append(f"| {entry['title']} | {_cell(status_text(entry))} | {_number(entry.get('seconds', ''))} |")
     for entry in record["steps"].values():
         if entry["rows"]:
-            lines += ["", f"## {entry['title']}", "", *_table(entry["rows"])]
+            lines += ["", f"## {entry['title']}", *_tables(entry["rows"])]
     return "\n".join(lines) + "\n"
 
 
@@ -31,16 +33,22 @@ def status_text(entry: dict[str, Any]) -> str:
     return f"{_SIGNS[entry['status']]} {entry['status']}{reason}"
 
 
-def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """Columns are what any row has, in the order that they come up in; `ok` is a sign before the row's name."""
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row if name != "ok"))
-    numeric = [all(isinstance(row.get(name, 0), int | float | None) for row in rows.values()) for name in columns]
-    lines = [f"| | {' | '.join(columns)} |", f"|---|{'|'.join('---:' if n else '---' for n in numeric)}|"]
+def _tables(rows: dict[str, Row]) -> list[str]:
+    """One table for each kind of row: a kind is what its columns are. `ok` is a sign before the row's name."""
+    kinds: dict[tuple[str, ...], dict[str, Row]] = {}
     for name, row in rows.items():
-        sign = "" if "ok" not in row else "✓ " if row["ok"] else "✗ "
-        lines.append(
-            f"| {sign}{_cell(name)} | {' | '.join(_cell(_number(row.get(column, ''))) for column in columns)} |"
-        )
+        kinds.setdefault(tuple(column for column in row if column != "ok"), {})[name] = row
+    lines: list[str] = []
+    for columns, members in kinds.items():
+        numeric = [all(isinstance(row[name], int | float | None) for row in members.values()) for name in columns]
+        lines += [
+            "",
+            f"| | {' | '.join(map(_cell, columns))} |",
+            f"|---|{'|'.join('---:' if n else '---' for n in numeric)}|",
+        ]
+        for name, row in members.items():
+            sign = "" if "ok" not in row else "✓ " if row["ok"] else "✗ "
+            lines.append(f"| {sign}{_cell(name)} | {' | '.join(_cell(_number(row[column])) for column in columns)} |")
     return lines
 
 

@@ -13,20 +13,20 @@ from ....errors import CaanError, MissingError
 from ..plan import Asked, Put
 
 ROOT = Path(__file__).resolve().parents[3]
-# Those alone that need a GPU, what needs only one first: other tests may ask for what such a machine lacks.
-_FOLDERS = ("tests/runtime/triton", "tests/runtime/tensorrt", "tests/bench/test_gpu_kernel.py")
+# Those alone that need a GPU: other tests may ask for what such a machine lacks. First what only a GPU can show.
+_FILES = ("tests/runtime/*/test_on_gpu.py", "tests/bench/test_gpu_kernel.py", "tests/runtime/triton/test_*.py")
 _MOST_PROCESSES = 8
-_OUTCOME = re.compile(
-    r"(?:\[gw\d+\] \[ *\d+%\] )?(?:(?P<first>[A-Z]+) )?(?P<test>tests/\S+?(?:\[.*\])?)(?: (?P<last>[A-Z]+).*)?$"
-)
-_WORDS = ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL")
+# "tests/a.py::b[1 2] PASSED [ 50%]"; of pytest-xdist "[gw0] [ 50%] PASSED tests/a.py::b[1 2]"
+_OUTCOME = re.compile(r"(?:\[gw\d+\] \[.{4}\] (?P<early>[A-Z]+) )?(?P<test>tests/.+?)(?: (?P<late>[A-Z]{4,}).*)?")
+_WORDS = ("PASSED", "FAILED", "ERROR", "SKIPPED")
 
 
 def run(asked: Asked, put: Put) -> None:
     """A row of counts, one for each test that failed, one for each reason to skip."""
     if find_spec("pytest") is None:
         raise MissingError("pytest is not installed")
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "-p", "no:cacheprovider", *_FOLDERS]
+    files = dict.fromkeys(str(file) for pattern in _FILES for file in sorted(ROOT.glob(pattern)))
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "-p", "no:cacheprovider", *files]
     if find_spec("xdist") and not asked.rehearse:
         command += ["-n", str(min(_MOST_PROCESSES, cpu_count()))]
     counts = dict.fromkeys(_WORDS, 0)
@@ -36,7 +36,7 @@ def run(asked: Asked, put: Put) -> None:
         print(line, end="", flush=True)
         if line.startswith("SKIPPED ["):
             put(line.strip()[:200], {})
-        elif (match := _OUTCOME.match(line)) and (word := match["last"] or match["first"]) in _WORDS:
+        elif (match := _OUTCOME.fullmatch(line.rstrip())) and (word := match["early"] or match["late"]) in counts:
             counts[word] += 1
             put("tests", {"ok": not counts["FAILED"] + counts["ERROR"], **{w.lower(): n for w, n in counts.items()}})
             if word in ("FAILED", "ERROR"):

@@ -52,7 +52,7 @@ def run(asked: Asked, put: Put) -> None:
     for dtype in LIMITS:
         for shape in shapes(asked.rehearse):
             put(f"{_name(dtype)} {_text(shape)}", _check(shape, dtype, asked))
-    for file in sorted(GOLDEN.glob("*.npz"))[: 2 if asked.rehearse else None]:
+    for file in sorted(GOLDEN.glob("tiny.npz" if asked.rehearse else "*.npz")):
         for dtype in LIMITS:
             put(f"{_name(dtype)} golden {file.stem}", _golden(file, dtype, asked.device))
     for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):

@@ -9,6 +9,6 @@ from ..plan import Asked, Put
 def run(asked: Asked, put: Put) -> None:
     """One row for each choice of blocks, each rival and each limit, one for each type of number."""
     if asked.rehearse:
-        measure(TINY, "cpu", put)
+        measure(TINY, "cpu", put, ("bfloat16", "float32"))
     else:
         measure(PAPER, gpu_device(), put)
