@@ -8,6 +8,7 @@ DEMO ?= demo
 # What make gpu-kit gathers, ignored by git, its size, and the data set that its model was trained on: SCAN's format, with
 # model.pt; none: the demo's. Where make gpu-record writes to, and more options of it, as --rehearse.
 KIT ?= gpu-kit
+KIT_OPTIONS ?=
 KIT_MB ?= 60
 FLICKR8K ?= $(wildcard ../shared/data/flickr8k)
 RECORD ?= docs/benchmarks
@@ -100,7 +101,7 @@ gpu-record:  ## on a machine with an NVIDIA GPU: all that only a GPU can tell, i
 	  --kit $(KIT) --output $(RECORD) $(if $(FLICKR8K),--data $(FLICKR8K)) $(RECORD_OPTIONS)
 
 gpu-kit: $(INSTALLED)  ## what such a machine lacks, gathered in gpu-kit/, KIT_MB=60 MiB of it
-	$(BIN)/python -m caan.bench.gpu_record.make_kit $(KIT) --megabytes $(KIT_MB) $(if $(FLICKR8K),--data $(FLICKR8K))
+	$(BIN)/python -m caan.bench.gpu_record.make_kit $(KIT) --megabytes $(KIT_MB) $(if $(FLICKR8K),--data $(FLICKR8K)) $(KIT_OPTIONS)
 
 bench: $(INSTALLED) native-if-possible  ## speed at the paper's size, without a trained model
 	$(BIN)/caan-bench --synthetic --retrieval

@@ -90,8 +90,10 @@ class Kit:
         return tabulate(rows, ["in the kit", "what", "MiB", ""], maxcolwidths=[None, None, None, 70])
 
 
-def make_kit(folder: Path, megabytes: int, data: Path | None, python: str = _PYTHON) -> Kit:
+def make_kit(folder: Path, megabytes: int, data: Path | None, bundle: Path | None = None, python: str = _PYTHON) -> Kit:
     """Fill `folder`, replacing an earlier kit. data: a data set in SCAN's format with its `model.pt`; None: the demo's.
+
+    bundle: what model.pt was exported to, instead of exporting it again; python: the version on the GPU machine.
 
     Raises OutputError for a folder that can't be written, InputError for one that holds something else.
     """
@@ -105,7 +107,7 @@ def make_kit(folder: Path, megabytes: int, data: Path | None, python: str = _PYT
         kit.add(f"wheel {name}", lambda to, name=name: _download(name, to, None), WHEELS)  # type: ignore[misc]
     kit.add("the project", _project)
     data = data or _demo()
-    if kit.add("model: graphs in FP32 and FP16", lambda to: _bundle(data, to)):
+    if kit.add("model: graphs in FP32 and FP16", lambda to: _bundle(data, bundle, to)):
         kit.add("data for the gate", lambda to: _data(data, folder / BUNDLE, to, kit.room - _MARGIN), DATA)
         kit.add("the model's checkpoint", lambda to: _checkpoint(data, to), DATA)
         fits = kit.add("wheels of TensorRT for RTX", lambda to: _rtx(to, python), WHEELS, at_least=80 * _MIB)
@@ -140,14 +142,18 @@ def _demo() -> Path:
     return folder
 
 
-def _bundle(data: Path, to: Path) -> str:
+def _bundle(data: Path, bundle: Path | None, to: Path) -> str:
     from ...export.precision import add_ungated
     from ...export.to_bundle import export_checkpoint
     from ...model.checkpoint import load_checkpoint
 
     checkpoint = data / "model.pt"
-    export_checkpoint(load_checkpoint(checkpoint), checkpoint, to / BUNDLE)
-    add_ungated(to / BUNDLE, "fp16")
+    if bundle is not None:
+        shutil.copytree(bundle, to / BUNDLE)
+    else:
+        export_checkpoint(load_checkpoint(checkpoint), checkpoint, to / BUNDLE)
+    if "fp16" not in open_bundle(to / BUNDLE).precisions:
+        add_ungated(to / BUNDLE, "fp16")
     return f"trained on {data.resolve().name}"
 
 
@@ -243,10 +249,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--megabytes", type=int, default=60, metavar="MIB", help="of the whole kit")
     parser.add_argument("--data", type=Path, metavar="DIR", help="in SCAN's format, with its model.pt; else the demo's")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="exported from that model.pt; else it is now")
     parser.add_argument("--python", default=_PYTHON, metavar="X.Y", help="of the GPU machine")
     given = parser.parse_args()
     try:
-        kit = make_kit(given.folder, given.megabytes, given.data, given.python)
+        kit = make_kit(given.folder, given.megabytes, given.data, given.bundle, given.python)
     except CaanError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
