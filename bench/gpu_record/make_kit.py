@@ -225,8 +225,10 @@ def _download(package: str, to: Path, python: str | None) -> str:
 def _pip(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "pip", *arguments, "--quiet"], capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
-        raise CaanError(f"pip could not get it: {' '.join(lines)[:200]}")
+        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise CaanError(
+            f"pip could not get it: {(errors or done.stderr.splitlines() or ['it says nothing'])[-1][:200]}"
+        )
 
 
 def _cut(wheel: Path) -> None:

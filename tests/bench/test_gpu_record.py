@@ -149,7 +149,7 @@ def test_the_limits_of_the_steps_leave_room_for_the_last():
 @pytest.mark.parametrize(
     ("step", "seconds", "status", "reason"),
     [
-        (STEPS[0], 0, "timed out", "ended after 20 s"),
+        (STEPS[0], 0, "timed out", "ended after 0 s"),
         (Step("no such step", "", 20), 20, "failed", "its process ended with code 1"),
     ],
 )

@@ -42,7 +42,7 @@ ODD = (
     Shape(130, 20, 1, 33, 64, 48),  # one caption
     Shape(4, 100, 6, 90, 128, 64),
 )
-TINY = Shape(2, 5, 3, 3, 16, 16)
+TINY = Shape(1, 5, 2, 3, 16, 16)
 TINY_ODD = (Shape(1, 1, 2, 1, 7, 5),)
 _ODD_CHOICES = 2  # of blocks, for odd shapes
 
