@@ -5,6 +5,15 @@ INSTALLED := .venv/.installed
 # Where the demo's files go; ignored by git.
 DEMO ?= demo
 
+# What make gpu-kit gathers, ignored by git, its size, and the data set that its model was trained on: SCAN's format, with
+# model.pt; none: the demo's. Where make gpu-record writes to, and more options of it, as --rehearse.
+KIT ?= gpu-kit
+KIT_OPTIONS ?=
+KIT_MB ?= 60
+FLICKR8K ?= $(wildcard ../shared/data/flickr8k)
+RECORD ?= docs/benchmarks
+RECORD_OPTIONS ?=
+
 # Seconds that each of the C++ fuzzers runs.
 FUZZ_SECONDS ?= 60
 
@@ -23,7 +32,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCA
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test test-each attack test-cpp fuzz-cpp lint-cpp test-gpu lint bench bench-cpp bench-memory clean
+.PHONY: demo native native-if-possible test test-each attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -91,6 +100,15 @@ test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the 
 	$(BIN)/caan-bench --synthetic --json docs/benchmarks/$$(date +%F)-gpu-synthetic.json
 	$(BIN)/python -m caan.bench.gpu_kernel
 
+# Without a virtual environment or a network: the machine's own Python finds the project by a link of its name.
+gpu-record:  ## on a machine with an NVIDIA GPU: all that only a GPU can tell, in 8 minutes, into docs/benchmarks/
+	mkdir -p .gpu-record && ln -sfn .. .gpu-record/caan
+	PYTHONPATH="$(CURDIR)/.gpu-record$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m caan.bench.gpu_record \
+	  --kit $(KIT) --output $(RECORD) $(if $(FLICKR8K),--data $(FLICKR8K)) $(RECORD_OPTIONS)
+
+gpu-kit: $(INSTALLED)  ## what such a machine lacks, gathered in gpu-kit/, KIT_MB=60 MiB of it
+	$(BIN)/python -m caan.bench.gpu_record.make_kit $(KIT) --megabytes $(KIT_MB) $(if $(FLICKR8K),--data $(FLICKR8K)) $(KIT_OPTIONS)
+
 bench: $(INSTALLED) native-if-possible  ## speed at the paper's size, without a trained model
 	$(BIN)/caan-bench --synthetic --retrieval
 
@@ -103,7 +121,7 @@ bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 ima
 	$(BIN)/python -m caan.bench.memory
 
 clean:
-	rm -rf .venv $(DEMO) caan_deploy.egg-info cpp/build-*
+	rm -rf .venv $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record $(KIT)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }

@@ -41,8 +41,10 @@ def progress_bar(total: float, name: str, unit: str, shown: bool, **options: Any
     """A bar on standard error, with tqdm's options; a NoBar if it is not to be shown, or that is not a terminal."""
     if not shown or not _is_terminal():
         return NoBar()
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # a machine that was set up for something else, as `make gpu-record` meets it
+        return NoBar()
     return tqdm(total=total, desc=name, unit=unit, **{"unit_scale": True, **options})
 
 

@@ -1,140 +1,347 @@
-"""The fused kernel against `torch.compile` of the same equations, on a GPU: `python -m caan.bench.gpu_kernel`.
+"""The fused kernel's block choices on a GPU, against the same equations in PyTorch: `python -m caan.bench.gpu_kernel`.
 
-States of the paper's size lie on the device; what is measured is scoring alone, all images with all captions.
+States of the paper's size lie on the device; what is measured is scoring alone, all images with all captions: every
+choice of blocks, `torch.compile`, and the plain equations replayed as a CUDA graph. Medians, by the GPU's own clock.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
+import numpy as np
 
+from .._files import atomic_file
 from ..bundle import state_widths
 from ..errors import CaanError, MissingError, needs
+from .roofline import PairWork, pair_work
 from .synthetic import PAPER_DIM
 from .timing import seconds
 
-IMAGES, CAPTIONS, REGIONS, WORDS = 1000, 5000, 36, 14
-_DTYPES = ("float32", "float16", "bfloat16")
-_SIDES = (16, 32, 64, 128)  # images and captions in one call of the compiled equations, which write what they compute
-_ROUNDS = 5
-_TILE_ROUNDS = 3
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = ("bfloat16", "float16", "float32")  # what matters most comes first
+# Rounds of one measurement: as many as take so long, up to the most.
+_SECONDS, _MOST_ROUNDS = 1.0, 7
+_CHECKED = (40, 200)  # images and captions whose scores are compared with float32's
+# What all must keep to it: far more than rounding costs, far less than a wrong block would.
+_AGREES = {"bfloat16": 2e-2, "float16": 3e-3, "float32": 1e-4}
+_KERNEL, _COMPILED, _GRAPHED = "kernel", "torch.compile", "CUDA-graphed eager"
+
+Row = dict[str, Any]
+Put = Callable[[str, Row], None]
 
 
 @dataclass(frozen=True)
-class KernelSpeed:
-    """Best seconds for all pairs, with each type of number; the largest difference between their scores."""
+class Sizes:
+    """What is scored. `few`: images for what takes long, all rivals and float32. `sides`: images and captions of the
+    rivals' tiles, which write what they compute; each divides both counts, so that a compiled tile fits everywhere."""
 
-    dtype: str
-    kernel: float
-    compiled: float | None  # None where no tile fits the device's memory
-    side: int | None  # of the compiled equations' best tile
-    difference: float | None
+    images: int = 1000
+    captions: int = 5000
+    regions: int = 36
+    words: int = 14
+    dim: int = PAPER_DIM
+    few: int = 200
+    sides: tuple[int, ...] = (50, 100, 200)
+    product: int = 8192  # of the square matrices whose product is the limit
 
 
-def measure_kernel(progress: Callable[[str], None], dim: int = PAPER_DIM) -> list[KernelSpeed]:
-    """Score IMAGES × CAPTIONS of R = 36 and T = 14. Raises MissingError without a GPU, PyTorch for CUDA, or Triton."""
-    with needs("triton", "the kernel's bench"):
+PAPER = Sizes()
+# For a rehearsal in Triton's interpreter.
+TINY = Sizes(1, 1, 5, 3, 16, 1, (1,), 64)
+
+
+class Inputs:
+    """States of a size and type on a device, and what scores them."""
+
+    def __init__(self, sizes: Sizes, dtype: str, device: str) -> None:
         import torch
 
-        from ..runtime.triton import launch  # noqa: F401
+        from ..model.caan import CAAN, CaanConfig
+
+        torch.manual_seed(0)
+        self.sizes, self.dtype, self.device = sizes, dtype, device
+        self.images = sizes.few if dtype == "float32" else sizes.images
+        model = CAAN(CaanConfig(1, sizes.dim, 1, sizes.dim, 1)).to(device)
+        self.weights = torch.stack([model.scorer.w_v, model.scorer.w_u]).detach().float().contiguous()
+        self.scale = model.config.attention_scale
+        self.model = model.to(getattr(torch, dtype))
+        widths = state_widths({"embed_dim": sizes.dim, "attention_dim": sizes.dim})
+        shapes = (("image", self.images, sizes.regions), ("text", sizes.captions, sizes.words))
+        states = [
+            torch.randn(items, length, widths[side], device=device, dtype=getattr(torch, dtype)) / sizes.dim**0.5
+            for side, items, length in shapes
+        ]
+        lengths = [torch.full((len(state),), state.shape[1], device=device) for state in states]
+        self.tile = (states[0], lengths[0], states[1], lengths[1])
+
+    @property
+    def work(self) -> PairWork:
+        """Of a pair, in the cheapest order of products."""
+        s = self.sizes
+        config = {"embed_dim": s.dim, "attention_dim": s.dim}
+        return pair_work(config, np.array([s.regions]), np.array([s.words]))
+
+    @property
+    def padded_flop(self) -> float:
+        """Of a pair as the kernel's products are launched: R and T padded, and V Uᵀ formed instead of two poolings."""
+        from ..runtime.triton.launch import padded_sizes
+
+        R, T = padded_sizes(self.sizes.regions, self.sizes.words, self.tile[0].element_size())
+        return R * T * 12 * self.sizes.dim + 2 * T * T * (R + self.sizes.dim)
+
+    @cached_property
+    def choices(self) -> list[Any]:
+        """Every choice of blocks that the autotuner may try on these."""
+        from ..runtime.triton.launch import choices, padded_sizes
+
+        itemsize = self.tile[0].element_size()
+        return choices(*padded_sizes(self.sizes.regions, self.sizes.words, itemsize), itemsize, 8)
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """Scores of `part(*_CHECKED)` by the plain equations in float32."""
+        import torch
+
+        with torch.inference_mode():
+            tile = (t.float() if t.is_floating_point() else t for t in self.part(*_CHECKED))
+            return deepcopy(self.model).float().score_states(*tile)
+
+    def kernel(self, blocks: Any) -> Tensor:
+        """Scores (images, captions) float32 by the kernel."""
+        from ..runtime.triton.launch import score_states
+
+        return score_states(*self.tile, self.weights, self.scale, blocks)
+
+    def part(self, images: int, captions: int) -> tuple[Tensor, ...]:
+        """The first of both."""
+        return (*(t[:images] for t in self.tile[:2]), *(t[:captions] for t in self.tile[2:]))
+
+    def in_tiles(self, score: Callable[..., Tensor], side: int) -> Tensor:
+        """Scores (few, captions) of `score` called on tiles of side × side."""
+        import torch
+
+        images, image_lengths, texts, text_lengths = self.part(self.sizes.few, self.sizes.captions)
+        scores = torch.empty(len(images), len(texts), device=images.device, dtype=images.dtype)
+        with torch.inference_mode():
+            for i in range(0, len(images), side):
+                for j in range(0, len(texts), side):
+                    rows, columns = slice(i, i + side), slice(j, j + side)
+                    tile = (images[rows], image_lengths[rows], texts[columns], text_lengths[columns])
+                    scores[rows, columns] = score(*tile)
+        return scores
+
+    def compiled(self) -> Callable[..., Tensor]:
+        """The equations by `torch.compile`; in a rehearsal by Dynamo alone, without a compiler."""
+        import torch
+
+        backend = "inductor" if self.device == "cuda" else "eager"
+        return torch.compile(self.model.score_states, backend=backend, dynamic=False)
+
+    def graphed(self, side: int) -> Callable[[], Tensor]:
+        """The plain equations on tiles of side × side, each a CUDA graph's replay; without a GPU just as they are."""
+        import torch
+
+        if self.device != "cuda":
+            return partial(self.in_tiles, self.model.score_states, side)
+        fixed = [t.clone() for t in self.part(side, side)]
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            for _ in range(3):  # libraries make their work spaces now: they can't while a graph is captured
+                self.model.score_states(*fixed)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.graph(graph):
+            result = self.model.score_states(*fixed)
+
+        def replay(*tile: Tensor) -> Tensor:
+            for to, source in zip(fixed, tile, strict=True):
+                to.copy_(source)
+            graph.replay()
+            return result
+
+        return partial(self.in_tiles, replay, side)
+
+
+def gpu_device() -> str:
+    """`cuda`. Raises MissingError without a GPU, PyTorch for CUDA, or Triton."""
+    with needs("triton", "the kernel's bench"):
+        import torch
+        import triton  # noqa: F401
     if not torch.cuda.is_available():
         raise MissingError("the kernel's bench needs an NVIDIA GPU and a PyTorch built for CUDA; see caan doctor")
+    return "cuda"
+
+
+def measure(sizes: Sizes, device: str, put: Put, dtypes: Sequence[str] = DTYPES) -> None:
+    """Measure everything; `put(name, row)` gets each row as soon as it is known, at last one for each type."""
+    import torch
+
     torch.backends.cuda.matmul.allow_tf32 = False
-    return [_measure(dtype, dim, progress) for dtype in _DTYPES]
+    limits = {dtype: _product_limit(sizes.product, dtype, device) for dtype in dtypes}
+    for dtype, limit in limits.items():
+        put(f"{dtype} product of {sizes.product}²", {"TFLOP/s": limit / 1e12})
+    put("copy in device memory", {"TB/s": _copy_limit(device) / 1e12})
+    for dtype, limit in limits.items():
+        _measure(Inputs(sizes, dtype, device), limit, put)
+        if device == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _measure(dtype: str, dim: int, progress: Callable[[str], None]) -> KernelSpeed:
+def block_name(blocks: Any) -> str:
+    """captions 4, block_d 64, …"""
+    return ", ".join(f"{name} {value}" for name, value in blocks._asdict().items())
+
+
+def _measure(inputs: Inputs, limit: float, put: Put) -> None:
+    found: dict[str, Row] = {}
+
+    def measured(what: str, make: Callable[[], Callable[[], Tensor]], also: Row | None = None) -> None:
+        """make: prepares, and returns what is timed."""
+        found[what] = (also or {}) | _timed(inputs, make, limit)
+        put(f"{inputs.dtype} {what}", found[what])
+
+    for index, blocks in enumerate(inputs.choices):
+        also = {"dtype": inputs.dtype, "choice": index}
+        measured(f"{_KERNEL}, {block_name(blocks)}", partial(partial, inputs.kernel, blocks), also)
+    compiled = inputs.compiled()
+    for side in inputs.sizes.sides:
+        measured(f"{_COMPILED}, tiles of {side}²", partial(partial, inputs.in_tiles, compiled, side))
+        measured(f"{_GRAPHED}, tiles of {side}²", partial(inputs.graphed, side))
+    put(inputs.dtype, _compared(found))
+
+
+def _timed(inputs: Inputs, make: Callable[[], Callable[[], Tensor]], limit: float) -> Row:
+    """One row. What does not fit this GPU is no failure; anything else that is raised is one, of this row alone."""
     import torch
 
-    from ..model.caan import CAAN, CaanConfig
-    from ..runtime.triton.launch import score_states
+    from ..runtime.triton.launch import TooLargeError
 
-    torch.manual_seed(0)
-    model = CAAN(CaanConfig(1, dim, 1, dim, 1)).to("cuda", getattr(torch, dtype))
-    widths = state_widths({"embed_dim": dim, "attention_dim": dim})
-    states = [
-        torch.randn(items, length, widths[side], device="cuda", dtype=getattr(torch, dtype)) / dim**0.5
-        for side, items, length in (("image", IMAGES, REGIONS), ("text", CAPTIONS, WORDS))
-    ]
-    lengths = [torch.full((len(state),), state.shape[1], device="cuda") for state in states]
-    weights = torch.stack([model.scorer.w_v, model.scorer.w_u]).detach().float()
-    tile = (states[0], lengths[0], states[1], lengths[1])
-    progress(f"{dtype}: the kernel")
-    kernel = partial(score_states, *tile, weights, model.config.attention_scale)
-    scores = kernel()
-    own = _best_of(_ROUNDS, kernel)
-    progress(f"{dtype}: the compiled equations")
-    side = _best_side(model, tile, progress)
-    if side is None:
-        return KernelSpeed(dtype, own, None, None, None)
-    compiled = partial(_score_compiled, model, tile, side)
-    difference = float((compiled().float() - scores).abs().max())
-    return KernelSpeed(dtype, own, _best_of(_ROUNDS, compiled), side, difference)
-
-
-def _best_side(model: Any, tile: tuple[Any, ...], progress: Callable[[str], None]) -> int | None:
-    """The fastest of _SIDES, on some of the images."""
-    import torch
-
-    some = (tile[0][:128], tile[1][:128], tile[2], tile[3])
-    took: dict[int, float] = {}
-    for side in _SIDES:
-        try:
-            took[side] = _best_of(_TILE_ROUNDS, partial(_score_compiled, model, some, side))
-        except torch.OutOfMemoryError:
-            progress(f"tiles of {side} × {side} do not fit the GPU's memory")
-    return min(took, key=lambda side: took[side]) if took else None
-
-
-def _score_compiled(model: Any, tile: tuple[Any, ...], side: int) -> Any:
-    import torch
-
-    score: Callable[..., Any] = torch.compile(model.score_states)
-    images, image_lengths, texts, text_lengths = tile
-    scores = torch.empty(len(images), len(texts), device=images.device, dtype=images.dtype)
-    with torch.inference_mode():
-        for i in range(0, len(images), side):
-            for j in range(0, len(texts), side):
-                rows, columns = slice(i, i + side), slice(j, j + side)
-                scores[rows, columns] = score(images[rows], image_lengths[rows], texts[columns], text_lengths[columns])
-    return scores
-
-
-def _best_of(rounds: int, call: Callable[[], object]) -> float:
-    """Seconds until the GPU is done, after one call to warm up."""
-    import torch
-
-    def finish() -> None:
-        call()
-        torch.cuda.synchronize()
-
-    finish()
-    return min(seconds(finish) for _ in range(rounds))
-
-
-def main() -> int:
     try:
-        found = measure_kernel(lambda message: print(message, file=sys.stderr))
+        call = make()
+        scores = call()  # compiles, and warms up
+        taken = _seconds(call, inputs.device)
+    except (TooLargeError, torch.OutOfMemoryError) as error:
+        return {"note": f"does not fit this GPU ({type(error).__name__})"}
+    except Exception as error:
+        return {"ok": False, "note": f"{type(error).__name__}: {error}"[:300]}
+    images, captions = inputs.exact.shape
+    difference = float((scores[:images, :captions].float() - inputs.exact).abs().max())
+    median = statistics.median(taken)
+    rate = scores.numel() / median
+    return {
+        "ok": difference <= _AGREES[inputs.dtype],
+        "pairs": scores.numel(),
+        "seconds": median,
+        "fastest": min(taken),
+        "rounds": len(taken),
+        "pairs/s": rate,
+        "TFLOP/s": inputs.work.flop * rate / 1e12,
+        "share of limit": inputs.work.flop * rate / limit,
+        "padded share": inputs.padded_flop * rate / limit,
+        "max |Δ score|": difference,
+    }
+
+
+def _compared(found: dict[str, Row]) -> Row:
+    """The best of each kind."""
+    rows = [{"what": what, **row} for what, row in found.items() if row.get("ok")]
+    best = {
+        kind: max((row for row in rows if row["what"].startswith(kind)), key=lambda row: row["pairs/s"], default={})
+        for kind in (_KERNEL, _COMPILED, _GRAPHED)
+    }
+    own = best[_KERNEL].get("pairs/s")
+    times = {f"÷ {kind}": own / row["pairs/s"] for kind, row in best.items() if own and row and kind != _KERNEL}
+    return {"best": best[_KERNEL].get("what", "none"), "seconds": best[_KERNEL].get("seconds"), "pairs/s": own, **times}
+
+
+def _seconds(call: Callable[[], object], device: str) -> list[float]:
+    """Of several calls in turn, each timed alone."""
+    taken = [_once(call, device)]
+    while device == "cuda" and len(taken) < _MOST_ROUNDS and sum(taken) + taken[-1] <= _SECONDS:
+        taken.append(_once(call, device))
+    return taken
+
+
+def _once(call: Callable[[], object], device: str) -> float:
+    if device != "cuda":
+        return seconds(call)
+    import torch
+
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / 1000
+
+
+def _product_limit(size: int, dtype: str, device: str) -> float:
+    """FLOP/s of the product of two square matrices, after the GPU's clock has had time to rise."""
+    import torch
+
+    left, right = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    _seconds(partial(torch.mm, left, right), device)
+    return 2 * size**3 / statistics.median(_seconds(partial(torch.mm, left, right), device))
+
+
+def _copy_limit(device: str) -> float:
+    """Bytes read and written per second."""
+    import torch
+
+    source = torch.zeros((2 << 30 if device == "cuda" else 1 << 20), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    _seconds(partial(target.copy_, source), device)
+    return 2 * len(source) / statistics.median(_seconds(partial(target.copy_, source), device))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m caan.bench.gpu_kernel", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every row there, after each")
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU, with TRITON_INTERPRET=1")
+    parser.add_argument(
+        "--launch", nargs=2, metavar=("DTYPE", "CHOICE"), help="this choice alone, twice: for a profiler"
+    )
+    given = parser.parse_args(arguments)
+    rows: dict[str, Row] = {}
+
+    def put(name: str, row: Row) -> None:
+        rows[name] = row
+        print(f"{name}: {row_text(row)}", flush=True)
+        if given.json is not None:
+            with atomic_file(given.json) as file:
+                file.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    try:
+        device = "cpu" if given.rehearse else gpu_device()
+        sizes = TINY if given.rehearse else PAPER
+        if given.launch:
+            inputs = Inputs(replace(sizes, images=min(sizes.images, 64)), given.launch[0], device)
+            for _ in range(2):
+                inputs.kernel(inputs.choices[int(given.launch[1])])
+        else:
+            measure(sizes, device, put)
     except CaanError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
-    import torch
-
-    rows = [
-        [s.dtype, f"{s.kernel:.3f}", "–" if s.compiled is None else f"{s.compiled:.3f} ({s.side} × {s.side})",
-         "–" if s.compiled is None else f"{s.compiled / s.kernel:.1f}",
-         "–" if s.difference is None else f"{s.difference:.1e}"]
-        for s in found
-    ]  # fmt: skip
-    headers = ["", "kernel, s", "torch.compile, s (tile)", "times as fast", "max |Δ score|"]
-    print(f"{IMAGES:,} images × {CAPTIONS:,} captions at D = d = {PAPER_DIM}, {torch.cuda.get_device_name()}\n")
-    print(tabulate(rows, headers))
     return 0
+
+
+def row_text(row: Row) -> str:
+    """seconds 0.25, rounds 4, …"""
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from .._machine import EXACT_INT8, chosen_threads
-from ..bundle import GRAPHS, SCALES, VOCABULARY, Bundle, graph_file, write_manifest
+from ..bundle import GRAPHS, SCALES, VOCABULARY, Bundle, change_bundle, graph_file, open_bundle, write_manifest
 from ..errors import ExportError, needs
 from .audit import FP16, FP32, INT8, Audit, audit, check_types
 from .fp16 import ISLANDS, island_nodes, match_nodes, to_fp16
@@ -95,6 +95,19 @@ class PrecisionPass:
         wide = {node for members in island_nodes(source).values() for node in members} | set(self.keep_fp32)
         products = {node: INT8 for node in int8_nodes if node.startswith(f"{name}/")}
         return products | {node: FP32 for node in wide if node in computing}
+
+
+def add_ungated(folder: Path, precision: str) -> Bundle:
+    """Add a precision's graphs to the bundle `folder`, checked on random inputs alone. Raises as `random_check`."""
+
+    def add(copy: Path, manifest: dict[str, Any]) -> None:
+        bundle = open_bundle(folder)
+        made = PrecisionPass(bundle, precision).graphs()
+        for name, graph in made.graphs.items():
+            onnx.save(graph, copy / graph_file(name, precision))
+        manifest["precisions"][precision] = {**made.entry(), "checks": [random_check(bundle, made)]}
+
+    return change_bundle(folder, add)
 
 
 def gate_bundle(bundle: Bundle, made: PrecisionGraphs, folder: Path) -> Path:

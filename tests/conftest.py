@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,23 @@ from typing import Any
 # Two processes run the tests on what may be two cores: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests that need a GPU also run on machines that have little else (make gpu-record): what these may lack is imported
+# where it is used.
 import numpy as np
-import onnx
 import pytest
 import torch
-from filelock import FileLock
-from hypothesis import HealthCheck, settings
 
 from caan.bundle import GRAPHS, graph_file, write_manifest
 from caan.cli import main
 from caan.data.vocabulary import SPECIAL_TOKENS, Vocabulary
-from caan.export.fp16 import to_fp16
-from caan.export.to_bundle import export_checkpoint
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import load_checkpoint, save_checkpoint
 
-settings.register_profile("caan", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("caan")
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("caan", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    settings.load_profile("caan")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 TINY = CaanConfig(
@@ -63,13 +64,12 @@ def own_cache(tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_once(
-    tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Callable[[str, Callable[[Path], None]], Path]:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
     """make_once(name, make): the folder that `make(folder)` filled, made once for all of pytest-xdist's workers."""
     base = tmp_path_factory.getbasetemp()
-    root = (base if worker_id == "master" else base.parent) / "made-once"
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
     root.mkdir(exist_ok=True)
+    from filelock import FileLock
 
     def once(name: str, make: Callable[[Path], None]) -> Path:
         with FileLock(root / f"{name}.lock"):
@@ -95,6 +95,7 @@ def tiny_folder(make_once, vocabulary) -> Path:
     """A folder with an untrained tiny CAAN: `model.pt`, its bundle `model.caan`, and `data/`, a SCAN data set."""
 
     def make(folder: Path) -> None:
+        export_checkpoint = exporter()
         torch.manual_seed(7)
         save_checkpoint(folder / "model.pt", CAAN(TINY), vocabulary, {"rsum": 1.0})
         export_checkpoint(load_checkpoint(folder / "model.pt"), folder / "model.pt", folder / "model.caan")
@@ -178,8 +179,20 @@ def small_disk(mounted) -> Path:
     return mounted("-o", "size=8k")
 
 
+def exporter() -> Callable[..., Any]:
+    """`export_checkpoint`, which needs more than a machine that only runs bundles has."""
+    pytest.importorskip("onnxscript", reason="makes a bundle: pip install 'caan-deploy[export]'")
+    from caan.export.to_bundle import export_checkpoint
+
+    return export_checkpoint
+
+
 def add_half_precision(bundle: Path) -> None:
     """Give a bundle FP16 graphs, ungated."""
+    import onnx
+
+    from caan.export.fp16 import to_fp16
+
     manifest = json.loads((bundle / "manifest.json").read_text())
     for graph in GRAPHS:
         onnx.save(to_fp16(onnx.load(bundle / graph_file(graph, "fp32"))), bundle / graph_file(graph, "fp16"))
@@ -226,6 +239,7 @@ def flickr8k_bundle(make_once, flickr8k) -> Path:
     source = flickr8k / "model.pt"
 
     def make(folder: Path) -> None:
+        export_checkpoint = exporter()
         export_checkpoint(load_checkpoint(source), source, folder / "model.caan")
 
     return make_once("flickr8k", make) / "model.caan"

@@ -7,7 +7,6 @@ import pytest
 
 from caan._built_plans import remember_plan
 from caan.bundle import GRAPHS, INPUTS, graph_file, open_bundle, plan_file, write_manifest
-from caan.export.fp16 import to_fp16
 from caan.runtime.tensorrt import backend as tensorrt_backend
 from caan.runtime.tensorrt import engine as engines
 from tests.runtime.tensorrt.stand_in_gpu import CAPABILITY, FakeGpu
@@ -64,6 +63,8 @@ def add_engine(tiny_bundle, default_profiles):
         for graph in GRAPHS:
             path = tiny_bundle / graph_file(graph, precision)
             if not path.is_file():
+                from caan.export.fp16 import to_fp16
+
                 onnx.save(to_fp16(onnx.load(tiny_bundle / graph_file(graph, "fp32"))), path)
             plan = tiny_bundle / plan_file(graph, name)
             plan.parent.mkdir(parents=True, exist_ok=True)

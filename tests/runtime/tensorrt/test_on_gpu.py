@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -24,6 +23,7 @@ pytestmark = [
 ]
 
 WORDS = [f"w{number}" for number in range(20)]
+BUILD_ENGINE = [sys.executable, "-c", "from caan.cli import build_engine_main; build_engine_main()"]
 TOLERANCE = {"fp32": 2e-3, "fp16": 1e-2}  # of scores in [-1, 1]; TensorRT may use TF32 for FP32
 
 
@@ -50,9 +50,8 @@ def bundle(make_once, tiny_folder, target):
 
     def build(folder):
         shutil.copytree(tiny_folder / "model.caan", folder / "model.caan")
-        command = Path(sys.executable).with_name("caan-build-engine")
         for precision in ("--fp32", "--fp16"):
-            subprocess.run([command, folder / "model.caan", precision, "--target", target], check=True)
+            subprocess.run([*BUILD_ENGINE, folder / "model.caan", precision, "--target", target], check=True)
 
     return make_once(f"engines-{target}", build) / "model.caan"
 

@@ -3,18 +3,17 @@
 import ctypes
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from caan.data.scan import open_split
-from caan.export.to_bundle import export_checkpoint
 from caan.model.checkpoint import load_checkpoint
 from caan.runtime import Retriever
 from caan.runtime.tensorrt.engine import installed_module
 from caan.runtime.triton.ahead import DTYPES, compile_ahead
+from tests.conftest import exporter
 from tests.runtime.triton.test_kernel import TOLERANCE, World, difference
 
 pytestmark = [
@@ -22,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a PyTorch built for CUDA"),
 ]
 
+BUILD_ENGINE = [sys.executable, "-c", "from caan.cli import build_engine_main; build_engine_main()"]
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 ENGINE_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}  # the text encoder is an engine too
 IMAGES, CAPTIONS = 40, 60
@@ -87,8 +87,8 @@ def bundle(make_once, demo_run, world):
 
     def build(folder):
         path = folder / "model.caan"
-        export_checkpoint(load_checkpoint(demo_run.checkpoint), demo_run.checkpoint, path)
-        command = [Path(sys.executable).with_name("caan-build-engine"), path, "--target", "tensorrt", "--fused-scorer"]
+        exporter()(load_checkpoint(demo_run.checkpoint), demo_run.checkpoint, path)
+        command = [*BUILD_ENGINE, path, "--target", "tensorrt", "--fused-scorer"]
         for name, images, captions in (("search", "1/40/64", "1"), ("matrix", "1/32/64", "1/32/64")):
             axes = f"images={images},regions=1/{regions}/{regions},captions={captions},words=1/16/32"
             command += ["--profile", f"scorer:{name}:{axes}"]

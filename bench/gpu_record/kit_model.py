@@ -1,0 +1,70 @@
+"""The kit's trained model and data set, for the steps that need one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...bundle import open_bundle
+from ...errors import MissingError
+from ...runtime import Retriever
+from ..gate import DEFAULT_LIMITS, AccuracyGate
+from ..reference_scores import PYTORCH, checkpoint_of
+from ..workload import Workload, data_workload, random_workload
+from .plan import Asked, Row
+
+BUNDLE, DATA, REFERENCE = "model.caan", "data", "reference.npy"
+
+
+def kit_bundle(asked: Asked) -> Path:
+    """The kit's bundle. Raises MissingError if there is none."""
+    bundle = asked.kit / BUNDLE
+    if not bundle.is_dir():
+        raise MissingError(f"there is no {BUNDLE} in {asked.kit}; make gpu-kit, where caan is installed, makes one")
+    return bundle
+
+
+def some_inputs(asked: Asked, graphs: Retriever) -> tuple[NDArray[np.floating], list[Any]]:
+    """Random features and captions of a model's sizes."""
+    workload = random_workload(graphs.backend.config, list(graphs.backend.vocabulary.words)[4:])
+    images, captions = (2, 4) if asked.rehearse else (32, 100)
+    return workload.features[:images], list(workload.captions[:captions])
+
+
+class Gates:
+    """The gate of each precision on the kit's data set, or on the one that was asked for."""
+
+    def __init__(self, asked: Asked) -> None:
+        """Raises MissingError if there is no data set, CheckpointError if its model.pt is not the bundle's."""
+        self.bundle = kit_bundle(asked)
+        folder = asked.data or asked.kit / DATA
+        if not folder.is_dir():
+            raise MissingError(f"there is no data set at {folder}; name one: make gpu-record FLICKR8K=DIR")
+        self.workload = data_workload(folder, "test")
+        kept = folder / REFERENCE
+        self.reference = np.load(kept) if kept.is_file() else _reference(self.bundle, folder, self.workload, asked)
+        if asked.rehearse:
+            some = np.arange(2)
+            captions = np.flatnonzero(np.isin(self.workload.image_of_caption, some))
+            self.reference = self.reference[np.ix_(some, captions)]
+            self.workload = self.workload.subset(some)
+
+    def row(self, precision: str, backend: str, device: str) -> Row:
+        """How far a backend's R@K is from PyTorch's."""
+        gate = AccuracyGate(self.workload, self.reference, PYTORCH, DEFAULT_LIMITS[precision])
+        found = gate.check(self.bundle, precision, backend, device)
+        row: Row = {"ok": found["passed"], "data": found["data"], "": found["summary"]}
+        return row | {name: found["metrics"][name] for name in ("rsum",) if "metrics" in found}
+
+
+def _reference(bundle: Path, folder: Path, workload: Workload, asked: Asked) -> NDArray[np.float32]:
+    """PyTorch's scores in FP32 on the GPU, without TF32: a data set of 5 million pairs takes seconds there."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    checkpoint = checkpoint_of(open_bundle(bundle), folder / "model.pt")
+    retriever = Retriever.open(checkpoint, "torch", device=asked.device)
+    return retriever.score_dataset(workload.features, workload.captions)

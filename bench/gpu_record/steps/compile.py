@@ -1,0 +1,79 @@
+"""Compile what the later steps run, on all cores at once: it lies in Triton's and PyTorch's caches then."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from typing import Any
+
+from ...._machine import cpu_count
+from ...gpu_kernel import DTYPES, PAPER, TINY
+from ..plan import Asked, Put
+
+_MOST_PROCESSES = 14  # each has a context of its own on the GPU
+
+
+def run(asked: Asked, put: Put) -> None:
+    """One row for each shape and type: how many choices of blocks compile and run, and what is too large."""
+    import torch
+
+    from .kernel import blocks_for, shapes
+
+    jobs: list[tuple[str, tuple[Any, ...]]] = []
+    for dtype in DTYPES:
+        for shape in shapes(asked.rehearse)[: 1 if asked.rehearse else None]:
+            for index in range(len(blocks_for(shape, getattr(torch, dtype)))):
+                jobs.append((f"{dtype} R {shape.regions}, T {shape.words}", ("kernel", dtype, shape, index)))
+        jobs += [(f"{dtype} torch.compile", ("rival", dtype, side)) for side in _sizes(asked).sides]
+    if asked.rehearse:
+        jobs = jobs[:2] + jobs[-1:]
+    # The paper's size first, and what takes longest.
+    jobs.sort(key=lambda job: job[1][0] == "kernel" and job[1][2] != shapes(asked.rehearse)[0])
+    rows: dict[str, dict[str, Any]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1 if asked.rehearse else min(_MOST_PROCESSES, cpu_count()), context) as pool:
+        waiting = {pool.submit(_compile, job, asked.rehearse): (name, job) for name, job in jobs}
+        for done in as_completed(waiting):
+            name, job = waiting[done]
+            row = rows.setdefault(name, {"ok": True, "compiled": 0, "slowest, s": 0.0, "note": ""})
+            try:
+                taken = done.result()
+            except Exception as error:
+                # What is too large for a GPU is none of the autotuner's choices there.
+                row["ok"] = row["ok"] and type(error).__name__ in ("TooLargeError", "OutOfMemoryError")
+                row["note"] += f"{job[-1]}: {type(error).__name__} {error} "
+            else:
+                row["compiled"] += 1
+                row["slowest, s"] = max(row["slowest, s"], taken)
+            put(name, row)
+
+
+def _sizes(asked: Asked) -> Any:
+    return TINY if asked.rehearse else PAPER
+
+
+def _compile(job: tuple[Any, ...], rehearse: bool) -> float:
+    """Run what is to be compiled once; seconds."""
+    import torch
+
+    from ....runtime.triton.launch import score_states
+    from ...gpu_kernel import Inputs
+    from .kernel import blocks_for, states_of
+
+    device, start = "cpu" if rehearse else "cuda", time.perf_counter()
+    if job[0] == "kernel":
+        _, dtype, shape, index = job
+        small = shape._replace(images=1, captions=min(shape.captions, 8))
+        blocks = blocks_for(shape, getattr(torch, dtype))[index]
+        score_states(*states_of(small, getattr(torch, dtype), device), 4.0, blocks)
+    else:
+        _, dtype, side = job
+        sizes = replace(PAPER, images=side, captions=side, few=side)
+        inputs = Inputs(TINY if rehearse else sizes, dtype, device)
+        with torch.inference_mode():
+            inputs.compiled()(*inputs.part(side, side))
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
