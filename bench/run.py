@@ -88,8 +88,8 @@ def run_benches(
 
     With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone.
     `retrieval`: also what galleries, search_many and batching cost, with one row of each device; `trust_engines`: also
-    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for inputs that can't be used, InputError
-    for bundles that can't be compared or a name in `only` that no row has.
+    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for
+    inputs that can't be used, InputError for bundles that can't be compared or a name in `only` that no row has.
     """
     bundles = [open_bundle(path) for path in bundle_paths]
     load = _loader(bundles, options)
