@@ -84,11 +84,13 @@ def build_engine(bundle: Path | None, **given: Any) -> None:
     INT8 needs --calibration-data. The accuracy gate compares R@K with PyTorch's before anything is built.
     BUNDLE defaults to the only *.caan of the current folder.
     """
+    from .._files import check_change
     from ..bundle import find_bundle, open_bundle
 
     precision = _precision(given)
     path = find_bundle(bundle, Path())
     opened = open_bundle(path)
+    check_change(path, [])
     with needs("engine", "caan build-engine"):
         from ..export.profiles import default_profiles, parse_profiles, profile_table
         from ..export.targets import open_target
