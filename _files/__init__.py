@@ -172,11 +172,12 @@ def atomic_folder(
     is full; Outdated if `unchanged` says no at the last moment, when no other process can replace the target any more.
     `keep_others`: the user's files are moved to the new folder instead.
     """
-    check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
     with explained(target, creating=True):
         place = target.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
         _settle(place)
+    check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
+    with explained(target, creating=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
         leftovers.remove_beside(place.parent)
         # Nobody may look into what replaces a private folder, not even before it does.
         temporary, handle = leftovers.new_folder(place, 0o700 if place.exists() else 0o777)
