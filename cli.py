@@ -85,8 +85,11 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
             sys.exit(error.exit_code)
         except OSError as error:
             # A name that is too long, a folder that may not be entered: any path may meet it, where it is first used.
-            what = "use a file" if error.filename is None else f"use {str(error.filename)[:80]!r}"
-            log(f"Error: can't {what}: {error.strerror or error}; name another path")
+            if error.filename is None:  # a library's, in words of its own
+                mend = "; name one with TMPDIR" if "temporary directory" in str(error) else ""
+                log(f"Error: {error.strerror or error}{mend}")
+            else:
+                log(f"Error: can't use {str(error.filename)[:80]!r}: {error.strerror}; name another path")
             sys.exit(InputError.exit_code)
 
 

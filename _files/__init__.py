@@ -94,7 +94,10 @@ def check_file_target(target: Path, *, overwrite: bool = True) -> None:
     """Raise OutputError early if writing the file `target` is bound to fail, or would replace one unasked."""
     with explained(target, creating=True):
         place = outputs.place_of(target)
-        if place is not None and place.exists() and not overwrite:
+        if place is None:
+            return
+        _check_room(place.parent)
+        if place.exists() and not overwrite:
             raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another with -o")
 
 
@@ -202,11 +205,12 @@ def atomic_folder(
     is full; Outdated if `unchanged` says no at the last moment, when no other process can replace the target any more.
     `keep_others`: the user's files are moved to the new folder instead.
     """
-    check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
     with explained(target, creating=True):
         place = target.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
         _settle(place)
+    check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
+    with explained(target, creating=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
         leftovers.remove_beside(place.parent)
         # Nobody may look into what replaces a private folder, not even before it does.
         temporary, handle = leftovers.new_folder(place, 0o700 if place.exists() else 0o777)
@@ -233,6 +237,7 @@ def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep
     """
     with explained(target, creating=True):
         if not target.exists():
+            _check_room(target.resolve().parent)
             return
         # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
         there = kind_of(target)
@@ -244,9 +249,7 @@ def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep
     if kind is not None and there is not None and there != kind:
         raise OutputError(f"{target} is a {there}, which no {kind} replaces; name another with -o")
     with explained(target, creating=True):
-        if not os.access(target, os.W_OK):  # what is protected so is not replaced
-            code = errno.EROFS if os.statvfs(target).f_flag & os.ST_RDONLY else errno.EACCES
-            raise OSError(code, os.strerror(code), str(target))
+        _check_room(target)  # what is protected is not replaced
         mounted, others = mount_points(target), entries_of(target).others
     if mounted:
         what = "is a mount point" if mounted[0] == target.resolve() else f"holds the mount point {mounted[0].name}"
@@ -504,6 +507,17 @@ def _settle(place: Path, partial: Path | None = None) -> None:
                 kept = carry_over(left, place) if place.is_dir() else []
                 if not remove_ours(left):
                     _warn_of(left, kept)
+
+
+def _check_room(folder: Path) -> None:
+    """Raise OSError if a folder, or the one that it would be made in, is closed to writing."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(folder))
 
 
 def _check_names(folder: Path, is_taken: Callable[[str], bool]) -> None:

@@ -5,25 +5,31 @@
 caan-JOB-RANDOM.tmp       a folder in the system's temporary folder
 
 Whoever makes one locks it; who can lock one that he owns knows that nobody is at it. Where there are no locks, nothing
-is taken for a leftover.
+is taken for a leftover. A network drive may have locks that other machines don't see: RANDOM begins with the machine's
+tag, and what another one made is left alone for a week.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 _LONGEST = 50  # characters of the target's name: with four bytes each, the whole still is a name
-_BESIDE = re.compile(r"\..*\.caan-[0-9a-f]{8}\.tmp", re.DOTALL)
-_SCRATCH = re.compile(r"caan-[a-z]+-[0-9a-f]{8}\.tmp")
-_ASIDE = re.compile(r"([0-9a-f]+)-[0-9a-f]{8}\.old")
+_BESIDE = re.compile(r"\..*\.caan-[0-9a-f]{12}\.tmp", re.DOTALL)
+_SCRATCH = re.compile(r"caan-[a-z]+-[0-9a-f]{12}\.tmp")
+_ASIDE = re.compile(r"([0-9a-f]+)-[0-9a-f]{12}\.old")
+_RANDOM = re.compile(r"([0-9a-f]{4})[0-9a-f]{8}\.(tmp|old)$")
+_ABANDONED = 7 * 24 * 3600  # seconds
 
 
 def new_file(place: Path, mode: int) -> tuple[Path, int | None]:
@@ -49,12 +55,12 @@ def new_folder(place: Path, mode: int) -> tuple[Path, int | None]:
 
 def new_scratch(inside: Path, job: str) -> tuple[Path, int | None]:
     """The same in a temporary folder; nobody else may look into it."""
-    return _new_folder(lambda: inside / f"caan-{job}-{secrets.token_hex(4)}.tmp", 0o700)
+    return _new_folder(lambda: inside / f"caan-{job}-{_random()}.tmp", 0o700)
 
 
 def aside(place: Path, folder: Path) -> Path:
     """A name beside `place` for a folder that is about to replace it; it tells which folder has not done so yet."""
-    return place.with_name(f"{_prefix(place)}{folder.stat().st_ino:x}-{secrets.token_hex(4)}.old")
+    return place.with_name(f"{_prefix(place)}{folder.stat().st_ino:x}-{_random()}.old")
 
 
 def remove_beside(folder: Path) -> None:
@@ -95,7 +101,8 @@ def claimed(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _is_own(handle) and _lock(handle, wait=False) and _is_there(handle, path)
+        dead = _is_own(handle) and _is_near_or_old(handle, path) and _lock(handle, wait=False)
+        yield dead and _is_there(handle, path)
     finally:
         os.close(handle)
 
@@ -139,7 +146,27 @@ def _prefix(place: Path) -> str:
 
 
 def _beside(place: Path) -> Path:
-    return place.with_name(f"{_prefix(place)}{secrets.token_hex(4)}.tmp")
+    return place.with_name(f"{_prefix(place)}{_random()}.tmp")
+
+
+def _random() -> str:
+    return f"{_machine()}{secrets.token_hex(4)}"
+
+
+@cache
+def _machine() -> str:
+    """A tag of what shares its locks with this process: all containers of a machine, until it starts anew."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        name = platform.node().encode()
+    return hashlib.sha256(name).hexdigest()[:4]
+
+
+def _is_near_or_old(handle: int, path: Path) -> bool:
+    random = _RANDOM.search(path.name)
+    near = random is not None and random[1] == _machine()
+    return near or time.time() - os.fstat(handle).st_mtime > _ABANDONED
 
 
 def _hold(handle: int, path: Path) -> bool:

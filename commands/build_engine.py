@@ -85,13 +85,16 @@ def build_engine(bundle: Path | None, **given: Any) -> None:
     INT8 needs --calibration-data. The accuracy gate compares R@K with PyTorch's before anything is built.
     BUNDLE defaults to the only *.caan of the current folder.
     """
+    from .._files import check_change
     from ..bundle import check_changeable, find_bundle, open_bundle
     from ..graphs import check_graphs
 
     precision = _precision(given)
     path = find_bundle(bundle, Path())
     opened = open_bundle(path)
-    check_changeable(opened)  # now, not after the minutes of calibration and gate
+    # Now, not after the minutes of calibration and gate.
+    check_changeable(opened)
+    check_change(path, [])
     check_graphs(opened)
     with needs("engine", "caan build-engine"):
         from ..export.profiles import default_profiles, parse_profiles, profile_table

@@ -76,13 +76,21 @@ def usable_streams() -> Iterator[None]:
             raise OutputError("can't write standard output; the result was not printed") from stop
         raise
     except OSError as error:
-        if error.filename is None and not _flushed(sys.stdout):
+        if _is_of_printing(error):
             raise OutputError(f"can't write standard output: {error.strerror}; the result was not printed") from error
         raise
     finally:
         for stream in (sys.stdout, sys.stderr):
             if not _flushed(stream):
                 _discard(stream)
+
+
+def _is_of_printing(error: OSError) -> bool:
+    """Whether click met it while it printed. The error itself names no file, and what is printed on stderr has none."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "click.utils"
 
 
 def _fill(*numbers: int) -> None:

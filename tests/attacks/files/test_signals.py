@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caan._files import atomic_file, atomic_folder, temporary_folder
+from caan._files import atomic_file, atomic_folder, leftovers, temporary_folder
 from tests.conftest import tree
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
@@ -21,6 +21,7 @@ import sys, time
 from pathlib import Path
 import click
 from caan import cli
+from caan._files import leftovers
 from caan._files import atomic_file, atomic_folder, temporary_folder
 
 @click.command()
@@ -128,7 +129,11 @@ def test_what_is_called_alike_but_is_not_ours_is_left_alone(tmp_path, scratch, m
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away")
 def test_what_belongs_to_others_and_what_links_elsewhere_is_left_alone(tmp_path, scratch, monkeypatch):
-    theirs, link = scratch / "caan-engine-01234567.tmp", scratch / "caan-states-01234567.tmp"
+    theirs, link = (scratch / f"caan-{job}-{leftovers._machine()}01234567.tmp" for job in ("engine", "states"))
+    far, forgotten = (scratch / f"caan-{job}-{other_machine()}01234567.tmp" for job in ("far", "forgotten"))
+    for folder in (far, forgotten):
+        (folder / "inside").mkdir(parents=True)
+    os.utime(forgotten, (0, 0))
     (theirs / "inside").mkdir(parents=True)
     os.chown(theirs, 4321, 4321)
     (tmp_path / "elsewhere").mkdir()
@@ -136,6 +141,12 @@ def test_what_belongs_to_others_and_what_links_elsewhere_is_left_alone(tmp_path,
     link.symlink_to(tmp_path / "elsewhere")
     again(tmp_path, monkeypatch, scratch)
     assert (theirs / "inside").exists() and (tmp_path / "elsewhere" / "mine").exists()
+    # Another machine's, on a drive that both have: its locks may not be seen here.
+    assert (far / "inside").exists() and not forgotten.exists()
+
+
+def other_machine():
+    return "ffff" if leftovers._machine() != "ffff" else "0000"
 
 
 def children_of(process):
