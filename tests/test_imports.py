@@ -26,6 +26,7 @@ HEAVY = {
 BASE = {
     "caan",
     "errors",
+    "_claims",
     "_files",
     "_machine",
     "_progress",
@@ -36,7 +37,8 @@ BASE = {
 ROOMS = {
     "errors": (set(), set()),
     "_machine": (set(), set()),
-    "_files": ({"errors"}, set()),
+    "_claims": ({"errors"}, set()),
+    "_files": ({"errors", "_claims"}, set()),
     "bundle": ({"errors", "_files"}, {"numpy"}),
     "metrics": ({"errors"}, {"numpy"}),
     "tiling": (set(), {"numpy"}),
