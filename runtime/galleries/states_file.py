@@ -1,7 +1,7 @@
 """states.bin, opened: mapped or read, what it holds compared with the hashes it was written with, changes noticed.
 
 Who shortens a file that is mapped takes the memory away from whoever reads it: the system ends the process (SIGBUS).
-So the file is looked at before and after every use, which costs a microsecond. What is shortened in the milliseconds
+So the file is looked at before and after every use, two system calls a query. What is shortened in the milliseconds
 between still ends the process; storage that others write to in place is to be read, not mapped.
 """
 

@@ -59,3 +59,23 @@ def test_a_forked_process_ends_without_waiting_for_its_parents_threads(caan_nati
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "7", result.stderr
+
+
+def test_a_forked_process_scores_with_threads_of_its_own(caan_native):
+    code = (
+        "import os, signal, numpy as np, caan_native\n"
+        "w, rows = np.ones(8, np.float32), np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)\n"
+        "where = np.arange(60), np.ones(60, np.int64)\n"
+        "scorer = caan_native.Scorer(8, 8, 1.0, w, w, 'fp32', 3)\n"
+        "def score():\n"
+        "    scores = np.empty((60, 60), np.float32)\n"
+        "    scorer.score(rows, *where, np.ascontiguousarray(rows[:, :32]), *where, scores)\n"
+        "    return scores\n"
+        "expected = score()\n"
+        "if os.fork() == 0:\n"
+        "    signal.alarm(30)\n"
+        "    os._exit(7 if (score() == expected).all() else 8)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "7", result.stderr
