@@ -56,8 +56,8 @@ OUTPUTS = {
 
 # Manifest entries a reader relies on, with the JSON type each must have.
 _REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
-_LONGEST_NAME = 255  # bytes
 _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
+_LONGEST_NAME = 255  # bytes
 
 
 @dataclass(frozen=True)

@@ -308,8 +308,7 @@ std::pair<Ends, Ends> expected_of(const Sizes& sizes, const std::string& name) {
                 {{"image_states", {"float32", images.shape}}}};
     }
     if (name == "image_encoder") {
-        return {{{"features", {"float32", Axes{any, any, size(sizes.region_dim)}}}},
-                {{"image_states", images}}};
+        return {{{"features", {"float32", Axes{any, any, size(sizes.region_dim)}}}}, {{"image_states", images}}};
     }
     if (name == "text_encoder") {
         return {{{"tokens", {"int64", Axes{any, any}}}, {"text_lengths", lengths}}, {{"text_states", texts}}};

@@ -62,8 +62,8 @@ enum class Calls { few, many };
 /// May be used from several threads.
 class Session {
 public:
-    /// Of a graph in memory, `path` is for messages. Throws MissingError if the device is not usable, BundleError if the
-    /// graph can't be loaded.
+    /// Of a graph in memory, `path` is for messages. Throws MissingError if the device is not usable, BundleError if
+    /// the graph can't be loaded.
     Session(const std::string& content, const std::string& path, const Device& device, int threads, Calls calls);
     /// Of a prebuilt engine. Throws MissingError if its provider is not usable, BundleError if that does not load it.
     Session(const EngineGraph& graph, int threads);

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from caan._built_plans import remember_plan, was_built_here
-from caan.bundle import GRAPHS, open_bundle, plan_file, write_manifest
+from caan.bundle import GRAPHS, ep_context_file, open_bundle, plan_file, write_manifest
 from caan.errors import BundleError, CaanWarning
 from caan.runtime.tensorrt.engine import Machine, choose_engine
 
@@ -87,7 +87,8 @@ def test_building_an_engine_is_remembered(run, tiny_bundle, cache):
     profile = "scorer:one:images=1/2/4,captions=1/2/4,regions=1/5/5,words=2/4/8"
     assert run("build-engine", tiny_bundle, "--fp32", "--profile", profile).code == 0
     bundle = open_bundle(tiny_bundle)
-    plans = {bundle.hash_of(plan_file(graph, "tensorrt-rtx-fp32")) for graph in GRAPHS}
+    name = "tensorrt-rtx-fp32"
+    plans = {bundle.hash_of(file(graph, name)) for graph in GRAPHS for file in (plan_file, ep_context_file)}
     assert {path.name for path in cache.iterdir()} == plans and all(map(was_built_here, plans))
 
 
