@@ -107,10 +107,16 @@ class Bundle:
         try:
             content = read_regular(path)
         except OSError as error:
-            raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
-        if hashlib.sha256(content).hexdigest() != self.hash_of(file):
-            raise BundleError(f"{path} is not the file this bundle was opened with, it was replaced; open it again")
+            raise BundleError(f"can't read {path}: {error.strerror}; open the bundle again") from error
+        self.compare(file, content)
         return content
+
+    def compare(self, file: str, content: bytes) -> None:
+        """Raise BundleError if these bytes, read from a listed file, don't have the manifest's hash."""
+        if hashlib.sha256(content).hexdigest() != self.hash_of(file):
+            raise BundleError(
+                f"{self.folder / file} is not the file this bundle was opened with, it was replaced; open it again"
+            )
 
     def hash_of(self, file: str) -> str:
         """SHA-256 of a file, as the manifest gives it."""

@@ -276,8 +276,8 @@ TEST_CASE("a file replaced after opening: the expander is the one that was opene
           (bundle / "onnx/expander.fp32.onnx").string() +
               " is not the file this bundle was opened with, it was replaced; open it again");
     fs::remove(bundle / "onnx/expander.fp32.onnx");
-    CHECK(has(refused([&] { retriever.search("w1", gallery, 1); }),
-              "can't be read (No such file or directory); copy the bundle"));
+    CHECK(
+        has(refused([&] { retriever.search("w1", gallery, 1); }), "No such file or directory; open the bundle again"));
 }
 
 TEST_CASE("a precision that missed its accuracy gate opens with a warning") {
