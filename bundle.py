@@ -59,8 +59,8 @@ OUTPUTS = {
 
 # Manifest entries a reader relies on, with the JSON type each must have.
 _REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
-_LONGEST_NAME = 255  # bytes
 _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
+_LONGEST_NAME = 255  # bytes
 
 
 # Entries that decide results and lie in no file that has a hash: the manifest holds one of them, its `seal`. Of a
@@ -115,10 +115,16 @@ class Bundle:
         try:
             content = read_regular(path)
         except OSError as error:
-            raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
-        if hashlib.sha256(content).hexdigest() != self.hash_of(file):
-            raise BundleError(f"{path} is not the file this bundle was opened with, it was replaced; open it again")
+            raise BundleError(f"can't read {path}: {error.strerror}; open the bundle again") from error
+        self.compare(file, content)
         return content
+
+    def compare(self, file: str, content: bytes) -> None:
+        """Raise BundleError if these bytes, read from a listed file, don't have the manifest's hash."""
+        if hashlib.sha256(content).hexdigest() != self.hash_of(file):
+            raise BundleError(
+                f"{self.folder / file} is not the file this bundle was opened with, it was replaced; open it again"
+            )
 
     def hash_of(self, file: str) -> str:
         """SHA-256 of a file, as the manifest gives it."""

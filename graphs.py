@@ -60,10 +60,11 @@ class End:
 def read_graph(bundle: Bundle, name: str, precision: str) -> bytes:
     """The bytes of one of a bundle's graphs, compared with the manifest's hash and checked as `check_graph`.
 
-    Raises BundleError as `Bundle.content` and `check_graph`.
+    Raises BundleError as `Bundle.graph`, `Bundle.content` and `check_graph`.
     """
+    path = bundle.side_graph(name) if name in SIDE_GRAPHS else bundle.graph(name, precision)
     content = bundle.content(graph_file(name, precision))
-    check_graph(bundle, name, bundle.folder / graph_file(name, precision), content)
+    check_graph(bundle, name, path, content)
     return content
 
 

@@ -304,6 +304,7 @@ def _put(
         if not job.options.strip_weights:  # ONNX Runtime would have to be told where the weights are
             context = ep_context_graph(job.target, chosen.files[name], plans[name].name)
             _replace(folder / ep_context_file(name, engine), context.SerializeToString())
+            remember_plan(sha256_of(folder / ep_context_file(name, engine)))  # it names what is run
     manifest["precisions"][job.precision] = chosen.entry
     engines = manifest.setdefault("engines", {})
     engines[engine] = record

@@ -188,7 +188,7 @@ const Session& Backend::expander() const {
     try {
         content = read_file(path);
     } catch (const std::system_error& error) {
-        throw BundleError(path + " can't be read (" + reason(error) + "); copy the bundle again");
+        throw BundleError("can't read " + path + ": " + reason(error) + "; open the bundle again");
     }
     // Hashed and loaded from the same bytes: nothing can come in between.
     if (sha256_of(content.data(), content.size()) != expander_hash_) {

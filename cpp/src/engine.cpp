@@ -97,11 +97,15 @@ Engine engine_of(const Record& record) {
 
 /// Throws BundleError for an engine from elsewhere: a plan is a program, and some bring one for the processor too.
 void check_built_here(const Record& record) {
+    const auto is_from_here = [&](const std::string& file) {
+        return record.bundle.manifest["files"].contains(file) && was_built_here(record.bundle.hash_of(file));
+    };
     for (const char* graph : GRAPHS) {
-        const std::string plan = "engines/" + record.name + "/" + graph + ".plan";
-        if (!record.bundle.manifest["files"].contains(plan) || !was_built_here(record.bundle.hash_of(plan))) {
-            throw BundleError(record.where() + " was not built here, and an engine is a program; if you trust who"
-                                               " built it, set trust_engines, else build it again: " +
+        const std::string stem = "engines/" + record.name + "/" + graph;
+        if (!is_from_here(stem + ".plan") || !is_from_here(stem + ".epcontext.onnx")) {
+            throw BundleError(record.where() +
+                              " was not built here, and an engine is a program; if you trust who"
+                              " built it, set trust_engines, else build it again: " +
                               record.rebuild());
         }
     }

@@ -1,4 +1,5 @@
-/// Reading files, regular ones alone; an operating system's refusal is a std::system_error, printed as Python prints OSError.
+/// Reading files, regular ones alone; an operating system's refusal is a std::system_error, printed as Python prints
+/// OSError.
 #pragma once
 
 #include <algorithm>

@@ -230,9 +230,6 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
     content->compact = description.compact;
     content->bundle = description.bundle;
     const std::string lengths = folder + "/lengths.bin", ids = folder + "/ids.jsonl", states = folder + "/states.bin";
-    if (description.lengths.size != static_cast<std::size_t>(description.items) * sizeof(std::int32_t)) {
-        throw BundleError(lengths + " does not fit gallery.json; " + AGAIN);
-    }
     content->offsets = parse_lengths(read_part(lengths, description.lengths), description, lengths);
     if (!description.ids.empty()) {
         content->ids = parse_ids(read_part(ids, description.ids[0]), description, ids);

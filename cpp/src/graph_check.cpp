@@ -169,8 +169,9 @@ std::pair<std::string, End> end_of(std::string_view content) {
     if (tensor.all(2).empty()) {
         return {info.text(1), {dtype, {}}};
     }
+    const Fields axes(tensor.merged(2, spaces[2])); // dim = 1, each with dim_value = 1 or none
     Axes shape;
-    for (const std::string_view axis : Fields(tensor.merged(2, spaces[2])).all(1)) {
+    for (const std::string_view axis : axes.all(1)) {
         const Fields dimension(axis);
         const auto& sizes = dimension.integers(1);
         shape.push_back(sizes.empty() ? std::nullopt : std::optional<std::uint64_t>(sizes.back()));
@@ -307,8 +308,7 @@ std::pair<Ends, Ends> expected_of(const Sizes& sizes, const std::string& name) {
                 {{"image_states", {"float32", images.shape}}}};
     }
     if (name == "image_encoder") {
-        return {{{"features", {"float32", Axes{any, any, size(sizes.region_dim)}}}},
-                {{"image_states", images}}};
+        return {{{"features", {"float32", Axes{any, any, size(sizes.region_dim)}}}}, {{"image_states", images}}};
     }
     if (name == "text_encoder") {
         return {{{"tokens", {"int64", Axes{any, any}}}, {"text_lengths", lengths}}, {{"text_states", texts}}};

@@ -1,4 +1,5 @@
-/// What is in an ONNX file, told from its bytes as graphs.py does: before ONNX Runtime gets one, it must be one of ours.
+/// What is in an ONNX file, told from its bytes as graphs.py does: before ONNX Runtime gets one, it must be one of
+/// ours.
 #pragma once
 
 #include <string>

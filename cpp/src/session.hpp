@@ -70,8 +70,8 @@ struct DestroySession {
 /// May be used from several threads, but not in a process that was forked since: its threads are not there.
 class Session {
 public:
-    /// Of a graph in memory, `path` is for messages. Throws MissingError if the device is not usable, BundleError if the
-    /// graph can't be loaded.
+    /// Of a graph in memory, `path` is for messages. Throws MissingError if the device is not usable, BundleError if
+    /// the graph can't be loaded.
     Session(const std::string& content, const std::string& path, const Device& device, int threads, Calls calls);
     /// Of a prebuilt engine. Throws MissingError if its provider is not usable, BundleError if that does not load it.
     Session(const EngineGraph& graph, int threads);

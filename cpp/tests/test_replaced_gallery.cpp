@@ -1,8 +1,8 @@
 /// A gallery that is replaced while it is being opened: what opens is the old one or the new one, never a mixture.
-#include <fstream>
-#include <thread>
+#include <functional>
+#include <utility>
 
-#include <sys/stat.h>
+#include <files.hpp>
 
 #include "helpers.hpp"
 
@@ -10,34 +10,44 @@ using namespace caan_test;
 
 namespace {
 
-/// Open a copy of the gallery "float32" that becomes "deleted" in the middle: while its lengths are read, which are
-/// `lengths`.
-caan::Gallery opened_while_replaced(const std::string& lengths) {
+/// Items of a copy of the gallery "float32" that becomes "deleted" while it is read for the first time, with what
+/// `first` makes of that.
+std::size_t read_while_replaced(const std::function<std::size_t()>& first) {
     const Copy gallery("galleries/float32");
-    const fs::path pipe = gallery / "lengths.bin";
-    fs::remove(pipe);
-    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
-    std::thread replacing([&] {
-        std::ofstream reader(pipe, std::ios::binary); // waits until somebody reads
+    bool is_first = true;
+    return caan::detail::read_unmixed((gallery / "gallery.json").string(), [&] {
+        if (!std::exchange(is_first, false)) {
+            return caan::Gallery::open(gallery).live();
+        }
         for (const auto& file : fs::directory_iterator(data("galleries/deleted"))) {
             const fs::path target = gallery / file.path().filename().string();
             const fs::path temporary = target.string() + ".tmp";
             fs::copy_file(file, temporary);
             fs::rename(temporary, target);
         }
-        reader << lengths;
+        return first();
     });
-    caan::Gallery opened = caan::Gallery::open(gallery);
-    replacing.join();
-    return opened;
 }
 
 } // namespace
 
 TEST_CASE("replaced with parts that do not fit: it is read again") {
-    CHECK(opened_while_replaced("another gallery's lengths").live() == 295);
+    CHECK(read_while_replaced([]() -> std::size_t { throw caan::BundleError("of two writings"); }) == 295);
 }
 
 TEST_CASE("replaced with all parts as they were: it is read again too, for the rest may be the new one's") {
-    CHECK(opened_while_replaced(read(data("galleries/float32/lengths.bin"))).live() == 295);
+    CHECK(read_while_replaced([]() -> std::size_t { return 300; }) == 295);
+}
+
+TEST_CASE("replaced again and again: it is given up") {
+    const Copy gallery("galleries/float32");
+    const std::string description = (gallery / "gallery.json").string();
+    CHECK(has(refused([&] {
+                  caan::detail::read_unmixed(description, [&] {
+                      fs::copy_file(description, description + ".tmp");
+                      fs::rename(description + ".tmp", description);
+                      return true;
+                  });
+              }),
+              "was replaced each of 60 times that its files were read; try again when that is over"));
 }

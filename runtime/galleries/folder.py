@@ -111,11 +111,9 @@ def read(folder: Path, storage: Storage = "mapped") -> Contents:
 
 def _read(folder: Path, storage: Storage) -> Contents:
     description = read_description(folder)
-    if description.lengths.size != LENGTH.itemsize * description.items:
-        raise BundleError(f"{folder / LENGTHS} does not fit {DESCRIPTION}; {_AGAIN}")
     content = _read_part(folder / LENGTHS, description.lengths)
-    lengths = np.frombuffer(content, LENGTH)
-    if (lengths < 1).any() or int(lengths.sum(dtype=np.int64)) != description.rows:
+    lengths = np.frombuffer(content, LENGTH) if len(content) % LENGTH.itemsize == 0 else np.empty(0, LENGTH)
+    if len(lengths) != description.items or (lengths < 1).any() or int(lengths.sum()) != description.rows:
         raise BundleError(f"{folder / LENGTHS} does not fit {DESCRIPTION}; {_AGAIN}")
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
     ids = None if description.ids is None else _read_ids(folder / IDS, description.ids, description.items)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._built_plans import was_built_here
+from ..._files import read_regular
 from ..._machine import has_nvidia_driver
 from ...bundle import GRAPHS, MANIFEST, Bundle, graph_file, plan_file
 from ...errors import BundleError, CaanError, MissingError
@@ -168,7 +169,7 @@ def has_checked_engine(path: Path, precision: str) -> bool:
     if not has_nvidia_driver():
         return False
     with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
-        engines = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["engines"]
+        engines = json.loads(read_regular(path / MANIFEST))["engines"]
         return any(entry.get("precision") == precision and _is_checked(entry) for entry in engines.values())
     return False
 

@@ -179,7 +179,11 @@ def load_plan(trt: Any, record: EngineRecord, bundle: Bundle, graph: str, capabi
     path, log, rebuild = bundle.folder / plan_file(graph, record.name), log_of(trt), record.rebuild(bundle)
     log.errors.clear()
     runtime = trt.Runtime(log)
-    content = bundle.content(plan_file(graph, record.name))
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise BundleError(f"{path} can't be read ({error.strerror}); copy the bundle again") from error
+    bundle.compare(plan_file(graph, record.name), content)
     if hasattr(runtime, "get_engine_validity"):
         _check_validity(trt, runtime.get_engine_validity(content), path, rebuild)
     if record.options.get("version_compatible"):

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from caan._built_plans import remember_plan
+from caan._files import sha256_of
 from caan.bundle import GRAPHS, graph_file, open_bundle, plan_file, write_manifest
 from caan.commands import engine_layers as module
 from caan.commands.engine_layers import engine_layers
@@ -61,6 +63,8 @@ def with_engine(tiny_bundle):
         "run": None,
     }
     write_manifest(tiny_bundle, {**bundle.manifest, "engines": {ENGINE: engine}})
+    for graph in GRAPHS:
+        remember_plan(sha256_of(tiny_bundle / plan_file(graph, ENGINE)))
     return tiny_bundle
 
 

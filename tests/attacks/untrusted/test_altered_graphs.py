@@ -74,7 +74,7 @@ def test_what_onnx_runtime_can_not_compute_is_no_traceback(alter):
         weight = next(w for w in model.graph.initializer if list(w.dims) == [12, 10])
         weight.CopyFrom(onnx.numpy_helper.from_array(np.ones((11, 10), np.float32), weight.name))
 
-    with pytest.raises(CaanError, match="ONNX Runtime .* (failed|can't load)"):
+    with pytest.raises(CaanError, match=r"ONNX Runtime .* (failed|can't load)"):
         Retriever.open(alter(narrow), "onnxruntime").encode_images(np.ones((1, 5, 12), np.float32))
 
 

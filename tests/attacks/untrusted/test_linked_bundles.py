@@ -1,4 +1,4 @@
-"""Bundles of links into a content-addressed store: they open by their hashes, and nobody writes into the store."""
+"""Bundles that are links into a content-addressed store: they open by their hashes; nobody writes into it."""
 
 import json
 import shutil
