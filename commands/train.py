@@ -34,6 +34,9 @@ def train(data: Path, output: Path, restart: bool, **values: Any) -> None:
 
     The defaults suit the demo world. Ctrl-C keeps the last checkpoint; the same command goes on from there.
     """
+    from ..data.scan import find_split
+
+    find_split(data, "train")  # said before PyTorch is imported, which takes seconds
     with needs("export", "caan train"):
         from ..model.train import TrainOptions
         from ..model.train import train as run_training

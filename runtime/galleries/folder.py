@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._files import atomic_file, read_unmixed
+from ..._text import parse_json
 from ...errors import BundleError
 
 FORMAT, VERSION = "caan-gallery", 2
@@ -267,8 +268,8 @@ def _seal(content: dict[str, Any]) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); {_AGAIN} with --overwrite") from error
 
 
