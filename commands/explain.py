@@ -89,10 +89,10 @@ def explain(
         own_boxes = own_boxes[:valid]
     opened = None
     if output is not None:
-        from ..pictures.attention import draw_explanation
         from ..pictures.regions import read_picture
 
         opened = None if picture is None else read_picture(picture)
+        from ..pictures.attention import draw_explanation
     from .._files import atomic_file
     from ..runtime import Retriever
 

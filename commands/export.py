@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import needs
+from ..errors import DataError, needs
 from . import options
 from .output import log, show
 
@@ -48,7 +48,16 @@ def export(
     With --data the bundle's R@K is compared with PyTorch's too, and must be the same.
     """
     from .._files import check_target
+    from ..data.scan import find_split
+    from ..model.checkpoint_file import check_is_file
 
+    # What is cheap to see comes before PyTorch, whose import takes seconds.
+    check_is_file(checkpoint)
+    for file, what in ((vocab, "vocabulary"), (key_map, "key map")):
+        if file is not None and not file.exists():
+            raise DataError(f"can't read the {what} {file}: there is no such file")
+    if data is not None:
+        find_split(data, split)
     target = output or Path(checkpoint.stem + ".caan")
     check_target(target, overwrite=overwrite, kind="bundle")
     with needs("export", "caan export"):

@@ -35,8 +35,11 @@ def train(data: Path, output: Path, restart: bool, **values: Any) -> None:
     The defaults suit the demo world. Ctrl-C keeps the last checkpoint; the same command goes on from there.
     """
     from .._files import check_file_target
+    from ..data.scan import find_split
 
+    # Said before PyTorch is imported, which takes seconds.
     check_file_target(output)
+    find_split(data, "train")
     with needs("export", "caan train"):
         from ..model.train import TrainOptions
         from ..model.train import train as run_training

@@ -49,15 +49,7 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
     Raises DataError, naming the file, if one is missing, damaged or empty, or if features, captions and ids do not
     fit together.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"no data set at {folder}: it is not a folder; name one with {split}_ims.npy and {split}_caps.txt"
-        )
-    features_path, captions_path = folder / f"{split}_ims.npy", folder / f"{split}_caps.txt"
-    for path in (features_path, captions_path):
-        if not path.is_file():
-            found = sorted(p.name.removesuffix("_ims.npy") for p in folder.glob("*_ims.npy"))
-            raise DataError(f"{path} is missing; splits in this folder: {', '.join(found) or 'none'} (--split)")
+    features_path, captions_path = find_split(folder, split)
     features = open_features(features_path)
     captions = read_captions(captions_path)
     step, per_image = _layout(features, len(captions), features_path, captions_path)
@@ -70,6 +62,20 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
         image_of_caption=np.arange(len(captions), dtype=np.int64) // per_image,
         ids=_read_ids(folder / f"{split}_ids.txt", len(images)),
     )
+
+
+def find_split(folder: Path, split: str) -> tuple[Path, Path]:
+    """Where a split's features and captions are. Raises DataError if they are not there; no more is checked."""
+    if not folder.is_dir():
+        raise DataError(
+            f"no data set at {folder}: it is not a folder; name one with {split}_ims.npy and {split}_caps.txt"
+        )
+    paths = folder / f"{split}_ims.npy", folder / f"{split}_caps.txt"
+    for path in paths:
+        if not path.is_file():
+            found = sorted(p.name.removesuffix("_ims.npy") for p in folder.glob("*_ims.npy"))
+            raise DataError(f"{path} is missing; splits in this folder: {', '.join(found) or 'none'} (--split)")
+    return paths
 
 
 def open_features(path: Path) -> NDArray[np.floating]:

@@ -22,6 +22,7 @@ from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, DataError
 from .archive import check_archive
 from .caan import CAAN, CaanConfig
+from .checkpoint_file import check_is_file
 from .parameters import build_model, check_kind, is_memory, no_memory
 
 FORMAT, VERSION = "caan-checkpoint", 1
@@ -119,10 +120,7 @@ def write_archive(path: Path, content: dict[str, Any]) -> None:
 
 def read_archive(path: Path) -> dict[str, Any]:
     """Read a dictionary of plain types and tensors; code is never executed. Raises CheckpointError otherwise."""
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a checkpoint; name the model.pt that your training wrote")
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}; name the model.pt that your training wrote")
+    check_is_file(path)
     try:
         check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace]):

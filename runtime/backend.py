@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.vocabulary import Vocabulary
-from ..errors import BundleError, CaanWarning, InputError, MissingError
+from ..errors import BundleError, CaanWarning, CheckpointError, InputError, MissingError
 from ..tiling import TileSize
 from .tensorrt.engine import has_checked_engine
 
@@ -138,6 +138,8 @@ def open_backend(
 
 
 def _open(name: str, path: Path, precision: str, device: str, threads: int | None, **more: bool) -> Backend:
+    if name == "torch" and not path.exists():  # said before PyTorch is imported, which takes seconds
+        raise CheckpointError(f"no checkpoint at {path}; name the model.pt that your training wrote")
     module, class_name = BACKENDS[name]
     backend: Backend = getattr(import_module(module), class_name).open(path, precision, device, threads, **more)
     return backend

@@ -27,10 +27,44 @@ def test_every_command_explains_itself_and_names_the_exit_codes(run, command):
     assert done.code == 0 and "Exit codes:" in done.out
 
 
+@pytest.mark.parametrize("command", [[], *([name] for name in sorted(caan.commands))])
+def test_every_command_takes_h_for_help(run, command):
+    done = run(*command, "-h")
+    assert done.code == 0 and done.out == run(*command, "--help").out and "-h, --help" in done.out
+
+
+def test_python_m_caan_is_the_command(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "caan", "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("caan, version ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["export", "nope.pt"], ["no checkpoint at nope.pt"]),
+        (["export", "."], [". is a folder, not a checkpoint"]),
+        (["export", "model.pt", "--vocab", "nope.json"], ["can't read the vocabulary nope.json"]),
+        (["export", "model.pt", "--key-map", "nope.json"], ["can't read the key map nope.json"]),
+        (["export", "model.pt", "--data", "nope"], ["no data set at nope"]),
+        (["train", "nope"], ["no data set at nope"]),
+        (["eval", "nope.pt", "--backend", "torch", "--data", "data"], ["no checkpoint at nope.pt"]),
+    ],
+)
+def test_what_is_not_there_is_said_before_pytorch_is_imported(
+    refused, monkeypatch, tmp_path, tiny_data, arguments, says
+):
+    (tmp_path / "model.pt").write_text("a file")
+    for name in [name for name in sys.modules if name.startswith("caan.model.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import would fail with exit code 4
+    refused(*arguments, says=says)
+
+
 @pytest.mark.parametrize("script", ["caan", "caan-export", "caan-build-engine", "caan-bench"])
-def test_the_installed_scripts_start(script):
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_the_installed_scripts_start(script, option):
     path = shutil.which(script, path=str(sys.prefix) + "/bin")
-    done = subprocess.run([path, "--help"], capture_output=True, text=True)
+    done = subprocess.run([path, option], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f"Usage: {script} ")
 
 

@@ -1,4 +1,5 @@
 /* The same search in C: caan-search-c BUNDLE FEATURES.npy "caption". */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,6 +14,15 @@ static int print_best(const caan_retriever* retriever, const caan_gallery* galle
         printf("%3d  %8.4f  %ld\n", (int)rank + 1, (double)hits[rank].score, (long)hits[rank].index);
     }
     return code;
+}
+
+/* A message may quote a caption or a file's name: what a terminal would obey is left out. */
+static void print_error(const char* message) {
+    fputs("Error: ", stderr);
+    for (; *message != '\0'; ++message) {
+        fputc(iscntrl((unsigned char)*message) ? '?' : *message, stderr);
+    }
+    fputc('\n', stderr);
 }
 
 int main(int count, char** arguments) {
@@ -35,7 +45,7 @@ int main(int count, char** arguments) {
         code = print_best(retriever, gallery, arguments[3]);
     }
     if (code != CAAN_OK) {
-        fprintf(stderr, "Error: %s\n", caan_last_error());
+        print_error(caan_last_error());
     }
     caan_gallery_close(gallery);
     caan_features_close(features);

@@ -1,5 +1,6 @@
 /// caan-search-cpp BUNDLE FEATURES.npy "caption" [K]: the K images, 10 by default, that fit a caption best.
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -18,7 +19,10 @@ void search(const std::string& bundle, const std::string& features, const std::s
     }
 }
 
-int fail(const std::string& message, int code) {
+/// A message may quote a caption or a file's name: what a terminal would obey is left out.
+int fail(std::string message, int code) {
+    const auto is_control = [](unsigned char byte) { return std::iscntrl(byte) != 0; };
+    std::replace_if(message.begin(), message.end(), is_control, '?');
     (void)std::fprintf(stderr, "%s\n", message.c_str());
     return code;
 }

@@ -35,6 +35,44 @@ std::string text_of(const Caption& caption) {
     return text;
 }
 
+/// Unknown words of captions: ten captions are named, the others counted.
+class UnknownWords {
+public:
+    /// `where`: what the message begins with, as "caption 3: ".
+    void add(const std::string& where, const std::vector<std::string>& words) {
+        if (messages_.size() == MOST) {
+            ++more_;
+            return;
+        }
+        std::vector<std::string> different;
+        for (const std::string& word : words) {
+            if (std::find(different.begin(), different.end(), word) == different.end()) {
+                different.push_back(word);
+            }
+        }
+        std::string shown;
+        for (std::size_t i = 0; i < std::min(MOST_WORDS, different.size()); ++i) {
+            shown += (i == 0 ? "'" : ", '") + shortened(different[i], MOST_LETTERS) + "'";
+        }
+        messages_.push_back(where + "the vocabulary lacks " + shown + (different.size() > MOST_WORDS ? ", …" : "") +
+                            ", counted as unknown");
+    }
+
+    void tell(const Warn& warn) const {
+        for (const std::string& message : messages_) {
+            warn(message);
+        }
+        if (more_ != 0) {
+            warn("… and " + std::to_string(more_) + " more captions with unknown words");
+        }
+    }
+
+private:
+    static constexpr std::size_t MOST = 10, MOST_WORDS = 10, MOST_LETTERS = 60;
+    std::vector<std::string> messages_;
+    std::size_t more_ = 0;
+};
+
 } // namespace
 
 Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabulary, std::int64_t limit,
@@ -43,19 +81,26 @@ Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabula
         throw DataError("there is no caption; give at least one");
     }
     Tokens tokens;
+    UnknownWords lacking;
     std::vector<std::size_t> were_cut, unknown;
     for (std::size_t number = 0; number < captions.size(); ++number) {
-        std::vector<std::int64_t> ids;
+        std::vector<std::string> words;
         try {
-            ids = vocabulary.encode(captions[number]);
+            words = vocabulary.words_of(captions[number]);
         } catch (const DataError& error) {
             throw DataError("caption " + std::to_string(number) + ": " + error.what());
         }
+        std::vector<std::int64_t> ids = vocabulary.ids_of(words);
         if (cut(ids, limit)) {
             were_cut.push_back(number);
+            words.resize(ids.size() - 2);
         }
+        words.erase(std::remove_if(words.begin(), words.end(), [&](const auto& word) { return vocabulary.has(word); }),
+                    words.end());
         if (all_unknown(ids)) {
             unknown.push_back(number);
+        } else if (!words.empty()) {
+            lacking.add(captions.size() == 1 ? "" : "caption " + std::to_string(number) + ": ", words);
         }
         tokens.lengths.push_back(static_cast<std::int64_t>(ids.size()));
         tokens.ids.push_back(std::move(ids));
@@ -66,6 +111,7 @@ Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabula
     if (!unknown.empty()) {
         warn(count(unknown) + " without any word of the vocabulary; the scores mean little");
     }
+    lacking.tell(warn);
     return tokens;
 }
 

@@ -21,7 +21,8 @@ struct Tokens {
     std::vector<std::int64_t> lengths;
 };
 
-/// Token ids of each caption, cut to `limit`. Warns of captions that were cut, and of those without a known word.
+/// Token ids of each caption, cut to `limit`. Warns of captions that were cut, of those without a known word, and
+/// of words that are not known, which it names for ten captions.
 /// Throws DataError, naming the caption, for one that is empty or not UTF-8.
 Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabulary, std::int64_t limit,
                 const Warn& warn);

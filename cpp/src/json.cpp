@@ -85,8 +85,12 @@ template <typename AnyJson> void restore_numbers(AnyJson& value) {
 }
 
 template <typename AnyJson> AnyJson parse(const std::string& text) {
-    if (text.rfind("\xEF\xBB\xBF", 0) == 0) {
+    const std::string mark = "\xEF\xBB\xBF"; // that an editor put before it
+    if (text.rfind(mark + mark, 0) == 0) {
         throw JsonError("Unexpected UTF-8 BOM (decode using utf-8-sig)");
+    }
+    if (text.rfind(mark, 0) == 0) {
+        return parse<AnyJson>(text.substr(mark.size()));
     }
     const auto check_depth = [](int depth, typename AnyJson::parse_event_t, AnyJson&) {
         if (depth > DEEPEST) {

@@ -27,7 +27,9 @@ constexpr std::size_t DEFAULT_HITS = 10;
 
 const char* name_of(Kind kind) { return kind == Kind::image ? "image" : "text"; }
 
-void to_standard_error(const std::string& message) { (void)std::fprintf(stderr, "Warning: %s\n", message.c_str()); }
+void to_standard_error(const std::string& message) {
+    (void)std::fprintf(stderr, "Warning: %s\n", visible(message).c_str()); // it may quote an id or a caption
+}
 
 void check_options(const Options& options) {
     const auto is = [](const std::string& value, std::initializer_list<const char*> known) {

@@ -1,6 +1,8 @@
 #include "text.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 namespace caan::detail {
 namespace {
@@ -33,6 +35,31 @@ Decoded decode_one(std::string_view bytes) {
         return {0, 0};
     }
     return {character, length};
+}
+
+/// A character as Python's "unicode_escape" writes it.
+std::string escaped(char32_t c) {
+    if (c == U'\n' || c == U'\r' || c == U'\t') {
+        return c == U'\n' ? "\\n" : c == U'\r' ? "\\r" : "\\t";
+    }
+    const int digits = c < 0x100 ? 2 : c < 0x10000 ? 4 : 8;
+    std::string result = digits == 2 ? "\\x" : digits == 4 ? "\\u" : "\\U";
+    for (int digit = digits - 1; digit >= 0; --digit) {
+        result += "0123456789abcdef"[c >> (4 * digit) & 15];
+    }
+    return result;
+}
+
+/// Controls, marks of format but the two joiners, separators of lines, and bytes that are not UTF-8.
+bool is_hidden(char32_t c) {
+    constexpr std::pair<char32_t, char32_t> HIDDEN[] = {
+        {0, 0x1F},         {0x7F, 0x9F},       {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
+        {0x6DD, 0x6DD},    {0x70F, 0x70F},     {0x890, 0x891},     {0x8E2, 0x8E2},     {0x180E, 0x180E},
+        {0x200B, 0x200B},  {0x200E, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x2064},   {0x2066, 0x206F},
+        {0xD800, 0xDFFF},  {0xFEFF, 0xFEFF},   {0xFFF9, 0xFFFB},   {0x110BD, 0x110BD}, {0x110CD, 0x110CD},
+        {0x13430, 0x1343F}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0001, 0xE0001}, {0xE0020, 0xE007F}};
+    return std::any_of(std::begin(HIDDEN), std::end(HIDDEN),
+                       [c](const auto& range) { return c >= range.first && c <= range.second; });
 }
 
 } // namespace
@@ -91,19 +118,21 @@ std::string ascii_repr(std::u32string_view text) {
         if (c == U'\\' || c == static_cast<char32_t>(quote)) {
             result += '\\';
             result += static_cast<char>(c);
-        } else if (c == U'\n' || c == U'\r' || c == U'\t') {
-            result += c == U'\n' ? "\\n" : c == U'\r' ? "\\r" : "\\t";
         } else if (c >= 0x20 && c < 0x7F) {
             result += static_cast<char>(c);
         } else {
-            const int digits = c < 0x100 ? 2 : c < 0x10000 ? 4 : 8;
-            result += digits == 2 ? "\\x" : digits == 4 ? "\\u" : "\\U";
-            for (int digit = digits - 1; digit >= 0; --digit) {
-                result += "0123456789abcdef"[c >> (4 * digit) & 15];
-            }
+            result += escaped(c);
         }
     }
     return result + quote;
+}
+
+std::string visible(std::string_view text) {
+    std::string result;
+    for (const char32_t c : decode(text)) {
+        result += is_hidden(c) ? escaped(c) : encode(std::u32string_view(&c, 1));
+    }
+    return result;
 }
 
 std::string normal_path(std::string_view path) {

@@ -21,6 +21,9 @@ std::string shortened(std::string_view text, std::size_t count);
 /// Python's ascii(text): quoted, what is not ASCII escaped.
 std::string ascii_repr(std::u32string_view text);
 
+/// The text with all that a terminal would obey written out, as \x1b or \u202e: Python's `visible` of _text.py.
+std::string visible(std::string_view text);
+
 /// A path as Python's pathlib prints it: no doubled or trailing slashes, no "." but for an empty path.
 std::string normal_path(std::string_view path);
 

@@ -27,7 +27,7 @@ std::int64_t id_of(const Json& value) {
     return value.get<std::int64_t>();
 }
 
-std::unordered_map<std::string, std::int64_t> ids_of(const Json& words) {
+std::unordered_map<std::string, std::int64_t> numbers_of(const Json& words) {
     for (const auto& [token, number] : SPECIAL_TOKENS) {
         const Json& found = member(words, token);
         if (!equals(found, static_cast<std::uint64_t>(number))) {
@@ -99,7 +99,7 @@ Vocabulary Vocabulary::parse(const std::string& content, const std::string& path
             throw DataError("unknown tokenizer '" + python_str(tokenizer) + "'; known: whitespace, word-punct");
         }
         Vocabulary vocabulary;
-        vocabulary.words_ = ids_of(*words);
+        vocabulary.words_ = numbers_of(*words);
         vocabulary.is_word_punct_ = tokenizer == "word-punct";
         for (const auto& [word, id] : vocabulary.words_) {
             vocabulary.size_ = std::max(vocabulary.size_, id + 1);
@@ -118,7 +118,7 @@ std::vector<std::string> Vocabulary::tokenize(std::u32string_view caption) const
     return runs(text, [](char32_t c) { return is_word(c) ? 1 : is_space(c) ? 0 : 2; });
 }
 
-std::vector<std::int64_t> Vocabulary::encode(const Caption& caption) const {
+std::vector<std::string> Vocabulary::words_of(const Caption& caption) const {
     std::vector<std::string> tokens;
     if (const std::string* bytes = caption.text()) {
         const std::u32string text = decode(*bytes);
@@ -129,14 +129,25 @@ std::vector<std::int64_t> Vocabulary::encode(const Caption& caption) const {
         tokens = tokenize(text);
     } else if (const std::vector<std::string>* given = caption.tokens()) {
         tokens = *given;
+        for (const std::string& token : tokens) {
+            if (!has(token) && runs(decode(token), [](char32_t c) { return is_space(c) ? 0 : 1; }).size() > 1) {
+                throw DataError("a list is the tokens of one caption, and '" + shortened(token, 60) +
+                                "' is several words; several captions go to search_many, encode_captions or"
+                                " score_matrix");
+            }
+        }
     }
     if (tokens.empty()) {
         throw DataError("the caption is empty; write at least one word");
     }
+    return tokens;
+}
+
+std::vector<std::int64_t> Vocabulary::ids_of(const std::vector<std::string>& words) const {
     std::vector<std::int64_t> ids{START};
-    ids.reserve(tokens.size() + 2);
-    for (const std::string& token : tokens) {
-        const auto found = words_.find(token);
+    ids.reserve(words.size() + 2);
+    for (const std::string& word : words) {
+        const auto found = words_.find(word);
         ids.push_back(found == words_.end() ? UNKNOWN : found->second);
     }
     ids.push_back(END);

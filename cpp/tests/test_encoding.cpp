@@ -63,9 +63,18 @@ TEST_CASE("captions that are cut or unknown are used with a warning") {
     warning.encode_captions({"w1", "a", "b", "c", "d"});
     REQUIRE(warnings == std::vector<std::string>{
                             "4 captions (1, 2, 3, …) are without any word of the vocabulary; the scores mean little"});
+    warnings.clear();
+    warning.encode_captions({"w1", "w1 A. b a."});
+    REQUIRE(warnings == std::vector<std::string>{"caption 1: the vocabulary lacks 'a.', 'b', counted as unknown"});
     const auto ids = warning.tokenize(most + beyond);
     CHECK(ids.size() == 128);
     CHECK(ids.back() == 2);
+}
+
+TEST_CASE("several captions in place of one caption's tokens") {
+    const caan::Caption captions(std::vector<std::string>{"w1 w2", "w3"});
+    const std::string message = refused<caan::DataError>([&] { retriever().search(captions, images(), 1); });
+    CHECK(message.rfind("a list is the tokens of one caption, and 'w1 w2' is several words; several captions", 0) == 0);
 }
 
 TEST_CASE("features that can't be used") {

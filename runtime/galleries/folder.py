@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._files import atomic_file, open_regular, read_regular, read_unmixed
+from ..._text import parse_json
 from ...errors import BundleError
 from .states_file import States, Storage
 
@@ -244,8 +245,8 @@ def _seal(content: dict[str, Any]) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(read_regular(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(read_regular(path))
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); {_AGAIN} with --overwrite") from error
 
 

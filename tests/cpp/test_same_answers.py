@@ -146,7 +146,16 @@ def test_auto_is_what_python_takes(caan_c, library, unavailable, demo_precisions
 
 def test_warnings_are_the_same(tiny):
     ours, theirs = tiny
-    for captions in (["w1 " * 200], ["zebra"], ["w1", "zebra", "w2 " * 130, *["quagga"] * 4]):
+    unknown = ["w1 Sea. sea.", "w2", "\x1b猫 w3 " + "y" * 90, "w1 " + " ".join(f"x{n}" for n in range(12))]
+    for captions in (
+        ["w1 " * 200],
+        ["zebra"],
+        ["w1", "zebra", "w2 " * 130, *["quagga"] * 4],
+        ["w1 zebra"],
+        ["w1 " * 126 + "zebra"],
+        unknown,
+        [*unknown, *["w1 x"] * 9],
+    ):
         theirs.warnings.clear()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CaanWarning)

@@ -100,6 +100,17 @@ def test_every_character_is_cut_alike(tokenizers):
             assert_only_newer_differ(in_python, in_cpp, [(character, f"a{character}b") for character in some])
 
 
+def test_a_vocabulary_with_a_byte_order_mark(open_both, tiny_folder, tmp_path):
+    bundle = tmp_path / "model.caan"
+    shutil.copytree(tiny_folder / "model.caan", bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "vocab.json").write_bytes(b"\xef\xbb\xbf" + (bundle / "vocab.json").read_bytes())
+    write_manifest(bundle, manifest)
+    (bundle / "manifest.json").write_bytes(b"\xef\xbb\xbf" + (bundle / "manifest.json").read_bytes())
+    in_python, in_cpp = of_both(open_both(bundle))
+    assert in_cpp("w1 w2 zebra") == in_python("w1 w2 zebra") == [1, 5, 6, 3, 2]
+
+
 def test_every_capital_is_lowered_alike(open_both, tiny_folder, tmp_path):
     """Each character that str.lower changes, against a vocabulary of what it becomes."""
     capitals = [chr(code) for code in range(0x80, 0x110000) if chr(code).lower() != chr(code)]

@@ -189,7 +189,7 @@ struct Options {
     bool prebuilt_engines = false;
     /// With `prebuilt_engines`: also run those that this user did not build on this machine. An engine is a program.
     bool trust_engines = false;
-    /// Gets each warning: a caption that was cut, one without a known word, a precision that missed its accuracy gate,
+    /// Gets each warning: a caption that was cut, words that are not known, a precision that missed its accuracy gate,
     /// an item without a score.
     /// It may be called from any thread that uses the Retriever, and must not throw. Not set: standard error.
     std::function<void(const std::string& message)> warn;
@@ -220,8 +220,8 @@ public:
     Gallery encode_images(const Features& features, const std::vector<std::int64_t>& lengths = {},
                           const std::vector<std::string>& ids = {}) const;
 
-    /// Encode captions. One longer than the model's limit is cut, one without any known word is scored as unknown
-    /// words; both with a warning. Throws DataError, naming the caption, for one that is empty or not UTF-8.
+    /// Encode captions. One longer than the model's limit is cut, words that the vocabulary lacks are scored as unknown
+    /// ones; both with a warning. Throws DataError, naming the caption, for one that is empty or not UTF-8.
     Gallery encode_captions(const std::vector<Caption>& captions, const std::vector<std::string>& ids = {}) const;
 
     /// The k best images for a caption, best first; equal scores in the gallery's order. Without k: 10, or all there

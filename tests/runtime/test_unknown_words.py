@@ -1,0 +1,112 @@
+"""Words that the vocabulary lacks are named wherever captions come in: of ten captions, then as a number."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from caan.errors import CaanWarning, UnknownWordWarning
+from caan.runtime import BatchingRetriever, Retriever
+from caan.runtime.index import Captions, Images, index_items
+
+
+@pytest.fixture(scope="module")
+def retriever(tiny_folder):
+    return Retriever.open(tiny_folder / "model.caan")
+
+
+@pytest.fixture(scope="module")
+def gallery(retriever):
+    return retriever.encode_images(np.random.default_rng(0).standard_normal((6, 5, 12)).astype(np.float32))
+
+
+@pytest.fixture
+def told():
+    """told(ask): what `ask()` warns of; every warning counts, and points at the line that asked."""
+
+    def call(ask):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ask()
+        assert all(warning.filename == __file__ for warning in caught)
+        assert all(issubclass(warning.category, UnknownWordWarning) for warning in caught)
+        return [str(warning.message) for warning in caught]
+
+    return call
+
+
+def test_every_way_in_names_the_words(retriever, gallery, told):
+    alone = ["the vocabulary lacks 'sea.', counted as unknown"]
+    second = ["caption 1: the vocabulary lacks 'sea.', counted as unknown"]
+    assert told(lambda: retriever.search("w1 Sea.", gallery, 2)) == alone
+    assert told(lambda: retriever.search(["w1", "sea."], gallery, 2)) == alone
+    assert told(lambda: retriever.search_many(["w1", "w2 sea."], gallery, 2)) == second
+    assert told(lambda: retriever.encode_captions(["w1", "w2 sea."])) == second
+    assert told(lambda: retriever.score_matrix(gallery, ["w1", "w2 sea."])) == second
+    assert told(lambda: Captions(retriever, ["w1", "w2 sea."])) == second
+    with BatchingRetriever(retriever) as batching:
+        assert told(lambda: batching.search("w3 sea.", gallery, 2)) == alone
+        assert told(lambda: batching.submit("w4 sea.", gallery, 2).result(60)) == alone
+
+
+def test_known_words_are_no_reason_to_warn(retriever, gallery, told):
+    assert told(lambda: retriever.search_many(["w1", "W2 w3", ["w4"], ["<unk>", "w1"]], gallery, 2)) == []
+    assert told(lambda: retriever.explain(np.ones((5, 12), np.float32), "w1 sea.")) == []  # its answer says so
+
+
+def test_eleven_captions_are_ten_and_a_number(retriever, told):
+    messages = told(lambda: retriever.encode_captions([f"w1 x{n}" for n in range(13)]))
+    assert messages[0] == "caption 0: the vocabulary lacks 'x0', counted as unknown"
+    assert len(messages) == 11 and messages[-1] == "… and 3 more captions with unknown words"
+    assert len(told(lambda: retriever.encode_captions([f"w1 x{n}" for n in range(10)]))) == 10
+
+
+def test_a_server_names_ten_and_then_is_quiet(retriever, gallery, told):
+    with BatchingRetriever(retriever) as batching:
+        messages = told(lambda: [batching.search(f"w1 x{n}", gallery, 2) for n in range(30)])
+    assert len(messages) == 11
+    assert messages[-1] == "… and more captions with unknown words; they are not named any more"
+
+
+def test_many_and_long_words_are_cut(retriever, told):
+    (message,) = told(lambda: retriever.encode_captions(["w1 " + " ".join(f"x{n}" for n in range(12))]))
+    ten = ", ".join(f"'x{n}'" for n in range(10))
+    assert message == f"the vocabulary lacks {ten}, …, counted as unknown"
+    (message,) = told(lambda: retriever.encode_captions(["w1 zz zz " + "y" * 90]))
+    assert message == f"the vocabulary lacks 'zz', '{'y' * 60}', counted as unknown"
+
+
+def test_a_word_that_was_cut_off_is_not_named(retriever):
+    with pytest.warns(CaanWarning) as caught:
+        retriever.encode_captions(["w1 " * 126 + "zebra"])
+    assert ["longer than" in str(warning.message) for warning in caught] == [True]
+
+
+def test_an_answer_is_the_same_batched_or_alone(retriever, gallery):
+    with pytest.warns(UnknownWordWarning), BatchingRetriever(retriever) as batching:
+        batched, alone = (found("w1 sea. w2", gallery, 6) for found in (batching.search, retriever.search))
+    assert [hit.index for hit in batched] == [hit.index for hit in alone]
+    assert np.allclose([hit.score for hit in batched], [hit.score for hit in alone], atol=1e-5)
+
+
+def test_files_name_their_lines(run, tiny_folder, tiny_data, tmp_path):
+    captions = tiny_data / "test_caps.txt"
+    captions.write_text("w1 sea.\n" + "w1 w2\n" * 29)
+    expected = f"Warning: {captions}, line 1: the vocabulary lacks 'sea.', counted as unknown\n"
+    done = run("eval", tiny_folder / "model.caan", "--data", tiny_data)
+    assert (done.code, done.err) == (0, expected)
+    captions.write_text("w1 w2\n" * 29 + "w1 land.\n")
+    done = run("index", tiny_folder / "model.caan", captions, "-o", tmp_path / "texts")
+    assert done.code == 0
+    assert f"Warning: {captions}, line 30: the vocabulary lacks 'land.', counted as unknown\n" in done.err
+
+
+def test_the_gates_that_compare_with_pytorch_do_not_repeat_it(run, tiny_folder, tiny_data, tmp_path):
+    (tiny_data / "test_caps.txt").write_text("w1 sea.\n" * 30)
+    done = run("export", tiny_folder / "model.pt", "-o", tmp_path / "m.caan", "--data", tiny_data)
+    assert done.code == 0 and "Warning" not in done.err
+
+
+def test_an_image_gallery_of_the_index_has_nothing_to_say(retriever, tiny_folder, told, tmp_path):
+    source = Images(retriever, np.ones((2, 5, 12), np.float32))
+    assert told(lambda: index_items(retriever, tiny_folder / "model.caan", source, tmp_path / "g")) == []
