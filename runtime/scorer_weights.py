@@ -48,8 +48,7 @@ def attention_scale(bundle: Bundle) -> float:
     sealed, is not the one that the scorer's graph multiplies by.
     """
     scale = bundle.config.get("attention_scale")
-    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
-    if not is_number or not abs(scale) <= _LARGEST:  # false of NaN
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= _LARGEST:  # false of NaN
         raise BundleError(
             f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
         )

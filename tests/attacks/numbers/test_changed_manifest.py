@@ -77,8 +77,7 @@ def test_without_a_seal_the_scale_is_compared_with_the_graph(tiny_bundle, manife
     pytest.importorskip("caan_native", reason="needs the package caan_native; make native builds it")
     del manifest["seal"]
     write(manifest)
-    expected = Retriever.open(tiny_bundle, "native")
-    assert expected.config["attention_scale"] == 4.0 if hasattr(expected, "config") else True
+    Retriever.open(tiny_bundle, "native")
     manifest["config"]["attention_scale"] = scale
     write(manifest)
     with pytest.raises(BundleError, match="the scorer does not multiply by its config"):

@@ -41,8 +41,9 @@ def spoilt(gallery: Gallery, items, value=np.nan, column=slice(None)) -> Gallery
 @pytest.mark.parametrize("value", BAD)
 def test_an_item_without_a_score_is_left_out_and_named(retriever, good, value):
     hits = retriever.search("w1 w2", good, 7)
-    with pytest.warns(CaanWarning, match=r"instead of a score: image 3 \(3\.jpg\); left out of the hits"):
+    with pytest.warns(CaanWarning, match=r"instead of a score: image 3 \(3\.jpg\); left out of the hits") as said:
         found = retriever.search("w1 w2", spoilt(good, [3], value))
+    assert [warning.filename for warning in said] == [__file__]
     assert [hit.index for hit in found] == [hit.index for hit in hits if hit.index != 3]
 
 
@@ -86,11 +87,33 @@ def test_a_score_matrix_keeps_them_and_says_which(retriever, good):
     with pytest.warns(CaanWarning) as said:
         scores = retriever.score_matrix(spoilt(good, [3]), texts)
     message = "NaN or infinity instead of a score: image 3 (3.jpg) and caption 2; it stays in the matrix"
-    assert [str(warning.message).startswith(message) for warning in said] == [True]
+    assert [(str(warning.message).startswith(message), warning.filename) for warning in said] == [(True, __file__)]
     is_bad = np.zeros(expected.shape, bool)
     is_bad[3], is_bad[:, 2] = True, True
     assert (np.isnan(scores) == is_bad).all()
     assert (scores[~is_bad] == expected[~is_bad]).all()
+
+
+@pytest.mark.parametrize("scale", [1e4, 3e38, -3e38])
+def test_an_attention_scale_beyond_all_reason(tmp_path, vocabulary, scale):
+    """There are hits of real items, or an error that names the caption."""
+    from caan.export.to_bundle import export_checkpoint
+    from caan.model.caan import CAAN, CaanConfig
+    from caan.model.checkpoint import load_checkpoint, save_checkpoint
+
+    save_checkpoint(tmp_path / "model.pt", CAAN(CaanConfig(12, 10, 6, 7, 24, 5, scale)), vocabulary)
+    export_checkpoint(load_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt", tmp_path / "model.caan")
+    features = np.random.default_rng(5).standard_normal((IMAGES, 5, 12)).astype(np.float32)
+    for path, backend in (("model.caan", "onnxruntime"), ("model.caan", "auto"), ("model.pt", "torch")):
+        opened = Retriever.open(tmp_path / path, backend)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                hits = opened.search("w1 w2", opened.encode_images(features))
+            except DataError as error:
+                assert "caption 0 can't be searched with" in str(error)
+            else:
+                assert all(hit.index < IMAGES and np.isfinite(hit.score) for hit in hits) and hits
 
 
 def test_a_batch_leaves_them_out_too(retriever, good):
@@ -121,22 +144,18 @@ def test_what_is_found_are_the_items_with_a_score_in_their_order(retriever, good
 def test_a_file_of_states_with_nan(run, tiny_folder, tiny_data, tmp_path, monkeypatch):
     """As a gallery that other software wrote; the command says which image, and prints no placeholder."""
     from caan.data.scan import open_features
-    from caan.runtime import encoding
-    from caan.runtime.index import Images, index_items
+    from caan.runtime import index
 
     retriever = Retriever.open(tiny_folder / "model.caan", "onnxruntime")
-    source = Images(retriever, open_features(tiny_data / "test_ims.npy"))
-    encode = retriever.backend.encode_images
+    source = index.Images(retriever, open_features(tiny_data / "test_ims.npy"))
 
-    def encode_with_nan(features):
-        states = encode(features).copy()
-        states[2, 0, 0] = np.nan
-        return states
+    def place_nan(states, *rest):
+        place(states, *rest)
+        states[2 * 5] = np.nan  # of the third image's first region
 
-    monkeypatch.setattr(retriever.backend, "encode_images", encode_with_nan)
-    monkeypatch.setattr(encoding.np, "isfinite", lambda values: np.ones(np.shape(values), bool), raising=True)
-    index_items(retriever, tiny_folder / "model.caan", source, tmp_path / "gallery")
-    monkeypatch.undo()
+    place = index.place
+    monkeypatch.setattr(index, "place", place_nan)
+    index.index_items(retriever, tiny_folder / "model.caan", source, tmp_path / "gallery")
     done = run("search", tmp_path / "gallery", "w1 w2", "--json")
     assert done.code == 0
     assert "image 2" in done.err and "Warning" in done.err
