@@ -178,7 +178,8 @@ def gpu_device() -> str:
     """`cuda`. Raises MissingError without a GPU, PyTorch for CUDA, or Triton."""
     with needs("triton", "the kernel's bench"):
         import torch
-        import triton  # noqa: F401
+
+        from ..runtime.triton import launch  # noqa: F401
     if not torch.cuda.is_available():
         raise MissingError("the kernel's bench needs an NVIDIA GPU and a PyTorch built for CUDA; see caan doctor")
     return "cuda"
