@@ -35,7 +35,8 @@ _SECONDS, _MOST_ROUNDS = 1.0, 7
 _CHECKED = (40, 200)  # images and captions whose scores are compared with float32's
 # What all must keep to it: far more than rounding costs, far less than a wrong block would.
 _AGREES = {"bfloat16": 2e-2, "float16": 3e-3, "float32": 1e-4}
-_KERNEL, _COMPILED, _GRAPHED = "kernel", "torch.compile", "CUDA-graphed eager"
+_KERNEL = "kernel"
+RIVALS = (_COMPILED, _GRAPHED) = ("torch.compile", "CUDA-graphed eager")
 
 Row = dict[str, Any]
 Put = Callable[[str, Row], None]
@@ -177,7 +178,8 @@ def gpu_device() -> str:
     """`cuda`. Raises MissingError without a GPU, PyTorch for CUDA, or Triton."""
     with needs("triton", "the kernel's bench"):
         import torch
-        import triton  # noqa: F401
+
+        from ..runtime.triton import launch  # noqa: F401
     if not torch.cuda.is_available():
         raise MissingError("the kernel's bench needs an NVIDIA GPU and a PyTorch built for CUDA; see caan doctor")
     return "cuda"
@@ -258,7 +260,7 @@ def _compared(found: dict[str, Row]) -> Row:
     rows = [{"what": what, **row} for what, row in found.items() if row.get("ok")]
     best = {
         kind: max((row for row in rows if row["what"].startswith(kind)), key=lambda row: row["pairs/s"], default={})
-        for kind in (_KERNEL, _COMPILED, _GRAPHED)
+        for kind in (_KERNEL, *RIVALS)
     }
     own = best[_KERNEL].get("pairs/s")
     times = {f"÷ {kind}": own / row["pairs/s"] for kind, row in best.items() if own and row and kind != _KERNEL}

@@ -21,12 +21,13 @@ def run(asked: Asked, put: Put) -> None:
         put("wheels", {"": ", ".join(use_wheels(asked, "onnxruntime_gpu"))})
     except MissingError as error:
         lacking = error  # the machine's own may have it
-    import onnxruntime
-
-    put("onnxruntime", {"": f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"})
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() and not asked.rehearse:
-        raise lacking or MissingError("the wheel has no CUDA provider")
     from ....runtime import Retriever
+    from ....runtime.onnx_sessions import onnxruntime
+
+    providers = onnxruntime().get_available_providers()
+    put("onnxruntime", {"": f"{onnxruntime().__version__}: {', '.join(providers)}"})
+    if "CUDAExecutionProvider" not in providers and not asked.rehearse:
+        raise lacking or MissingError("the wheel has no CUDA provider")
 
     bundle = kit_bundle(asked)
     graphs = Retriever.open(bundle, "onnxruntime", device="cpu")
