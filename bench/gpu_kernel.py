@@ -96,18 +96,18 @@ class Inputs:
     @property
     def padded_flop(self) -> float:
         """Of a pair as the kernel's products are launched: R and T padded, and V Uᵀ formed instead of two poolings."""
-        from ..runtime.triton.launch import padded_sizes
+        from ..runtime.triton.launch import padded_sizes, region_parts
 
-        R, T = padded_sizes(self.sizes.regions, self.sizes.words, self.tile[0].element_size())
+        _, T = padded_sizes(self.sizes.regions, self.sizes.words, self.tile[0].element_size())
+        R = sum(region_parts(self.sizes.regions, split=True))
         return R * T * 12 * self.sizes.dim + 2 * T * T * (R + self.sizes.dim)
 
     @cached_property
     def choices(self) -> list[Any]:
         """Every choice of blocks that the autotuner may try on these."""
-        from ..runtime.triton.launch import choices, padded_sizes
+        from ..runtime.triton.launch import choices
 
-        itemsize = self.tile[0].element_size()
-        return choices(*padded_sizes(self.sizes.regions, self.sizes.words, itemsize), itemsize, 8)
+        return choices(self.tile[0].dtype, self.sizes.regions, self.sizes.words)
 
     @cached_property
     def exact(self) -> Tensor:

@@ -1,8 +1,8 @@
 """What each choice of the GPU kernel should cost, by its machine code alone: `python -m caan.bench.kernel_on_paper`.
 
 Needs Triton and PyTorch, no GPU. Every choice is compiled for each compute capability with Triton's own assembler; the
-instructions that a pair takes are counted, those of loops as often as they turn; and an H200's time for IMAGES ×
-CAPTIONS pairs follows from what each of its units does in a clock. Which unit is slowest is the limit that binds. Where
+instructions that a pair takes are counted, those of loops as often as they turn; and an H200's time for 1,000 ×
+5,000 pairs follows from what each of its units does in a clock. Which unit is slowest is the limit that binds. Where
 an H200 takes much longer than `expected` says, or another choice is fastest, the numbers below are wrong.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CaanError, MissingError, needs
-from .gpu_kernel import CAPTIONS, IMAGES, REGIONS, WORDS
+from .gpu_kernel import PAPER
 from .synthetic import PAPER_DIM
 
 # Compute capability → bytes of shared memory that one program may have, and all of a processor; threads of a processor.
@@ -82,7 +82,7 @@ def predict(counts: Counter[str], choice: Any, compiled: Any, itemsize: int, dim
             clocks[unit] += cost * count * warps_per_pair
         clocks["issue"] += count * warps_per_pair / _ISSUED
     # Whole rows of both states, once a program; what is padded is not loaded.
-    loaded = 5 * REGIONS * dim / choice.captions + 4 * WORDS * dim / choice.images
+    loaded = 5 * PAPER.regions * dim / choice.captions + 4 * PAPER.words * dim / choice.images
     clocks["L2"] = loaded * itemsize / _L2
     return Prediction(clocks, programs, programs * choice.warps)
 
@@ -136,7 +136,7 @@ def _costs(instruction: str) -> Iterator[tuple[str, float]]:
 
 
 def _seconds(clocks: float) -> float:
-    return IMAGES * CAPTIONS * clocks / _PROCESSORS / _CLOCK
+    return PAPER.images * PAPER.captions * clocks / _PROCESSORS / _CLOCK
 
 
 def main() -> int:
@@ -149,7 +149,7 @@ def main() -> int:
     return 0
 
 
-def tables(progress: Callable[[str], None], regions: int = REGIONS, words: int = WORDS) -> Iterator[str]:
+def tables(progress: Callable[[str], None], regions: int = PAPER.regions, words: int = PAPER.words) -> Iterator[str]:
     """Lines of Markdown. Raises MissingError without PyTorch or Triton, or in Triton's interpreter."""
     with needs("triton", "the kernel on paper"):
         import torch
@@ -165,7 +165,7 @@ def tables(progress: Callable[[str], None], regions: int = REGIONS, words: int =
             for capability in GPUS:
                 progress(f"{name}, {capability / 10}: {choice}")
                 made[choice, capability] = compile_choice(choice, dtype, regions, words, capability)
-        yield f"**{name}** on an H200, {IMAGES:,} × {CAPTIONS:,} pairs at D = d = {PAPER_DIM:,}:"
+        yield f"**{name}** on an H200, {PAPER.images:,} × {PAPER.captions:,} pairs at D = d = {PAPER_DIM:,}:"
         yield from ("", *_on_h200(made, dtype.itemsize), "", "On other GPUs:", "", *_elsewhere(made), "")
 
 

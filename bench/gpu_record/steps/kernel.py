@@ -14,7 +14,7 @@ from torch import Tensor
 from ....errors import MissingError
 from ....model.caan import CAAN, CaanConfig
 from ....runtime import Retriever
-from ....runtime.triton.launch import choices, padded_sizes, score_states
+from ....runtime.triton.launch import choices, score_states
 from ..kit_model import kit_bundle, some_inputs
 from ..plan import Asked, Put, Row
 
@@ -66,7 +66,7 @@ def shapes(rehearse: bool) -> tuple[Shape, ...]:
 
 def blocks_for(shape: Shape, dtype: torch.dtype) -> list[Any]:
     """The choices of blocks to check: all for the paper's size."""
-    found = choices(*padded_sizes(shape.regions, shape.words, dtype.itemsize), dtype.itemsize, 8)
+    found = choices(dtype, shape.regions, shape.words)
     return list(found if shape in (PAPER, TINY) else found[:_ODD_CHOICES])
 
 
@@ -108,7 +108,7 @@ def _golden(file: Path, dtype: torch.dtype, device: str) -> Row:
     lengths = [torch.from_numpy(case[f"{side}_lengths"]).long().to(device) for side in ("image", "text")]
     weights = torch.from_numpy(np.stack([weight["w_v"], weight["w_u"]])).float().to(device)
     scores, scale, worst = torch.from_numpy(case["scores"]).to(device), float(case["attention_scale"]), 0.0
-    for blocks in choices(*padded_sizes(image.shape[1], text.shape[1], dtype.itemsize), dtype.itemsize, 8):
+    for blocks in choices(dtype, image.shape[1], text.shape[1]):
         with _poisoned():
             found = score_states(states[0], lengths[0], states[1], lengths[1], weights, scale, blocks)
         worst = max(worst, _difference(found, scores))
