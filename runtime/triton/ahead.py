@@ -138,9 +138,8 @@ def _choices(dtype: torch.dtype, regions: int, widths: Sequence[int]) -> Iterato
 
 
 def _worth_building(possible: list[Choice]) -> list[Choice]:
-    """Those of one image and little shared memory; a caption at a time only where several don't fit registers."""
-    plain = [choice for choice in possible if choice.split and choice.images == 1 and choice.stages <= _STAGES]
-    return [choice for choice in plain if choice.captions > 1] or plain
+    """Those of one image, with little shared memory."""
+    return [choice for choice in possible if choice.split and choice.images == 1 and choice.stages <= _STAGES]
 
 
 def _compile(
