@@ -36,6 +36,8 @@ class OnnxEncoders:
     yielding = True
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
+        for name in self.graphs:
+            bundle.graph(name, precision)  # a precision that the bundle lacks is refused first
         check_rounding(bundle, precision)
         self._bundle, self._threads, self._sessions_process = bundle, threads, os.getpid()
         self.precision = self._graphs_precision = precision
