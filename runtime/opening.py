@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from .._text import visible
 from ..bundle import MANIFEST, VOCABULARY, Bundle, from_bundle, graph_file, state_widths
 from ..data.vocabulary import Vocabulary
 from ..errors import BundleError, CaanWarning
@@ -68,8 +69,8 @@ def _warn_of_failed_gate(bundle: Bundle, precision: str) -> None:
     missed = [c for c in checks if isinstance(c, dict) and c.get("passed") is False] if isinstance(checks, list) else []
     summary = missed[-1].get("summary") if missed else None
     warnings.warn(
-        f"{precision} of {bundle.folder} missed its accuracy gate{f': {summary}' if summary else ''}; use it to look"
-        " into that, not to search",
+        f"{precision} of {bundle.folder} missed its accuracy gate{f': {visible(str(summary))}' if summary else ''};"
+        " use it to look into that, not to search",
         CaanWarning,
         stacklevel=6,
     )

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from threading import Lock
 
+from .._text import visible
 from ..errors import UnknownWordWarning
 
 MOST = 10  # captions that are named
@@ -35,7 +36,7 @@ class UnknownWords:
                 return
             self._named += 1
             different = list(dict.fromkeys(words))
-            shown = ", ".join(f"'{word[:_MOST_LETTERS]}'" for word in different[:_MOST_WORDS])
+            shown = ", ".join(f"'{visible(word[:_MOST_LETTERS])}'" for word in different[:_MOST_WORDS])
             more = ", …" if len(different) > _MOST_WORDS else ""
             self._messages.append(f"{where}the vocabulary lacks {shown}{more}, counted as unknown")
 

@@ -52,7 +52,7 @@ public:
         }
         std::string shown;
         for (std::size_t i = 0; i < std::min(MOST_WORDS, different.size()); ++i) {
-            shown += (i == 0 ? "'" : ", '") + shortened(different[i], MOST_LETTERS) + "'";
+            shown += (i == 0 ? "'" : ", '") + visible(shortened(different[i], MOST_LETTERS)) + "'";
         }
         messages_.push_back(where + "the vocabulary lacks " + shown + (different.size() > MOST_WORDS ? ", …" : "") +
                             ", counted as unknown");

@@ -72,8 +72,8 @@ void warn_of_failed_gate(const Bundle& bundle, const std::string& precision, con
             summary = text.is_string() ? text.get<std::string>() : "";
         }
     }
-    warn(precision + " of " + bundle.folder + " missed its accuracy gate" + (summary.empty() ? "" : ": " + summary) +
-         "; use it to look into that, not to search");
+    warn(precision + " of " + bundle.folder + " missed its accuracy gate" +
+         (summary.empty() ? "" : ": " + visible(summary)) + "; use it to look into that, not to search");
 }
 
 } // namespace

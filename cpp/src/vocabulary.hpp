@@ -27,8 +27,8 @@ public:
     /// A caption's words, lower-case, without `<start>` and `<end>`.
     std::vector<std::string> tokenize(std::u32string_view caption) const;
 
-    /// As `tokenize`; of a caption that is tokens already, these. Throws DataError if it holds no word, or is not UTF-8,
-    /// or for a token that is several words.
+    /// As `tokenize`; of a caption that is tokens already, these.
+    /// Throws DataError if it holds no word, is not UTF-8, or for a token that is several words.
     std::vector<std::string> words_of(const Caption& caption) const;
 
     /// The ids of a caption, `<start>` and `<end>` included. Throws as `words_of`.
