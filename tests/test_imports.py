@@ -26,6 +26,7 @@ HEAVY = {
 BASE = {
     "caan",
     "errors",
+    "_cgroups",
     "_files",
     "_machine",
     "_progress",
@@ -35,7 +36,8 @@ BASE = {
 # Room → what it may import: rooms of this package, and packages of others.
 ROOMS = {
     "errors": (set(), set()),
-    "_machine": (set(), set()),
+    "_cgroups": (set(), set()),
+    "_machine": ({"errors", "_cgroups"}, set()),
     "_files": ({"errors"}, set()),
     "bundle": ({"errors", "_files"}, {"numpy"}),
     "metrics": ({"errors"}, {"numpy"}),
