@@ -3,6 +3,7 @@
 Exits with an error at the first command that fails.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,11 +40,11 @@ def main() -> None:
     print(", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as folder:
         write_world(Path(folder))
+        environment = os.environ | {"CAAN_CACHE": f"{folder}/cache", "OMP_NUM_THREADS": "2"}
         for command in COMMANDS:
             print("caan", *command, flush=True)
-            subprocess.run(
-                [sys.executable, "-c", "from caan.cli import main; main()", *command], cwd=folder, check=True
-            )
+            arguments = [sys.executable, "-c", "from caan.cli import main; main()", *command]
+            subprocess.run(arguments, cwd=folder, env=environment, check=True)
     print(f"{len(COMMANDS)} passed, 0 failed")
 
 
