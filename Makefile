@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# The environment with the oldest versions that pyproject.toml allows.
+LOWEST := .venv/lowest
 # Where the demo's files go; ignored by git.
 DEMO ?= demo
 
@@ -32,7 +34,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCA
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test test-each attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint bench bench-cpp bench-memory clean
+.PHONY: demo native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -52,6 +54,9 @@ test-each: $(INSTALLED)  ## every test file in a process of its own, in random o
 	  echo "$$file"; $(BIN)/pytest -q --no-header $$file; code=$$?; \
 	  test $$code -eq 0 || test $$code -eq 5 || failed="$$failed $$file"; \
 	done; echo "failed alone:$${failed:- none}"; test -z "$$failed"
+
+test-lowest: $(LOWEST)/.installed  ## export, engine, eval and search once with the oldest versions that are allowed
+	$(LOWEST)/bin/python tests/lowest.py
 
 attack: $(INSTALLED)  ## every attack of tests/attacks, the long ones too
 	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
@@ -127,6 +132,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot,dev]'
+	touch $@
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[cpu,export,engine,rtx]'
 	touch $@
 
 $(NATIVE): $(INSTALLED) constraints.txt cpp/tools/install_native.sh cpp/tools/get_highway.sh \

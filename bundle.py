@@ -285,7 +285,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if type(version) is not int or not 1 <= version <= VERSION:
         raise BundleError(
             f"{path} has format version {version}, this caan reads up to {VERSION};"
-            " update with: pip install -U caan-deploy"
+            " update caan, as with git pull and pip install in its checkout"
         )
     for key, kind in _REQUIRED.items():
         if not isinstance(manifest.get(key), kind):

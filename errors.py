@@ -19,7 +19,7 @@ Messages are one or two lines: what is wrong, where, and the command that mends 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class CaanError(Exception):
@@ -93,4 +93,25 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
         yield
     except ImportError as error:
         what = f"the package '{error.name}'" if error.name else f"a package that can be loaded ({error})"
-        raise MissingError(f"{purpose} needs {what}; pip install 'caan-deploy[{extra}]'") from error
+        raise MissingError(f"{purpose} needs {what}; {install(extra)}") from error
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this very caan, from where it was installed from.
+
+    caan-deploy is published nowhere: whoever took its name in an index would be installed instead.
+    """
+    import json
+    from importlib import metadata
+    from pathlib import Path
+    from urllib.parse import unquote, urlparse
+
+    here = Path(__file__).resolve().parent
+    place = str(here) if (here / "pyproject.toml").is_file() else ""
+    with suppress(metadata.PackageNotFoundError, KeyError, ValueError):
+        # Written by pip for what came from a folder, a file or an address (PEP 610).
+        url = json.loads(metadata.distribution("caan-deploy").read_text("direct_url.json") or "{}")["url"]
+        place = unquote(urlparse(url).path) if url.startswith("file:") else f"caan-deploy @ {url}"
+    if place.startswith("caan-deploy @ "):
+        return f"pip install 'caan-deploy[{extra}]{place.removeprefix('caan-deploy')}'"
+    return f"pip install '{place}[{extra}]'" if place else f"in a checkout of caan: pip install '.[{extra}]'"

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from ..bundle import GRAPHS, SCORER_WEIGHTS, SIDE_GRAPHS, graph_file, plan_file
 from ..calibration.sensitivity import NodeCost, cost_table
+from ..errors import install
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
 from ..runtime.tensorrt.engine import build_command
@@ -88,7 +89,7 @@ def _files(manifest: Mapping[str, Any]) -> str:
 
 def _graphs(ends: Mapping[str, Mapping[str, Ends]] | None) -> str:
     if ends is None:
-        return "graphs\n" + _entry("not shown", "inputs and outputs need onnx: pip install 'caan-deploy[export]'")
+        return "graphs\n" + _entry("not shown", f"inputs and outputs need onnx: {install('export')}")
     # (graph, direction, tensor, shape) → precision → dtype
     seen: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for graph in (*GRAPHS, *SIDE_GRAPHS):

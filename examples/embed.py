@@ -1,6 +1,6 @@
 """Search a gallery from several threads at once: python embed.py GALLERY [CAPTION …].
 
-Needs `pip install 'caan-deploy[cpu]'`, and a gallery that `caan index` wrote. No PyTorch.
+Needs `pip install '.[cpu]'` in a checkout of caan, and a gallery that `caan index` wrote. No PyTorch.
 """
 
 from __future__ import annotations

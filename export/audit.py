@@ -66,7 +66,7 @@ def check_types(name: str, found: Audit, asked: Mapping[str, str], default: str)
         if type_ != wanted:
             raise ExportError(
                 f"{node} of the {name} graph computes in {type_} where {wanted} was asked for; nothing was written. Try"
-                " the versions in constraints.txt: pip install -c constraints.txt 'caan-deploy[cpu,export]'"
+                " the versions in constraints.txt: in its checkout pip install -c constraints.txt '.[cpu,export]'"
             )
     absent = sorted(set(asked) - set(found.types))
     if absent:

@@ -22,10 +22,12 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from ..bundle import CAPTIONS, EXPANDER, EXPLAINER, IMAGES, REGIONS, WORDS
+from ..errors import ExportError
 from ..model.caan import CAAN
 from .recurrence import whole_recurrence
 
 OPSET = 18
+TRY_VERSIONS = "Try the versions in constraints.txt: in a checkout of caan, pip install -c constraints.txt '.[export]'"
 
 # Sizes of the traced example; no two alike, so that no axis is mistaken for another, and none 1, which would be
 # baked in.
@@ -88,21 +90,30 @@ def graph_specs(model: CAAN) -> list[GraphSpec]:
 
 
 def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
-    """Trace one graph and return it as ONNX, opset 18, weights inside."""
+    """Trace one graph and return it as ONNX, opset 18, weights inside.
+
+    Raises ExportError where this PyTorch's exporter can't.
+    """
     example = random_inputs(spec, model, _EXAMPLE, torch.Generator().manual_seed(0))
     axes = tuple({n: torch.export.Dim(axis) for n, axis in enumerate(names)} for names in spec.inputs.values())
     with _quiet(), whole_recurrence(model.text_encoder) as translations:
-        program = torch.onnx.export(
-            _Function(spec.compute, model),
-            tuple(example.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(example),
-            output_names=list(spec.outputs),
-            dynamic_shapes=(axes,),  # one *args parameter
-            custom_translation_table=translations,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                _Function(spec.compute, model),
+                tuple(example.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(example),
+                output_names=list(spec.outputs),
+                dynamic_shapes=(axes,),  # one *args parameter
+                custom_translation_table=translations,
+                verbose=False,
+            )
+        except (torch.onnx.OnnxExporterError, ImportError, TypeError, AttributeError) as error:
+            raise ExportError(
+                f"PyTorch {torch.__version__} can't export the {spec.name} graph"
+                f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). {TRY_VERSIONS}"
+            ) from error
         assert program is not None
         # The exporter leaves the reordering of the GRU's gates, which are large, to every opening of the graph.
         optimizer.optimize_ir(program.model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)

@@ -13,7 +13,7 @@ from .._machine import chosen_threads
 from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
 from ..errors import ExportError, needs
 from ..model.caan import CAAN
-from .graphs import GraphSpec, random_inputs
+from .graphs import TRY_VERSIONS, GraphSpec, random_inputs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -46,11 +46,11 @@ def validate_graph(spec: GraphSpec, graph: onnx.ModelProto, model: CAAN) -> floa
     except ExportError:
         raise
     except Exception as error:  # the checker and ONNX Runtime have their own, unrelated exception types
-        raise ExportError(f"the exported {spec.name} graph failed its validation: {error}") from error
+        raise ExportError(f"the exported {spec.name} graph failed its validation: {error}. {TRY_VERSIONS}") from error
     if not worst <= MAX_ERROR:  # also when it is NaN
         raise ExportError(
             f"the exported {spec.name} graph differs from PyTorch by {worst:.2g} (allowed: {MAX_ERROR:.0e}); no bundle"
-            " was written. Try the versions in constraints.txt: pip install -c constraints.txt 'caan-deploy[export]'"
+            f" was written. {TRY_VERSIONS}"
         )
     return worst
 

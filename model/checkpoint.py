@@ -153,7 +153,7 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
     if not isinstance(version, int) or version > VERSION:
         raise CheckpointError(
             f"{path} has format version {_shown(version)}, this caan reads up to {VERSION};"
-            " update with: pip install -U caan-deploy"
+            " update caan, as with git pull and pip install in its checkout"
         )
     try:
         known = {field.name for field in fields(CaanConfig)}

@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from .._files import cache_folder
 from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
-from ..errors import MissingError
+from ..errors import MissingError, install
 from .native_backend import BUILD, is_absence
 from .tensorrt.cuda import Gpu
 from .tensorrt.engine import MODULES, installed_module, rtx_capabilities
@@ -82,9 +82,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
     checks = []
     both = packages["onnxruntime"] and packages["onnxruntime-gpu"]
     if both:
-        advice = (
-            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'caan-deploy[cpu]' or 'caan-deploy[gpu]'"
-        )
+        advice = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install('cpu')}, or gpu in the place of cpu"
         checks.append(Check("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other", advice))
     providers = _providers()
     cpu = "CPUExecutionProvider" in providers
@@ -93,7 +91,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
             "backend onnxruntime, cpu",
             cpu,
             "works" if cpu else "onnxruntime is not installed",
-            "" if cpu else _install("cpu"),
+            "" if cpu else install("cpu"),
         )
     )
     checks.append(_native_check(cpu))
@@ -106,12 +104,12 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
             "backend torch",
             bool(torch),
             f"torch {torch}" if torch else "not installed",
-            "" if torch else _install("export"),
+            "" if torch else install("export"),
         )
     )
     absent = [name for name in ("torch", "onnx", "onnxscript") if not packages[name]]
     detail = f"missing: {', '.join(absent)}" if absent else "works"
-    checks.append(Check("caan export", not absent, detail, _install("export") if absent else ""))
+    checks.append(Check("caan export", not absent, detail, install("export") if absent else ""))
     return checks
 
 
@@ -126,7 +124,7 @@ def _native_check(has_encoders: bool) -> Check:
             return Check(name, False, f"not installed; it {gain}", BUILD)
         return Check(name, False, f"the package 'caan_native' does not load: {error}", BUILD)
     if not has_encoders:
-        return Check(name, False, "its encoders are onnxruntime's, which is not installed", _install("cpu"))
+        return Check(name, False, "its encoders are onnxruntime's, which is not installed", install("cpu"))
     bf16 = "fp32, fp16 and bf16" if caan_native.has_native_bfloat16() else "fp32 and fp16; bf16 is not this processor's"
     return Check(name, True, f"works, in {bf16}; auto takes it for bundles that hold the scorer's weights")
 
@@ -140,7 +138,7 @@ def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
             name,
             False,
             "this onnxruntime has no CUDA provider",
-            f"pip uninstall -y onnxruntime, then {_install('gpu')}",
+            f"pip uninstall -y onnxruntime, then {install('gpu')}",
         )
     return Check(name, True, "available; a session says whether its libraries load")
 
@@ -151,20 +149,18 @@ def _tensorrt_check(target: str) -> Check:
     name, extra = f"backend tensorrt{', rtx' if rtx else ''}", MODULES[target][1]
     module = installed_module(target)
     if module is None:
-        return Check(
-            name, False, f"the module {MODULES[target][0]} is not installed, or does not load", _install(extra)
-        )
+        return Check(name, False, f"the module {MODULES[target][0]} is not installed, or does not load", install(extra))
     version = str(module.__version__)
     if not has_nvidia_driver():
         return Check(name, False, f"{version}{', builds engines' if rtx else ''}; {_NO_GPU}", _GET_GPU)
     try:
         gpu = Gpu.open()
     except MissingError as error:
-        return Check(name, False, f"{version}; {error}", _install(extra))
+        return Check(name, False, f"{version}; {error}", install(extra))
     if rtx and gpu.capability not in rtx_capabilities(module):
         supported = ", ".join(rtx_capabilities(module))
         detail = f"{version} has no code for this GPU's compute capability {gpu.capability}, only for {supported}"
-        return Check(name, False, detail, f"{_install('gpu')} for TensorRT")
+        return Check(name, False, detail, f"{install('gpu')} for TensorRT")
     return Check(name, True, f"{version}, {gpu.name} with compute capability {gpu.capability}")
 
 
@@ -172,18 +168,14 @@ def _triton_check(packages: dict[str, str | None], gpus: list[str]) -> Check:
     name = "backend triton"
     absent = [package for package in ("torch", "triton") if not packages[package]]
     if absent:
-        return Check(name, False, f"missing: {', '.join(absent)}", _install("triton"))
+        return Check(name, False, f"missing: {', '.join(absent)}", install("triton"))
     version = f"triton {packages['triton']}, torch {packages['torch']}"
     if not gpus:
         return Check(name, False, f"{version}; {_NO_GPU}", _GET_GPU)
     if "+cpu" in str(packages["torch"]):
-        advice = f"pip uninstall -y torch, then {_install('triton')}"
+        advice = f"pip uninstall -y torch, then {install('triton')}"
         return Check(name, False, f"{version}; this PyTorch was built without CUDA", advice)
     return Check(name, True, f"{version}; opening a bundle says whether PyTorch sees the GPU")
-
-
-def _install(extra: str) -> str:
-    return f"pip install 'caan-deploy[{extra}]'"
 
 
 def _version(package: str) -> str | None:

@@ -170,6 +170,6 @@ if hasattr(os, "register_at_fork"):
 
 def _no_cuda(reason: str) -> MissingError:
     return MissingError(
-        f"the device 'cuda' can't be used: {reason}; see caan doctor, install caan-deploy[gpu] instead of [cpu], or use"
+        f"the device 'cuda' can't be used: {reason}; see caan doctor, install the extra gpu instead of cpu, or use"
         " device 'cpu'"
     )

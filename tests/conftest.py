@@ -181,7 +181,7 @@ def small_disk(mounted) -> Path:
 
 def exporter() -> Callable[..., Any]:
     """`export_checkpoint`, which needs more than a machine that only runs bundles has."""
-    pytest.importorskip("onnxscript", reason="makes a bundle: pip install 'caan-deploy[export]'")
+    pytest.importorskip("onnxscript", reason="makes a bundle: pip install '.[export]'")
     from caan.export.to_bundle import export_checkpoint
 
     return export_checkpoint

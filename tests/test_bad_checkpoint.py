@@ -216,7 +216,7 @@ def test_a_config_with_an_impossible_attention_scale(rejected, content, value):
 
 def test_a_newer_format_version(rejected, content):
     content["version"] = 2
-    rejected(content, says=["format version 2", "reads up to 1", "pip install -U caan-deploy"])
+    rejected(content, says=["format version 2", "reads up to 1", "update caan"])
 
 
 def test_a_vocabulary_larger_than_the_embedding(rejected, content):

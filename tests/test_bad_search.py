@@ -141,7 +141,7 @@ def test_an_unknown_device(evaluated, backend):
 
 @needs_no_cuda
 def test_cuda_where_onnxruntime_has_none(evaluated):
-    says = ["device 'cuda' can't be used", "built without it", "caan doctor", "caan-deploy[gpu]", "device 'cpu'"]
+    says = ["device 'cuda' can't be used", "built without it", "caan doctor", "extra gpu", "device 'cpu'"]
     evaluated("--device", "cuda", code=4, says=says)
 
 
@@ -167,7 +167,7 @@ def test_auto_takes_the_cpu_when_cuda_is_dropped(tiny_folder, monkeypatch, recwa
 
 def test_onnxruntime_that_is_not_installed(evaluated, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    evaluated(code=4, says=["the backend 'onnxruntime' needs the package", "pip install 'caan-deploy[cpu]'"])
+    evaluated(code=4, says=["the backend 'onnxruntime' needs the package", "[cpu]'"])
 
 
 def test_a_gallery_of_another_model(refused, gallery):

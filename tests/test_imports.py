@@ -26,6 +26,7 @@ HEAVY = {
 BASE = {
     "caan",
     "errors",
+    "_cgroups",
     "_files",
     "_machine",
     "_built_plans",
@@ -37,7 +38,8 @@ BASE = {
 # Room → what it may import: rooms of this package, and packages of others.
 ROOMS = {
     "errors": (set(), set()),
-    "_machine": (set(), set()),
+    "_cgroups": (set(), set()),
+    "_machine": ({"errors", "_cgroups"}, set()),
     "_text": ({"errors"}, set()),
     "_files": ({"errors"}, set()),
     "_built_plans": ({"errors", "_files"}, set()),

@@ -130,7 +130,7 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
     const OrderedJson& version = member(manifest, "version");
     if (!is_integer(version) || version < 1 || version > VERSION) {
         throw BundleError(path + " has format version " + python_str(version) + ", this caan reads up to " +
-                          std::to_string(VERSION) + "; update with: pip install -U caan-deploy");
+                          std::to_string(VERSION) + "; update caan, as with git pull and pip install in its checkout");
     }
 }
 

@@ -268,7 +268,7 @@ Description parse_description(const std::string& text, const std::string& path) 
     const Json& version = member(content, "version");
     if (!is_integer(version) || version > VERSION) {
         throw BundleError(path + " has format version " + python_str(version) + ", this caan reads " +
-                          std::to_string(VERSION) + "; update with: pip install -U caan-deploy");
+                          std::to_string(VERSION) + "; update caan, as with git pull and pip install in its checkout");
     }
     if (version < VERSION) {
         throw BundleError(path + " has format version " + python_str(version) + ", which an older caan wrote; " +

@@ -54,7 +54,7 @@ MissingError unusable(const Device& device, const std::string& why) {
                             "; see caan doctor, or use backend 'onnxruntime'");
     }
     return MissingError("the device 'cuda' can't be used: " + why +
-                        "; see caan doctor, install caan-deploy[gpu] instead of [cpu], or use device 'cpu'");
+                        "; see caan doctor, install the extra gpu instead of cpu, or use device 'cpu'");
 }
 
 void check(OrtStatus* status) { Ort::ThrowOnError(status); }

@@ -140,7 +140,7 @@ TEST_CASE("numbers that JSON does not have are read as Python reads them") {
     };
     CHECK(said(std::string("{\"format\": \"caan-bundle\", \"version\": ") + version.first + "}") ==
           std::string(" has format version ") + version.second +
-              ", this caan reads up to 1; update with: pip install -U caan-deploy");
+              ", this caan reads up to 1; update caan, as with git pull and pip install in its checkout");
     CHECK(said("NaN") == " is not a caan-bundle manifest; make a bundle with: caan-export model.pt");
     for (const char* broken : {"{NaN: 1}", "[NaN5]", "[+Infinity]", "{\"a\": - Infinity}", "[1e999]"}) {
         CHECK(has(said(broken), " can't be read as JSON ("));
@@ -165,7 +165,7 @@ TEST_CASE("another format version, printed as Python prints it") {
     json manifest = bundle.content();
     manifest["version"] = version.first;
     CHECK(bundle.rewritten(manifest) == std::string(" has format version ") + version.second +
-                                            ", this caan reads up to 1; update with: pip install -U caan-deploy");
+                                            ", this caan reads up to 1; update caan, as with git pull and pip install in its checkout");
 }
 
 TEST_CASE("a manifest entry that is missing or of the wrong type") {

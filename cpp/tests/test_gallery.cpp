@@ -116,10 +116,10 @@ TEST_CASE("another format version of a gallery") {
     using Case = std::pair<json, const char*>;
     const Case version = GENERATE(Case{1, "1, which an older caan wrote; run caan index again"},
                                   Case{0, "0, which an older caan wrote; run caan index again"},
-                                  Case{3, "3, this caan reads 2; update with: pip install -U caan-deploy"},
-                                  Case{nullptr, "None, this caan reads 2; update with: pip install -U caan-deploy"},
-                                  Case{"2", "2, this caan reads 2; update with: pip install -U caan-deploy"},
-                                  Case{true, "True, this caan reads 2; update with: pip install -U caan-deploy"});
+                                  Case{3, "3, this caan reads 2; update caan, as with git pull and pip install in its checkout"},
+                                  Case{nullptr, "None, this caan reads 2; update caan, as with git pull and pip install in its checkout"},
+                                  Case{"2", "2, this caan reads 2; update caan, as with git pull and pip install in its checkout"},
+                                  Case{true, "True, this caan reads 2; update caan, as with git pull and pip install in its checkout"});
     const Folder folder;
     json description = folder.description();
     description["version"] = version.first;

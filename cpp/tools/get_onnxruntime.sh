@@ -26,7 +26,7 @@ library=$("$python" - <<'PYTHON'
 import pathlib, importlib.util
 spec = importlib.util.find_spec("onnxruntime")
 if spec is None or spec.origin is None:
-    raise SystemExit("this Python has no onnxruntime; pip install 'caan-deploy[cpu]'")
+    raise SystemExit("this Python has no onnxruntime; in a checkout of caan: pip install '.[cpu]'")
 print(next((pathlib.Path(spec.origin).parent / "capi").glob("libonnxruntime.so.1.*")).resolve())
 PYTHON
 )

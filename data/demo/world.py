@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._files import atomic_file
-from ...errors import MissingError
+from ...errors import MissingError, install
 from ..scan import write_split
 from ..vocabulary import Vocabulary
 from .captions import write_captions
@@ -44,7 +44,7 @@ def make_split(count: int, seed: int = 0, first: int = 0) -> DemoSplit:
     A scene depends on the seed and its number alone. Raises MissingError without Pillow.
     """
     if importlib.util.find_spec("PIL") is None:
-        raise MissingError("the demo world needs the package 'pillow'; pip install 'caan-deploy[demo]'")
+        raise MissingError(f"the demo world needs the package 'pillow'; {install('demo')}")
     features, captions, boxes, images, ids, scenes = [], [], [], [], [], []
     for number in range(first, first + count):
         rng = Random(f"caan demo world {seed}, scene {number}")

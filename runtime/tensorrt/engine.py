@@ -15,7 +15,7 @@ from ..._built_plans import was_built_here
 from ..._files import read_regular
 from ..._machine import has_nvidia_driver
 from ...bundle import GRAPHS, MANIFEST, Bundle, graph_file, plan_file
-from ...errors import BundleError, CaanError, MissingError
+from ...errors import BundleError, CaanError, MissingError, install
 
 # Target → Python module, extra that installs it. The first one is preferred: it is tuned for one kind of GPU.
 MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
@@ -114,7 +114,7 @@ def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None
             raise BundleError(f"{where} is stale: it was built from another {graph}; build it again: {rebuild}")
     _, extra = MODULES[record.target]
     if record.target not in machine.versions:
-        raise MissingError(f"{where} needs {_title(record.target)}; pip install 'caan-deploy[{extra}]'")
+        raise MissingError(f"{where} needs {_title(record.target)}; {install(extra)}")
     if machine.capability is None:
         raise MissingError(
             f"{where} needs an NVIDIA GPU and its driver, and there is none here; see caan doctor, or use backend"

@@ -20,7 +20,7 @@ def test_the_bench_has_a_row_for_each_precision_of_the_kernel_where_there_is_a_g
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU lacks")
 def test_without_a_gpu_it_says_what_it_needs(capsys):
-    pytest.importorskip("triton", reason="needs Triton: pip install 'caan-deploy[triton]'")
+    pytest.importorskip("triton", reason="needs Triton: pip install '.[triton]'")
     assert gpu_kernel.main([]) == 4
     out, err = capsys.readouterr()
     assert out == "" and "needs an NVIDIA GPU and a PyTorch built for CUDA" in err
@@ -37,7 +37,7 @@ def test_the_kernel_and_the_compiled_equations_agree():
 
 
 def test_padding_is_counted_as_work_of_the_kernel_but_not_as_useful():
-    pytest.importorskip("triton", reason="needs Triton: pip install 'caan-deploy[triton]'")
+    pytest.importorskip("triton", reason="needs Triton: pip install '.[triton]'")
     sizes = [replace(gpu_kernel.TINY, regions=R, words=T) for R, T in ((48, 16), (36, 14))]
     full, usual = (gpu_kernel.Inputs(size, "float16", "cpu") for size in sizes)
     assert usual.padded_flop == full.padded_flop

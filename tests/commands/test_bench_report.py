@@ -73,7 +73,7 @@ def test_a_page_needs_jinja2(refused, tiny_folder, tiny_data, monkeypatch):
     monkeypatch.setattr("caan.bench.run.run_bench", _not_reached)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     command = ["bench", tiny_folder / "model.caan", "--data", "data", "--report", "r.html"]
-    refused(*command, code=4, says=["--report needs the package 'jinja2'", "caan-deploy[plot]"])
+    refused(*command, code=4, says=["--report needs the package 'jinja2'", "[plot]"])
 
 
 def _not_reached(*arguments, **options):

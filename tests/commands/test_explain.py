@@ -151,7 +151,7 @@ def test_without_the_extra_the_message_names_it_and_tables_still_work(explain, r
     for name in [name for name in sys.modules if name.split(".")[0] == missing or name == "caan.pictures.attention"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    refuses("--item", 0, "-o", "found.png", says=["drawing an explanation needs", "caan-deploy[plot]"], code=4)
+    refuses("--item", 0, "-o", "found.png", says=["drawing an explanation needs", "[plot]"], code=4)
     assert explain("w1", "--item", 0, "--grid", "1x5").code == 0
 
 

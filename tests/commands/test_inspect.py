@@ -266,13 +266,13 @@ def test_a_manifest_can_t_command_the_terminal(run, full_bundle):
 
 def test_without_onnx_the_manifest_is_shown(shown, no_onnx):
     text = shown()
-    assert "graphs not shown inputs and outputs need onnx: pip install 'caan-deploy[export]'" in text
+    assert "graphs not shown inputs and outputs need onnx: [export]'" in text
     assert "precision int8: passed" in text and f"engine {ENGINE}" in text
     assert json.loads(shown("--json"))["graphs"] is None
 
 
 def test_layers_without_onnx(refused, full_bundle, no_onnx):
-    refused("inspect", full_bundle, "--layers", "scorer", says=["'onnx'", "pip install 'caan-deploy[export]'"], code=4)
+    refused("inspect", full_bundle, "--layers", "scorer", says=["'onnx'", "[export]'"], code=4)
 
 
 def test_what_is_asked_wrongly(refused, tiny_bundle):

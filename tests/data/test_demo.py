@@ -305,7 +305,7 @@ def test_every_kind_and_state_can_be_drawn(described):
 
 def test_without_pillow_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingError, match=r"pip install 'caan-deploy\[demo\]'"):
+    with pytest.raises(MissingError, match=r"pip install '.*\[demo\]'"):
         make_split(1)
 
 

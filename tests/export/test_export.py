@@ -10,6 +10,7 @@ import torch
 from caan.errors import ExportError, GateError, OutputError
 from caan.export import to_bundle
 from caan.export.graphs import OPSET, export_graph, graph_specs
+from caan.export.recurrence import whole_recurrence
 from caan.export.to_bundle import export_checkpoint
 from caan.export.validate import validate_graph
 from caan.model.checkpoint import load_checkpoint
@@ -150,3 +151,29 @@ def test_an_existing_bundle_is_kept_without_overwrite(checkpoint, tiny_folder, t
     with pytest.raises(OutputError, match="--overwrite"):
         export_checkpoint(checkpoint, tiny_folder / "model.pt", tiny_bundle)
     assert (tiny_bundle / "manifest.json").read_bytes() == before
+
+
+def test_the_recurrence_is_one_operator_for_the_exporter_and_pytorch_s_own_afterwards(checkpoint, graphs):
+    """PyTorch 2.10 and 2.12 look into their own, and freeze the number of words."""
+    encoder = checkpoint.model.text_encoder
+    tokens, lengths = torch.arange(12).reshape(3, 4), torch.tensor([4, 1, 2])
+    expected = encoder(tokens, lengths)
+    with whole_recurrence(encoder) as translations, pytest.raises(RuntimeError, match="left early"):
+        assert torch.equal(encoder(tokens, lengths), expected)
+        assert list(translations) == [torch.ops.caan.gru.default]
+        raise RuntimeError("left early")
+    assert encoder.recurrence is torch.gru
+    # Nothing of how the exporter itself takes a GRU apart is left.
+    assert not [node.name for node in graphs["text_encoder"].graph.node if node.op_type == "Reshape"]
+
+
+def test_an_exporter_that_fails_is_an_error_that_names_the_version(checkpoint, monkeypatch):
+    def fail(*arguments, **options):
+        raise torch.onnx.OnnxExporterError("step 3 of 3\nfailed")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    spec = graph_specs(checkpoint.model)[0]
+    with pytest.raises(
+        ExportError, match=r"PyTorch .* can't export the image_encoder graph .*step 3 of 3\).*pip install"
+    ):
+        export_graph(spec, checkpoint.model)

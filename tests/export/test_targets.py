@@ -55,7 +55,7 @@ def test_with_a_gpu_but_without_tensorrt_tensorrt_for_rtx_is_the_default(gpu, mo
 @pytest.mark.parametrize(("name", "extra"), [("tensorrt", "gpu"), ("tensorrt-rtx", "rtx")])
 def test_a_target_that_is_not_installed_names_the_extra(gpu, monkeypatch, name, extra):
     monkeypatch.setitem(sys.modules, name.replace("-", "_"), None)
-    with pytest.raises(MissingError, match=rf"'{name}' needs .*caan-deploy\[{extra}\]"):
+    with pytest.raises(MissingError, match=rf"'{name}' needs .*\[{extra}\]"):
         open_target(name)
 
 

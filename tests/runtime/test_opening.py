@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from caan.bundle import write_manifest
+from caan.bundle import Bundle, write_manifest
 from caan.errors import BundleError
+from caan.runtime.onnx_sessions import check_rounding
 from caan.runtime.opening import open_precision
 
 
@@ -51,3 +53,31 @@ def test_onnx_runtime_reports_nothing_of_its_use(tiny_folder, tmp_path):
     command = [sys.executable, "-c", code, str(tiny_folder / "model.caan")]
     subprocess.run(command, env={**environment, "HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+# INT8 graphs from before their scales were float32
+
+
+@pytest.mark.parametrize(
+    ("version", "entry", "opens"),
+    [
+        ("1.20.1", {"checks": []}, False),
+        ("1.28.0", {"checks": []}, False),
+        ("1.29.0", {"checks": []}, False),
+        ("1.28.0", [], False),
+        ("1.30.0", {"checks": []}, True),
+        ("2.0.0", {"checks": []}, True),
+        ("1.20.1", {"checks": [], "scales": "float32"}, True),
+    ],
+)
+def test_int8_graphs_that_this_onnxruntime_computes_wrong_are_refused(tmp_path, monkeypatch, version, entry, opens):
+    monkeypatch.setattr("caan.runtime.onnx_sessions.onnxruntime", lambda: SimpleNamespace(__version__=version))
+    bundle = Bundle(tmp_path / "m.caan", {"precisions": {"int8": entry, "fp16": {"checks": []}}}, ())
+    check_rounding(bundle, "fp16")
+    if opens:
+        check_rounding(bundle, "int8")
+        return
+    with pytest.raises(
+        BundleError, match=rf"ONNX Runtime {version} .* caan-build-engine .*m.caan --int8 --calibration-"
+    ):
+        check_rounding(bundle, "int8")

@@ -174,7 +174,8 @@ struct Options {
     std::string precision = "fp32";
     /// "cpu", "cuda" or "auto": the GPU where ONNX Runtime has a provider for it and NVIDIA's driver is there.
     std::string device = "auto";
-    /// Of the scorer on the CPU. 0: OMP_NUM_THREADS where it is set, else all cores that the process may use.
+    /// Of the scorer on the CPU, at most 1,024. 0: OMP_NUM_THREADS where it is set, else all cores that the process may
+    /// use, by its affinity and its control group's share.
     int threads = 0;
     /// Memory for one tile's intermediates; native has none, but for a compact gallery's states. 0: 64 MiB on a CPU, 1
     /// GiB on a GPU, an engine's profile permitting; from 300,000 pairs on, where Python tunes itself, the 8 MiB that

@@ -284,5 +284,5 @@ def test_metrics_go_to_the_callers_registry_once():
 
 def test_metrics_without_prometheus_client_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(MissingError, match=r"caan-deploy\[metrics\]"):
+    with pytest.raises(MissingError, match=r"\[metrics\]"):
         ServingMetrics()

@@ -56,7 +56,7 @@ def test_no_engine_of_this_precision(add_engine, refused, tiny_bundle, precision
 @pytest.mark.parametrize(("target", "extra"), [("tensorrt", "gpu"), ("tensorrt-rtx", "rtx")])
 def test_a_target_that_is_not_installed(add_engine, refused, target, extra):
     add_engine(target=target)
-    refused(MissingError, "needs TensorRT", f"pip install 'caan-deploy[{extra}]'", machine=NOTHING)
+    refused(MissingError, "needs TensorRT", f"[{extra}]'", machine=NOTHING)
 
 
 def test_no_gpu(add_engine, refused):
@@ -155,7 +155,7 @@ def test_tensorrt_is_preferred_where_both_load(add_engine, choose, refused):
     add_engine(target="tensorrt")
     assert choose() == "tensorrt-fp32"
     assert choose(Machine({"tensorrt-rtx": VERSION}, "8.6", RTX)) == "tensorrt-rtx-fp32"
-    refused(MissingError, "tensorrt-fp32", "caan-deploy[gpu]", machine=NOTHING)
+    refused(MissingError, "tensorrt-fp32", "[gpu]", machine=NOTHING)
 
 
 def test_the_first_that_is_for_this_gpu_is_taken(add_engine, choose):

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-triton = pytest.importorskip("triton", reason="needs Triton: pip install 'caan-deploy[triton]'")
+triton = pytest.importorskip("triton", reason="needs Triton: pip install '.[triton]'")
 
 
 @pytest.fixture(scope="session")

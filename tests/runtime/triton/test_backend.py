@@ -215,7 +215,7 @@ def test_the_cpu_is_refused(no_interpreter, tiny_folder):
 @pytest.mark.parametrize("package", ["triton", "torch"])
 def test_without_a_package_it_says_how_to_install_it(monkeypatch, tiny_folder, package):
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(MissingError, match=rf"needs the package '{package}'; pip install 'caan-deploy\[triton\]'"):
+    with pytest.raises(MissingError, match=rf"needs the package '{package}'; pip install '.*\[triton\]'"):
         Retriever.open(tiny_folder / "model.caan", "triton")
 
 

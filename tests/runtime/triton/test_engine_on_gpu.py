@@ -29,7 +29,7 @@ IMAGES, CAPTIONS = 40, 60
 
 @pytest.fixture(scope="module")
 def gpu():
-    pytest.importorskip("cuda.core", reason="needs NVIDIA's bindings: pip install 'caan-deploy[gpu]'")
+    pytest.importorskip("cuda.core", reason="needs NVIDIA's bindings: pip install '.[gpu]'")
     from caan.runtime.tensorrt.cuda import Gpu
 
     return Gpu.open()

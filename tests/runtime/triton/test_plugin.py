@@ -226,5 +226,5 @@ def test_without_a_package_the_command_says_how_to_install_it(refused, monkeypat
     for name in [name for name in sys.modules if name.startswith("caan.runtime.triton")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    says = [f"--fused-scorer needs the package '{package}'; pip install 'caan-deploy[triton]'"]
+    says = [f"--fused-scorer needs the package '{package}'; [triton]'"]
     refused("build-engine", tiny_bundle, "--fp16", "--target", "tensorrt-rtx", "--fused-scorer", says=says, code=4)
