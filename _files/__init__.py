@@ -61,7 +61,7 @@ _REFUSALS = {
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it there when the block ends well, remove it otherwise.
 
-    A target that is a link stays one: what it leads to is replaced, and keeps its mode and owner. What is no regular
+    A target that is a link stays one: what it leads to is replaced, and keeps its mode and owner. What is not a regular
     file, a pipe, a device or /dev/stdout, is written through when the block ends. Raises OutputError, before the block,
     if the target is a folder or can't be written, and if the disk is full.
     """

@@ -1,4 +1,4 @@
-"""Where an output file really goes: links are followed, and what is no regular file is written through."""
+"""Where an output file really goes: links are followed, and what is not a regular file is written through."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def place_of(target: Path) -> Path | None:
 
 
 def is_special(target: Path) -> bool:
-    """Whether this is no name for a regular file: an open file's number, a pipe, a device."""
+    """Whether this is not the name of a regular file: an open file's number, a pipe, a device."""
     return descriptor_of(target) is not None or (target.exists() and not (target.is_file() or target.is_dir()))
 
 

@@ -130,7 +130,7 @@ class _Trainer:
     def begin(self, restart: bool) -> None:
         check_file_target(self.output)
         if self.output.exists() and not self.output.is_file():
-            raise OutputError(f"{self.output} is no file that a training could go on from; name a file with -o")
+            raise OutputError(f"{self.output} is not a file that a training could go on from; name a file with -o")
         if self.state_path.exists() and not restart:
             self._restore()
         elif self.output.exists() and not restart:
