@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from caan._files import sha256_of
 from caan._machine import has_nvidia_driver
 from caan.bench.gpu_record import __main__ as driver
 from caan.bench.gpu_record import kit as kits
@@ -29,6 +28,7 @@ THERE = ("torch", "triton", "onnx", "onnxruntime", "numpy", "click", "pytest")
 NO_GPU = "there is no NVIDIA GPU here"
 # Says what Nsight Compute says, after it has run the program.
 NCU = """#!/bin/sh
+[ "$1" = --version ] && echo Version 0 && exit
 while [ "$1" != -m ]; do last="$1"; shift; done
 "$last" "$@" && echo '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"' &&
 echo '"0","score_kernel","GPU Speed Of Light Throughput","Duration","ms","1.25"' &&
@@ -245,4 +245,3 @@ def test_a_piece_that_is_missing_or_damaged_is_refused(pieces):
     first.unlink()
     with pytest.raises(MissingError, match="pieces lie in"):
         kits.use_wheels(asked, "some_thing")
-    assert sha256_of(last)

@@ -71,14 +71,14 @@ def blocks_for(shape: Shape, dtype: torch.dtype) -> list[Any]:
 
 
 def states_of(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `score_states` but the scale: fresh random states of a model's size, NaN where padded."""
+    """Arguments of `score_states` but the scale: fresh random states that make scores of about 0.1, NaN where padded."""
     generator = torch.Generator()
     generator.seed()
     widths = 2 * shape.D + 3 * shape.d, shape.D + 3 * shape.d
 
     def side(items: int, rows: int, width: int) -> tuple[Tensor, Tensor]:
         lengths = torch.randint(1, rows + 1, (items,), generator=generator)
-        states = torch.randn(items, rows, width, generator=generator) / shape.D**0.5
+        states = torch.randn(items, rows, width, generator=generator) / shape.D**0.25
         states[torch.arange(rows) >= lengths[:, None]] = float("nan")
         return states.to(device, dtype), lengths.to(device)
 
