@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caan.errors import install
+
 from .conftest import tree, write_tiny_data
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
@@ -154,7 +156,7 @@ def test_a_missing_onnx_names_the_extra(tiny_bundle):
     command = "main(['build-engine', 'model.caan', '--fp16'])"
     code = f"import sys; sys.modules['onnx'] = None; from caan.cli import main; {command}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tiny_bundle.parent, capture_output=True, text=True)
-    assert done.returncode == 4 and "[engine]'" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 4 and install("engine") in done.stderr and "Traceback" not in done.stderr
 
 
 def test_an_unknown_target(refused, tiny_bundle):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from caan.data.scan import open_features
-from caan.errors import BundleError, CaanWarning, CheckpointError, DataError, InputError, MissingError
+from caan.errors import BundleError, CaanWarning, CheckpointError, DataError, InputError, MissingError, install
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import save_checkpoint
 from caan.runtime import Gallery, Retriever
@@ -167,7 +167,7 @@ def test_auto_takes_the_cpu_when_cuda_is_dropped(tiny_folder, monkeypatch, recwa
 
 def test_onnxruntime_that_is_not_installed(evaluated, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    evaluated(code=4, says=["the backend 'onnxruntime' needs the package", "[cpu]'"])
+    evaluated(code=4, says=["the backend 'onnxruntime' needs the package", install("cpu")])
 
 
 def test_a_gallery_of_another_model(refused, gallery):

@@ -139,7 +139,8 @@ def read_description(folder: Path) -> Description:
     version = content.get("version")
     if type(version) is not int or version > VERSION:
         raise BundleError(
-            f"{path} has format version {version}, this caan reads {VERSION}; update caan, as with git pull and pip install in its checkout"
+            f"{path} has format version {version}, this caan reads {VERSION}; update caan, as with git pull and pip"
+            " install in its checkout"
         )
     if version < VERSION:
         raise BundleError(f"{path} has format version {version}, which an older caan wrote; {_AGAIN}")

@@ -189,7 +189,7 @@ def test_a_bundle_without_the_explainer_graph_says_so(page, monkeypatch):
 def test_without_pillow_the_page_says_so(page, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     made = page()
-    assert made.attributes("src") == [] and "[plot]'" in made.text
+    assert made.attributes("src") == [] and "[plot]" in made.text
 
 
 def test_without_jinja2(page, monkeypatch):

@@ -53,7 +53,7 @@ def test_the_gpu_is_none_that_tensorrt_for_rtx_knows(checks):
 
 def test_the_bindings_are_missing(checks, monkeypatch):
     def missing():
-        raise MissingError("the backend 'tensorrt' needs the package 'cuda'; [gpu]'")
+        raise MissingError("the backend 'tensorrt' needs the package 'cuda'; get it")
 
     found = checks()
     monkeypatch.setattr(doctor.Gpu, "open", missing)

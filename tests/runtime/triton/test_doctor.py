@@ -2,6 +2,7 @@
 
 import pytest
 
+from caan.errors import install
 from caan.runtime import doctor
 from caan.runtime.doctor import diagnose
 
@@ -27,7 +28,7 @@ def test_everything_is_there(check):
 @pytest.mark.parametrize("versions", [{}, {"torch": "2.13.0"}, {"triton": "3.7.1"}])
 def test_a_package_is_missing(check, versions):
     found = check(["a GPU"], **versions)
-    assert not found.ok and found.advice == "[triton]'"
+    assert not found.ok and found.advice == install("triton")
     assert all((package in found.detail) == (package not in versions) for package in ("torch", "triton"))
 
 

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from caan.bundle import SCORER_WEIGHTS, open_bundle, write_manifest
-from caan.errors import BundleError, InputError, MissingError
+from caan.errors import BundleError, InputError, MissingError, install
 from caan.export.targets import open_target
 from caan.runtime.triton import plugin
 from caan.runtime.triton.ahead import AheadKernel
@@ -226,5 +226,5 @@ def test_without_a_package_the_command_says_how_to_install_it(refused, monkeypat
     for name in [name for name in sys.modules if name.startswith("caan.runtime.triton")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    says = [f"--fused-scorer needs the package '{package}'; [triton]'"]
+    says = [f"--fused-scorer needs the package '{package}'; {install('triton')}"]
     refused("build-engine", tiny_bundle, "--fp16", "--target", "tensorrt-rtx", "--fused-scorer", says=says, code=4)
