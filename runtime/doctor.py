@@ -148,6 +148,8 @@ def _tensorrt_check(target: str) -> Check:
     rtx = target == "tensorrt-rtx"
     name, extra = f"backend tensorrt{', rtx' if rtx else ''}", MODULES[target][1]
     module = installed_module(target)
+    if module is None and not rtx and not has_nvidia_driver():
+        return Check(name, False, f"{_NO_GPU}; the module {MODULES[target][0]} is not installed", _GET_GPU)
     if module is None:
         return Check(name, False, f"the module {MODULES[target][0]} is not installed, or does not load", install(extra))
     version = str(module.__version__)

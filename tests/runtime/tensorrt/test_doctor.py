@@ -36,6 +36,12 @@ def test_a_module_is_missing(checks):
     assert "[rtx]" in found["backend tensorrt, rtx"].advice
 
 
+def test_without_a_gpu_nobody_is_told_to_install_what_is_for_gpus(checks):
+    found = checks(installed=(), driver=False)
+    assert "[gpu]" not in found["backend tensorrt"].advice and "driver" in found["backend tensorrt"].advice
+    assert "[rtx]" in found["backend tensorrt, rtx"].advice  # it builds engines anywhere
+
+
 def test_there_is_no_gpu(checks):
     found = checks(driver=False)
     assert found["backend tensorrt"].detail == "1.7.1.116; no NVIDIA GPU or driver here"
