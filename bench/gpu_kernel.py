@@ -24,7 +24,7 @@ from ..bundle import state_widths
 from ..errors import CaanError, MissingError, needs
 from .roofline import PairWork, pair_work
 from .synthetic import PAPER_DIM
-from .timing import seconds
+from .timing import seconds, sustained_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DTYPES = ("bfloat16", "float16", "float32")  # what matters most comes first
 # Rounds of one measurement: as many as take so long, up to the most.
 _SECONDS, _MOST_ROUNDS = 1.0, 7
+_WARM_UP = 0.3  # seconds, in which a GPU's clock rises
 _CHECKED = (40, 200)  # images and captions whose scores are compared with float32's
 # What all must keep to it: far more than rounding costs, far less than a wrong block would.
 _AGREES = {"bfloat16": 5e-2, "float16": 1e-2, "float32": 1e-4}
@@ -293,8 +294,9 @@ def _product_limit(size: int, dtype: str, device: str) -> float:
     import torch
 
     left, right = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
-    _seconds(partial(torch.mm, left, right), device)
-    return 2 * size**3 / statistics.median(_seconds(partial(torch.mm, left, right), device))
+    product = partial(torch.mm, left, right)
+    sustained_seconds(partial(_once, product, device), _WARM_UP)
+    return 2 * size**3 / statistics.median(_seconds(product, device))
 
 
 def _copy_limit(device: str) -> float:

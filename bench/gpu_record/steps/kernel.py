@@ -71,7 +71,7 @@ def blocks_for(shape: Shape, dtype: torch.dtype) -> list[Any]:
 
 
 def states_of(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `score_states` but the scale: fresh random states that make scores of about 0.1, NaN where padded."""
+    """Arguments of `score_states` but the scale: fresh random states, for scores of about 0.1; NaN where padded."""
     generator = torch.Generator()
     generator.seed()
     widths = 2 * shape.D + 3 * shape.d, shape.D + 3 * shape.d
