@@ -53,7 +53,7 @@ def _overflown(
     is_huge = np.abs(features).max(axis=-1) >= _HUGE  # (n, R)
     if not is_huge.any():
         return None
-    result = np.zeros_like(is_huge)
+    result: NDArray[np.bool_] = np.zeros_like(is_huge)
     result[is_huge] = np.linalg.norm(features[is_huge].astype(np.float64), axis=-1) >= LARGEST_NORM
     if is_normalized:
         # Below that a large weight may do it: what should have the length 1 has another.
