@@ -63,9 +63,10 @@ _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
 _LONGEST_NAME = 255  # bytes
 
 
-# Entries that decide results and lie in no file that has a hash: the manifest holds one of them, its `seal`. Of a
-# precision all but its checks, which are a record. Against accidents; whoever means to can write another seal.
-_SEALED = ("config", "tokenizer", "opset", "limits", "precisions")
+# Entries that decide results and lie in no file that has a hash: the manifest's `seal` is of these, and of each
+# precision's status. What else it says of a precision is a record of graphs that have hashes. It is against accidents:
+# whoever means to can write another seal.
+_SEALED = ("config", "tokenizer", "opset", "limits")
 
 
 @dataclass(frozen=True)
@@ -194,11 +195,13 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
 def seal_of(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest's entries that decide results, as JSON with sorted keys."""
     sealed = {key: manifest.get(key) for key in _SEALED}
-    sealed["precisions"] = {
-        name: {key: value for key, value in entry.items() if key != "checks"} if isinstance(entry, dict) else entry
-        for name, entry in manifest["precisions"].items()
-    }
+    sealed["precisions"] = {name: _status(entry) for name, entry in manifest["precisions"].items()}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
+
+
+def _status(entry: Any) -> str | None:
+    status = entry.get("status") if isinstance(entry, dict) else None
+    return status if isinstance(status, str) else None
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:

@@ -103,16 +103,16 @@ void side_by_side(std::size_t count, const std::function<void(std::size_t)>& wor
     take();
 }
 
-/// The SHA-256 of a manifest's entries that decide results; of a precision all but its checks, which are a record.
+/// The SHA-256 of a manifest's entries that decide results, as bundle.py takes it.
 std::string seal_of(const OrderedJson& manifest) {
     Json sealed;
-    for (const char* key : {"config", "tokenizer", "opset", "limits", "precisions"}) {
+    for (const char* key : {"config", "tokenizer", "opset", "limits"}) {
         sealed[key] = member(manifest, key);
     }
-    for (auto& entry : sealed["precisions"]) {
-        if (entry.is_object()) {
-            entry.erase("checks");
-        }
+    sealed["precisions"] = Json::object();
+    for (const auto& entry : manifest["precisions"].items()) {
+        const OrderedJson& status = member(entry.value(), "status");
+        sealed["precisions"][entry.key()] = status.is_string() ? Json(status.get<std::string>()) : Json();
     }
     const std::string text = python_dumps(sealed);
     return sha256_of(text.data(), text.size());
