@@ -43,6 +43,7 @@ def main() -> int:
     base = _new_name(given.output, "gpu-record-rehearsal" if given.rehearse else "gpu-record")
     record = Record(base, steps, given.rehearse)
     scratch = given.scratch.resolve()
+    scratch.mkdir(parents=True, exist_ok=True)
     unpack_missing(given.kit, scratch)
     data = given.data.resolve() if given.data else None
     asked = Asked(given.kit.resolve(), data, scratch, record.json_file.resolve(), given.rehearse)
