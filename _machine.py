@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import os
 import platform
 import re
 import subprocess
 import sys
-from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 from ._cgroups import cpu_quota
 from .errors import InputError
@@ -39,9 +40,10 @@ def chosen_threads(threads: int | None = None) -> int:
     Raises InputError for a number that is not from 1 to 1024, whoever named it.
     """
     if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= threads <= MOST_THREADS:
+        number = _whole(threads)
+        if not 1 <= number <= MOST_THREADS:
             raise InputError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
-        return int(threads)
+        return number
     named = os.environ.get(_THREADS_VARIABLE, "").strip()
     if not named:
         return cpu_count()
@@ -53,6 +55,14 @@ def chosen_threads(threads: int | None = None) -> int:
             " or unset it"
         )
     return int(levels[0])
+
+
+def _whole(value: Any) -> int:
+    """The number, NumPy's too; 0 for what is none."""
+    try:
+        return 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return 0
 
 
 def describe_machine() -> str:
