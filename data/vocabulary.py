@@ -73,7 +73,7 @@ class Vocabulary:
     def words_of(self, caption: str | Sequence[str]) -> Sequence[str]:
         """As `tokenize`; of a caption that is tokens already, these.
 
-        Raises DataError if the caption holds no word, bytes that are not UTF-8, or a token that is several words.
+        Raises DataError if the caption holds no word, or bytes that are not UTF-8.
         """
         if isinstance(caption, str):
             # The shell hands over bytes that are not UTF-8 as lone surrogates.
@@ -82,12 +82,6 @@ class Vocabulary:
             tokens: Sequence[str] = self.tokenize(caption)
         else:
             tokens = caption
-            for token in tokens:
-                if isinstance(token, str) and len(token.split()) > 1 and token not in self.words:
-                    raise DataError(
-                        f"a list is the tokens of one caption, and '{token[:60]}' is several words; several captions"
-                        " go to search_many, encode_captions or score_matrix"
-                    )
         if not tokens:
             raise DataError("the caption is empty; write at least one word")
         return tokens

@@ -46,6 +46,7 @@ def tokenize(
     result, cut, unknown = [], [], []
     for number, caption in enumerate(captions):
         try:
+            check_tokens(caption, vocabulary)
             words = vocabulary.words_of(caption)
             ids = vocabulary.ids_of(words)
         except DataError as error:
@@ -70,10 +71,21 @@ def tokenize(
 
 
 def check_known(caption: Caption, vocabulary: Vocabulary) -> None:
-    """Raise DataError if no word of a caption is in the vocabulary."""
+    """Raise DataError if no word of a caption is in the vocabulary, or it is a list of captions."""
+    check_tokens(caption, vocabulary)
     if all(number == UNKNOWN for number in vocabulary.encode(caption)[1:-1]):
         shown = caption if isinstance(caption, str) else " ".join(caption)
         raise DataError(f"no word of '{shown[:60]}' is in the model's vocabulary; try other words")
+
+
+def check_tokens(caption: Caption, vocabulary: Vocabulary) -> None:
+    """Raise DataError if what should be one caption's tokens is a list of captions."""
+    for token in () if isinstance(caption, str) else caption:
+        if isinstance(token, str) and len(token.split()) > 1 and token not in vocabulary.words:
+            raise DataError(
+                f"a list is the tokens of one caption, and '{token[:60]}' is several words; several captions go to"
+                " search_many, encode_captions or score_matrix"
+            )
 
 
 def are_images(queries: Sequence[Query], kind: str) -> TypeGuard[Sequence[NDArray[np.floating]]]:

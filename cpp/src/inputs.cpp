@@ -86,6 +86,7 @@ Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabula
     for (std::size_t number = 0; number < captions.size(); ++number) {
         std::vector<std::string> words;
         try {
+            vocabulary.check_tokens(captions[number]);
             words = vocabulary.words_of(captions[number]);
         } catch (const DataError& error) {
             throw DataError("caption " + std::to_string(number) + ": " + error.what());
@@ -126,6 +127,7 @@ bool cut(std::vector<std::int64_t>& ids, std::int64_t limit) {
 }
 
 void check_known(const Caption& caption, const Vocabulary& vocabulary) {
+    vocabulary.check_tokens(caption);
     if (all_unknown(vocabulary.encode(caption))) {
         throw DataError("no word of '" + shortened(text_of(caption), 60) +
                         "' is in the model's vocabulary; try other words");

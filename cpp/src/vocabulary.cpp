@@ -129,18 +129,23 @@ std::vector<std::string> Vocabulary::words_of(const Caption& caption) const {
         tokens = tokenize(text);
     } else if (const std::vector<std::string>* given = caption.tokens()) {
         tokens = *given;
-        for (const std::string& token : tokens) {
-            if (!has(token) && runs(decode(token), [](char32_t c) { return is_space(c) ? 0 : 1; }).size() > 1) {
-                throw DataError("a list is the tokens of one caption, and '" + shortened(token, 60) +
-                                "' is several words; several captions go to search_many, encode_captions or"
-                                " score_matrix");
-            }
-        }
     }
     if (tokens.empty()) {
         throw DataError("the caption is empty; write at least one word");
     }
     return tokens;
+}
+
+void Vocabulary::check_tokens(const Caption& caption) const {
+    if (caption.tokens() == nullptr) {
+        return;
+    }
+    for (const std::string& token : *caption.tokens()) {
+        if (!has(token) && runs(decode(token), [](char32_t c) { return is_space(c) ? 0 : 1; }).size() > 1) {
+            throw DataError("a list is the tokens of one caption, and '" + shortened(token, 60) +
+                            "' is several words; several captions go to search_many, encode_captions or score_matrix");
+        }
+    }
 }
 
 std::vector<std::int64_t> Vocabulary::ids_of(const std::vector<std::string>& words) const {

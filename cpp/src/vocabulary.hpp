@@ -27,8 +27,7 @@ public:
     /// A caption's words, lower-case, without `<start>` and `<end>`.
     std::vector<std::string> tokenize(std::u32string_view caption) const;
 
-    /// As `tokenize`; of a caption that is tokens already, these.
-    /// Throws DataError if it holds no word, is not UTF-8, or for a token that is several words.
+    /// As `tokenize`; of a caption that is tokens already, these. Throws DataError if it holds no word, or is not UTF-8.
     std::vector<std::string> words_of(const Caption& caption) const;
 
     /// The ids of a caption, `<start>` and `<end>` included. Throws as `words_of`.
@@ -36,6 +35,9 @@ public:
 
     /// As `encode`, of what `words_of` gives.
     std::vector<std::int64_t> ids_of(const std::vector<std::string>& words) const;
+
+    /// Throws DataError if what should be one caption's tokens is a list of captions.
+    void check_tokens(const Caption& caption) const;
 
     /// Whether a word has an id of its own.
     bool has(const std::string& word) const { return words_.count(word) != 0; }
