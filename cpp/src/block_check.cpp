@@ -35,12 +35,21 @@ void BlockCheck::operator()(std::int64_t start, std::int64_t end) {
 }
 
 void BlockCheck::confirm() {
-    for (const std::size_t number : notice()) {
+    notice();
+    for (;;) {
+        std::size_t number = 0;
+        {
+            const std::lock_guard<std::mutex> lock(noticing_);
+            if (doubtful_.empty()) {
+                return;
+            }
+            number = *doubtful_.begin();
+        }
         compare(number);
     }
 }
 
-std::vector<std::size_t> BlockCheck::notice() {
+void BlockCheck::notice() {
     const std::lock_guard<std::mutex> one_at_a_time(noticing_);
     const FileStatus now = states_.status();
     const std::size_t needed = static_cast<std::size_t>(ends_.back()) * row_bytes_;
@@ -48,18 +57,16 @@ std::vector<std::size_t> BlockCheck::notice() {
         throw BundleError(path_ + " is truncated: " + std::to_string(now.size) + " bytes of " + std::to_string(needed) +
                           AGAIN);
     }
-    std::vector<std::size_t> forgotten;
     if (now.is_written_since(seen_)) {
         ++changes_;
         for (std::size_t number = 0; number < blocks_.size(); ++number) {
             if (good_[number].exchange(false)) {
-                forgotten.push_back(number);
+                doubtful_.insert(number);
             }
         }
         unknown_ = blocks_.size();
     }
     seen_ = now;
-    return forgotten;
 }
 
 void BlockCheck::compare(std::size_t number) {
@@ -74,6 +81,7 @@ void BlockCheck::compare(std::size_t number) {
         if (changes_ == before) {
             good_[number].store(true, std::memory_order_release);
             unknown_.fetch_sub(1, std::memory_order_acq_rel);
+            doubtful_.erase(number);
         }
     }
 }

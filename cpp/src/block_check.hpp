@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,12 +31,12 @@ public:
     /// that were written.
     void operator()(std::int64_t start, std::int64_t end);
 
-    /// To be called after rows were used: throws BundleError if what was compared has changed meanwhile.
+    /// To be called after rows were used: throws BundleError if any that was compared is another now.
     void confirm();
 
 private:
-    /// Looks at the file; the blocks that were known to be good until now, if it was changed.
-    std::vector<std::size_t> notice();
+    /// Looks at the file, and forgets what was compared if it was changed. Throws BundleError if it was shortened.
+    void notice();
     void compare(std::size_t number);
 
     std::string path_;
@@ -49,6 +50,7 @@ private:
     std::mutex noticing_; // of what follows, and of setting the two above
     FileStatus seen_;
     std::size_t changes_ = 0;
+    std::set<std::size_t> doubtful_; // blocks that were good, and used, before the file was changed
 };
 
 /// Throws BundleError unless a block's states are those that were written.

@@ -180,14 +180,16 @@ void read_states(Gallery::Content& content, const std::string& path, const Descr
     map_states(content, path, description, expected);
     content.check.reset();
     content.file = MappedFile();
-    content.memory = std::unique_ptr<std::byte[]>(new std::byte[expected]);
     try {
+        content.memory = std::unique_ptr<std::byte[]>(new std::byte[expected]);
         const std::size_t found = read_into(path, content.memory.get(), expected);
         if (found < expected) {
             throw truncated(path, found, expected);
         }
     } catch (const std::system_error& error) {
         throw unreadable(path, error);
+    } catch (const std::bad_alloc&) {
+        throw BundleError(path + " needs more memory than there is: " + std::to_string(expected) + " bytes");
     }
     for (std::size_t number = 0; number < description.blocks.size(); ++number) {
         compare_block(path, description.blocks, number, content.memory.get(), content.row_bytes());

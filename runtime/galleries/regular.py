@@ -59,7 +59,7 @@ def reopen(path: Path, size: int, *, is_published: bool) -> BinaryIO:
 def copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:
     """Put the first `size` bytes of a file behind what another holds; shared on disk where the file system can.
 
-    Raises OSError, EOFError for a source that is shorter.
+    Raises OSError, also for a source that is shorter.
     """
     target.flush()
     position, copied = target.seek(0, os.SEEK_END), 0
@@ -80,7 +80,7 @@ def copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:
     while copied < size:
         part = source.read(min(1 << 20, size - copied))
         if not part:
-            raise EOFError(f"{copied} bytes of {size}")
+            raise OSError(errno.EIO, f"what it holds was truncated: {copied} bytes of {size}")
         target.write(part)
         copied += len(part)
     target.flush()

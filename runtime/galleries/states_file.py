@@ -44,6 +44,7 @@ class States:
         self._ends = np.cumsum([block.rows for block in blocks])
         self._good = [False] * len(blocks)
         self._all_good = False
+        self._doubtful: set[int] = set()  # blocks that were good, and used, before the file was changed
         self._lock, self._process = Lock(), os.getpid()
         shape, dtype = (description.rows, description.columns), np.dtype(description.dtype).newbyteorder("<")
         self._bytes = description.rows * description.row_bytes
@@ -59,6 +60,8 @@ class States:
                 self.rows = self._read(shape, dtype)
         except OSError as error:
             raise BundleError(f"{path} can't be read ({error.strerror}); {_AGAIN}") from error
+        except MemoryError as error:
+            raise BundleError(f"{path} needs more memory than there is: {self._bytes:,} bytes") from error
         if storage == "memory":
             self._compare_all()
 
@@ -78,15 +81,13 @@ class States:
             self._all_good = all(self._good)
 
     def confirm(self) -> None:
-        """To be called after the rows were used: raises BundleError if one that was compared has changed meanwhile."""
-        if self.storage == "memory" or self._look() == self._stamp:
+        """To be called after the rows were used: raises BundleError if any that was compared is another now."""
+        if self.storage == "memory" or (self._look() == self._stamp and not self._doubtful):
             return
         with self._own_lock():
-            used = [number for number, good in enumerate(self._good) if good]
             self._notice()
-            for number in used:
-                if not self._good[number]:
-                    self._compare(number)
+            for number in sorted(self._doubtful):
+                self._compare(number)
 
     def _look(self) -> tuple[int, ...]:
         """Size, link count and times; raises BundleError if the file has become too short."""
@@ -103,6 +104,7 @@ class States:
         # A name more or fewer is another gallery in the place of this one, or a backup: that changes the times too.
         if content != content_before or (status_changed != status_changed_before and links == links_before):
             self._all_good = False
+            self._doubtful.update(number for number, good in enumerate(self._good) if good)
             self._good = [False] * len(self._good)
         self._stamp = seen
 
@@ -115,6 +117,7 @@ class States:
                 f" were written; {_AGAIN}"
             )
         self._good[number] = True
+        self._doubtful.discard(number)
 
     def _compare_all(self) -> None:
         for number in range(len(self._blocks)):

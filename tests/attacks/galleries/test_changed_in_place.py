@@ -93,6 +93,16 @@ def test_states_changed_while_they_are_scored(retriever, gallery, monkeypatch, c
         retriever.score_matrix(opened, texts)
 
 
+def test_a_change_that_another_search_noticed_first(retriever, gallery):
+    """It looked at other blocks alone: whoever had used the changed one before is told all the same."""
+    opened = Gallery.open(gallery)
+    retriever.search("w1 w2", opened, 3)
+    overwrite_beginning(gallery / "states.bin")
+    opened.rows(np.array([IMAGES - 1]))
+    with pytest.raises(BundleError, match="the states of items 0 to 127"):
+        opened.confirm()
+
+
 def test_a_block_is_good_again_when_its_content_is(retriever, gallery, tmp_path):
     opened = Gallery.open(gallery)
     expected = retriever.search("w1 w2", opened, 3)
