@@ -14,11 +14,15 @@ from pathlib import Path
 from stat import S_IFMT, S_IMODE, S_ISLNK
 from typing import NamedTuple
 
+from .reading import read_regular
+
 _OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
 _DESCRIPTIONS = ("manifest.json", "gallery.json")
-_GALLERY = {"gallery.json", "states.bin", "lengths.bin", "ids.jsonl", "journal.jsonl", "journal.jsonl.tmp"}
+_PARTS = {"states.bin", "states.new.bin", "lengths.bin", "ids.jsonl", "journal.jsonl"}
+_GALLERY = {"gallery.json", *_PARTS, *(f"{name}.tmp" for name in _PARTS)}
 _FIRST_GALLERY = {"gallery.json", "states.npy", "offsets.npy", "ids.json"}  # of format version 1
-_UNFINISHED = re.compile(r"\.gallery\.json\..*\.tmp")
+# Of writers that were killed: a description, and the folder of an append.
+_UNFINISHED = re.compile(r"\.gallery\.json\..*\.tmp|\.append-[^/]*\.tmp(/.*)?", re.DOTALL)
 # Folders of a bundle that may be empty, or hold nothing that the manifest lists any more.
 _BUNDLE_FOLDERS = re.compile(r"onnx|engines(/[^/]+)?")
 
@@ -128,7 +132,7 @@ def _written(folder: Path, kind: str | None) -> set[str]:
         return set()
     name = "manifest.json" if kind == "bundle" else "gallery.json"
     try:
-        content = json.loads((folder / name).read_bytes())
+        content = json.loads(read_regular(folder / name))
         listed = content["files"] if kind == "bundle" else content.get("version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         content, listed = {}, None  # damaged
@@ -148,7 +152,8 @@ def _sorted(folder: Path, kind: str | None, written: set[str], inside: str) -> E
             ours = path in written or (kind == "gallery" and _UNFINISHED.fullmatch(path) is not None)
             (result.files if ours else result.others).append(path)
         elif any(other.startswith(f"{path}/") for other in written) or (
-            kind == "bundle" and _BUNDLE_FOLDERS.fullmatch(path)
+            (kind == "bundle" and _BUNDLE_FOLDERS.fullmatch(path))
+            or (kind == "gallery" and _UNFINISHED.fullmatch(path))
         ):
             for own, inner in zip(result, _sorted(folder / name, kind, written, f"{path}/"), strict=True):
                 own.extend(inner)

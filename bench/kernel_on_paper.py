@@ -93,10 +93,7 @@ def programs_at_once(compiled: Any, choice: Any, capability: int) -> int:
     if compiled.shared > most:
         return 0
     registers = -(-compiled.registers // 8) * 8 * _WARP * choice.warps
-    found: int = min(
-        _REGISTERS // registers, shared // (compiled.shared + _RESERVED), threads // (_WARP * choice.warps)
-    )
-    return found
+    return int(min(_REGISTERS // registers, shared // (compiled.shared + _RESERVED), threads // (_WARP * choice.warps)))
 
 
 def _costs(instruction: str) -> Iterator[tuple[str, float]]:
