@@ -13,6 +13,7 @@ from .._text import Lines, visible
 from ..errors import CaanError, DataError
 from . import options
 from .output import is_printed, log, show, show_json
+from .tables import check_suffix, write_hits
 
 if TYPE_CHECKING:
     from ..data.vocabulary import Vocabulary
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 @click.option(
     "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
 )
+@click.option(
+    "--export", type=options.PATH, metavar="FILE", help="Write the hits there too: .csv or .npy, a row a hit."
+)
 @options.overwrite
 @options.backend
 @click.option("--precision", help="One that the bundle has, or bf16.  [default: the gallery's]")
@@ -45,6 +49,7 @@ def search(
     bundle: Path | None,
     html: Path | None,
     pictures: Path | None,
+    export: Path | None,
     overwrite: bool,
     backend: str,
     precision: str | None,
@@ -66,8 +71,11 @@ def search(
         raise click.UsageError("give a CAPTION, or many in a file with --captions; one of the two")
     if pictures is not None and html is None:
         raise click.UsageError("--pictures is for the page; add --html FILE.html")
-    if html is not None:
-        check_file_target(html, overwrite=overwrite)
+    if export is not None:
+        check_suffix(export)
+    for file in (html, export):
+        if file is not None:
+            check_file_target(file, overwrite=overwrite)
     opened = Gallery.open(gallery)
     if opened.kind != "image":
         raise DataError(
@@ -94,8 +102,10 @@ def search(
             from ..report.search_page import search_page
 
             target.write_text(search_page(gallery.resolve().name, asked, found, opened, folder), encoding="utf-8")
+    if export is not None:
+        write_hits(export, zip((n for n in range(len(texts)) if n not in errors), found, strict=True), opened.ids)
     rows = [[_row(hit, opened) for hit in hits] for hits in found]
-    aside = is_printed(html)
+    aside = is_printed(html) or is_printed(export)
     if caption is not None:
         if as_json:
             show_json(rows[0], err=aside)
