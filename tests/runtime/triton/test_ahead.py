@@ -92,8 +92,8 @@ def test_the_ptx_is_no_newer_than_the_driver(compile_ahead):
 
 
 def test_longer_items_may_ask_for_more_shared_memory(compile_ahead):
-    kernels = compile_ahead((1024, 1024), 1.0, 36, [14, 64], "fp16", (9, 0), NEWEST)
-    assert all(48 << 10 < kernel["shared"] <= 227 << 10 for kernel in kernels)
+    kernels = compile_ahead((1024, 1024), 1.0, 100, [128], "fp16", (9, 0), NEWEST)
+    assert kernels and all(48 << 10 < kernel["shared"] <= 227 << 10 for kernel in kernels)
 
 
 @pytest.mark.parametrize(
