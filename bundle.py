@@ -59,8 +59,8 @@ _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
 
 
 # Entries that decide results and lie in no file that has a hash: the manifest's `seal` is of these, and of each
-# precision's status. What else it says of a precision is a record of graphs that have hashes. Against accidents: whoever
-# means to can write another seal.
+# precision's status. What else it says of a precision is a record of graphs that have hashes. Against accidents:
+# whoever means to can write another seal.
 _SEALED = ("config", "tokenizer", "opset", "limits")
 
 
