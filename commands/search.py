@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
 )
-@click.option(
-    "--export", type=options.PATH, metavar="FILE", help="Write the hits there too: .csv or .npy, a row a hit."
-)
+@click.option("--export", type=options.PATH, metavar="FILE", help="Write the hits there too: .csv or .npy.")
 @options.overwrite
 @options.backend
 @click.option("--precision", help="One that the bundle has, or bf16.  [default: the gallery's]")

@@ -2,11 +2,15 @@
 
 import json
 
+import onnx
 import pytest
 
-from caan.bundle import open_bundle, seal_of, write_manifest
+from caan.bundle import Bundle, graph_file, open_bundle, seal_of, write_manifest
 from caan.errors import BundleError
+from caan.export.graphs import export_graph, graph_specs
+from caan.model.caan import CAAN, CaanConfig
 from caan.runtime import Retriever
+from caan.runtime.scorer_weights import attention_scale
 from tests.test_bad_bundle import changed, places
 
 SEALED = ("config", "tokenizer", "opset", "limits")
@@ -97,18 +101,13 @@ def test_without_a_seal_the_scale_is_compared_with_the_graph(tiny_bundle, manife
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.0, 9.0, -3.5, 6.1])
-def test_the_graph_of_every_scale_is_understood(tmp_path, vocabulary, scale):
-    from caan.export.to_bundle import export_checkpoint
-    from caan.model.caan import CAAN, CaanConfig
-    from caan.model.checkpoint import load_checkpoint, save_checkpoint
-    from caan.runtime.scorer_weights import attention_scale
-
-    save_checkpoint(tmp_path / "model.pt", CAAN(CaanConfig(6, 5, 4, 3, 24, 5, scale)), vocabulary)
-    export_checkpoint(load_checkpoint(tmp_path / "model.pt"), tmp_path / "model.pt", tmp_path / "model.caan")
-    manifest = json.loads((tmp_path / "model.caan" / "manifest.json").read_text())
-    del manifest["seal"]
-    (tmp_path / "model.caan" / "manifest.json").write_text(json.dumps(manifest))
-    bundle = open_bundle(tmp_path / "model.caan")
+def test_the_graph_of_every_scale_is_understood(tmp_path, scale):
+    model = CAAN(CaanConfig(6, 5, 4, 3, 24, 5, scale))
+    (scorer,) = [spec for spec in graph_specs(model) if spec.name == "scorer"]
+    (tmp_path / "onnx").mkdir()
+    onnx.save(export_graph(scorer, model), tmp_path / graph_file("scorer", "fp32"))
+    manifest = {"config": {"attention_scale": scale}, "files": {graph_file("scorer", "fp32"): {}}}
+    bundle = Bundle(tmp_path, manifest, ())
     assert attention_scale(bundle) == scale
     bundle.config["attention_scale"] = scale + 0.5
     with pytest.raises(BundleError, match="does not multiply"):
