@@ -64,11 +64,7 @@ _LONGEST_NAME = 255  # bytes
 
 
 # Entries that decide results and lie in no file that has a hash: the manifest's `seal` is of these, and of each
-<<<<<<< HEAD
 # precision's status. What else it says of a precision is a record of graphs that have hashes. It is against accidents:
-=======
-# precision's status. What else it says of a precision is a record of graphs that have hashes. Against accidents:
->>>>>>> h/numbers
 # whoever means to can write another seal.
 _SEALED = ("config", "tokenizer", "opset", "limits")
 
