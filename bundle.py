@@ -239,7 +239,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
     content = parse_json(json_text(content).encode())  # as it will be read: tuples are lists
     content["seal"] = seal_of(content)
-    (folder / MANIFEST).write_text(json_text(content) + "\n", encoding="ascii")
+    (folder / MANIFEST).write_text(json_text(content) + "\n", encoding="utf-8")
 
 
 def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:

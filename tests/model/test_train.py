@@ -244,7 +244,7 @@ def test_a_target_that_can_not_be_written_is_refused_before_training(data, tmp_p
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="file"):
         train(data, tmp_path / "file" / "model.pt", TINY, progress=False)
-    with pytest.raises(OutputError, match="folder is a folder"):
+    with pytest.raises(OutputError, match="it is a folder"):
         train(data, tmp_path / "folder", TINY, progress=False)
 
 
