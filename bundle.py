@@ -63,9 +63,8 @@ _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
 _LONGEST_NAME = 255  # bytes
 
 
-# Entries that decide results and lie in no file that has a hash: the manifest's `seal` is of these, and of each
-# precision's status. What else it says of a precision is a record of graphs that have hashes. It is against accidents:
-# whoever means to can write another seal.
+# Entries that decide results and lie in no file that has a hash: the manifest's `seal` is of these. What it says of a
+# precision is a record of graphs that have hashes. It is against accidents: whoever means to can write another seal.
 _SEALED = ("config", "tokenizer", "opset", "limits")
 
 
@@ -187,7 +186,7 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
         raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
     if "seal" in manifest and manifest["seal"] != seal_of(manifest):
         raise BundleError(
-            f"{folder / MANIFEST} was changed since caan wrote it, and does not fit its graphs or its checks any more;"
+            f"{folder / MANIFEST} does not fit its graphs: it was changed since caan wrote it;"
             " copy the bundle again, or export the checkpoint again"
         )
 
@@ -195,13 +194,7 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
 def seal_of(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest's entries that decide results, as JSON with sorted keys."""
     sealed = {key: manifest.get(key) for key in _SEALED}
-    sealed["precisions"] = {name: _status(entry) for name, entry in manifest["precisions"].items()}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
-
-
-def _status(entry: Any) -> str | None:
-    status = entry.get("status") if isinstance(entry, dict) else None
-    return status if isinstance(status, str) else None
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:

@@ -324,11 +324,11 @@ class Retriever:
         assert isinstance(images, Gallery)
         unscored = Unscored(images, texts)
         for scored in self._scored(images, texts, progress):
-            unscored.note(scored)
+            scores = unscored.note(scored)
             if by_image:
-                best.add(scored.images, scored.captions, scored.scores)
+                best.add(scored.images, scored.captions, scores)
             else:
-                best.add(scored.captions, scored.images, scored.scores.T)
+                best.add(scored.captions, scored.images, scores.T)
         unscored.check_hits("image" if by_image else "caption")
         hits = [
             [Hit(index, score) for index, score in zip(*row, strict=True) if index != NOBODY]

@@ -12,8 +12,8 @@ class TopK:
     """The k best items of each query among those seen so far. Equal scores rank by the item's index.
 
     scores (queries, k) float32, best first; items (queries, k) int64, NOBODY with a score of -inf where fewer than k
-    items had a score: NaN and infinity are none, since no order would hold with them. What is kept does not depend on
-    the order or the pieces in which scores arrive.
+    items had a score: NaN is none, since no order would hold with it. What is kept does not depend on the order or the
+    pieces in which scores arrive.
     """
 
     def __init__(self, queries: int, k: int) -> None:
@@ -22,11 +22,11 @@ class TopK:
 
     def add(self, queries: NDArray[np.int64], items: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
         """Let some items compete for some queries: queries (q,), items (n,), each once; scores (q, n)."""
-        is_score = np.isfinite(scores)
+        is_nan = np.isnan(scores)
         block_items = np.broadcast_to(items, scores.shape)
-        if not is_score.all():
-            block_items = np.where(is_score, block_items, NOBODY)
-            scores = np.where(is_score, scores, np.float32(-np.inf))
+        if is_nan.any():
+            block_items = np.where(is_nan, NOBODY, block_items)
+            scores = np.where(is_nan, np.float32(-np.inf), scores)
         # Most blocks bring nothing better once a few have been seen.
         better = scores.max(axis=1) >= self.scores[queries, -1]
         if not better.any():

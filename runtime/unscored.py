@@ -23,12 +23,14 @@ class Unscored:
         sizes = {"image": len(images), "caption": len(texts) if isinstance(texts, Gallery) else len(texts[1])}
         self._pairs = {side: np.zeros(size, np.int64) for side, size in sizes.items()}  # without a score, of each item
 
-    def note(self, scored: Scored) -> None:
-        """Count those of a block."""
+    def note(self, scored: Scored) -> NDArray[np.float32]:
+        """Count those of a block; the block's scores, with NaN for each of them."""
         has_score = np.isfinite(scored.scores)
-        if not has_score.all():
-            self._pairs["image"][scored.images] += (~has_score).sum(axis=1)
-            self._pairs["caption"][scored.captions] += (~has_score).sum(axis=0)
+        if has_score.all():
+            return scored.scores
+        self._pairs["image"][scored.images] += (~has_score).sum(axis=1)
+        self._pairs["caption"][scored.captions] += (~has_score).sum(axis=0)
+        return np.where(has_score, scored.scores, np.float32(np.nan))
 
     def check_hits(self, queries: str) -> None:
         """After a search: raise DataError, naming it, for a query without a score with any item.

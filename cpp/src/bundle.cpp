@@ -109,11 +109,6 @@ std::string seal_of(const OrderedJson& manifest) {
     for (const char* key : {"config", "tokenizer", "opset", "limits"}) {
         sealed[key] = member(manifest, key);
     }
-    sealed["precisions"] = Json::object();
-    for (const auto& entry : manifest["precisions"].items()) {
-        const OrderedJson& status = member(entry.value(), "status");
-        sealed["precisions"][entry.key()] = status.is_string() ? Json(status.get<std::string>()) : Json();
-    }
     const std::string text = python_dumps(sealed);
     return sha256_of(text.data(), text.size());
 }
@@ -121,8 +116,7 @@ std::string seal_of(const OrderedJson& manifest) {
 void check_seal(const std::string& folder, const OrderedJson& manifest) {
     if (manifest.contains(SEAL) && member(manifest, SEAL) != seal_of(manifest)) {
         throw BundleError(folder + "/" + MANIFEST +
-                          " was changed since caan wrote it, and does not fit its graphs or its checks any more;" +
-                          AGAIN);
+                          " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
     }
 }
 

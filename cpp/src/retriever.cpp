@@ -125,11 +125,12 @@ struct Retriever::Impl {
         TopK best(queries, k);
         Unscored unscored(images, texts);
         score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
-            unscored.note(s);
+            std::vector<float> room;
+            const float* scores = unscored.note(s, room);
             if (by_image) {
-                best.add(s.images, s.n, s.m, s.captions, s.m, 1, s.scores);
+                best.add(s.images, s.n, s.m, s.captions, s.m, 1, scores);
             } else {
-                best.add(s.captions, s.m, 1, s.images, s.n, s.m, s.scores);
+                best.add(s.captions, s.m, 1, s.images, s.n, s.m, scores);
             }
         });
         unscored.check_hits(by_image ? Kind::image : Kind::text, warn);
@@ -145,7 +146,8 @@ struct Retriever::Impl {
         std::fill(out, out + images.size() * captions, -std::numeric_limits<float>::infinity());
         Unscored unscored(images, texts);
         score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
-            unscored.note(s);
+            std::vector<float> room;
+            (void)unscored.note(s, room);
             for (std::size_t i = 0; i < s.n; ++i) {
                 float* row = out + static_cast<std::size_t>(s.images[i]) * captions;
                 for (std::size_t j = 0; j < s.m; ++j) {

@@ -19,8 +19,8 @@ void TopK::add(const std::int64_t* queries, std::size_t n, std::size_t query_ste
         std::vector<Hit>& heap = best_[static_cast<std::size_t>(queries[q])];
         for (std::size_t i = 0; i < m; ++i) {
             const Hit hit{items[i], scores[q * query_step + i * item_step]};
-            if (!std::isfinite(hit.score)) {
-                continue; // NaN, with which no order would hold, or what an overflow left
+            if (std::isnan(hit.score)) {
+                continue; // no order would hold with it
             }
             if (heap.size() < k_) {
                 heap.push_back(hit);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <variant>
 
 #include "text.hpp"
@@ -26,20 +27,23 @@ Unscored::Unscored(const Gallery::Content& images, const Texts& texts)
     }
 }
 
-void Unscored::note(const Scored& scored) {
+const float* Unscored::note(const Scored& scored, std::vector<float>& room) {
     const float* end = scored.scores + scored.n * scored.m;
     if (std::all_of(scored.scores, end, [](float score) { return std::isfinite(score); })) {
-        return;
+        return scored.scores;
     }
+    room.assign(scored.scores, end);
     const std::lock_guard<std::mutex> lock(mutex_);
     for (std::size_t i = 0; i < scored.n; ++i) {
         for (std::size_t j = 0; j < scored.m; ++j) {
             if (!std::isfinite(scored.scores[i * scored.m + j])) {
                 ++images_.pairs[static_cast<std::size_t>(scored.images[i])];
                 ++captions_.pairs[static_cast<std::size_t>(scored.captions[j])];
+                room[i * scored.m + j] = std::numeric_limits<float>::quiet_NaN();
             }
         }
     }
+    return room.data();
 }
 
 void Unscored::check_hits(Kind queries, const Warn& warn) const {

@@ -17,8 +17,8 @@ class Unscored {
 public:
     Unscored(const Gallery::Content& images, const Texts& texts);
 
-    /// Count those of a block.
-    void note(const Scored& scored);
+    /// Count those of a block. Its scores, with NaN for each of them: where they lie, or in `room`.
+    const float* note(const Scored& scored, std::vector<float>& room);
 
     /// After a search: throws DataError, naming it, for a query without a score with any item; warns of items that were
     /// left out. `queries`: the side that was searched with.
@@ -28,11 +28,11 @@ public:
 
 private:
     struct Side {
-        const char* name;                            // "image" or "caption"
-        const std::vector<std::string>* ids;         // or null
-        std::size_t live;                            // items that are not deleted
-        std::vector<std::size_t> pairs;              // without a score, of each item
-        std::string of(std::size_t number) const;    // "image 3 (a.jpg)"
+        const char* name;                         // "image" or "caption"
+        const std::vector<std::string>* ids;      // or null
+        std::size_t live;                         // items that are not deleted
+        std::vector<std::size_t> pairs;           // without a score, of each item
+        std::string of(std::size_t number) const; // "image 3 (a.jpg)"
         std::string of(const std::vector<std::size_t>& numbers) const;
         std::vector<std::size_t> with_more_than(std::size_t most) const;
         std::vector<std::size_t> without_any(const Side& other) const;

@@ -133,8 +133,8 @@ def change(manifest, name):
         manifest["tokenizer"] = "word-punct"
     elif name.endswith("huge"):
         config["attention_scale"] = 1e39
-    elif name.endswith("status"):
-        manifest["precisions"]["fp32"]["status"] = "passed"
+    elif name.endswith("limits"):
+        manifest["limits"]["words"] = 64
     elif name.endswith("seal"):
         manifest["seal"] = "0" * 64
     elif name.endswith("note"):
@@ -144,7 +144,7 @@ def change(manifest, name):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "name",
-    ["scale", "normalize", "tokenizer", "status", "seal", "note", "unsealed", "unsealed scale", "unsealed huge"],
+    ["scale", "normalize", "tokenizer", "limits", "seal", "note", "unsealed", "unsealed scale", "unsealed huge"],
 )
 def test_a_changed_manifest(open_both, caan_c, library, tiny_folder, tmp_path, backend, name):
     open_both(tiny_folder / "model.caan", backend=backend)  # or skip

@@ -44,7 +44,9 @@ def test_every_number_and_word_that_decides(tiny_bundle, manifest, write):
             continue
         tried += 1
         write(changed(manifest, place, other(value)))
-        with pytest.raises(BundleError, match=r"manifest\.json was changed since caan wrote it, and does not fit"):
+        with pytest.raises(
+            BundleError, match=r"manifest\.json does not fit its graphs: it was changed since caan wrote it"
+        ):
             open_bundle(tiny_bundle)
     assert tried >= 12
 
@@ -57,17 +59,6 @@ def test_a_changed_attention_scale(tiny_bundle, manifest, write, backend):
     write(manifest)
     with pytest.raises(BundleError, match="was changed since caan wrote it"):
         Retriever.open(tiny_bundle, backend)
-
-
-def test_a_changed_status_of_a_precision(tiny_bundle, manifest, write):
-    manifest["precisions"]["fp32"]["status"] = "failed"
-    write_manifest(tiny_bundle, manifest)
-    open_bundle(tiny_bundle)
-    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
-    manifest["precisions"]["fp32"]["status"] = "passed"
-    write(manifest)
-    with pytest.raises(BundleError, match="was changed since caan wrote it"):
-        open_bundle(tiny_bundle)
 
 
 @pytest.mark.parametrize("seal", [None, "", 5, "0" * 64, []])
