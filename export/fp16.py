@@ -98,7 +98,13 @@ def to_fp16(graph: onnx.ModelProto, keep_fp32: Sequence[str] = (), islands: Iter
             node.attrs["value"] = gs.Constant(f"{node.name}_value", value.astype(np.float16))
         if node.op == "Cast" and node.attrs["to"] == TensorProto.FLOAT and node.outputs[0].dtype == np.float16:
             node.attrs["to"] = TensorProto.FLOAT16
+    return as_onnx(surgeon, graph)
+
+
+def as_onnx(surgeon: gs.Graph, source: onnx.ModelProto) -> onnx.ModelProto:
+    """A changed graph, in the file format of the one it was read from: an old ONNX Runtime knows none that is newer."""
     result: onnx.ModelProto = gs.export_onnx(surgeon.cleanup().toposort())
+    result.ir_version = source.ir_version
     del result.graph.value_info[:]  # of the graph before; every tool infers it anyway
     return result
 
@@ -107,11 +113,9 @@ def folded(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with every computation on constants done, and constants as initializers: one form for all passes."""
     severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL  # it advises on the size of folded constants
     try:
-        surgeon = gs.import_onnx(graph).fold_constants().cleanup().toposort()
+        return as_onnx(gs.import_onnx(graph).fold_constants(), graph)
     finally:
         G_LOGGER.severity = severity
-    result: onnx.ModelProto = gs.export_onnx(surgeon)
-    return result
 
 
 def _check_constants(graph: onnx.ModelProto, wide: set[str]) -> None:

@@ -11,6 +11,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from .fp16 import as_onnx
+
 # They move values that were rounded where they were computed. A DequantizeLinear's rounding does not happen on a GPU:
 # TensorRT multiplies in INT8 and scales the sum.
 _NO_ROUNDING = {
@@ -43,9 +45,7 @@ def with_explicit_rounding(graph: onnx.ModelProto) -> onnx.ModelProto:
                 if id(tensor) not in ends:
                     tensor.dtype = np.float32
     rounder.convert_ends()
-    result: onnx.ModelProto = gs.export_onnx(surgeon.cleanup().toposort())
-    del result.graph.value_info[:]
-    return result
+    return as_onnx(surgeon, graph)
 
 
 class _Rounder:
