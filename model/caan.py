@@ -124,7 +124,7 @@ class TextEncoder(nn.Module):
     """Word embedding, then one bidirectional GRU whose directions are averaged."""
 
     # Runs one direction. The ONNX export puts an operator of its own in its place.
-    recurrence = staticmethod(torch.gru)
+    recurrence: Any = staticmethod(torch.gru)
 
     def __init__(self, config: CaanConfig) -> None:
         super().__init__()
