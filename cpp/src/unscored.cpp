@@ -15,15 +15,13 @@ constexpr std::size_t SHOWN = 3;
 } // namespace
 
 Unscored::Unscored(const Gallery::Content& images, const Texts& texts)
-    : images_{"image", images.ids ? &*images.ids : nullptr, images.live.size(),
-              std::vector<std::size_t>(images.size())} {
+    : images_{"image", images.ids ? &*images.ids : nullptr, images.size(), images.live.size(), {}} {
     if (const auto* gallery = std::get_if<const Gallery::Content*>(&texts)) {
         const Gallery::Content& found = **gallery;
-        captions_ = {"caption", found.ids ? &*found.ids : nullptr, found.live.size(),
-                     std::vector<std::size_t>(found.size())};
+        captions_ = {"caption", found.ids ? &*found.ids : nullptr, found.size(), found.live.size(), {}};
     } else {
         const std::size_t count = std::get<const Tokens*>(texts)->ids.size();
-        captions_ = {"caption", nullptr, count, std::vector<std::size_t>(count)};
+        captions_ = {"caption", nullptr, count, count, {}};
     }
 }
 
@@ -34,6 +32,8 @@ const float* Unscored::note(const Scored& scored, std::vector<float>& room) {
     }
     room.assign(scored.scores, end);
     const std::lock_guard<std::mutex> lock(mutex_);
+    images_.pairs.resize(images_.size);
+    captions_.pairs.resize(captions_.size);
     for (std::size_t i = 0; i < scored.n; ++i) {
         for (std::size_t j = 0; j < scored.m; ++j) {
             if (!std::isfinite(scored.scores[i * scored.m + j])) {

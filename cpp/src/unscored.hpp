@@ -30,8 +30,8 @@ private:
     struct Side {
         const char* name;                         // "image" or "caption"
         const std::vector<std::string>* ids;      // or null
-        std::size_t live;                         // items that are not deleted
-        std::vector<std::size_t> pairs;           // without a score, of each item
+        std::size_t size, live;                   // items, and those that are not deleted
+        std::vector<std::size_t> pairs;           // without a score, of each item; empty until there is one
         std::string of(std::size_t number) const; // "image 3 (a.jpg)"
         std::string of(const std::vector<std::size_t>& numbers) const;
         std::vector<std::size_t> with_more_than(std::size_t most) const;
