@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from torch import Tensor
 
 from ..model.caan import TextEncoder
+
+op: Any = opset18  # its types know no lists for tensors
 
 
 @torch.library.custom_op("caan::gru", mutates_args=())
@@ -35,7 +37,7 @@ def whole_recurrence(encoder: TextEncoder) -> Iterator[dict[Callable[..., Any], 
     def run(inputs: Tensor, initial: Tensor, weights: Sequence[Tensor], *_: object) -> tuple[Tensor]:
         return (gru(inputs, initial, *weights),)
 
-    encoder.recurrence = run  # type: ignore[method-assign,assignment]
+    encoder.recurrence = run
     try:
         yield {torch.ops.caan.gru.default: _as_onnx}
     finally:

@@ -182,8 +182,8 @@ def kept_tunings() -> list[Kept]:
         with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             content = json.loads(path.read_text(encoding="utf-8"))
             tuning = _read(content, None)
-            fastest = (describe(best(trials)) for trials in (tuning.query, tuning.pairs))
-            found.append(Kept(str(content["of"]), time.time() - tuning.measured, *fastest, tuning.doubts))
+            query, pairs = (describe(best(trials)) for trials in (tuning.query, tuning.pairs))
+            found.append(Kept(str(content["of"]), time.time() - tuning.measured, query, pairs, tuning.doubts))
     return sorted(found, key=lambda kept: kept.age)
 
 
