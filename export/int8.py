@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ExportError, needs
 from .fp16 import folded, to_fp16
@@ -22,6 +23,8 @@ from .fp16 import folded, to_fp16
 # Products that stay FP16. An attention weight is one of dozens that sum to 1: in steps of 1/127 most of it is lost. On
 # Flickr8k these are among the three products that cost most, for 3 % of the scorer's multiply-adds.
 STAY_FP16 = ("scorer/av_V", "scorer/au_U")
+# A scale is a number of FP16: below its smallest normal number, 2⁻¹⁴, it would lose digits, and then vanish.
+SMALLEST_SCALE = 2.0**-14
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -65,14 +68,43 @@ def to_int8(
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                "MinimumRealRange": 2 * 127 * SMALLEST_SCALE,
                 "TensorQuantOverrides": _left_weights(chosen, constants),
             },
         )
         quantizer.quantize_model()
         graph = quantizer.model.model
         _spare_other_readers(graph, {node.name for node in chosen})
-    quantized = [node.name for node in graph.graph.node if node.op_type in _QDQ]
-    return to_fp16(graph, [*keep_fp32, *quantized, *(node.name for node in chosen)])
+    quantized = [node for node in graph.graph.node if node.op_type in _QDQ]
+    _round_scales(graph, {node.input[1] for node in quantized})
+    graph = to_fp16(graph, [*keep_fp32, *(node.name for node in [*quantized, *chosen])])
+    _round_inputs(graph)
+    return graph
+
+
+def _round_scales(graph: onnx.ModelProto, scales: Collection[str]) -> None:
+    """Scales that FP16 holds too, so that whoever multiplies in it multiplies with the same number."""
+    for initializer in graph.graph.initializer:
+        if initializer.name in scales:
+            rounded = numpy_helper.to_array(initializer).astype(np.float16).astype(np.float32)
+            initializer.CopyFrom(numpy_helper.from_array(rounded, initializer.name))
+
+
+def _round_inputs(graph: onnx.ModelProto) -> None:
+    """Quantise what readers in FP16 see of a value: the V of a product is the V of the states."""
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.graph.node:
+        if node.op_type == "QuantizeLinear":
+            name = node.input[0]
+            if name not in makers or makers[name].op_type != "Cast":
+                half, rounded = f"{name}_half", f"{name}_rounded"
+                nodes.append(helper.make_node("Cast", [name], [half], f"{half}_cast", to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [half], [rounded], f"{rounded}_cast", to=TensorProto.FLOAT))
+                node.input[0] = rounded
+        nodes.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
 
 
 def _spare_other_readers(graph: onnx.ModelProto, chosen: Collection[str]) -> None:

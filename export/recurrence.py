@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..model.caan import TextEncoder
 
-op: Any = opset18  # its types know tensors alone
+op: Any = opset18  # its types know no lists for tensors
 
 
 @torch.library.custom_op("caan::gru", mutates_args=())

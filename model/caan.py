@@ -8,6 +8,7 @@ Symbols: N images, M captions, R regions, T words, F region features, E word emb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -124,7 +125,7 @@ class TextEncoder(nn.Module):
     """Word embedding, then one bidirectional GRU whose directions are averaged."""
 
     # Runs one direction. The ONNX export puts an operator of its own in its place.
-    recurrence: Any = staticmethod(torch.gru)
+    recurrence: Callable[..., Any] = staticmethod(torch.gru)
 
     def __init__(self, config: CaanConfig) -> None:
         super().__init__()
