@@ -28,12 +28,14 @@ class Measured:
         self._folder = cache_folder("bench") / key
         self.rows: dict[str, dict[str, Any]] = {}
         if resume:
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
                 rows = json.loads((self._folder / "rows.json").read_text(encoding="utf-8"))
                 self.rows = {name: row for name, row in rows.items() if isinstance(row["rounds"], list)}
 
     def scores(self, row: str, shape: tuple[int, int]) -> NDArray[np.float32] | None:
         """A row's scores (images, captions); None if they are not there."""
+        if row not in self.rows:
+            return None
         with suppress(OSError, ValueError):
             scores: NDArray[np.float32] = np.load(self._scores_file(row), allow_pickle=False)
             if scores.shape == shape and scores.dtype == np.float32:

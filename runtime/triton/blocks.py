@@ -74,10 +74,11 @@ def transposed(x):
     there each time. Multiplied by 1 and added to zeros, numbers stay what they are.
     """
     word = tl.arange(0, x.shape[1])
-    # By way of float32: what the interpreter makes of a truth in bfloat16 is not 1.
-    one = tl.where((word[:, None] == word[None, :])[None], 1.0, 0.0).to(x.dtype)
-    one = tl.broadcast_to(one, (x.shape[0], x.shape[1], x.shape[1]))
-    return dot_each(tl.permute(x, (0, 2, 1)), one).to(x.dtype)
+    one = word[:, None] == word[None, :]
+    if _INTERPRETED:  # what it makes of a truth in bfloat16 is not 1
+        one = tl.where(one, 1.0, 0.0)
+    one = tl.broadcast_to(one[None], (x.shape[0], x.shape[1], x.shape[1]))
+    return dot_each(tl.permute(x, (0, 2, 1)), one.to(x.dtype)).to(x.dtype)
 
 
 @triton.jit
