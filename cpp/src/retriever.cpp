@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <limits>
 
 #include <caan/caan.hpp>
@@ -145,7 +146,7 @@ struct Retriever::Impl {
     void fill(const Gallery::Content& images, const Texts& texts, std::size_t captions, float* out) const {
         std::fill(out, out + images.size() * captions, -std::numeric_limits<float>::infinity());
         Unscored unscored(images, texts);
-        score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
+        const auto take = [&](const Scored& s) {
             std::vector<float> room;
             (void)unscored.note(s, room);
             for (std::size_t i = 0; i < s.n; ++i) {
@@ -154,7 +155,9 @@ struct Retriever::Impl {
                     row[s.captions[j]] = s.scores[i * s.m + j];
                 }
             }
-        });
+        };
+        // By reference: what it captures is more than a std::function holds without memory of its own.
+        score_stream(backend, choice, images, texts, spaces, std::cref(take));
         unscored.warn_of_matrix(warn);
     }
 
