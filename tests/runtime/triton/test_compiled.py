@@ -31,7 +31,7 @@ def compiled(tmp_path):
 
 @pytest.mark.parametrize(
     ("capability", "dtype", "some"),
-    [(80, "fp16", [FIRST]), (90, "fp16", [FIRST, TWO_IMAGES]), (120, "bf16", [FIRST]), (90, "fp32", [2])],
+    [(80, "fp16", [FIRST]), (90, "fp16", [FIRST, TWO_IMAGES]), (120, "bf16", [9]), (90, "fp32", [2])],
 )
 def test_the_usual_sizes_fit_registers_and_shared_memory(compiled, capability, dtype, some):
     """R = 36 and T = 14, padded."""
