@@ -100,7 +100,6 @@ def test_longer_items_may_ask_for_more_shared_memory(compile_ahead):
     ("regions", "words", "precision", "capability"),
     [
         (512, 33, "fp16", (9, 0)),  # registers
-        (128, 128, "fp16", (8, 9)),  # shared memory, of which an L40 has less than an A100
     ],
 )
 def test_what_does_not_fit_a_gpu_is_refused(compile_ahead, regions, words, precision, capability):
