@@ -52,7 +52,8 @@ def entries_of(folder: Path) -> Entries:
 def remove_ours(folder: Path) -> bool:
     """Remove what caan wrote, links as links, and the folder if nothing else is in it; whether that is so."""
     found = entries_of(folder)
-    for name in found.files:
+    # The description last: whoever goes on with what a killed process began must still be told what is ours.
+    for name in sorted(found.files, key=lambda name: name in _DESCRIPTIONS):
         with suppress(OSError):
             (folder / name).unlink()
     for name in [*found.folders, ""]:
