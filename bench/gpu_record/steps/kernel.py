@@ -71,14 +71,20 @@ def blocks_for(shape: Shape, dtype: torch.dtype) -> list[Any]:
 
 
 def states_of(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `score_states` but the scale: fresh random states, for scores of about 0.1; NaN where padded."""
+    """Arguments of `score_states` but the scale: fresh random states, for scores of about 0.1; NaN where padded.
+
+    A score is a mean over words and regions. Where there are few it is further from 0, and so is its rounding, for
+    which LIMITS has no room: such states are drawn smaller.
+    """
     generator = torch.Generator()
     generator.seed()
     widths = 2 * shape.D + 3 * shape.d, shape.D + 3 * shape.d
+    few = min(1.0, shape.regions * shape.words / (PAPER.regions * PAPER.words))
+    size = (few / shape.D) ** 0.25
 
     def side(items: int, rows: int, width: int) -> tuple[Tensor, Tensor]:
         lengths = torch.randint(1, rows + 1, (items,), generator=generator)
-        states = torch.randn(items, rows, width, generator=generator) / shape.D**0.25
+        states = torch.randn(items, rows, width, generator=generator) * size
         states[torch.arange(rows) >= lengths[:, None]] = float("nan")
         return states.to(device, dtype), lengths.to(device)
 
