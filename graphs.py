@@ -6,11 +6,12 @@ or can repeat itself without end is refused, and so is one whose inputs and outp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from ._protobuf import fields_of
 from .bundle import (
     EXPANDER,
     EXPLAINER,
@@ -233,11 +234,11 @@ def _end(content: memoryview) -> tuple[str, End]:
 
 
 class _Fields:
-    """The fields of a message in protobuf's wire format. Raises ValueError or IndexError for bytes that are none."""
+    """The fields of a message in protobuf's wire format, by number. Raises ValueError for bytes that are none."""
 
     def __init__(self, content: memoryview) -> None:
         self._found: dict[int, list[memoryview | int]] = {}
-        for number, value in _parse(content):
+        for number, value in fields_of(content):
             self._found.setdefault(number, []).append(value)
 
     def names(self) -> set[int]:
@@ -264,37 +265,3 @@ class _Fields:
     def text(self, number: int) -> str:
         values = self.all(number)
         return bytes(values[-1]).decode("utf-8") if values else ""
-
-
-def _parse(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    place = 0
-    while place < len(content):
-        key, place = _varint(content, place)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise ValueError("a field without a number")
-        if wire == 0:
-            value, place = _varint(content, place)
-            yield number, value
-            continue
-        if wire == 2:
-            size, place = _varint(content, place)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise ValueError("a group")
-        if place + size > len(content):
-            raise ValueError("the end is missing")
-        yield number, content[place : place + size]
-        place += size
-
-
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("a number of more than ten bytes")

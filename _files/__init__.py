@@ -177,12 +177,12 @@ def make_own_folder(folder: Path) -> None:
         return
     except FileExistsError:
         status = folder.lstat()
-    mend = "remove it, or name another with -o"
+    remedy = "remove it, or name another with -o"
     if not stat.S_ISDIR(status.st_mode):
         what = "a link" if stat.S_ISLNK(status.st_mode) else "not a folder"
-        raise OutputError(f"{folder}, where it is written first, is {what}; {mend}")
+        raise OutputError(f"{folder}, where it is written first, is {what}; {remedy}")
     if hasattr(os, "geteuid") and status.st_uid not in (os.geteuid(), folder.parent.stat().st_uid):
-        raise OutputError(f"{folder}, where it is written first, belongs to another user ({status.st_uid}); {mend}")
+        raise OutputError(f"{folder}, where it is written first, belongs to another user ({status.st_uid}); {remedy}")
 
 
 class Outdated(Exception):  # noqa: N818

@@ -22,7 +22,7 @@ import numpy as np
 from .._files import atomic_file
 from ..bundle import state_widths
 from ..errors import CaanError, MissingError, needs
-from .roofline import PairWork, pair_work
+from .pair_work import PairWork, pair_work
 from .synthetic import PAPER_DIM
 from .timing import seconds, sustained_seconds
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import CaanError
 from ..metrics import Parity, RetrievalMetrics
+from .pair_work import PairWork
 from .retrieval import RetrievalSpeed
-from .roofline import PairWork
 from .worker import RowSpec, TunedShape
 
 _KEPT = ("peak_bytes", "tile_bytes", "score_error")  # of a bench that was interrupted, beside the structured ones

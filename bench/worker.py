@@ -30,8 +30,8 @@ from ..runtime.native_backend import NativeBackend
 from ..runtime.tiles import Choice
 from ..runtime.tuning import Trial, best, is_tunable, try_all
 from .exact import exact_scores
+from .pair_work import pair_work
 from .retrieval import measure_retrieval
-from .roofline import pair_work
 from .timing import seconds, sustained_seconds
 from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 

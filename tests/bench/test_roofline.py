@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caan.bench.roofline import pair_work, rooflines
+from caan.bench.pair_work import pair_work
+from caan.bench.roofline import rooflines
 from caan.bench.rows import Row
 from caan.bench.timing import sustained_seconds
 from caan.bench.worker import RowSpec

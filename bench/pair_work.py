@@ -1,0 +1,28 @@
+"""A pair's arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PairWork:
+    """What a pair costs on average, in the cheapest order of products."""
+
+    flop: float  # a multiply-add counted as 2
+    tanh: float
+
+
+def pair_work(config: dict[str, Any], regions: NDArray[np.int64], words: NDArray[np.int64]) -> PairWork:
+    """Of all pairs of images with so many regions and captions with so many words (docs/performance.md).
+
+    2RTD (H) + 6RTd (Zv) + 2T²d + 2RTd (Zu) + 2(R + T)D (the pooled product), and (R + T)d + RT tanh.
+    """
+    dim, wide = config["embed_dim"], config["attention_dim"]
+    r, t, squares = float(regions.mean()), float(words.mean()), float((words.astype(np.float64) ** 2).mean())
+    flop = r * t * (2 * dim + 8 * wide) + 2 * squares * wide + 2 * (r + t) * dim
+    return PairWork(flop, (r + t) * wide + r * t)
