@@ -15,14 +15,6 @@ HUGE = [1e19, 1e20, 1e30, -1e25, 3.4e38]
 REFUSED = "hold NaN, infinity or huge values"
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "native", "torch"])
-def retriever(request, tiny_folder):
-    if request.param == "native":
-        pytest.importorskip("caan_native", reason="needs the package caan_native; make native builds it")
-    path = tiny_folder / ("model.pt" if request.param == "torch" else "model.caan")
-    return Retriever.open(path, request.param)
-
-
 @pytest.fixture(scope="module")
 def reference(tiny_folder):
     return Retriever.open(tiny_folder / "model.pt", "torch")

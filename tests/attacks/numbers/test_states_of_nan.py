@@ -17,14 +17,6 @@ BAD = [np.nan, np.inf, -np.inf]
 IMAGES, CAPTIONS = 7, ["w1 w2", "w3", "w4 w5 w6"]
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "native", "torch"])
-def retriever(request, tiny_folder):
-    if request.param == "native":
-        pytest.importorskip("caan_native", reason="needs the package caan_native; make native builds it")
-    path = tiny_folder / ("model.pt" if request.param == "torch" else "model.caan")
-    return Retriever.open(path, request.param)
-
-
 @pytest.fixture(scope="module")
 def good(retriever):
     features = np.random.default_rng(5).standard_normal((IMAGES, 5, 12)).astype(np.float32)
