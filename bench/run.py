@@ -130,7 +130,6 @@ def _measure(
     measured: Measured,
     progress: Callable[[str], None],
 ) -> None:
-    shape = (len(workload.features), len(workload.captions))
     with temporary_folder("bench") as scratch, _stopped_at_the_end() as workers:
         round_seconds = {}
         for number, (key, row) in enumerate(rows):
@@ -139,7 +138,6 @@ def _measure(
             progress(f"preparing {row.spec.label} {row.spec.precision} {row.spec.device}")
             folder = scratch / str(number)
             folder.mkdir()
-            row.scores = measured.scores(key, shape) if workload.image_of_caption is not None else None
             spec = replace(row.spec, scored=row.scores is not None)
             workers[number] = _Worker(spec, load, options.threads, folder)
             if (found := _prepare(row, workers[number])) is not None:
