@@ -12,16 +12,12 @@ from . import options
 from .output import log, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from ..bench.gate import AccuracyGate
     from ..bundle import Bundle
     from ..calibration.calibrate import Calibration
     from ..data.scan import ScanSplit
-    from ..export.profiles import Profile, Statistics
-    from ..export.targets import Target
+    from ..export.profiles import Statistics
     from ..export.to_engine import EngineReport
-    from ..runtime.triton.plugin import FusedScorer
 
 
 # Of a training split, the gate scores so many images with their captions: all pairs of it could take days.
@@ -29,7 +25,6 @@ _HELD_OUT_IMAGES = 500
 
 # The kernel's code is for one GPU, and TensorRT promises nothing of it for others of its versions; its weights are not
 # the ONNX graph's.
-_NOT_FUSED = ("hardware_compatible", "version_compatible", "strip_weights")
 
 
 class _Command(click.Command):
@@ -78,7 +73,6 @@ class _Command(click.Command):
 @click.option("--version-compatible", is_flag=True, help="Plans that later TensorRT versions load.")
 @click.option("--hardware-compatible", is_flag=True, help="Plans that other GPUs than this one load.")
 @click.option("--strip-weights", is_flag=True, help="Plans without weights, which come from the ONNX when loaded.")
-@click.option("--fused-scorer", is_flag=True, help="The scorer as one Triton kernel, for this GPU.")
 def build_engine(bundle: Path | None, **given: Any) -> None:
     """Turn BUNDLE into TensorRT engines of one precision, with --fp16, --int8 or --fp32.
 
@@ -108,7 +102,6 @@ def build_engine(bundle: Path | None, **given: Any) -> None:
     dataset = _open(opened, given["data"], given["split"])
     calibration_set = _open(opened, given["calibration_data"], given["calibration_split"])
     profiles = default_profiles(config, limits, _statistics(opened, dataset or calibration_set)) | named
-    fused_scorer = _fused_scorer(opened, target, precision, profiles) if given["fused_scorer"] else None
     calibration = _calibrate(opened, precision, calibration_set, given)
     gate = _gate(opened, precision, dataset, calibration_set, calibration, given)
     log(profile_table(profiles))
@@ -121,7 +114,6 @@ def build_engine(bundle: Path | None, **given: Any) -> None:
         auto=given["int8"] == "auto",
         sensitivity=given["sensitivity"],
         keep_failed=given["keep_failed"],
-        fused_scorer=fused_scorer,
     )
     report = build(path, job, gate=gate, calibration=calibration, progress=log)
     _print(path, precision, report)
@@ -135,10 +127,6 @@ def _precision(given: dict[str, Any]) -> str:
         raise click.UsageError(f"name one of --fp16, --int8 and --fp32, not {' and '.join(chosen) or 'none'}")
     if chosen != ["int8"] and (given["calibration_data"] or given["sensitivity"]):
         raise click.UsageError(f"--calibration-data and --sensitivity are for --int8, not for --{chosen[0]}")
-    if given["fused_scorer"]:
-        for option in ("int8", *_NOT_FUSED):
-            if given[option]:
-                raise click.UsageError(f"--fused-scorer and --{option.replace('_', '-')} exclude each other")
     return chosen[0]
 
 
@@ -181,18 +169,6 @@ def _statistics(bundle: Bundle, dataset: ScanSplit | None) -> Statistics:
         return Statistics.assumed(bundle.config)
     vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
     return Statistics.of_split(dataset, np.array([len(vocabulary.encode(caption)) for caption in dataset.captions]))
-
-
-def _fused_scorer(
-    bundle: Bundle, target: Target, precision: str, profiles: Mapping[str, Sequence[Profile]]
-) -> FusedScorer:
-    from ..bundle import REGIONS, WORDS
-
-    with needs("triton", "--fused-scorer"):
-        from ..runtime.triton.plugin import FusedScorer
-    regions = max(profile.axes[REGIONS].max for profile in profiles["scorer"])
-    words = {profile.axes[WORDS].max for profile in profiles["scorer"]}
-    return FusedScorer.open(bundle, target.module, precision, regions, words)
 
 
 def _calibrate(bundle: Bundle, precision: str, dataset: ScanSplit | None, given: dict[str, Any]) -> Calibration | None:

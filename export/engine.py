@@ -65,13 +65,10 @@ def build_plan(
     graph: Path,
     profiles: Sequence[Profile],
     options: BuildOptions,
-    define: Callable[[Any], None] | None = None,
     *,
     progress: bool = True,
 ) -> bytes:
     """Build the plan of one ONNX file; `progress`: a bar on standard error, where that is a terminal.
-
-    define: fills the empty network with what computes the same as the file, which is then not read.
 
     Raises InputError as `BuildOptions.check`, ExportError if TensorRT refuses the graph (naming the node) or can't
     build it, KeyboardInterrupt on Ctrl-C as soon as TensorRT's current step is done. CaanWarning for a timing cache
@@ -82,10 +79,7 @@ def build_plan(
     log.errors.clear()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    if define is None:
-        _parse(network, target, graph)
-    else:
-        define(network)
+    _parse(network, target, graph)
     config = _configure(builder, target, options)
     for profile in profiles:
         _add_profile(builder, config, profile)
@@ -116,13 +110,8 @@ def engine_record(
     options: BuildOptions,
     profiles: Mapping[str, Sequence[Profile]],
     onnx_hashes: Mapping[str, str],
-    *,
-    fused_scorer: bool = False,
 ) -> dict[str, Any]:
-    """The engine's entry in a manifest; onnx_hashes: {graph: SHA-256 of the file that it was built from}.
-
-    fused_scorer: its scorer is not that file's graph, but the fused kernel with the same weights.
-    """
+    """The engine's entry in a manifest; onnx_hashes: {graph: SHA-256 of the file that it was built from}."""
     return {
         "target": target.name,
         "version": target.version,
@@ -134,7 +123,6 @@ def engine_record(
             "version_compatible": options.version_compatible,
             "hardware_compatible": options.hardware_compatible,
             "stripped": options.strip_weights,
-            "fused_scorer": fused_scorer,
         },
         "profiles": {graph: [profile.as_dict() for profile in own] for graph, own in profiles.items()},
         "onnx": dict(onnx_hashes),

@@ -75,7 +75,6 @@ class EngineJob:
     auto: bool = False  # INT8: take nodes back to FP16 until the gate holds
     sensitivity: bool = False  # INT8: measure what each node costs
     keep_failed: bool = False
-    fused_scorer: Callable[[Any], None] | None = None  # defines the scorer's network, in place of its ONNX graph
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,11 @@ def build_engine(
         for graph in GRAPHS:
             plans[graph] = scratch / f"{graph}.plan"
             progress(f"building {graph} with {job.target.name} {job.target.version}")
-            define = job.fused_scorer if graph == "scorer" else None
-            plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options, define)
+            plan = build_plan(job.target, chosen.files[graph], profiles[graph], job.options)
             plans[graph].write_bytes(plan)
             remember_plan(sha256_of(plans[graph]))
         hashes = {graph: sha256_of(path) for graph, path in chosen.files.items()}
-        fused = job.fused_scorer is not None
-        record = engine_record(job.target, job.precision, job.options, profiles, hashes, fused_scorer=fused)
+        record = engine_record(job.target, job.precision, job.options, profiles, hashes)
         record |= {"checks": [], "run": NOT_RUN}
         put = partial(_put, bundle, job, chosen, plans, engine, record, gate)
         changed = change_bundle(folder, put)

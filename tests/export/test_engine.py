@@ -199,7 +199,6 @@ def test_the_record_of_an_engine(target):
             "version_compatible": False,
             "hardware_compatible": False,
             "stripped": False,
-            "fused_scorer": False,
         },
         "profiles": {graph: [profile.as_dict() for profile in own] for graph, own in PROFILES.items()},
         "onnx": {"scorer": "abc"},

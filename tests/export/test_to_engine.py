@@ -89,34 +89,6 @@ def test_graphs_plans_and_records_of_every_precision(tiny_bundle, job, gate, cal
     json.loads((tiny_bundle / "manifest.json").read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
-def test_a_fused_scorer_takes_the_place_of_the_scorer_s_graph_alone(tiny_bundle, job, run):
-    """And the engine says so; it is as stale as any other once the graph it stands for is another."""
-    trt, defined = job.target.module, []
-
-    def define(network):
-        defined.append(network)
-        assert trt.OnnxParser(network, job.target.log).parse_from_file(str(tiny_bundle / "onnx" / "scorer.fp32.onnx"))
-
-    report = build_engine(tiny_bundle, replace(job, precision="fp32", fused_scorer=define))
-    assert len(defined) == 1
-    assert report.record["options"]["fused_scorer"] is True
-    assert report.record["onnx"]["scorer"] == open_bundle(tiny_bundle).hash_of("onnx/scorer.fp32.onnx")
-    assert "fused scorer" in run("inspect", tiny_bundle).out
-    plain = build_engine(tiny_bundle, replace(job, precision="fp32"))
-    assert plain.engine == report.engine and plain.record["options"]["fused_scorer"] is False
-    assert len(defined) == 1 and "fused scorer" not in run("inspect", tiny_bundle).out
-
-
-def test_a_fused_scorer_that_can_t_be_defined_leaves_the_bundle_as_it_was(tiny_bundle, job):
-    def define(network):
-        raise ExportError("no such plugin")
-
-    before = content(tiny_bundle)
-    with pytest.raises(ExportError, match="no such plugin"):
-        build_engine(tiny_bundle, replace(job, precision="fp32", fused_scorer=define))
-    assert content(tiny_bundle) == before
-
-
 def test_without_data_the_precision_is_ungated_and_checked_on_random_inputs(tiny_bundle, job):
     entry = build_engine(tiny_bundle, job).precision
     assert entry["status"] == "ungated" and [check["data"] for check in entry["checks"]] == ["random inputs"]
