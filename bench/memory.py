@@ -53,7 +53,7 @@ def _search(bundle: Path, threads: int | None) -> SearchMemory:
 
 def _random_gallery(retriever: Retriever, kind: Kind, items: int, length: int, folder: Path) -> Gallery:
     """States of the size that encoders give."""
-    width = state_widths(retriever.backend.config)[kind]
+    width = state_widths(retriever.backend.model.config)[kind]
     generator = np.random.default_rng(0)
     path, shape = folder / f"{kind}.npy", (items * length, width)
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -63,7 +63,7 @@ def _random_gallery(retriever: Retriever, kind: Kind, items: int, length: int, f
     states.flush()
     del states, part
     offsets = offsets_of(np.full(items, length, np.int64))
-    return Gallery(kind, retriever.backend.encoders[kind], np.load(path, mmap_mode="r"), offsets)
+    return Gallery(kind, retriever.backend.model.encoders[kind], np.load(path, mmap_mode="r"), offsets)
 
 
 if __name__ == "__main__":

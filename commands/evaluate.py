@@ -39,7 +39,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """R@1/5/10, median and mean rank of BUNDLE (with --backend torch: of a checkpoint) on a data set."""
-    from ..bench.workload import data_workload
+    from ..accuracy.workload import data_workload
     from ..bundle import find_bundle
     from ..metrics import five_fold_metrics, retrieval_metrics
     from ..runtime import Retriever

@@ -52,7 +52,7 @@ def index(
     from ..data.scan import open_features, open_lengths, read_captions, read_ids
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
-    from ..runtime.tuning import is_due, is_tunable
+    from ..runtime.scoring.tuning import is_due, is_tunable
 
     if append and overwrite:
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")

@@ -44,7 +44,7 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, trus
 def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_engines: bool) -> None:
     """The nodes of the ONNX graph, and what TensorRT fused them into, where an engine can be loaded."""
     from ..export.describe import describe_layers
-    from .engine_layers import engine_layers
+    from ..export.engine_layers import engine_layers
     from .inspect_text import layers_text
 
     nodes, found, reason = describe_layers(path, graph, precision), None, None

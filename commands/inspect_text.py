@@ -12,10 +12,10 @@ from tabulate import tabulate
 
 from ..bundle import GRAPHS, SCORER_WEIGHTS, SIDE_GRAPHS, graph_file, plan_file
 from ..calibration.sensitivity import NodeCost, cost_table
+from ..engines.record import build_command
 from ..errors import install
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
-from ..runtime.tensorrt.engine import build_command
 
 _LABEL = 13  # columns of a label and what follows it
 _COST = [field.name for field in fields(NodeCost)]

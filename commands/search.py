@@ -89,7 +89,7 @@ def search(
         retriever = Retriever.open(
             path, backend, precision, device=device, threads=threads, trust_engines=trust_engines
         )
-        errors = _errors(texts, retriever.backend.vocabulary)
+        errors = _errors(texts, retriever.backend.model.vocabulary)
         asked = _without(texts, errors)
         if not asked and (caption is not None or html is not None):
             raise errors[0]
@@ -111,7 +111,7 @@ def search(
             show(_table(rows[0]), err=aside)
         return
     if as_json:
-        show_json(_entries(texts, errors, rows, retriever.backend.vocabulary), err=aside)
+        show_json(_entries(texts, errors, rows, retriever.backend.model.vocabulary), err=aside)
     elif rows:
         tables = (f"{visible(text)}\n{_table(hits)}" for text, hits in zip(asked, rows, strict=True))
         show("\n\n".join(tables), err=aside)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..data.mapped import read_rows
 from ..errors import DataError
 from ..tiling import chunks_by_length
-from .backend import Backend
-from .states import convert
+from .backends.contract import Backend
+from .casting import convert
 
 # Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
 IMAGES_PER_CALL, CAPTIONS_PER_CALL = 32, 128
@@ -38,7 +38,7 @@ def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[
             chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
         states = backend.encode_images(chunk)
         overflown = _overflown(
-            chunk, states[..., : backend.config["embed_dim"]], backend.config.get("normalize") is not False
+            chunk, states[..., : backend.model.config["embed_dim"]], backend.model.config.get("normalize") is not False
         )
         if overflown is not None:
             states = np.where(overflown[..., None], states.dtype.type(np.nan), states)

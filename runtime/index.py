@@ -20,7 +20,7 @@ from .._progress import progress_bar
 from ..bundle import MANIFEST, graph_file, read_manifest, state_widths
 from ..data.mapped import read_rows
 from ..errors import BundleError, DataError, InputError
-from .backend import Backend
+from .backends.contract import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .galleries.folder import DESCRIPTION, DTYPES, Contents, Description, read, without, write_description
 from .galleries.gallery import Gallery, Kind, offsets_of
@@ -64,7 +64,7 @@ class Images:
 
     def __init__(self, retriever: Retriever, features: NDArray[np.floating], lengths: Any = None) -> None:
         backend = retriever.backend
-        check_features(features, backend.config["region_dim"], backend.limits["regions"])
+        check_features(features, backend.model.config["region_dim"], backend.model.limits["regions"])
         self.lengths = image_lengths(features, lengths)
         self._features = features
         self._read: tuple[int, int, NDArray[np.floating]] | None = None
@@ -90,8 +90,8 @@ class Captions:
     per_block = 4 * CAPTIONS_PER_CALL
 
     def __init__(self, retriever: Retriever, captions: Sequence[Caption]) -> None:
-        backend = retriever.backend
-        self._tokens, self.lengths = tokenize(captions, backend.vocabulary, backend.limits["words"], stacklevel=4)
+        model = retriever.backend.model
+        self._tokens, self.lengths = tokenize(captions, model.vocabulary, model.limits["words"], stacklevel=4)
 
     def crc32(self, start: int, stop: int) -> int:
         return zlib.crc32(json.dumps(self._tokens[start:stop]).encode())
@@ -185,11 +185,11 @@ def precision_of(gallery: Gallery, bundle: Path) -> str | None:
 
 def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, options: IndexOptions) -> Description:
     """A gallery without items."""
-    backend = retriever.backend
+    backend, config = retriever.backend, retriever.backend.model.config
     if options.compact and source.kind != "image":
         raise InputError("--compact is for galleries of images; captions' states are kept whole")
     if options.compact:  # a bundle that can't expand is refused now, not by the first search
-        backend.expand_regions(np.zeros((1, 1, backend.config["embed_dim"]), np.float32))
+        backend.expand_regions(np.zeros((1, 1, config["embed_dim"]), np.float32))
     dtype = options.dtype or "float16"
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
@@ -197,9 +197,9 @@ def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, optio
         raise InputError(f"the states of precision {backend.precision} are float16; leave --dtype float32 out")
     return Description(
         kind=source.kind,
-        encoder=backend.encoders[source.kind],
+        encoder=backend.model.encoders[source.kind],
         dtype="float16" if dtype == "float16" else "float32",
-        columns=backend.config["embed_dim"] if options.compact else state_widths(backend.config)[source.kind],
+        columns=config["embed_dim"] if options.compact else state_widths(config)[source.kind],
         compact=options.compact,
         bundle=_relative(bundle.resolve(), target.resolve()),
     )

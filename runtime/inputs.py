@@ -13,7 +13,7 @@ from .._text import Lines
 from ..bundle import state_widths
 from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
 from ..errors import BundleError, CaanWarning, DataError, InputError
-from .backend import Backend
+from .backends.contract import Backend
 from .galleries.gallery import Gallery
 from .lists import Caption, Query, captions_of, described, integers_of, is_features
 from .unknown_words import UnknownWords
@@ -177,19 +177,19 @@ def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
     """Raise DataError for a gallery of the other kind, or of items too long; BundleError for another model's."""
     if gallery.kind != kind:
         raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
-    if gallery.encoder != backend.encoders[kind]:
+    if gallery.encoder != backend.model.encoders[kind]:
         raise BundleError(
             "this gallery was made with another model or precision; open the bundle in that precision, or encode"
             " again: caan index"
         )
-    width = backend.config["embed_dim"] if gallery.compact else state_widths(backend.config)[kind]
+    width = backend.model.config["embed_dim"] if gallery.compact else state_widths(backend.model.config)[kind]
     if gallery.states.shape[1] != width:
         raise BundleError(
             f"this gallery's states have {gallery.states.shape[1]} columns, the model's {width}; encode it again:"
             " caan index"
         )
     part = "regions" if kind == "image" else "words"
-    longest, limit = int(gallery.lengths.max()), backend.limits[part]
+    longest, limit = int(gallery.lengths.max()), backend.model.limits[part]
     if longest > limit:
         raise DataError(f"this gallery has {kind}s of {longest} {part}, the backend takes up to {limit}")
 

@@ -20,7 +20,8 @@ from ..bundle import state_widths
 from ..errors import DataError, InputError
 from ..tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES
 from .arguments import check_is_backend, check_is_gallery, check_is_path
-from .backend import Backend, open_backend
+from .backends.contract import Backend
+from .backends.registry import open_backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .explain import Explanation, explain
 from .galleries.gallery import Gallery, new_states, offsets_of
@@ -39,11 +40,12 @@ from .inputs import (
 )
 from .lists import Caption as Caption
 from .lists import Query, captions_of, ids_of, queries_of
-from .states import gather_states
-from .tiles import Choice, Scored, score_stream
-from .top_k import NOBODY, TopK
-from .tuning import Tuning, cached_tuning, compare, is_due, is_worth_tuning, tune
-from .unscored import Unscored
+from .scoring.cutters import Choice
+from .scoring.states import gather_states
+from .scoring.tiles import Scored, score_stream
+from .scoring.top_k import NOBODY, TopK
+from .scoring.tuning import Tuning, cached_tuning, compare, is_due, is_worth_tuning, tune
+from .scoring.unscored import Unscored
 
 # Images that are searched with: more of them leave their states on disk.
 _QUERIES_IN_MEMORY = 64
@@ -139,7 +141,7 @@ class Retriever:
         whose norm is 1e19 or more.
         """
         self._check_process()
-        check_features(features, self.backend.config["region_dim"], self.backend.limits["regions"])
+        check_features(features, self.backend.model.config["region_dim"], self.backend.model.limits["regions"])
         regions = image_lengths(features, lengths)
         with progress_bar(len(features), "encoding images", "image", progress) as bar:
             encoded = _counted(bar, encode_images(self.backend, features))
@@ -160,7 +162,7 @@ class Retriever:
         empty, not UTF-8, or neither text nor tokens.
         """
         self._check_process()
-        tokens, lengths = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
+        tokens, lengths = tokenize(captions, self.backend.model.vocabulary, self.backend.model.limits["words"])
         with progress_bar(len(tokens), "encoding captions", "caption", progress) as bar:
             encoded = _counted(bar, encode_tokens(self.backend, tokens, lengths))
             return self._encode("text", lengths, encoded, ids, folder)
@@ -229,7 +231,7 @@ class Retriever:
             texts: Gallery | Tokens = captions
         else:
             captions = captions_of(captions)
-            texts = tokenize(captions, self.backend.vocabulary, self.backend.limits["words"])
+            texts = tokenize(captions, self.backend.model.vocabulary, self.backend.model.limits["words"])
         shape = (len(gallery), len(captions))
         if out is None:
             scores = np.empty(shape, np.float32)
@@ -264,7 +266,7 @@ class Retriever:
         self._check_process()
         check_is_gallery(gallery)
         check_gallery(gallery, gallery.kind, self.backend)
-        width = state_widths(self.backend.config)[gallery.kind]
+        width = state_widths(self.backend.model.config)[gallery.kind]
         states = new_states(int(gallery.offsets[-1]), width, self.backend.state_dtype, None)
         for start in range(0, len(gallery), IMAGES_PER_CALL):
             items = np.arange(start, min(start + IMAGES_PER_CALL, len(gallery)))
@@ -284,7 +286,7 @@ class Retriever:
         check_is_gallery(gallery)
         check_gallery(gallery, "image", self.backend)
         if captions is None:
-            captions = random_captions(self.backend.vocabulary, CAPTIONS_PER_CALL)
+            captions = random_captions(self.backend.model.vocabulary, CAPTIONS_PER_CALL)
         if not isinstance(captions, Gallery):
             captions = self.encode_captions(captions[:CAPTIONS_PER_CALL])
         check_gallery(captions, "text", self.backend)
@@ -304,14 +306,14 @@ class Retriever:
             return queries
         queries = queries_of(queries)
         if are_images(queries, gallery.kind):
-            return self.encode_images(*pad_features(queries, self.backend.config["region_dim"]), folder=folder)
+            return self.encode_images(*pad_features(queries, self.backend.model.config["region_dim"]), folder=folder)
         captions = cast(Sequence[Caption], queries)
         for number, caption in enumerate(captions):
             try:
-                check_known(caption, self.backend.vocabulary)
+                check_known(caption, self.backend.model.vocabulary)
             except DataError as error:
                 raise (error if len(captions) == 1 else DataError(f"caption {number}: {error}")) from None
-        return tokenize(captions, self.backend.vocabulary, self.backend.limits["words"], stacklevel=4)
+        return tokenize(captions, self.backend.model.vocabulary, self.backend.model.limits["words"], stacklevel=4)
 
     def _search(self, queries: Gallery | Tokens, gallery: Gallery, k: int | None, progress: bool) -> list[list[Hit]]:
         check_gallery(gallery, gallery.kind, self.backend)
@@ -369,11 +371,9 @@ class Retriever:
 
     def _check_process(self) -> None:
         """Raise InputError in a forked process for what does not work there, instead of waiting forever."""
-        if self._process != os.getpid() and (self.backend.device != "cpu" or self.backend.name == "torch"):
-            what = "PyTorch" if self.backend.name == "torch" else "a GPU"
-            raise InputError(
-                f"this process was forked, and what it had of {what} is of no use here; open the model again"
-            )
+        what = self.backend.process_bound
+        if what and self._process != os.getpid():
+            raise InputError(f"this process was forked and can't use {what} as its parent does; open the model again")
 
     def _tune_once(self, images: Gallery, texts: Gallery | Tokens) -> None:
         """Tune, unless another thread is at it: whoever comes meanwhile scores as before."""
@@ -404,11 +404,11 @@ class Retriever:
     ) -> Gallery:
         names = ids_of(ids, len(lengths))
         offsets = offsets_of(lengths)
-        width = state_widths(self.backend.config)[kind]
+        width = state_widths(self.backend.model.config)[kind]
         states = new_states(int(offsets[-1]), width, self.backend.state_dtype, folder)
         for some in encoded:
             place(states, offsets, some, kind, names)
-        return Gallery(kind, self.backend.encoders[kind], states, offsets, names)
+        return Gallery(kind, self.backend.model.encoders[kind], states, offsets, names)
 
 
 def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...accuracy.gate import DEFAULT_LIMITS, AccuracyGate
+from ...accuracy.reference_scores import PYTORCH, checkpoint_of
+from ...accuracy.workload import Workload, data_workload, random_workload
 from ...bundle import open_bundle
 from ...errors import MissingError
 from ...runtime import Retriever
-from ..gate import DEFAULT_LIMITS, AccuracyGate
-from ..reference_scores import PYTORCH, checkpoint_of
-from ..workload import Workload, data_workload, random_workload
 from .plan import Asked, Row
 
 BUNDLE, DATA, REFERENCE = "model.caan", "data", "reference.npy"
@@ -29,7 +29,7 @@ def kit_bundle(asked: Asked) -> Path:
 
 def some_inputs(asked: Asked, graphs: Retriever) -> tuple[NDArray[np.floating], list[Any]]:
     """Random features and captions of a model's sizes."""
-    workload = random_workload(graphs.backend.config, list(graphs.backend.vocabulary.words)[4:])
+    workload = random_workload(graphs.backend.model.config, list(graphs.backend.model.vocabulary.words)[4:])
     images, captions = (2, 4) if asked.rehearse else (32, 100)
     return workload.features[:images], list(workload.captions[:captions])
 

@@ -46,7 +46,7 @@ def make_data(folder: Path) -> None:
         "captions": captions,
         "lengths": lengths.tolist(),
         "deleted": DELETED,
-        "tokens": [retriever.backend.vocabulary.encode(caption) for caption in captions],
+        "tokens": [retriever.backend.model.vocabulary.encode(caption) for caption in captions],
         "scores": retriever.score_matrix(gallery, captions).tolist(),
         "hits": [[hit.index for hit in hits] for hits in retriever.search_many(captions, gallery, 10)],
     }

@@ -169,16 +169,16 @@ class BatchingRetriever:
         (query,) = queries = queries_of([query])
         if are_images(queries, gallery.kind):
             assert isinstance(query, np.ndarray)
-            check_features(query[None], backend.config["region_dim"], backend.limits["regions"])
+            check_features(query[None], backend.model.config["region_dim"], backend.model.limits["regions"])
             with np.errstate(over="ignore"):
                 return np.array(query, np.float32, order="C")
         assert not isinstance(query, np.ndarray)
-        check_known(query, backend.vocabulary)
+        check_known(query, backend.model.vocabulary)
         # Cut here, so that the warning points at the line that asked and the batch does not repeat it.
-        limit = backend.limits["words"]
-        tokenize([query], backend.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
-        kept = backend.vocabulary.with_unk(query)[: limit - 2]
-        check_known(kept, backend.vocabulary)
+        limit = backend.model.limits["words"]
+        tokenize([query], backend.model.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
+        kept = backend.model.vocabulary.with_unk(query)[: limit - 2]
+        check_known(kept, backend.model.vocabulary)
         return kept
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ....errors import MissingError
 from ....model.caan import CAAN, CaanConfig
 from ....runtime import Retriever
-from ....runtime.triton.launch import choices, score_states
+from ....runtime.backends.triton.launch import choices, score_states
 from ..kit_model import kit_bundle, some_inputs
 from ..plan import Asked, Put, Row
 

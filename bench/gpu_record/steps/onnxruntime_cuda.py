@@ -21,8 +21,8 @@ def run(asked: Asked, put: Put) -> None:
         put("wheels", {"": ", ".join(use_wheels(asked, "onnxruntime_gpu"))})
     except MissingError as error:
         lacking = error  # the machine's own may have it
+    from ...._onnxruntime import onnxruntime
     from ....runtime import Retriever
-    from ....runtime.onnx_sessions import onnxruntime
 
     providers = onnxruntime().get_available_providers()
     put("onnxruntime", {"": f"{onnxruntime().__version__}: {', '.join(providers)}"})

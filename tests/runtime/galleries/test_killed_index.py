@@ -13,7 +13,7 @@ import pytest
 
 from caan.errors import CaanWarning
 from caan.runtime import Gallery, Retriever
-from caan.runtime.tuning import is_tunable
+from caan.runtime.scoring.tuning import is_tunable
 from tests.conftest import tree
 
 IMAGES, MORE = 300, 150  # three blocks, and two of an append
