@@ -25,7 +25,7 @@ from ..bundle import open_bundle
 from ..errors import CaanError, UnknownWordWarning
 from ..runtime import Gallery, Retriever
 from ..runtime.backend import Layout
-from ..runtime.galleries.gallery import offsets_of
+from ..runtime.galleries.in_memory import offsets_of
 from ..runtime.native_backend import NativeBackend
 from ..runtime.tiles import Choice
 from ..runtime.tuning import Trial, best, is_tunable, try_all

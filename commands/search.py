@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..data.vocabulary import Vocabulary
     from ..report.find_pictures import PictureFolder
     from ..runtime import Gallery, Hit
+    from ..runtime.lists import TokenizedCaption
 
 
 @click.command(epilog=f"{options.EXIT_CODES} Of --captions, 1: some have no answer.")
@@ -89,13 +90,15 @@ def search(
         retriever = Retriever.open(
             path, backend, precision, device=device, threads=threads, trust_engines=trust_engines
         )
-        errors = _errors(texts, retriever.backend.vocabulary)
+        known, errors = _tokenized(texts, retriever.backend.vocabulary)
         asked = _without(texts, errors)
         if not asked and (caption is not None or html is not None):
             raise errors[0]
         found: list[list[Hit]] = []
         if asked:
-            found = retriever.search_many(asked, opened, min(10, len(opened.live)) if k is None else k)
+            words = list(known.values())
+            queries = asked.replaced(words) if isinstance(asked, Lines) else words
+            found = retriever.search_many(queries, opened, min(10, len(opened.live)) if k is None else k)
         if target is not None and folder is not None:
             from ..report.search_page import search_page
 
@@ -111,7 +114,7 @@ def search(
             show(_table(rows[0]), err=aside)
         return
     if as_json:
-        show_json(_entries(texts, errors, rows, retriever.backend.vocabulary), err=aside)
+        show_json(_entries(texts, errors, rows, known, retriever.backend.vocabulary), err=aside)
     elif rows:
         tables = (f"{visible(text)}\n{_table(hits)}" for text, hits in zip(asked, rows, strict=True))
         show("\n\n".join(tables), err=aside)
@@ -132,17 +135,17 @@ def _read(file: str) -> Lines:
     return captions_of(read_text_file(Path(file)), file, may_lack=True)
 
 
-def _errors(texts: list[str], vocabulary: Vocabulary) -> dict[int, DataError]:
-    """What is wrong with those captions that can't be searched with, by their place among the texts."""
-    from ..runtime.inputs import check_known
+def _tokenized(texts: list[str], vocabulary: Vocabulary) -> tuple[dict[int, TokenizedCaption], dict[int, DataError]]:
+    """Captions to search with, and what is wrong with the others, by their place among the texts."""
+    from ..runtime.inputs import known_caption
 
-    errors = {}
+    known, errors = {}, {}
     for index, text in enumerate(texts):
         try:
-            check_known(text, vocabulary)
+            known[index] = known_caption(text, vocabulary)
         except DataError as error:
             errors[index] = error
-    return errors
+    return known, errors
 
 
 def _without(texts: list[str], errors: dict[int, DataError]) -> list[str]:
@@ -152,7 +155,11 @@ def _without(texts: list[str], errors: dict[int, DataError]) -> list[str]:
 
 
 def _entries(
-    texts: list[str], errors: dict[int, DataError], rows: list[list[dict[str, Any]]], vocabulary: Vocabulary
+    texts: list[str],
+    errors: dict[int, DataError],
+    rows: list[list[dict[str, Any]]],
+    known: dict[int, TokenizedCaption],
+    vocabulary: Vocabulary,
 ) -> list[dict[str, Any]]:
     """Every caption with its hits, or with what is wrong."""
     entries, answered = [], iter(rows)
@@ -161,7 +168,7 @@ def _entries(
         if index in errors:
             entry |= {"error": str(errors[index]), "hits": []}
         else:
-            entry |= {"unknown_words": vocabulary.unknown_words(text), "hits": next(answered)}
+            entry |= {"unknown_words": vocabulary.unknown_words(known[index]), "hits": next(answered)}
         entries.append(entry)
     return entries
 

@@ -7,7 +7,7 @@ an element of another type, by its number: nothing is ever guessed into text or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,17 @@ from ..errors import DataError, InputError
 
 Caption = str | Sequence[str]
 Query = Caption | NDArray[np.floating]  # a caption, or an image's region features (R, F)
+
+
+class TokenizedCaption(list[str]):
+    """A caption's words and their ids: split and looked up once, on the way in.
+
+    ids: those of the words, between `<start>` and `<end>`; text: the caption as given, for messages.
+    """
+
+    def __init__(self, words: Iterable[str], ids: list[int], text: str) -> None:
+        super().__init__(words)
+        self.ids, self.text = ids, text
 
 
 def listed(values: Any, what: str) -> list[Any]:
@@ -40,6 +51,8 @@ def listed(values: Any, what: str) -> list[Any]:
 
 def caption_of(caption: Any, name: str) -> Caption:
     """A caption as plain text or a list of tokens. Raises DataError, calling it `name`, for anything else."""
+    if isinstance(caption, TokenizedCaption):
+        return caption
     if isinstance(caption, np.ndarray) and caption.ndim == 0:
         caption = caption.item()
     if isinstance(caption, str):

@@ -18,7 +18,7 @@ from caan.export.to_bundle import export_checkpoint
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import load_checkpoint, save_checkpoint
 from caan.runtime import BatchingRetriever, Gallery, Retriever, tiles
-from caan.runtime.galleries.gallery import offsets_of
+from caan.runtime.galleries.in_memory import offsets_of
 from caan.runtime.index import Captions, Images, IndexOptions, index_items
 from caan.runtime.tiles import Choice, tiles_of
 from caan.runtime.tuning import is_worth_tuning
