@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .output import log, show
+
+if TYPE_CHECKING:
+    from ..runtime.choices import BackendName, Device, Precision
 
 # Fewer images are searched at once whatever the tiles.
 _WORTH_TUNING = 100
@@ -38,9 +42,9 @@ def index(
     compact: bool,
     append: bool,
     overwrite: bool,
-    backend: str,
-    precision: str,
-    device: str,
+    backend: BackendName,
+    precision: Precision,
+    device: Device,
     threads: int | None,
     trust_engines: bool,
 ) -> None:
