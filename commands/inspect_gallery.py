@@ -54,7 +54,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
 
 def gallery_text(found: dict[str, Any]) -> str:
     """The same for a terminal."""
-    from .inspect_text import entry, size_of
+    from .inspect_text import labelled, size_of
 
     kind, folder = found["kind"], found["gallery"]
     part = "regions" if kind == "image" else "words"
@@ -65,15 +65,15 @@ def gallery_text(found: dict[str, Any]) -> str:
     )
     lines = [
         folder,
-        entry("holds", f"{found['items']:,} {kind}s of up to {found['longest']} {part}"),
-        entry("ids", "yes" if found["ids"] else "none; items are named by their index"),
-        entry("states", states + (", compact: the rest is computed per query" if found["compact"] else "")),
-        entry("made with", made_with),
-        entry("encoder", found["encoder"]),
-        entry("files", ", ".join(f"{name} {size_of(size)}" for name, size in found["files"].items())),
-        *([entry("deleted", room)] if found["deleted"] else []),
+        labelled("holds", f"{found['items']:,} {kind}s of up to {found['longest']} {part}"),
+        labelled("ids", "yes" if found["ids"] else "none; items are named by their index"),
+        labelled("states", states + (", compact: the rest is computed per query" if found["compact"] else "")),
+        labelled("made with", made_with),
+        labelled("encoder", found["encoder"]),
+        labelled("files", ", ".join(f"{name} {size_of(size)}" for name, size in found["files"].items())),
+        *([labelled("deleted", room)] if found["deleted"] else []),
         *(
-            [entry("unfinished", "an append was interrupted; rerun it to resume")]
+            [labelled("unfinished", "an append was interrupted; rerun it to resume")]
             if found["interrupted_append"]
             else []
         ),

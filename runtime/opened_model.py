@@ -153,7 +153,7 @@ class OpenedModel:
     ) -> Gallery:
         """What `Gallery.create` and `Gallery.append` call; their docstrings say what it does."""
         self._check_process()
-        source = source_of(self.backend, items, lengths, stacklevel=5)
+        source = source_of(self, items, lengths, stacklevel=5)
         options = IndexOptions(dtype, compact, overwrite, append, progress)
         return index_items(self, self.path, source, Path(folder), ids, options)
 

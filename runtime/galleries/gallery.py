@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError
-from ..lists import Caption, listed
+from ..lists import Caption, described, listed
 from . import folder as gallery_folder
 from .changes import compact_items, delete_items, save_items
 from .description import Description
@@ -320,6 +320,8 @@ class Gallery:
 
 def _listed(ids: Iterable[str | int], what: str = "ids") -> list[str | int]:
     """Ids and indices, plain. Raises InputError for one string, and for other things than lists and sets of them."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InputError(f"{what} must be a list or set of ids, not {described(ids)}")
     values = list(ids) if isinstance(ids, set | frozenset) else listed(ids, what)
     for value in values:
         if isinstance(value, bool) or not isinstance(value, str | int | np.integer):

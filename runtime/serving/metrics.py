@@ -71,7 +71,7 @@ class ServingMetrics:
             from prometheus_client.multiprocess import MultiProcessCollector
 
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry).decode()
 
     def waiting(self, queue: object, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import cast
 
 import numpy as np
 
@@ -21,6 +22,7 @@ def run(asked: Asked, put: Put) -> None:
         if find_spec("tensorrt_rtx") is None:
             raise
     from ....runtime import Retriever
+    from ....runtime.choices import Precision
     from ....runtime.tensorrt.engine import engine_records, installed_module, rtx_capabilities, this_machine
 
     trt = installed_module("tensorrt-rtx")
@@ -40,7 +42,7 @@ def run(asked: Asked, put: Put) -> None:
             loaded = runtime.deserialize_cuda_engine((bundle.folder / plan_file(record.name, graph)).read_bytes())
             put(f"{record.name} {graph}", {"": "does not load" if loaded is None else "loads"})
         try:
-            engine = Retriever.open(bundle.folder, "tensorrt", record.precision)
+            engine = Retriever.open(bundle.folder, "tensorrt", cast(Precision, record.precision))
             graphs = Retriever.open(bundle.folder, "onnxruntime", device="cpu")
             inputs = some_inputs(asked, graphs)
             worst = float(np.abs(engine.score_dataset(*inputs) - graphs.score_dataset(*inputs)).max())
