@@ -216,12 +216,10 @@ def test_an_index_of_a_gallery_that_was_replaced_deletes_nothing(retriever, feat
 def test_a_gallery_in_memory_has_no_folder(retriever, features):
     gallery = retriever.encode_images(features[:3])
     assert gallery.is_current
-    for use in (
-        gallery.reload, gallery.compact_storage, lambda: gallery.delete([0]), lambda: gallery.append(retriever, features)
-    ):  # fmt: skip
-        with pytest.raises(
-            InputError, match=r"is in memory alone: there is no folder to .*; call save\(folder\) first"
-        ):
+    says = r"is in memory alone: there is no folder to .*; call save\(folder\) first"
+    append, delete = lambda: gallery.append(retriever, features), lambda: gallery.delete([0])
+    for use in (gallery.reload, gallery.compact_storage, append, delete):
+        with pytest.raises(InputError, match=says):
             use()
 
 
