@@ -157,6 +157,15 @@ def test_importing_caan_loads_nothing_else():
     assert loaded_by("import caan") - sys.stdlib_module_names - loaded_by("pass") == {"caan"}
 
 
+def test_the_interface_imports_from_caan_itself_and_loads_the_runtime_when_used():
+    code = "import caan\nassert {'Gallery', 'Hit', 'Retriever', 'BatchingRetriever'} <= set(dir(caan))\n"
+    assert "numpy" not in loaded_by(code)
+    code += "from caan import BatchingRetriever, Gallery, Hit, Retriever\nimport caan.runtime\n"
+    code += "assert (Gallery, Hit, Retriever) == (caan.runtime.Gallery, caan.Hit, caan.runtime.Retriever)\n"
+    code += "assert not hasattr(caan, 'Nothing')\nprint('LOADED')\n"
+    assert loaded_by(code) - sys.stdlib_module_names - loaded_by("pass") == {"caan", "numpy"}
+
+
 def test_importing_the_runtime_loads_numpy_alone():
     loaded = loaded_by("import caan.runtime") - sys.stdlib_module_names - loaded_by("pass")
     assert loaded == {"caan", "numpy"}
