@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 class OpenedModel:
     """Encodes images and captions into galleries, in memory or on disk."""
 
+    # tile_bytes is for Retriever, which scores; `open` makes either.
     def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
         check_is_backend(backend)
         self.backend = backend

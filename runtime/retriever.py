@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,7 +42,6 @@ _QUERIES_IN_MEMORY = 64
 
 Queries = Sequence[Query] | Gallery
 Ids = Iterable[str | int]
-_log = logging.getLogger(__name__)
 
 
 class Retriever(OpenedModel):

@@ -187,6 +187,8 @@ class BatchingRetriever:
 
     def _submit(self, query: Query, gallery: Gallery, k: int | None, timeout: float | None, filters: Filters) -> Answer:
         arrived = time.monotonic()
+        if unknown := sorted(filters.keys() - Filters.__annotations__.keys()):
+            raise TypeError(f"a search takes no argument '{unknown[0]}'; it takes {', '.join(Filters.__annotations__)}")
         try:
             if timeout is not None and not timeout > 0:
                 raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
@@ -197,8 +199,7 @@ class BatchingRetriever:
             k = min(k, len(searched.live)) if searched is not gallery else k
             request = Request(checked, searched, k, arrived, least_score=least, answer=self._queue.new_answer())
             if k == 0 and searched is not gallery:  # the filter lets nothing through
-                request.answer.set_result([])
-                return request.answer
+                return self._queue.answer_at_once(request, [])
             if timeout is not None:
                 request.deadline = arrived + timeout
             try:

@@ -138,6 +138,16 @@ class RequestQueue:
                 self._deadline_bell.ring()
             self._report_waiting()
 
+    def answer_at_once(self, request: Request, hits: list[Hit]) -> Answer:
+        """Answer a request that needs no batch. Raises Closed."""
+        with self._lock:
+            if self._closed:
+                raise Closed(self._closed)
+        request.answer.set_result(hits)
+        if self._metrics:
+            self._metrics.finished("answered", self._clock() - request.arrived)
+        return request.answer
+
     def take(self) -> list[Request] | None:
         """The next batch; blocks until there is one. None when the queue is closed and nobody waits any more.
 

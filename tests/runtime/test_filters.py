@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caan.errors import DataError, InputError
+from caan.errors import Closed, DataError, InputError
 from caan.runtime import BatchingRetriever, Hit, Retriever
 
 WORDS = [f"w{number}" for number in range(20)]
@@ -159,6 +159,14 @@ def test_filters_of_another_type_are_refused(retriever, sides, how, says):
         for search in (retriever.search, batching.search):
             with pytest.raises(InputError, match=says):
                 search(texts[0], gallery, 3, **how)
+
+
+def test_a_batched_search_refuses_a_misspelt_filter_and_a_closed_one_everything(retriever, sides):
+    texts, gallery = sides["image"]
+    with BatchingRetriever(retriever) as batching, pytest.raises(TypeError, match="no argument 'min_scor'"):
+        batching.search(texts[0], gallery, 3, min_scor=0.5)
+    with pytest.raises(Closed):
+        batching.search(texts[0], gallery, 3, ids=[])
 
 
 def test_a_hit_has_the_item_s_id_beside_index_and_score(retriever, sides):
