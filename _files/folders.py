@@ -38,7 +38,7 @@ def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None 
         if place.suffix == PARTIAL:
             raise OutputError(f"{target} ends in {PARTIAL}, as work in progress does; name another with -o")
         partial = place.with_name(f"{place.name}{PARTIAL}")
-        _settle(place, partial)
+        settle(place, partial)
     check_target(target, overwrite=overwrite, kind=kind)
     with explained(target, creating=True):
         make_own_folder(partial)
@@ -102,7 +102,7 @@ def atomic_folder(
     """
     with explained(target, creating=True):
         place = target.resolve()
-        _settle(place)
+        settle(place)
     check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
     with explained(target, creating=True):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def _swap_in(new: Path, target: Path) -> None:
         new.rename(target)
         return
     keep_attributes_of_all(target, new)
-    # From here on `new` has a name that tells a killed process's successor what to do: see `_settle`.
+    # From here on `new` has a name that tells a killed process's successor what to do: see `settle`.
     beside = leftovers.aside(target, new)
     os.rename(new, beside)  # noqa: PTH104  (Path.rename is what the tests make fail)
     try:
@@ -216,7 +216,7 @@ def _exchange(first: Path, second: Path) -> bool:
     return False
 
 
-def _settle(place: Path, partial: Path | None = None) -> None:
+def settle(place: Path, partial: Path | None = None) -> None:
     """Finish what a process was at when it was killed while it replaced `place`, or had just done so.
 
     The user's files go to the new folder. One that was complete but not yet there becomes `partial`, to go on with.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._files import Outdated, atomic_folder, explained, locked
+from ..._files import Outdated, atomic_folder, explained, locked, settle
 from ...errors import CaanWarning, DataError
 from .description import Description, Part
 from .folder import DESCRIPTION, read, read_description, without, write_description
@@ -85,6 +85,7 @@ def compact_items(folder: Path) -> int:
     """
     with locked(folder, wait=False):  # refused at once while another process appends, not after the work
         found = read(folder)
+        settle(folder.resolve())  # a compaction that was killed may have left the old files, and nothing to do
     if found.deleted is None:
         return 0
     items = found.live

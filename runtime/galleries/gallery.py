@@ -312,9 +312,7 @@ class Gallery:
 
     def _origin(self, what: str) -> Origin:
         if self.origin is None:
-            raise InputError(
-                f"this gallery was made in memory, so there is no folder to {what}; save it first: .save()"
-            )
+            raise InputError(f"this gallery is in memory alone: there is no folder to {what}; call save(folder) first")
         return self.origin
 
 
