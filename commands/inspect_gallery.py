@@ -57,7 +57,7 @@ def gallery_text(found: dict[str, Any]) -> str:
     from .inspect_text import labelled, size_of
 
     kind, folder = found["kind"], found["gallery"]
-    part = "regions" if kind == "image" else "words"
+    items, part = ("images", "regions") if kind == "image" else ("captions", "tokens")
     states = f"{found['dtype']}, {found['rows']:,} rows ({part}) × {found['columns']} columns"
     room = f"{found['deleted']:,} items, {size_of(found['reclaimable'])}; caan compact {folder} gives it back"
     made_with = (
@@ -65,7 +65,7 @@ def gallery_text(found: dict[str, Any]) -> str:
     )
     lines = [
         folder,
-        labelled("holds", f"{found['items']:,} {kind}s of up to {found['longest']} {part}"),
+        labelled("holds", f"{found['items']:,} {items} of up to {found['longest']} {part}"),
         labelled("ids", "yes" if found["ids"] else "none; items are named by their index"),
         labelled("states", states + (", compact: the rest is computed per query" if found["compact"] else "")),
         labelled("made with", made_with),

@@ -112,6 +112,17 @@ def ids_of(ids: Any, items: int) -> list[str] | None:
     return [str(name) for name in names]
 
 
+def listed_ids(ids: Any, what: str = "ids") -> list[str | int]:
+    """Ids and indices, plain. Raises InputError for one string, and for other things than lists and sets of them."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InputError(f"{what} must be a list or set of ids, not {described(ids)}")
+    values = list(ids) if isinstance(ids, set | frozenset) else listed(ids, what)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
+            raise InputError(f"{what} must hold ids (text) or indices (int), not {value!r:.40}")
+    return [str(value) if isinstance(value, str) else int(value) for value in values]
+
+
 def integers_of(values: Any, number: int, what: str, each: str) -> NDArray[np.int64]:
     """So many whole numbers, (number,) int64; `what`: their plural; `each`: what has one of them.
 

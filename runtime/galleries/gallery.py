@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError
-from ..lists import Caption, described, listed
+from ..lists import Caption, listed_ids
 from . import folder as gallery_folder
 from .changes import compact_items, delete_items, save_items
 from .description import Description
@@ -231,7 +231,7 @@ class Gallery:
         writes the gallery, or has replaced it since it was opened.
         """
         origin = self._origin("delete from")
-        delete_items(origin.folder, _listed(ids), opened=origin.description)
+        delete_items(origin.folder, listed_ids(ids), opened=origin.description)
         return self.reload()
 
     def compact_storage(self) -> Gallery:
@@ -298,7 +298,7 @@ class Gallery:
 
     def _indices(self, ids: Iterable[str | int], what: str) -> list[int]:
         """Those of live items with these ids, in no particular order."""
-        wanted = _listed(ids, what)
+        wanted = listed_ids(ids, what)
         live = self._positions
         return [live[item] for item in wanted if item in live]
 
@@ -314,17 +314,6 @@ class Gallery:
         if self.origin is None:
             raise InputError(f"this gallery is in memory alone: there is no folder to {what}; call save(folder) first")
         return self.origin
-
-
-def _listed(ids: Iterable[str | int], what: str = "ids") -> list[str | int]:
-    """Ids and indices, plain. Raises InputError for one string, and for other things than lists and sets of them."""
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
-        raise InputError(f"{what} must be a list or set of ids, not {described(ids)}")
-    values = list(ids) if isinstance(ids, set | frozenset) else listed(ids, what)
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
-            raise InputError(f"{what} must hold ids (text) or indices (int), not {value!r:.40}")
-    return [str(value) if isinstance(value, str) else int(value) for value in values]
 
 
 def _open_again(
