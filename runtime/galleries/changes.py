@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from ...errors import CaanWarning, DataError
 from .description import Description, Part
 from .folder import DESCRIPTION, read, read_description, without, write_description
 from .regular import check_regular
+from .states_file import States
 from .writer import JOURNAL, GalleryWriter, Input, changed_meanwhile, publishing
 
-Check = Callable[[int, int], None]
 _BLOCK_ITEMS = 128  # as many as `caan index` puts into a block of images
 _log = logging.getLogger(__name__)
 
@@ -32,14 +32,15 @@ def save_items(
     offsets: NDArray[np.int64],
     ids: Sequence[str] | None,
     deleted: NDArray[np.bool_] | None,
-    check: Check | None,
+    check: States | None,
     *,
     overwrite: bool,
 ) -> None:
     """Write a gallery that is in memory, or elsewhere, to the folder `target`; indices stay.
 
     base: the description of a gallery without items; states (rows, S), offsets (items + 1,), deleted (items,); check:
-    called with the rows that are about to be read. Raises OutputError if the target exists or can't be written.
+    the file that the states are mapped from. Raises OutputError if the target exists or can't be written, BundleError
+    if that file was changed.
     """
     with atomic_folder(target, overwrite=overwrite, kind="gallery") as folder:
         _write(folder, base, states, offsets, np.arange(len(offsets) - 1), ids, check)
@@ -104,7 +105,6 @@ def compact_items(folder: Path) -> int:
     try:
         with atomic_folder(folder, overwrite=True, kind="gallery", unchanged=unchanged, keep_others=True) as new:
             _write(new, base, found.states.rows, found.offsets, items, ids, found.states)
-            found.states.confirm()
     except Outdated as error:
         raise changed_meanwhile(folder) from error
     freed = (d.rows - int(np.diff(found.offsets)[items].sum())) * d.row_bytes
@@ -131,7 +131,7 @@ def _write(
     offsets: NDArray[np.int64],
     items: NDArray[np.int64],
     ids: Sequence[str] | None,
-    check: Check | None,
+    check: States | None,
 ) -> None:
     """Fill an empty folder with these items."""
     with GalleryWriter(folder, base) as writer:
@@ -143,4 +143,6 @@ def _write(
             rows = np.concatenate([states[first:end] for first, end in zip(firsts, ends, strict=True)])
             # The features or captions are not at hand; nothing resumes from this block.
             writer.add(rows, Input(len(some), len(rows), zlib.crc32(rows.data)))
+        if check is not None:
+            check.confirm()
         writer.publish(np.diff(offsets)[items], ids)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError
-from ..lists import Caption, listed_ids
+from ..lists import Caption, described, listed_ids
 from . import folder as gallery_folder
 from .changes import compact_items, delete_items, save_items
 from .description import Description
@@ -154,7 +154,7 @@ class Gallery:
 
     @classmethod
     def open(cls, folder: str | Path, storage: Storage = "mapped") -> Gallery:
-        """Open a gallery that `caan index` wrote.
+        """Open a gallery that `caan index`, `create` or `save` wrote.
 
         storage: "mapped", states are read from the file whenever they are used; "memory", all of them are read now,
         and whatever happens to the file changes nothing: for storage that others write to, since shortening a mapped
@@ -194,6 +194,7 @@ class Gallery:
         Raises DataError as `Retriever.encode_images` and `encode_captions` and for ids that are not unique, InputError
         for options that don't go together, OutputError if the folder exists (see `overwrite`) or can't be written.
         """
+        _check_writes(retriever, "Gallery.create(folder, retriever, items)")
         return retriever.write_gallery(
             folder,
             items,
@@ -220,6 +221,7 @@ class Gallery:
         it or nothing. Raises as `create`, InputError for a gallery in memory, DataError where ids are missing or taken,
         BundleError for another model's gallery, OutputError while another process writes it.
         """
+        _check_writes(retriever, "gallery.append(retriever, items)")
         folder = self._origin("append to").folder
         return retriever.write_gallery(folder, items, ids=ids, lengths=lengths, append=True, progress=progress)
 
@@ -254,8 +256,8 @@ class Gallery:
             bundle = relative_to(Path(os.path.normpath(place)), target.resolve())
         dtype: Dtype = "float16" if self.states.dtype == np.float16 else "float32"
         base = Description(self.kind, self.encoder, dtype, self.states.shape[1], self.compact, bundle)
-        save_items(target, base, self.states, self.offsets, self.ids, self.deleted, self.check, overwrite=overwrite)
-        self.confirm()
+        check = self.check if isinstance(self.check, States) else None
+        save_items(target, base, self.states, self.offsets, self.ids, self.deleted, check, overwrite=overwrite)
         return Gallery.open(target)
 
     def reload(self) -> Gallery:
@@ -314,6 +316,12 @@ class Gallery:
         if self.origin is None:
             raise InputError(f"this gallery is in memory alone: there is no folder to {what}; call save(folder) first")
         return self.origin
+
+
+def _check_writes(retriever: object, call: str) -> None:
+    """Raise InputError for what is not a Retriever."""
+    if not hasattr(retriever, "write_gallery"):
+        raise InputError(f"a gallery is written by a Retriever, not by {described(retriever)}; write {call}")
 
 
 def _open_again(

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from threading import Lock
 
 _log = logging.getLogger(__name__)
 # A flood of requests makes one line of a kind in so many seconds.
@@ -22,7 +21,6 @@ class RequestLog:
     def __init__(self, slow_ms: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._slow = float("inf") if slow_ms is None else slow_ms / 1000
         self._clock = clock
-        self._lock = Lock()
         self._last: dict[str, float] = {}
         self._left_out: defaultdict[str, int] = defaultdict(int)
 
@@ -49,21 +47,14 @@ class RequestLog:
         _log.critical("the thread that %s died: %r", thread, error, exc_info=error)
 
     def _say(self, level: int, message: str, *arguments: object, error: BaseException | None = None) -> None:
-        # Never waits: a signal's handler may interrupt this very call with another one.
-        if not _log.isEnabledFor(level) or not self._lock.acquire(blocking=False):
+        # Without a lock, which a signal's handler could leave locked: two threads at once at worst make two lines.
+        if not _log.isEnabledFor(level):
             return
-        try:
-            now = self._clock()
-            if now - self._last.get(message, -float("inf")) < _SECONDS:
-                self._left_out[message] += 1
-                return
-            self._last[message] = now
-            more = self._left_out.pop(message, 0)
-        finally:
-            self._lock.release()
-        _log.log(
-            level,
-            message + (f" (and {more} more since the last such line)" if more else ""),
-            *arguments,
-            exc_info=error,
-        )
+        now = self._clock()
+        if now - self._last.get(message, -float("inf")) < _SECONDS:
+            self._left_out[message] += 1
+            return
+        self._last[message] = now
+        more = self._left_out.pop(message, 0)
+        message += f" (and {more} more since the last such line)" if more else ""
+        _log.log(level, message, *arguments, exc_info=error)

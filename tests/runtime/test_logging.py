@@ -118,16 +118,17 @@ def test_a_flood_makes_one_line_in_ten_seconds(lines):
     ]
 
 
-def test_a_line_that_a_handler_interrupts_never_waits_for_itself(monkeypatch, lines):
+def test_a_line_that_a_signal_s_handler_interrupts_never_waits_for_itself(monkeypatch, lines):
     log = RequestLog(None)
 
     def interrupted():
+        monkeypatch.setattr(log, "_clock", lambda: 0.0)
         log.refused(Overloaded("from the handler"))
         return 0.0
 
     monkeypatch.setattr(log, "_clock", interrupted)
     log.refused(Overloaded("first"))
-    assert lines("caan.runtime.serving", "WARNING") == ["request refused: first"]
+    assert lines("caan.runtime.serving", "WARNING") == ["request refused: from the handler"]
 
 
 def test_nothing_is_printed_without_a_handler(tiny_folder, tmp_path):

@@ -247,6 +247,28 @@ def test_a_gallery_whose_folder_is_gone_is_not_current(retriever, features, tmp_
         gallery.reload()
 
 
+def test_arguments_in_each_other_s_place_are_named(retriever, features, tmp_path):
+    with pytest.raises(
+        InputError, match=r"not by an array float32 .*; write Gallery.create\(folder, retriever, items\)"
+    ):
+        Gallery.create(tmp_path / "gallery", features, retriever)
+    gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5])
+    with pytest.raises(InputError, match=r"write gallery.append\(retriever, items\)"):
+        gallery.append(features, retriever)
+    with pytest.raises(InputError, match="captions must be a list of captions, not one string"):
+        gallery.append(retriever, "features.npy")
+
+
+def test_states_that_were_changed_are_not_saved(retriever, features, tmp_path):
+    gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5])
+    with (tmp_path / "gallery" / "states.bin").open("r+b") as file:
+        file.write(b"\1\2\3")
+    for write in (lambda: gallery.save(tmp_path / "copy"), lambda: gallery.delete([0]).compact_storage()):
+        with pytest.raises(BundleError, match=r"states\.bin was changed"):
+            write()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery"]
+
+
 def test_deletions_name_what_is_not_there(retriever, features, tmp_path):
     gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5], ids=names(5))
     for items, says in ((["x.jpg"], "has no item 'x.jpg'"), ([9], "has no index '9'"), (["1.jpg", 1, 7], "index '7'")):
