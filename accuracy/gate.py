@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ..errors import GateError
 from ..metrics import Parity, parity, retrieval_metrics
 from ..runtime import Retriever
 from ..runtime.backends.contract import BF16
+from ..runtime.choices import BackendName, Device, Precision
 from .reference_scores import PYTORCH, reference_scores
 from .workload import Workload, data_workload, spread
 
@@ -84,7 +85,13 @@ class AccuracyGate:
     ) -> NDArray[np.float32]:
         """Scores (images, captions) float32 of a bundle's precision on the gate's data."""
         # Engines are gated by who has just built them.
-        retriever = Retriever.open(bundle, backend, precision, device=device, trust_engines=True)
+        retriever = Retriever.open(
+            bundle,
+            cast(BackendName, backend),
+            cast(Precision, precision),
+            device=cast(Device, device),
+            trust_engines=True,
+        )
         return self.workload.scores(retriever)
 
     def check(self, bundle: Path, precision: str, backend: str = "onnxruntime", device: str = "cpu") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from .._files import atomic_file, cache_folder, open_regular, sha256_of
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
 from ..errors import CaanWarning, CheckpointError, MissingError, OutputError
 from ..runtime import Retriever
+from ..runtime.choices import BackendName
 from .workload import Workload
 
 PYTORCH, OWN_FP32 = "PyTorch FP32", "the bundle's FP32 graphs in ONNX Runtime"
@@ -73,7 +74,7 @@ def _cached(
         scores: NDArray[np.float32] = archive["scores"]
         if scores.shape == shape and scores.dtype == np.float32:
             return scores
-    retriever = Retriever.open(path, backend, device="cpu")
+    retriever = Retriever.open(path, cast(BackendName, backend), device="cpu")
     progress(f"scoring {workload.description} in FP32 with {backend}: the reference, kept for the next time")
     scores = workload.scores(retriever)
     try:

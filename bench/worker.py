@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ from ..errors import CaanError, UnknownWordWarning
 from ..runtime import Gallery, Retriever
 from ..runtime.backends.contract import GraphTiles, Layout
 from ..runtime.backends.native import NativeBackend
-from ..runtime.galleries.gallery import offsets_of
+from ..runtime.choices import BackendName, Device, Precision
+from ..runtime.galleries.in_memory import offsets_of
 from ..runtime.scoring.cutters import Choice
 from ..runtime.scoring.tuning import Trial, best, is_tunable, try_all
 from .exact import exact_scores
@@ -112,15 +113,15 @@ class _Row:
         self.spec, self.workload = spec, workload
         self.retriever = Retriever.open(
             spec.path,
-            spec.backend,
-            spec.precision,
-            device=spec.device,
+            cast(BackendName, spec.backend),
+            cast(Precision, spec.precision),
+            device=cast(Device, spec.device),
             threads=threads,
             trust_engines=spec.trust_engines,
         )
         self.single: Retriever | None = None
         if spec.backend == "native" and chosen_threads(threads) > 1:
-            self.single = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=1)
+            self.single = Retriever.open(spec.path, "native", cast(Precision, spec.precision), device="cpu", threads=1)
         self.folder = folder
 
     def prepare(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from . import options
 from .output import log
 
 if TYPE_CHECKING:
+    from ..runtime.choices import BackendName, Device, Precision
     from ..runtime.scoring.tuning import Trial
 
 # Images that are tried with where no gallery is named.
@@ -31,9 +32,9 @@ _IMAGES = 256
 def tune(
     bundle: Path | None,
     gallery: Path | None,
-    backend: str,
-    precision: str,
-    device: str,
+    backend: BackendName,
+    precision: Precision,
+    device: Device,
     threads: int | None,
     as_json: bool,
 ) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
+# What the runtime loads; msgspec takes typing_extensions where it is.
+RUNTIME = {"caan", "msgspec", "numpy", "typing_extensions"}
 ROOT = Path(__file__).parents[1]
 # Not part of the package.
 OUTSIDE = {"tests", "cpp", "examples", "docs", "build", ".venv", "setup.py"}
@@ -57,9 +59,22 @@ def test_importing_caan_loads_nothing_else():
     assert loaded_by("import caan") - sys.stdlib_module_names - loaded_by("pass") == {"caan"}
 
 
+def test_the_interface_imports_from_caan_itself_and_loads_the_runtime_when_used():
+    code = "import caan\nassert {'Gallery', 'Hit', 'Retriever', 'BatchingRetriever'} <= set(dir(caan))\n"
+    assert "numpy" not in loaded_by(code)
+    code += "from caan import BatchingRetriever, Gallery, Hit, Retriever\nimport caan.runtime\n"
+    code += "assert (Gallery, Hit, Retriever) == (caan.runtime.Gallery, caan.Hit, caan.runtime.Retriever)\n"
+    code += "assert not hasattr(caan, 'Nothing')\n"
+    assert loaded_by(code) - sys.stdlib_module_names - loaded_by("pass") - {"typing_extensions"} == {
+        "caan",
+        "msgspec",
+        "numpy",
+    }
+
+
 def test_importing_the_runtime_loads_little():
     loaded = loaded_by("import caan.runtime") - sys.stdlib_module_names - loaded_by("pass")
-    assert loaded - {"typing_extensions"} == {"caan", "msgspec", "numpy"}  # msgspec takes these where they are
+    assert loaded == RUNTIME
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from ...accuracy.workload import Workload, data_workload, random_workload
 from ...bundle import open_bundle
 from ...errors import MissingError
 from ...runtime import Retriever
+from ...runtime.choices import Device
 from .plan import Asked, Row
 
 BUNDLE, DATA, REFERENCE = "model.caan", "data", "reference.npy"
@@ -67,5 +68,5 @@ def _reference(bundle: Path, folder: Path, workload: Workload, asked: Asked) -> 
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     checkpoint = checkpoint_of(open_bundle(bundle), folder / "model.pt")
-    retriever = Retriever.open(checkpoint, "torch", device=asked.device)
+    retriever = Retriever.open(checkpoint, "torch", device=cast(Device, asked.device))
     return retriever.score_dataset(workload.features, workload.captions)

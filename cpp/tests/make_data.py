@@ -17,8 +17,8 @@ import torch
 
 from caan.bundle import GRAPHS, graph_file, write_manifest
 from caan.data.vocabulary import SPECIAL_TOKENS, Vocabulary
+from caan.export.bundle_from_checkpoint import export_checkpoint
 from caan.export.fp16 import to_fp16
-from caan.export.to_bundle import export_checkpoint
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import load_checkpoint, save_checkpoint
 from caan.runtime import Retriever

@@ -5,6 +5,7 @@ A new backend is a class as `contract.Backend` says, and a line in BACKENDS (CON
 
 from __future__ import annotations
 
+import logging
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from ...errors import BundleError, CaanWarning, CheckpointError, InputError, MissingError
 from .contract import BF16, Backend
 from .tensorrt.choose_engine import has_checked_engine
+
+_log = logging.getLogger(__name__)
 
 # Module and class by name: nothing is imported before it is asked for. "torch" lives in model/, the room that may
 # import PyTorch; the runtime never does.
@@ -69,9 +72,18 @@ def _open_best(path: Path, precision: str, device: str, threads: int | None, tru
 
     engine = None if device == "cpu" else _checked_engine(path, precision, device, trust_engines)
     if engine is not None:
+        _log.info("auto chose tensorrt: an engine of %s was checked on a GPU and loads here", precision)
         return engine
-    native = open_native_if_there(path, precision, threads) if choose_device(device) == "cpu" else None
-    return native or _open("onnxruntime", path, precision, device, threads)
+    where = choose_device(device)
+    native = open_native_if_there(path, precision, threads) if where == "cpu" else None
+    if native is not None:
+        _log.info("auto chose native: no GPU is used, and caan-native can score %s", precision)
+        return native
+    why = (
+        "a GPU is used" if where != "cpu" else f"caan-native is not installed or can't score {precision} of this bundle"
+    )
+    _log.info("auto chose onnxruntime: no checked engine loads here, and %s", why)
+    return _open("onnxruntime", path, precision, device, threads)
 
 
 def _checked_engine(path: Path, precision: str, device: str, trust_engines: bool) -> Backend | None:
@@ -81,8 +93,10 @@ def _checked_engine(path: Path, precision: str, device: str, trust_engines: bool
         from .tensorrt.backend import TensorRTBackend
 
         return TensorRTBackend.open(path, precision, device, None, checked=True, trust_engines=trust_engines)
-    except MissingError:
+    except MissingError as error:
+        _log.warning("the bundle's TensorRT engines are skipped: %s", error)
         return None
     except BundleError as error:
+        _log.warning("the bundle's TensorRT engines are skipped: %s", error)
         warnings.warn(f"{error}; until then another backend is used", CaanWarning, stacklevel=5)
         return None

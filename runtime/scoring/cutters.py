@@ -12,7 +12,7 @@ from ...bundle import state_widths
 from ...tiling import TileSize, chunks_by_length, fit_tile, tile_size
 from ..backends.contract import Backend, GraphTiles, KernelTiles, Layout, RowTile, Tile
 from ..galleries.gallery import Gallery
-from .states import gather_states
+from ..gather import gather_states
 
 # A kernel's tile has at most so many pairs: whoever consumes the scores sees progress.
 _MOST_PAIRS = 1 << 14

@@ -116,7 +116,7 @@ def tune(backend: Backend, images: Gallery, texts: Gallery, earlier: Tuning | No
             tuning = replace(tuning, confirmed=True)
         elif tuning.noise and not earlier.noise:
             tuning = replace(earlier, measured=tuning.measured)
-    _keep(backend, tuning, stacklevel=4)
+    _keep(backend, tuning, stacklevel=5)
     return tuning
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import cast
 
 import numpy as np
 
@@ -24,6 +25,7 @@ def run(asked: Asked, put: Put) -> None:
     from ....engines.targets import installed_module, rtx_capabilities
     from ....runtime import Retriever
     from ....runtime.backends.tensorrt.choose_engine import this_machine
+    from ....runtime.choices import Precision
 
     trt = installed_module("tensorrt-rtx")
     if trt is None:
@@ -42,7 +44,7 @@ def run(asked: Asked, put: Put) -> None:
             loaded = runtime.deserialize_cuda_engine((bundle.folder / plan_file(graph, record.name)).read_bytes())
             put(f"{record.name} {graph}", {"": "does not load" if loaded is None else "loads"})
         try:
-            engine = Retriever.open(bundle.folder, "tensorrt", record.precision)
+            engine = Retriever.open(bundle.folder, "tensorrt", cast(Precision, record.precision))
             graphs = Retriever.open(bundle.folder, "onnxruntime", device="cpu")
             inputs = some_inputs(asked, graphs)
             worst = float(np.abs(engine.score_dataset(*inputs) - graphs.score_dataset(*inputs)).max())

@@ -18,7 +18,7 @@ from caan.export.bundle_from_checkpoint import export_checkpoint
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import load_checkpoint, save_checkpoint
 from caan.runtime import BatchingRetriever, Gallery, Retriever
-from caan.runtime.galleries.gallery import offsets_of
+from caan.runtime.galleries.in_memory import offsets_of
 from caan.runtime.index import Captions, Images, IndexOptions, index_items
 from caan.runtime.scoring import cutters
 from caan.runtime.scoring.cutters import Choice

@@ -121,6 +121,22 @@ def test_a_replacement(run, retriever, index, tmp_path):
         assert tree(target) == tree(expected) and alone(target), target
 
 
+def test_a_compaction(run, retriever, index, tmp_path):
+    base, expected = tmp_path / "base" / "gallery", tmp_path / "expected" / "gallery"
+    assert run(*index("first", base)).code == 0
+    assert run("delete", base, *(f"first {n}.jpg" for n in range(0, IMAGES, 2))).code == 0
+    shutil.copytree(base, expected)
+    (calls,) = killed([["compact", str(expected)]], [None])
+    assert len(Gallery.open(expected)) == IMAGES // 2
+    points = some(12, calls)
+    targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
+    killed([["compact", str(target)] for target in targets], points)
+    for target in targets:
+        assert tree(target) in (tree(base), tree(expected)), target
+        assert run("compact", target).code == 0
+        assert tree(target) == tree(expected) and alone(target), target
+
+
 def test_an_append_killed_before_it_ended_its_journal_is_not_undone_by_another(run, index, tmp_path):
     """Nor is it done twice: given again, the same command has nothing left to do."""
     target = tmp_path / "gallery"

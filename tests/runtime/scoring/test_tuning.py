@@ -227,7 +227,7 @@ def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
         time.sleep(0.3)
         return tuning.tune(*arguments)
 
-    monkeypatch.setattr("caan.runtime.retriever.tune", slow)
+    monkeypatch.setattr("caan.runtime.tuned_scorer.tune", slow)
 
     def search(number):
         began.wait()

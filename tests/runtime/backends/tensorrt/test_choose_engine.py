@@ -6,14 +6,9 @@ import pytest
 
 from caan._machine import has_nvidia_driver
 from caan.bundle import open_bundle, write_manifest
+from caan.engines.targets import rtx_capabilities
 from caan.errors import BundleError, MissingError, install
-from caan.runtime.backends.tensorrt.choose_engine import (
-    Machine,
-    choose_engine,
-    has_checked_engine,
-    rtx_capabilities,
-    this_machine,
-)
+from caan.runtime.backends.tensorrt.choose_engine import Machine, choose_engine, has_checked_engine, this_machine
 
 VERSION = "1.7.1.116"
 RTX = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")

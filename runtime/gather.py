@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.contract import Backend
-from ..casting import convert
-from ..galleries.gallery import Gallery
+from .backends.contract import Backend
+from .casting import convert
+from .galleries.gallery import Gallery
 
 
 def gather_states(
