@@ -1,7 +1,7 @@
 """Writing files and folders so that a reader sees the old one or the new one, never a half, and nothing of the user's
 is lost.
 
-Standard library only. An operating system's refusal becomes an OutputError that names the target.
+An operating system's refusal becomes an OutputError that names the target.
 
 `outputs` says where an output file really goes, `ownership` which entries of a folder are the user's, and `leftovers`
 removes what killed processes left.
@@ -334,6 +334,9 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             os.close(handle)
 
 
+# By hand, not by the package filelock: that locks a file of its own beside what is locked, and can't open a folder.
+# Here the folder itself is locked, so that a folder that was replaced meanwhile is noticed and no file is left behind.
+# Nor does it tell a file system without locks (EOPNOTSUPP, ENOLCK) from another failure.
 def _open_folder(folder: Path) -> int | None:
     """A handle to lock; None where there is no such folder, or the system can't open one."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -407,13 +410,25 @@ def cache_folder(name: str) -> Path:
         folder = Path(named)
     else:
         try:
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caan"
+            folder = _user_cache()
         except RuntimeError:
             return _without_cache(name, "this user has no home")
     for some in (folder, folder / name):
         if reason := _reason_to_distrust(some):
             return _without_cache(name, f"{some} {reason}")
     return folder / name
+
+
+def _user_cache() -> Path:
+    """Where the operating system keeps this user's caches: on Linux $XDG_CACHE_HOME, else ~/.cache.
+
+    Raises RuntimeError for a user without a home.
+    """
+    from platformdirs import user_cache_path
+
+    if not os.environ.get("XDG_CACHE_HOME", "").strip():
+        Path.home()  # raises; platformdirs would take a folder named ~
+    return user_cache_path("caan", appauthor=False)
 
 
 @cache
