@@ -68,7 +68,7 @@ def _whole(value: Any) -> int:
 def describe_machine() -> str:
     """One line: processor, usable cores, memory, operating system."""
     size = ""
-    # A GPU machine that was given a kit without wheels lacks psutil (make gpu-record).
+    # make gpu-record also runs where nothing can be installed.
     with suppress(ImportError):
         import psutil
 

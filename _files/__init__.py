@@ -334,9 +334,8 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             os.close(handle)
 
 
-# By hand, not by the package filelock: that locks a file of its own beside what is locked, and can't open a folder.
-# Here the folder itself is locked, so that a folder that was replaced meanwhile is noticed and no file is left behind.
-# Nor does it tell a file system without locks (EOPNOTSUPP, ENOLCK) from another failure.
+# Without filelock: its FileLock can't open a folder and would leave a lock file beside it, while a lock on the folder
+# itself shows that another folder has replaced it. Its lock_descriptor is the flock call below, but waits by polling.
 def _open_folder(folder: Path) -> int | None:
     """A handle to lock; None where there is no such folder, or the system can't open one."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):

@@ -218,8 +218,8 @@ def _row_of_text(axes: Axes, y: float, label: str, value: str) -> None:
 
 def _write(axes: Axes, text: str, place: tuple[float, float], units: tuple[float, float], **look: Any) -> None:
     """A text so many units from a place in the axes."""
-    look = {"color": SOFT, "va": "baseline", "size": 11.5, **look}
-    axes.annotate(text, place, units, xycoords="axes fraction", textcoords="offset points", **look, parse_math=False)
+    look = {"color": SOFT, "va": "baseline", "size": 11.5, "parse_math": False, "usetex": False, **look}
+    axes.annotate(text, place, units, xycoords="axes fraction", textcoords="offset points", **look)
 
 
 def _number(value: float) -> str:

@@ -26,13 +26,7 @@ INK, SOFT, LINE = "#500010", "#500011", "#500012"
 _SERIES = 8
 _NAMES = {INK: "ink", SOFT: "soft", LINE: "line", **{f"#50000{number}": f"s{number}" for number in range(_SERIES)}}
 DOTS = 0.45  # how opaque a sample's dot is; the style sheet says it anew
-_SETTINGS = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "caan",
-    "text.parse_math": False,
-    "text.color": SOFT,
-    "font.size": 11.5,
-}
+_SETTINGS = {"svg.fonttype": "none"}  # text stays text
 
 
 def colour(series: int) -> str:

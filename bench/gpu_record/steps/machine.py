@@ -60,11 +60,11 @@ def _by_driver() -> str:
             "compute capability": lambda: ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(gpu))),
             "driver": pynvml.nvmlSystemGetDriverVersion,
             "memory, MiB": lambda: pynvml.nvmlDeviceGetMemoryInfo(gpu).total // 2**20,
-            "most MHz of its multiprocessors": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
-            "most MHz of its memory": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
-            "most W": lambda: pynvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1000,
-            "ECC (now, after a restart)": lambda: pynvml.nvmlDeviceGetEccMode(gpu),
-            "MIG (now, after a restart)": lambda: pynvml.nvmlDeviceGetMigMode(gpu),
+            "maximum SM clock, MHz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+            "maximum memory clock, MHz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+            "power limit, W": lambda: pynvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1000,
+            "ECC (current, pending)": lambda: pynvml.nvmlDeviceGetEccMode(gpu),
+            "MIG (current, pending)": lambda: pynvml.nvmlDeviceGetMigMode(gpu),
             "persistence mode": lambda: pynvml.nvmlDeviceGetPersistenceMode(gpu),
         }
         return ", ".join(f"{name} {_or_dash(ask, pynvml.NVMLError)}" for name, ask in asked.items())
