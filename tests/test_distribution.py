@@ -120,6 +120,7 @@ def test_what_make_dist_made(dist, checkout):
     with tarfile.open(sdist) as archive:
         inside = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert files_of_the_rooms(checkout) | {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= inside
+    assert not any(name.startswith(("cpp/", "docs/", "tests/")) for name in inside)
     (sdist,) = dist.glob("caan_native-*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {member.name.partition("/")[2] for member in archive}
