@@ -34,7 +34,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCA
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint bench bench-cpp bench-memory clean
+.PHONY: demo native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -97,8 +97,14 @@ lint: $(INSTALLED)  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache --no-logo >.venv/imports.log || { cat .venv/imports.log; exit 1; }
 	$(BIN)/ruff format --check .
-	mkdir -p .venv/types && ln -sfn ../.. .venv/types/caan
-	MYPYPATH=.venv/types $(BIN)/mypy -p caan
+	$(BIN)/python tests/check_types.py
+
+dist: $(INSTALLED)  ## wheels and sdists of caan-deploy and caan-native, checked, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	cpp/tools/build_wheels.sh $(BIN)/python $(HIGHWAY_ROOT) dist
+	if test -x $(BIN)/twine; then $(BIN)/twine check dist/*; fi
+	CAAN_DIST=dist $(BIN)/pytest -q tests/test_distribution.py
 
 test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the bench, whose numbers go to docs/benchmarks/
 	$(BIN)/caan doctor
@@ -127,12 +133,13 @@ bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 ima
 	$(BIN)/python -m caan.bench.memory
 
 clean:
-	rm -rf .venv $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record $(KIT)
+	rm -rf .venv dist $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record $(KIT)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip  # --group: since 25.1
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot]' --group dev
 	touch $@
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt

@@ -1,4 +1,4 @@
-"""What this machine is: cores, processor, memory. Standard library only."""
+"""What this machine is: cores, processor, memory, GPUs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import operator
 import os
 import platform
 import re
-import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +62,45 @@ def _whole(value: Any) -> int:
 
 def describe_machine() -> str:
     """One line: processor, usable cores, memory, operating system."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    size = f", {memory / 2**30:.0f} GiB" if memory else ""
+    size = ""
+    # make gpu-record also runs where nothing can be installed.
+    with suppress(ImportError):
+        import psutil
+
+        size = f", {psutil.virtual_memory().total / 2**30:.0f} GiB"
     return f"{_cpu_name()}, {cpu_count()} cores{size}, {platform.system()}, Python {platform.python_version()}"
 
 
 def nvidia_gpus() -> list[str]:
-    """One line per NVIDIA GPU, name and driver version, as nvidia-smi tells; empty without GPU or driver."""
-    try:
-        command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+    """One line per NVIDIA GPU: name, driver version, memory. Empty without a GPU or its driver.
+
+    Where nvidia-ml-py, which reads them, is not installed, one line says so.
+    """
+    if not has_nvidia_driver():
         return []
-    return [line.strip() for line in output.splitlines() if line.strip()]
+    try:
+        import pynvml
+    except ImportError:
+        return ["an NVIDIA GPU; for its name: pip install nvidia-ml-py"]
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        driver, gpus = pynvml.nvmlSystemGetDriverVersion(), []
+        for number in range(pynvml.nvmlDeviceGetCount()):
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(gpu).total
+            gpus.append(f"{pynvml.nvmlDeviceGetName(gpu)}, {driver}, {memory // 2**20} MiB")
+        return gpus
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def has_nvidia_driver() -> bool:
-    """Whether NVIDIA's driver library can be loaded; far quicker than asking nvidia-smi."""
+    """Whether NVIDIA's driver library can be loaded; quicker than asking the driver itself."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -89,7 +111,8 @@ def has_nvidia_driver() -> bool:
 def peak_memory() -> int:
     """The most bytes this process has had resident.
 
-    On Linux read from /proc: getrusage would count the parent's memory from before the program was started.
+    On Linux read from /proc: getrusage would count the parent's memory from before the program was started, and psutil
+    tells the present size alone.
     """
     status = Path("/proc/self/status")
     if status.is_file():

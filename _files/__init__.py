@@ -1,7 +1,7 @@
 """Writing files and folders so that a reader sees the old one or the new one, never a half, and nothing of the user's
 is lost.
 
-Standard library only. An operating system's refusal becomes an OutputError that names the target (`refusals`).
+An operating system's refusal becomes an OutputError that names the target (`refusals`).
 
 Here is what writes files; `folders` writes folders, `locks` keeps other processes out, `caches` says where caches are,
 `stamps` reads files that belong together, `outputs` says where an output file really goes, `ownership` which entries of

@@ -1,7 +1,4 @@
-"""The folder for results that are expensive to compute again, and whose files are trusted.
-
-Standard library only.
-"""
+"""The folder for results that are expensive to recompute, and whose files are trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from ..errors import CaanWarning
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name.
+    """The folder for results that are expensive to recompute: $CAAN_CACHE/name, else the user's cache/caan/name.
 
     A path that can't be, with a CaanWarning that says why, where there is none that only this user can write to.
     """
@@ -24,13 +21,25 @@ def cache_folder(name: str) -> Path:
         folder = Path(named)
     else:
         try:
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caan"
+            folder = _user_cache()
         except RuntimeError:
             return _without_cache(name, "this user has no home")
     for some in (folder, folder / name):
         if reason := _reason_to_distrust(some):
             return _without_cache(name, f"{some} {reason}")
     return folder / name
+
+
+def _user_cache() -> Path:
+    """Where the operating system keeps this user's caches: on Linux $XDG_CACHE_HOME, else ~/.cache.
+
+    Raises RuntimeError for a user without a home.
+    """
+    from platformdirs import user_cache_path
+
+    if not os.environ.get("XDG_CACHE_HOME", "").strip():
+        Path.home()  # raises; platformdirs would take a folder named ~
+    return user_cache_path("caan", appauthor=False)
 
 
 @cache

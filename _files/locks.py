@@ -39,6 +39,8 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             os.close(handle)
 
 
+# Without filelock: its FileLock can't open a folder and would leave a lock file beside it, while a lock on the folder
+# itself shows that another folder has replaced it. Its lock_descriptor is the flock call above, but waits by polling.
 def _open_folder(folder: Path) -> int | None:
     """A handle to lock; None where there is no such folder, or the system can't open one."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):

@@ -129,5 +129,5 @@ def _source(data: Path | None, split: str, pictures: Path | None, grid: tuple[in
     from ..report.source import open_source
     from ..report.template import check_installed
 
-    check_installed("--report")
+    check_installed("--report", charts=True)
     return None if data is None else open_source(data, split, pictures, grid)

@@ -1,21 +1,31 @@
-"""The charts of a report, as SVG inside the page."""
+"""The charts of a report, drawn by matplotlib as SVG inside the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from .svg import WIDTH, Scale, frame, number, words, x_axis, y_axis
+from ..errors import needs
+from .svg import DOTS, INK, LINE, SOFT, WIDTH, canvas, colour, markup
+
+with needs("plot", "a report's charts"):
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+    from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_POINTS = 2_000_000
 _LEFT, _RIGHT = 52, WIDTH - 12  # of a plot that has a y axis
 _EDGE, _BELOW = 4, 36  # of one that hasn't; room for an x axis
-_LEVELS = 6  # shades of a density in the style sheet
+_SHADES = (0.2, 0.34, 0.5, 0.66, 0.83, 1.0)  # of a density, opaque
 
 
 @dataclass(frozen=True)
@@ -50,80 +60,76 @@ def bar_chart(bars: Sequence[Bar], axis: str) -> Markup:
     """Horizontal bars from zero, each under its label."""
     band, top = 42, 4
     bottom = top + band * len(bars) + 4
-    scale = Scale.from_zero(max(bar.value for bar in bars), _EDGE, WIDTH - _EDGE)
-    parts = [x_axis(scale, top, bottom, axis)]
+    figure, axes = canvas(bottom + _BELOW, _EDGE, WIDTH - _EDGE, top, bottom)
+    axes.set(xlim=(0, _ticks(0, max(bar.value for bar in bars), 4, beyond=True)[-1]), ylim=(bottom - top, 0))
+    _x_axis(axes, axis, 4)
     for place, bar in enumerate(bars):
-        y = top + band * place
-        length = max(scale.at(bar.value) - scale.first, 1)
-        box = Markup('<rect class="s{}" x="{}" y="{}" width="{:.1f}" height="16" rx="3"/>')
-        parts += [
-            words(_EDGE, y + 15, bar.label, "label"),
-            words(WIDTH - _EDGE, y + 15, bar.text, "value end"),
-            box.format(bar.series, _EDGE, y + 21, length),
-        ]
-    return frame(bottom + _BELOW, f"bars of {axis}", parts)
+        y = band * place
+        # What is too short to be seen is a unit long.
+        length = max(bar.value, axes.get_xlim()[1] / (WIDTH - 2 * _EDGE))
+        axes.barh(y + 29, length, 16, color=colour(bar.series))
+        _row_of_text(axes, y + 15, bar.label, bar.text)
+    described = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
+    return markup(figure, f"bars of {axis}", described)
 
 
 def strip_chart(strips: Sequence[Strip], axis: str) -> Markup:
     """Every sample as a dot, in milliseconds, a row each; lines at p50 (tall), p95 and p99 (short)."""
     band, top = 54, 4
     bottom = top + band * len(strips) + 4
-    scale = Scale.from_zero(1000 * max(max(strip.samples) for strip in strips), _EDGE, WIDTH - _EDGE)
-    parts = [x_axis(scale, top, bottom, axis)]
+    figure, axes = canvas(bottom + _BELOW, _EDGE, WIDTH - _EDGE, top, bottom)
+    slowest = 1000 * max(max(strip.samples) for strip in strips)
+    axes.set(xlim=(0, _ticks(0, slowest, 4, beyond=True)[-1]), ylim=(bottom - top, 0))
+    _x_axis(axes, axis, 4)
+    described = []
     for place, strip in enumerate(strips):
-        y = top + band * place
-        p50, p95, p99 = (1000 * strip.percentiles[name] for name in ("p50", "p95", "p99"))
-        dots = "".join(f"M{scale.at(1000 * sample):.1f} {y + 36}h0" for sample in strip.samples)
-        lines = f"M{scale.at(p50):.1f} {y + 24}v24" + "".join(f"M{scale.at(p):.1f} {y + 30}v12" for p in (p95, p99))
-        parts += [
-            words(_EDGE, y + 15, strip.label, "label"),
-            words(WIDTH - _EDGE, y + 15, " · ".join(map(number, (p50, p95, p99))), "value end"),
-            Markup('<path class="dots t{}" d="{}"/><path class="mark" d="{}"/>').format(strip.series, dots, lines),
-        ]
-    return frame(bottom + _BELOW, f"samples of {axis}", parts)
+        y = band * place
+        shown = [1000 * strip.percentiles[name] for name in ("p50", "p95", "p99")]
+        text = " · ".join(map(_number, shown))
+        # A line without any length is not drawn by every browser.
+        dots = [(1000 * sample, y + 36 + up) for sample in strip.samples for up in (0.0, 0.1)]
+        _draw(axes, dots, [Path.MOVETO, Path.LINETO], edgecolor=(colour(strip.series), DOTS), linewidth=9)
+        axes.vlines(shown, [y + 24, y + 30, y + 30], [y + 48, y + 42, y + 42], colors=INK, linewidth=1.6)
+        _row_of_text(axes, y + 15, strip.label, text)
+        described.append(f"{strip.label}: p50, p95 and p99 {text}")
+    return markup(figure, f"samples of {axis}", "; ".join(described))
 
 
 def group_chart(groups: Sequence[Group], y_label: str, x_label: str) -> Markup:
     """Upright bars in percent, from zero to a hundred."""
     top, bottom = 12, 200
-    scale = Scale(0, 100, bottom, top, ticks=5)
-    parts = [y_axis(scale, _LEFT, _RIGHT, y_label)]
+    figure, axes = canvas(bottom + _BELOW, _LEFT, _RIGHT, top, bottom)
+    axes.set(xlim=(_LEFT, _RIGHT), ylim=(0, 100))
+    _y_axis(axes, y_label, 5)
     width = (_RIGHT - _LEFT) / len(groups)
+    described = []
     for column, group in enumerate(groups):
         centre = _LEFT + width * (column + 0.5)
         each = min(24.0, (width - 14) / len(group.bars))
         for place, (name, series, percent) in enumerate(group.bars):
-            x, y = centre + each * (place - len(group.bars) / 2), scale.at(percent)
-            parts.append(
-                Markup(
-                    '<rect class="s{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
-                    "<title>{}, {}: {:.2f} %</title></rect>"
-                ).format(series, x, y, each - 1.5, bottom - y, name, group.label, percent)
-            )
-        parts.append(words(centre, bottom + 14, group.label, "tick middle"))
-    parts.append(words((_LEFT + _RIGHT) / 2, bottom + 30, x_label, "axis middle"))
-    return frame(bottom + _BELOW, f"{y_label} by {x_label}", parts)
+            x = centre + each * (place - len(group.bars) / 2)
+            axes.bar(x, percent, each - 1.5, align="edge", color=colour(series))
+            described.append(f"{name}, {group.label}: {percent:.2f} %")
+        _below(axes, (centre - _LEFT) / (_RIGHT - _LEFT), 14, group.label)
+    _below(axes, 0.5, 30, x_label, size=12)
+    return markup(figure, f"{y_label} by {x_label}", "; ".join(described))
 
 
 def score_chart(reference: NDArray[np.floating], scores: NDArray[np.floating], series: int, name: str) -> Markup:
     """Scores (n,) against the reference's (n,), one range on both axes, and the line where they are equal."""
-    low = float(min(reference.min(), scores.min()))
-    high = float(max(reference.max(), scores.max()))
-    across, up = Scale(low, high, _LEFT, _RIGHT, ticks=6), Scale(low, high, 262, 12, ticks=6)
-    line = (across.at(low), up.at(low), across.at(high), up.at(high))
+    limits = _range(min(reference.min(), scores.min()), max(reference.max(), scores.max()))
     labels = "score in PyTorch FP32", f"score in {name}"
-    return _density(reference, scores, series, (across, up), (48, 48), labels, line)
+    return _density(reference, scores, series, (limits, limits), (48, 48, 250), labels, (limits, limits))
 
 
 def difference_chart(reference: NDArray[np.floating], scores: NDArray[np.floating], series: int) -> Markup:
     """The difference of scores (n,) from the reference's (n,), by the reference's score, and the line of no change."""
     difference = scores.astype(np.float64) - reference
     largest = float(np.abs(difference).max()) or 1e-9
-    across = Scale(float(reference.min()), float(reference.max()), _LEFT, _RIGHT, ticks=6)
-    up = Scale(-largest, largest, 172, 12, ticks=5)
-    line = (_LEFT, up.at(0), _RIGHT, up.at(0))
+    across = _range(reference.min(), reference.max())
     # An odd number of rows puts "no change" into the middle of one.
-    return _density(reference, difference, series, (across, up), (48, 25), ("score in PyTorch FP32", "Δ score"), line)
+    cells, labels = (48, 25, 160), ("score in PyTorch FP32", "Δ score")
+    return _density(reference, difference, series, (across, (-largest, largest)), cells, labels, (across, (0, 0)))
 
 
 def sample_points(*matrices: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -139,25 +145,97 @@ def _density(
     x: NDArray[np.floating],
     y: NDArray[np.floating],
     series: int,
-    scales: tuple[Scale, Scale],
-    cells: tuple[int, int],
+    limits: tuple[tuple[float, float], tuple[float, float]],
+    cells: tuple[int, int, int],
     labels: tuple[str, str],
-    line: tuple[float, float, float, float],
+    line: tuple[tuple[float, float], tuple[float, float]],
 ) -> Markup:
-    """How many points (n,), (n,) fall into each cell: the fuller, the darker, by the logarithm."""
-    across, up = scales
-    limits = [[across.low, across.high], [up.low, up.high]]
-    counts, _, _ = np.histogram2d(x, y, bins=cells, range=limits)  # (across, up)
-    shades = np.zeros(counts.shape, np.int64)
+    """How many points (n,), (n,) fall into each cell: the fuller, the darker, by the logarithm.
+
+    cells: columns, rows, and the height of all rows; line: a guide's x and y at both ends.
+    """
+    columns, rows, height = cells
+    figure, axes = canvas(12 + height + _BELOW, _LEFT, _RIGHT, 12, 12 + height)
+    axes.set(xlim=limits[0], ylim=limits[1])
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=(columns, rows), range=limits)  # (columns, rows)
+    shades = np.full(counts.shape, -1)
     full = counts > 0
-    shades[full] = 1 + np.rint(np.log(counts[full]) / math.log(max(counts.max(), 2)) * (_LEVELS - 1)).astype(np.int64)
-    width, height = (across.last - across.first) / cells[0], (up.first - up.last) / cells[1]
-    parts = [y_axis(up, _LEFT, _RIGHT, labels[1]), x_axis(across, up.last, up.first, labels[0])]
-    parts.append(Markup('<path class="guide" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(*line))
-    for shade in range(1, _LEVELS + 1):
-        path = "".join(
-            f"M{across.first + i * width:.1f} {up.first - (j + 1) * height:.1f}h{width:.1f}v{height:.1f}h-{width:.1f}z"
-            for i, j in np.argwhere(shades == shade).tolist()
-        )
-        parts.append(Markup('<path class="s{} l{}" d="{}"/>').format(series, shade, path))
-    return frame(up.first + _BELOW, f"{labels[1]} against {labels[0]}", parts)
+    most = len(_SHADES) - 1
+    shades[full] = np.rint(np.log(counts[full]) / math.log(max(counts.max(), 2)) * most).astype(np.int64)
+    _y_axis(axes, labels[1], 6 if height > 200 else 5)
+    _x_axis(axes, labels[0], 6)
+    axes.plot(*line, color=SOFT, linewidth=1, dashes=(4, 3), clip_on=False)
+    corners = ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0))
+    codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
+    for shade, opaque in enumerate(_SHADES):
+        places = np.argwhere(shades == shade).tolist()
+        boxes = [(x_edges[i + across], y_edges[j + up]) for i, j in places for across, up in corners]
+        _draw(axes, boxes, codes, facecolor=(colour(series), opaque), linewidth=0)
+    return markup(figure, f"{labels[1]} against {labels[0]}", f"{len(x):,} pairs, the darker the more of them")
+
+
+def _draw(axes: Axes, points: Sequence[tuple[float, float]], codes: list[Any], **look: Any) -> None:
+    """One path of many equal parts, each with these codes."""
+    if points:
+        path = Path(np.array(points, np.float64), codes * (len(points) // len(codes)))
+        axes.add_patch(PathPatch(path, capstyle="round", clip_on=False, fill="facecolor" in look, **look))
+
+
+def _x_axis(axes: Axes, label: str, ticks: int) -> None:
+    """Lines from top to bottom at the ticks, their numbers and the label below: 34 units."""
+    low, high = axes.get_xlim()
+    for tick in _ticks(low, high, ticks):
+        place = (tick - low) / (high - low)
+        axes.axvline(tick, color=LINE, linewidth=1, clip_on=False, zorder=0)
+        # Numbers at the picture's edges must not stick out of it.
+        x = axes.get_position().x0 * WIDTH + place * axes.get_position().width * WIDTH
+        _below(axes, place, 13, _number(tick), "right" if x > WIDTH - 16 else "left" if x < 12 else "center")
+    _below(axes, 0.5, 29, label, size=12)
+
+
+def _y_axis(axes: Axes, label: str, ticks: int) -> None:
+    """Lines from left to right at the ticks, their numbers to the left, the label upright at the edge."""
+    low, high = axes.get_ylim()
+    for tick in _ticks(low, high, ticks):
+        axes.axhline(tick, color=LINE, linewidth=1, clip_on=False, zorder=0)
+        at = (0, (tick - low) / (high - low))
+        _write(axes, _number(tick), at, (-4, -4), ha="right")
+    _write(
+        axes, label, (0, 0.5), (10 - _LEFT, 0), ha="center", va="center", size=12, rotation=90, rotation_mode="anchor"
+    )
+
+
+def _below(axes: Axes, place: float, units: float, text: str, align: str = "center", size: float = 11.5) -> None:
+    """A text so many units under the axes, at this part of their width."""
+    _write(axes, text, (place, 0), (0, -units), ha=align, size=size)
+
+
+def _row_of_text(axes: Axes, y: float, label: str, value: str) -> None:
+    """A label on the left and a value on the right, y units from the axes' top."""
+    _write(axes, label, (0, 1), (0, -y), size=13, color=INK)
+    _write(axes, value, (1, 1), (0, -y), size=12.5, color=INK, ha="right")
+
+
+def _write(axes: Axes, text: str, place: tuple[float, float], units: tuple[float, float], **look: Any) -> None:
+    """A text so many units from a place in the axes."""
+    look = {"color": SOFT, "va": "baseline", "size": 11.5, "parse_math": False, "usetex": False, **look}
+    axes.annotate(text, place, units, xycoords="axes fraction", textcoords="offset points", **look)
+
+
+def _number(value: float) -> str:
+    """Three digits, from a thousand on all of them."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _ticks(low: float, high: float, most: int, *, beyond: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`; with `beyond`, also the next one."""
+    locator = MaxNLocator(most, steps=[1, 2, 5, 10])
+    ticks = [float(tick) for tick in locator.tick_values(low, high if high > low else low + 1)]
+    slack = 1e-6 * (high - low)
+    return ticks if beyond else [tick for tick in ticks if low - slack <= tick <= high + slack]
+
+
+def _range(low: np.floating, high: np.floating) -> tuple[float, float]:
+    """Limits of an axis; of one value, from it to the next whole number."""
+    return float(low), float(high if high > low else low + 1)

@@ -1,85 +1,80 @@
-"""What charts are drawn with: a scale with round ticks, axes, words, the frame. 360 units wide, to suit a phone.
+"""matplotlib's SVG made part of a page: the style sheet's colours and fonts, no script, identifier or foreign style.
 
-Colours and type come from the page's style sheet, which has a light and a dark scheme.
+Charts are drawn in colours that stand for the style sheet's names, so that they follow its light and its dark scheme.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import io
+import re
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-WIDTH = 360
+from ..errors import needs
+
+with needs("plot", "a report's charts"):
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 360  # units, to suit a phone; one is a point of matplotlib's
+INK, SOFT, LINE = "#500010", "#500011", "#500012"
+_SERIES = 8
+_NAMES = {INK: "ink", SOFT: "soft", LINE: "line", **{f"#50000{number}": f"s{number}" for number in range(_SERIES)}}
+DOTS = 0.45  # how opaque a sample's dot is; the style sheet says it anew
+_PLACES = ("d", "x", "y", "transform")
 
 
-class Scale:
-    """Values to places along an axis: `low` lies at `first`, `high` at `last`; ticks are round numbers between."""
-
-    def __init__(self, low: float, high: float, first: float, last: float, ticks: int = 4) -> None:
-        self.low, self.high = low, high if high > low else low + 1
-        self.first, self.last = first, last
-        step = _round_step((self.high - self.low) / ticks)
-        self.ticks = [
-            n * step for n in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
-        ]
-
-    @classmethod
-    def from_zero(cls, high: float, first: float, last: float, ticks: int = 4) -> Scale:
-        """From zero to the round number that holds `high`."""
-        step = _round_step(high / ticks) if high > 0 else 1.0
-        return cls(0, math.ceil(high / step - 1e-9) * step, first, last, ticks)
-
-    def at(self, value: float) -> float:
-        """The place of a value."""
-        return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
+def colour(series: int) -> str:
+    """What stands for a row's colour."""
+    return f"#50000{series % _SERIES}"
 
 
-def frame(height: float, name: str, parts: Iterable[Markup]) -> Markup:
-    """The parts as one picture, `name` being what a screen reader says."""
-    return Markup('<svg viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, height, name, Markup("").join(parts)
-    )
+def canvas(height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+    """A figure of WIDTH × height, nothing of which is pyplot's, and axes without frame from (left, top) to
+    (right, bottom), counted from the upper left corner.
+    """
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    box = (left / WIDTH, 1 - bottom / height, (right - left) / WIDTH, (bottom - top) / height)
+    axes = figure.add_axes(box)
+    axes.set_axis_off()
+    return figure, axes
 
 
-def words(x: float, y: float, text: str, kind: str) -> Markup:
-    """A line of text; `kind`: classes of the style sheet."""
-    return Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>').format(x, y, kind, text)
+def markup(figure: Figure, title: str, description: str) -> Markup:
+    """The figure as an element of HTML, the same for the same figure; a screen reader says title and description."""
+    stream = io.BytesIO()
+    with rc_context({"svg.fonttype": "none"}):
+        # Text stays text.
+        figure.savefig(stream, format="svg", transparent=True)
+    drawn = ElementTree.fromstring(stream.getvalue())
+    page = ElementTree.Element("svg", viewBox=drawn.attrib["viewBox"], role="img")
+    for tag, text in (("title", title), ("desc", description)):
+        ElementTree.SubElement(page, tag).text = text
+    # Only what is drawn: metadata name a date, and a style in the definitions would be the whole page's.
+    for element in drawn.iter():
+        tag = element.tag.rpartition("}")[2]
+        if tag in ("path", "text") and element.get("style") != "fill: none":
+            ElementTree.SubElement(page, tag, _attributes(element.attrib)).text = element.text
+    return Markup(ElementTree.tostring(page, encoding="unicode"))
 
 
-def number(value: float) -> str:
-    """Three digits, from a thousand on all of them."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "\N{MINUS SIGN}")
+def _attributes(given: dict[str, str]) -> dict[str, str]:
+    """Those that place and colour an element, in the style sheet's colours and one digit after the point."""
+    places: dict[str, str] = {name: _rounded(given[name]) for name in _PLACES if name in given}
+    if places.get("transform", "").startswith("rotate(-0 "):
+        del places["transform"]
+    styles = [style for style in given.get("style", "").split("; ") if not style.startswith("font-family")]
+    style = "; ".join(re.sub(r"font: ([\d.]+px).*", r"font-size: \1", each) for each in styles)
+    for drawn, name in _NAMES.items():
+        style = style.replace(drawn, f"var(--{name})")
+    return {**places, "style": style.replace(f"stroke-opacity: {DOTS}", "stroke-opacity: var(--dots)")}
 
 
-def x_axis(scale: Scale, top: float, bottom: float, label: str) -> Markup:
-    """Lines from top to bottom at the ticks, their numbers and the label below: 34 units."""
-    lines = "".join(f"M{scale.at(tick):.1f} {top:g}V{bottom:g}" for tick in scale.ticks)
-    numbers = [words(scale.at(tick), bottom + 13, number(tick), f"tick {_side(scale, tick)}") for tick in scale.ticks]
-    title = words((scale.first + scale.last) / 2, bottom + 29, label, "axis middle")
-    return Markup('<path class="grid" d="{}"/>').format(lines) + Markup("").join(numbers) + title
-
-
-def y_axis(scale: Scale, left: float, right: float, label: str) -> Markup:
-    """Lines from left to right at the ticks, their numbers to the left, the label upright at the edge."""
-    lines = "".join(f"M{left:g} {scale.at(tick):.1f}H{right:g}" for tick in scale.ticks)
-    numbers = [words(left - 4, scale.at(tick) + 4, number(tick), "tick end") for tick in scale.ticks]
-    middle = (scale.first + scale.last) / 2
-    title = Markup('<text transform="translate(10 {:.0f}) rotate(-90)" class="axis middle">{}</text>').format(
-        middle, label
-    )
-    return Markup('<path class="grid" d="{}"/>').format(lines) + Markup("").join(numbers) + title
-
-
-def _side(scale: Scale, tick: float) -> str:
-    """Numbers at the picture's edges must not stick out of it."""
-    if scale.at(tick) > WIDTH - 16:
-        return "end"
-    return "start" if scale.at(tick) < 12 else "middle"
-
-
-def _round_step(step: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    power: float = 10.0 ** math.floor(math.log10(step))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
+def _rounded(places: str) -> str:
+    short = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), places)
+    return " ".join(short.split())

@@ -27,10 +27,13 @@ def render(name: str, **values: Any) -> str:
     return environment.get_template(name).render(**values)
 
 
-def check_installed(purpose: str) -> None:
-    """Raise MissingError now if `render` would, `purpose` being the option that needs it."""
+def check_installed(purpose: str, *, charts: bool = False) -> None:
+    """Raise MissingError now if `render` would, or what draws charts; `purpose`: the option that needs it."""
     with needs("plot", purpose):
         import jinja2  # noqa: F401
+
+        if charts:
+            import matplotlib  # noqa: F401
 
 
 def _shown(value: Any) -> Any:

@@ -32,11 +32,13 @@ COMMANDS = (
     *(("eval", "--data", "data", "--backend", "onnxruntime", "--precision", p) for p in PRECISIONS),
     ("index", "model.caan", "data/test_ims.npy", "-o", "gallery"),
     ("search", "gallery", "w1 w2 w3"),
+    ("doctor",),
 )
 
 
 def main() -> None:
-    packages = ("numpy", "torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "click", "tqdm")
+    packages = ("numpy", "torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "click", "tqdm", "psutil")
+    packages += ("platformdirs", "nvidia-ml-py", "tabulate")
     print(", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as folder:
         write_world(Path(folder))

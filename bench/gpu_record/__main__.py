@@ -63,6 +63,8 @@ def _run(step: Step, asked: Asked, record: Record) -> None:
     rows, log = (asked.scratch / f"{step.name}.{kind}" for kind in ("json", "out"))
     rows.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    # Such a machine's user may have no home, and platformdirs, which finds it, may not have fitted into the kit.
+    environment.setdefault("CAAN_CACHE", str(asked.scratch / "cache"))
     if asked.rehearse:
         environment["TRITON_INTERPRET"] = "1"
     command = [sys.executable, "-m", f"{__package__}.run_step", step.name, str(rows), asked.as_json()]

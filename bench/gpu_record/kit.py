@@ -14,15 +14,18 @@ from .plan import Asked
 
 WHEELS, SUMS = "wheels", "SHA256SUMS"
 # What the project imports everywhere and such a machine may lack; each wheel holds the module of its name.
-PURE = ("click", "tabulate", "tqdm")
+PURE = ("click", "platformdirs", "tabulate", "tqdm")
+# The same, but wheels that are compiled for one version of Python, and a pure one whose module has another name.
+COMPILED = ("msgspec", "psutil")
+MODULES = {"nvidia-ml-py": "pynvml"}
 PIECE = re.compile(r"(?P<wheel>.+\.whl)\.(?P<number>\d\d)of(?P<count>\d\d)")
 
 
 def unpack_missing(kit: Path, target: Path) -> None:
-    """Put the kit's pure wheels into `target`, which is on PYTHONPATH; but for those that this Python has."""
-    for name in PURE:
-        if find_spec(name) is None:
-            for wheel in kit.glob(f"{WHEELS}/{name}-*.whl"):
+    """Put the kit's small wheels into `target`, which is on PYTHONPATH; but for those that this Python has."""
+    for name in (*PURE, *COMPILED, *MODULES):
+        if find_spec(MODULES.get(name, name)) is None:
+            for wheel in kit.glob(f"{WHEELS}/{name.replace('-', '_')}-*.whl"):
                 _unpack(wheel, target)
 
 

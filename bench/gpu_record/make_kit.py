@@ -1,6 +1,6 @@
 """Gather what a GPU machine without a network lacks into one folder of a given size: `make gpu-kit`.
 
-In order of worth: pure wheels, the project, a trained model with its FP16 graphs, a data set for the gate, the model's
+In order of worth: small wheels, the project, a trained model with its FP16 graphs, a data set for the gate, the model's
 checkpoint, TensorRT for RTX with plans, ONNX Runtime's CUDA provider. KIT.txt says what is there and what did not fit.
 """
 
@@ -25,7 +25,7 @@ from ...accuracy.reference_scores import reference_scores
 from ...accuracy.workload import Workload, data_workload, spread
 from ...bundle import open_bundle
 from ...errors import CaanError, InputError
-from .kit import PURE, SUMS, WHEELS
+from .kit import COMPILED, MODULES, PURE, SUMS, WHEELS
 from .kit_model import BUNDLE, DATA, REFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,8 +103,9 @@ def make_kit(folder: Path, megabytes: int, data: Path | None, bundle: Path | Non
     folder.mkdir(parents=True)
     (folder / CONTENTS).write_text("not finished\n", encoding="utf-8")
     kit = Kit(folder, megabytes * _MIB - _MARGIN)
-    for name in PURE:
-        kit.add(f"wheel {name}", lambda to, name=name: _download(name, to, None), WHEELS)  # type: ignore[misc]
+    for name in (*PURE, *COMPILED, *MODULES):
+        version = python if name in COMPILED else None
+        kit.add(f"wheel {name}", lambda to, name=name, version=version: _download(name, to, version), WHEELS)  # type: ignore[misc]
     kit.add("the project", _project)
     data = data or _demo()
     if kit.add("model: graphs in FP32 and FP16", lambda to: _bundle(data, bundle, to)):

@@ -27,13 +27,13 @@ mapfile -t packages <<< "$requires"
 # CMake and Ninja of these packages, for Highway too.
 PATH=$(cd "$(dirname "$python")" && pwd):$PATH
 
-define=()
+define=(-C "build-dir=$PWD/cpp/build-python/{wheel_tag}")
 if [ ! -d "$highway/include" ] && ! pkg-config --atleast-version=1.2 libhwy 2>/dev/null; then
     # Where it fails, CMake looks and downloads for itself, and says what to do if it can't.
     cpp/tools/get_highway.sh "$highway" >/dev/null || true
 fi
-[ ! -d "$highway/include" ] || define=(-C "cmake.define.hwy_DIR=$(cd "$highway" && pwd)/lib/cmake/hwy")
+[ ! -d "$highway/include" ] || define+=(-C "cmake.define.hwy_DIR=$(cd "$highway" && pwd)/lib/cmake/hwy")
 
-"${pip[@]}" install -c constraints.txt --no-build-isolation ${define[@]+"${define[@]}"} ./cpp/python ||
+"${pip[@]}" install -c constraints.txt --no-build-isolation "${define[@]}" ./cpp/python ||
     refuse "the build failed, for the reason above; when that is mended, run: make native"
 "$python" -c 'import caan_native'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from ..._cgroups import throttled
 _OTHERS_SHARE = 0.15
 # How much longer the second best of a way's repetitions may take than the best, in the middle of all ways.
 _SPREAD = 1.15
-_STAT = Path("/proc/stat")
 
 
 class Watch:
@@ -48,19 +46,18 @@ def _own() -> float:
 
 
 def _busy() -> float | None:
-    """Processor time of everybody on the processors that this process may use, in seconds; None where nobody tells."""
+    """Processor time of everybody on the processors that this process may use, in seconds; None if it can't be read."""
     try:
-        lines = _STAT.read_text().splitlines()
-        tick = os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError):
+        import psutil
+
+        times, ours = psutil.cpu_times(percpu=True), _processors()
+    except (ImportError, OSError):
         return None
-    ours, total = {f"cpu{number}" for number in _processors()}, 0
-    for line in lines:
-        name, *times = line.split()
-        if name in ours:
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, times[:8])
-            total += user + nice + system + irq + softirq + steal
-    return total / tick
+    if max(ours) >= len(times):  # a processor was taken offline: the others' numbers and places differ
+        return None
+    # Linux counts interrupts and what a hypervisor took apart.
+    parts = ("user", "nice", "system", "irq", "softirq", "steal")
+    return sum(float(getattr(times[number], part, 0.0)) for number in ours for part in parts)
 
 
 def _processors() -> set[int]:

@@ -189,9 +189,24 @@ def test_a_kit_without_a_network_holds_the_rest_and_says_what_is_missing(kit):
     told = (folder / make_kit.CONTENTS).read_text()
     assert made.table() in told
     lacking = {item.what for item in made.items if not item.fits}
-    assert {"wheel tabulate", "wheel tqdm", "wheel onnxruntime-gpu"} <= lacking
+    assert {"wheel tabulate", "wheel psutil", "wheel nvidia-ml-py", "wheel onnxruntime-gpu"} <= lacking
     assert "pip could not get it" in told
     assert np.load(folder / "data" / "reference.npy").shape == (6, 30)
+
+
+def test_what_this_python_lacks_is_unpacked_from_the_kit(tmp_path, monkeypatch):
+    """By its module's name, which is not always the wheel's."""
+    (tmp_path / "wheels").mkdir()
+    for name in (
+        "nvidia_ml_py-13.0-py3-none-any",
+        "psutil-7.0-cp36-abi3-manylinux_2_28_x86_64",
+        "tqdm-4.0-py3-none-any",
+    ):
+        with zipfile.ZipFile(tmp_path / "wheels" / f"{name}.whl", "w") as wheel:
+            wheel.writestr(f"{name.partition('-')[0]}.py", "")
+    monkeypatch.setattr(kits, "find_spec", lambda module: None if module in ("pynvml", "psutil") else True)
+    kits.unpack_missing(tmp_path, tmp_path / "target")
+    assert sorted(path.name for path in (tmp_path / "target").iterdir()) == ["nvidia_ml_py.py", "psutil.py"]
 
 
 def test_a_kit_keeps_its_size(monkeypatch, kit, tiny_folder, tmp_path):

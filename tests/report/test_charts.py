@@ -13,6 +13,7 @@ from caan.report.charts import (
     Bar,
     Group,
     Strip,
+    _ticks,
     bar_chart,
     difference_chart,
     group_chart,
@@ -20,9 +21,12 @@ from caan.report.charts import (
     score_chart,
     strip_chart,
 )
-from caan.report.svg import WIDTH, Scale
+from caan.report.svg import WIDTH
 
 VALUES = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-9)
+BARS = [Bar("a <b> $x$", 100, 0, "100/s"), Bar("c", 25, 1, "25/s")]
+STRIP = Strip("row", 2, [0.01, 0.02, 0.04], {"p50": 0.02, "p95": 0.04, "p99": 0.04})
+GROUP = Group("R@1", [("a", 0, 50.0), ("b", 1, 100.0), ("c", 2, 0.0)])
 
 
 @given(VALUES, VALUES)
@@ -30,79 +34,103 @@ def test_ticks_are_few_and_within_the_scale(first, second):
     low, high = min(first, second), max(first, second)
     if high - low < 1e-6 * max(abs(low), abs(high)):
         return  # as good as one value
-    scale = Scale(low, high, 0, 100)
-    slack = 1e-6 * (scale.high - scale.low)
-    assert 1 <= len(scale.ticks) <= 6
-    assert all(low - slack <= tick <= scale.high + slack for tick in scale.ticks)
-    assert scale.at(low) == 0 and scale.at(scale.high) == pytest.approx(100)
+    ticks, slack = _ticks(low, high, 4), 1e-5 * ((high - low) or 1)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - slack <= tick <= high + slack for tick in ticks)
 
 
 @given(st.floats(1e-9, 1e9))
-def test_a_scale_from_zero_holds_its_values_and_ends_with_a_tick(high):
-    scale = Scale.from_zero(high, 4, 356)
-    assert scale.at(0) == 4 and scale.at(high) <= 356 + 1e-6
-    assert scale.ticks[0] == 0 and scale.ticks[-1] == pytest.approx(scale.high)
+def test_a_scale_from_zero_ends_with_a_tick_that_holds_its_values(high):
+    ticks = _ticks(0, high, 4, beyond=True)
+    assert ticks[0] == 0 and high <= ticks[-1] * (1 + 1e-9) and ticks[-1] <= 3 * high
 
 
 def texts(chart):
     return [element.text for element in ElementTree.fromstring(chart).iter("text")]
 
 
-def boxes(chart):
-    return [element.attrib for element in ElementTree.fromstring(chart).iter("rect")]
+def boxes(chart, series):
+    """(left, top, right, bottom) of every closed shape in a row's colour."""
+    found = []
+    for path in ElementTree.fromstring(chart).iter("path"):
+        if f"fill: var(--s{series})" in path.attrib["style"]:
+            for part in path.attrib["d"].split("z"):
+                numbers = [float(number) for number in re.findall(r"-?[\d.]+", part)]
+                if numbers:
+                    found.append((min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])))
+    return found
 
 
 def test_bars_are_as_long_as_their_values():
-    chart = bar_chart([Bar("a <b>", 100, 0, "100/s"), Bar("c", 25, 1, "25/s")], "pairs per second")
-    long, short = (float(box["width"]) for box in boxes(chart))
-    assert long == pytest.approx(4 * short, rel=1e-2) and long <= WIDTH
-    assert {"a <b>", "c", "100/s", "25/s", "pairs per second", "0", "100"} <= set(texts(chart))
+    chart = bar_chart(BARS, "pairs per second")
+    (long,), (short,) = boxes(chart, 0), boxes(chart, 1)
+    assert long[2] - long[0] == pytest.approx(4 * (short[2] - short[0]), rel=1e-2) and long[2] <= WIDTH
+    assert {"a <b> $x$", "c", "100/s", "25/s", "pairs per second", "0", "100"} <= set(texts(chart))
 
 
 def test_every_sample_has_a_dot_in_milliseconds():
-    percentiles = {"p50": 0.02, "p95": 0.04, "p99": 0.04}
-    chart = strip_chart([Strip("row", 2, [0.01, 0.02, 0.04], percentiles)], "ms per query")
-    dots = re.search(r'class="dots t2" d="([^"]*)"', chart)[1]
-    places = [float(x) for x in re.findall(r"M([\d.]+) ", dots)]
+    chart = strip_chart([STRIP], "ms per query")
+    (dots,) = (path for path in ElementTree.fromstring(chart).iter("path") if "var(--s2)" in path.attrib["style"])
+    assert "stroke-linecap: round" in dots.attrib["style"] and "stroke-opacity: var(--dots)" in dots.attrib["style"]
+    places = [float(x) for x in re.findall(r"M ([\d.]+) ", dots.attrib["d"])]
     assert len(places) == 3
     assert places[2] - places[0] == pytest.approx(3 * (places[1] - places[0]), rel=1e-2)
     assert {"20 · 40 · 40", "40", "ms per query"} <= set(texts(chart))
 
 
 def test_recall_bars_stand_on_one_line():
-    chart = group_chart([Group("R@1", [("a", 0, 50.0), ("b", 1, 100.0), ("c", 2, 0.0)])], "% of queries", "direction")
-    half, whole, none = boxes(chart)
-    assert float(whole["height"]) == pytest.approx(2 * float(half["height"])) and float(none["height"]) == 0
-    feet = {float(box["y"]) + float(box["height"]) for box in (half, whole, none)}
-    assert len(feet) == 1
+    chart = group_chart([GROUP], "% of queries", "direction")
+    (half,), (whole,), (none,) = (boxes(chart, series) for series in range(3))
+    assert whole[3] - whole[1] == pytest.approx(2 * (half[3] - half[1]), rel=1e-2) and none[3] == none[1]
+    assert half[3] == whole[3] == none[3]
     assert {"% of queries", "direction", "R@1"} <= set(texts(chart))
-
-
-def cells(chart):
-    return re.findall(r"M([\d.]+) ([\d.]+)h", "".join(re.findall(r'class="s0 l\d" d="([^"]*)"', chart)))
 
 
 def test_equal_scores_lie_on_the_diagonal():
     scores = np.linspace(-1, 1, 500, dtype=np.float32)
-    assert len(cells(score_chart(scores, scores, 0, "row"))) == 48
-    assert len(cells(score_chart(scores, -scores, 0, "row"))) >= 47
+    assert len(boxes(score_chart(scores, scores, 0, "row"), 0)) == 48
+    assert len(boxes(score_chart(scores, -scores, 0, "row"), 0)) >= 47
     assert {"score in PyTorch FP32", "score in row"} <= set(texts(score_chart(scores, scores, 0, "row")))
 
 
 def test_differences_lie_about_zero():
     reference = np.linspace(-1, 1, 500, dtype=np.float32)
     flat = difference_chart(reference, reference, 0)
-    assert len({y for _, y in cells(flat)}) == 1
+    assert len({box[1] for box in boxes(flat, 0)}) == 1
     shifted = difference_chart(reference, reference + np.float32(0.25), 0)
-    assert float(cells(shifted)[0][1]) < float(cells(flat)[0][1])  # higher up
+    assert boxes(shifted, 0)[0][1] < boxes(flat, 0)[0][1]  # higher up
     assert {"Δ score", "0"} <= set(texts(shifted))
+
+
+@pytest.mark.parametrize(
+    ("draw", "says"),
+    [
+        (lambda: bar_chart(BARS, "pairs"), ["bars of pairs", "a <b> $x$: 100/s; c: 25/s"]),
+        (lambda: strip_chart([STRIP], "ms"), ["samples of ms", "row: p50, p95 and p99 20 · 40 · 40"]),
+        (lambda: group_chart([GROUP], "%", "K"), ["% by K", "a, R@1: 50.00 %; b, R@1: 100.00 %; c, R@1: 0.00 %"]),
+        (
+            lambda: score_chart(np.arange(9.0), np.arange(9.0), 1, "row"),
+            ["score in row against score in PyTorch FP32", "9 pairs, the darker the more of them"],
+        ),
+    ],
+)
+def test_a_chart_is_part_of_any_page(draw, says):
+    """A screen reader says what it shows; it follows the page's colours; nothing of it can meet another chart's."""
+    chart = draw()
+    assert chart == draw()
+    root = ElementTree.fromstring(chart)
+    assert root.attrib["role"] == "img" and [element.text for element in root[:2]] == says
+    assert {element.tag for element in root.iter()} == {"svg", "title", "desc", "path", "text"}
+    for element in root.iter():
+        assert set(element.attrib) <= {"viewBox", "role", "d", "x", "y", "style", "transform"}
+        assert "#" not in element.get("style", "") and "font-family" not in element.get("style", "")
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_scores_of_one_value_can_be_drawn(value):
     same = np.full(9, value, np.float32)
     for chart in (score_chart(same, same, 0, "row"), difference_chart(same, same, 0)):
-        assert len(cells(chart)) == 1 and "nan" not in chart
+        assert len(boxes(chart, 0)) == 1 and "nan" not in chart
 
 
 def test_many_pairs_are_sampled_together_and_the_same_each_time():

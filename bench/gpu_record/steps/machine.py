@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -11,18 +12,25 @@ from ...._machine import has_nvidia_driver
 from ....runtime.doctor import diagnose
 from ..plan import Asked, Put
 
-_ASKED_OF_SMI = (
-    "name", "compute_cap", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.mem", "power.limit",
-    "ecc.mode.current", "mig.mode.current", "persistence_mode",
-)  # fmt: skip
-_PACKAGES = ("numpy", "click", "tabulate", "tqdm", "pytest", "hypothesis", "filelock")
+_PACKAGES = (
+    "numpy",
+    "click",
+    "platformdirs",
+    "psutil",
+    "nvidia-ml-py",
+    "tabulate",
+    "tqdm",
+    "pytest",
+    "hypothesis",
+    "filelock",
+)
 
 
 def run(asked: Asked, put: Put) -> None:
     """One row for each thing."""
     found = diagnose()
     put("machine", {"": found.machine})
-    put("nvidia-smi", {"": _told("nvidia-smi", f"--query-gpu={','.join(_ASKED_OF_SMI)}", "--format=csv")})
+    put("GPU, by its driver", {"": _by_driver()})
     put(
         "GPU, by PyTorch",
         {"": _gpu() if has_nvidia_driver() else "no driver of an NVIDIA GPU: libcuda.so.1 does not load"},
@@ -33,6 +41,45 @@ def run(asked: Asked, put: Put) -> None:
     put("packages", {"": ", ".join(f"{name} {version or '–'}" for name, version in versions.items())})
     for check in found.checks:
         put(check.name, {"": f"{'✓' if check.ok else '✗'} {check.detail}"})
+
+
+def _by_driver() -> str:
+    """What NVIDIA's driver says of the first GPU, as far as it does."""
+    try:
+        import pynvml
+    except ImportError:
+        return "nvidia-ml-py is not installed"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return str(error)
+    try:
+        gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+        asked: dict[str, Callable[[], object]] = {
+            "name": lambda: pynvml.nvmlDeviceGetName(gpu),
+            "compute capability": lambda: ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(gpu))),
+            "driver": pynvml.nvmlSystemGetDriverVersion,
+            "memory, MiB": lambda: pynvml.nvmlDeviceGetMemoryInfo(gpu).total // 2**20,
+            "maximum SM clock, MHz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+            "maximum memory clock, MHz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+            "power limit, W": lambda: pynvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1000,
+            "ECC (current, pending)": lambda: pynvml.nvmlDeviceGetEccMode(gpu),
+            "MIG (current, pending)": lambda: pynvml.nvmlDeviceGetMigMode(gpu),
+            "persistence mode": lambda: pynvml.nvmlDeviceGetPersistenceMode(gpu),
+        }
+        return ", ".join(f"{name} {_or_dash(ask, pynvml.NVMLError)}" for name, ask in asked.items())
+    except pynvml.NVMLError as error:
+        return str(error)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _or_dash(ask: Callable[[], object], refusal: type[Exception]) -> object:
+    """Not every GPU answers every question."""
+    try:
+        return ask()
+    except refusal:
+        return "–"
 
 
 def _gpu() -> str:

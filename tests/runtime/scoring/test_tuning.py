@@ -5,8 +5,10 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from caan._files import cache_folder
@@ -323,14 +325,17 @@ def test_repetitions_that_differ_are_doubtful():
     assert "repetitions differed by 50%" in watch.doubts(shaky)
 
 
-@pytest.mark.parametrize(("jiffies", "doubtful"), [(0, False), (1000, True)])
-def test_what_others_use_is_doubtful(monkeypatch, tmp_path, jiffies, doubtful):
-    stat = tmp_path / "stat"
-    monkeypatch.setattr(noise, "_STAT", stat)
+@pytest.mark.parametrize(("seconds", "doubtful"), [(0, False), (10, True)])
+def test_what_others_use_is_doubtful(monkeypatch, seconds, doubtful):
+    times = [
+        SimpleNamespace(user=1.0, nice=0, system=0, idle=5.0, softirq=0),
+        SimpleNamespace(user=7, nice=7, system=7),
+    ]
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: times)
     monkeypatch.setattr(noise, "_processors", lambda: {0})
-    stat.write_text("cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 0 0 5 0 0 0 0 0 0\ncpu1 7 7 7 7 7 7 7 7 7 7\n")
     watch = noise.Watch()
-    stat.write_text(f"cpu0 {100 + jiffies} 0 0 5 0 0 0 0 0 0\ncpu1 999 7 7 7 7 7 7 7 7 7\n")
+    times[0].idle, times[1].user = 500.0, 999.0  # idle, and a processor that is not ours
+    times[0].softirq = seconds
     assert any("others used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
 
 

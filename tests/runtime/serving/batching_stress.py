@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from caan.runtime import BatchingRetriever, Retriever
 
@@ -94,11 +95,7 @@ def in_threads(work, number, *arguments):
 
 
 def resident_bytes():
-    return next(
-        1024 * int(line.split()[1])
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmRSS")
-    )
+    return psutil.Process().memory_info().rss
 
 
 if __name__ == "__main__":
