@@ -21,8 +21,6 @@ from pathlib import Path
 
 from ..errors import OutputError
 from . import leftovers, outputs
-from .caches import cache_folder as cache_folder
-from .caches import is_of_others as is_of_others
 from .folders import PARTIAL as PARTIAL
 from .folders import Outdated as Outdated
 from .folders import atomic_folder as atomic_folder

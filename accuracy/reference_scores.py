@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import atomic_file, cache_folder, open_regular, sha256_of
+from .._cache import cache_file, read_cached, write_cached
+from .._files import sha256_of
 from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
-from ..errors import CaanWarning, CheckpointError, MissingError, OutputError
+from ..errors import CheckpointError, MissingError
 from ..runtime import Retriever
 from ..runtime.choices import BackendName
 from .workload import Workload
@@ -64,24 +64,26 @@ def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
 def _cached(
     path: Path, backend: str, workload: Workload, identity: str, progress: Callable[[str], None]
 ) -> NDArray[np.float32]:
-    folder = cache_folder("reference")
-    key = hashlib.sha256(f"{backend} {identity} {workload.digest()}".encode()).hexdigest()[:40]
-    file = folder / f"{key}.npz"
+    file = cache_file("reference", f"{backend} {identity} {workload.digest()}", ".npz")
     shape = (len(workload.features), len(workload.captions))
-    # A file that is damaged or of another time is no obstacle: its archive's checksums tell, and the scores are
-    # computed again.
-    with suppress(Exception), open_regular(file) as stored, np.load(stored, allow_pickle=False) as archive:
-        scores: NDArray[np.float32] = archive["scores"]
-        if scores.shape == shape and scores.dtype == np.float32:
-            return scores
+
+    def read(content: bytes) -> NDArray[np.float32]:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:  # whose checksums tell damage
+            scores: NDArray[np.float32] = archive["scores"]
+        if scores.shape != shape or scores.dtype != np.float32:
+            raise ValueError("it holds something else")
+        return scores
+
+    kept = read_cached(file, read)
+    if kept is not None:
+        return kept
     retriever = Retriever.open(path, cast(BackendName, backend), device="cpu")
     progress(f"scoring {workload.description} in FP32 with {backend}: the reference, kept for the next time")
     scores = workload.scores(retriever)
-    try:
-        with atomic_file(file) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, scores=scores)
-        for old in sorted(folder.glob("*.npz"), key=lambda f: f.stat().st_mtime)[:-_KEPT]:
+    content = io.BytesIO()
+    np.savez(content, scores=scores)
+    write_cached(file, content.getbuffer(), "the reference scores")
+    with suppress(OSError):
+        for old in sorted(file.parent.glob("*.npz"), key=lambda f: f.stat().st_mtime)[:-_KEPT]:
             old.unlink()
-    except (OSError, OutputError) as error:
-        warnings.warn(f"the reference scores can't be kept for the next time: {error}", CaanWarning, stacklevel=2)
     return scores

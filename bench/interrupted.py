@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import atomic_file, cache_folder
+from .._cache import cache_folder
+from .._files import atomic_file
 from ..errors import OutputError
 
 

@@ -13,9 +13,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .._files import atomic_file, cache_folder, read_regular
+from .._cache import cache_file, read_cached, write_cached
 from ..bundle import GRAPHS
-from ..errors import CaanWarning, OutputError
+from ..errors import CaanWarning
 
 Ranges = dict[str, dict[str, float]]  # graph → tensor → range
 
@@ -26,38 +26,31 @@ ALGORITHM = 1  # raised whenever the same key would give other ranges
 def load(key: dict[str, Any]) -> Ranges | None:
     """The ranges kept under a key; None if there are none, or, with a CaanWarning, if their file is damaged."""
     path = cache_path(key)
-    try:
-        return _read(path, key)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+
+    def warn(reason: str) -> None:
         warnings.warn(
             f"the cached calibration {path} is damaged ({reason}); it is calibrated again and the file replaced",
             CaanWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
-        return None
+
+    return read_cached(path, lambda content: _read(content, key), warn)
 
 
 def store(key: dict[str, Any], ranges: Ranges) -> None:
     """Keep ranges under a key, in place of what was there. A CaanWarning says so if the cache can't be written."""
     content = {"format": FORMAT, "key": _versioned(key), "ranges": ranges, "sha256": _digest(ranges)}
-    try:
-        with atomic_file(cache_path(key)) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except (OutputError, OSError) as error:
-        warnings.warn(f"the calibration was not kept for the next time: {error}", CaanWarning, stacklevel=2)
+    write_cached(cache_path(key), (json.dumps(content, indent=2) + "\n").encode(), "the calibration")
 
 
 def cache_path(key: dict[str, Any]) -> Path:
     """The file that keeps what belongs to a key (JSON-able)."""
-    return cache_folder("calibration") / f"{_digest(_versioned(key))}.json"
+    return cache_file("calibration", _canonical(_versioned(key)), ".json")
 
 
-def _read(path: Path, key: dict[str, Any]) -> Ranges:
-    """Raises OSError, ValueError or RecursionError, saying why, if a file does not hold ranges for a key."""
-    content = json.loads(read_regular(path))
+def _read(stored: bytes, key: dict[str, Any]) -> Ranges:
+    """Raises ValueError or RecursionError, saying why, if a file does not hold ranges for a key."""
+    content = json.loads(stored)
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("key") != _versioned(key):
         raise ValueError("it holds something else")
     ranges: Ranges = content.get("ranges", {})
@@ -72,8 +65,12 @@ def _versioned(key: dict[str, Any]) -> dict[str, Any]:
     return {**key, "algorithm": ALGORITHM}
 
 
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True)
+
+
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 def _is_ranges(content: Any) -> bool:

@@ -11,7 +11,8 @@ import stat
 import warnings
 from pathlib import Path
 
-from .._files import atomic_file, cache_folder, open_regular
+from .._cache import cache_folder
+from .._files import atomic_file, open_regular
 from ..errors import CaanWarning, OutputError
 
 

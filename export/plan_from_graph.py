@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._files import atomic_file, cache_folder, read_regular
+from .._cache import cache_folder, read_cached, sealed, unsealed, write_cached
 from .._machine import nvidia_gpus
 from .._progress import progress_bar
 from ..engines.profiles import Profile
-from ..errors import CaanWarning, ExportError, InputError, OutputError
+from ..errors import CaanWarning, ExportError, InputError
 from .targets import HARDWARE_COMPATIBLE, STRIP_WEIGHTS, TIMING_CACHE, VERSION_COMPATIBLE, Target
 
 _CACHE_MAGIC = b"caan-timing-cache 1\n"
@@ -230,34 +230,20 @@ class _TimingCache:
         timings = config.get_timing_cache()
         if timings is None:  # the build had none
             return
-        content = bytes(timings.serialize())
-        try:
-            with atomic_file(self.path) as temporary:
-                temporary.write_bytes(_sealed(content))
-        except OutputError as error:
-            warnings.warn(f"the timing cache is not kept: {error}", CaanWarning, stacklevel=3)
+        write_cached(self.path, sealed(bytes(timings.serialize()), _CACHE_MAGIC), "the timing cache")
 
     def _read(self) -> bytes:
         """The cache's content; nothing if there is no file, or a damaged one."""
-        try:
-            stored = read_regular(self.path)
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            self._warn(str(error.strerror))
-            return b""
-        content = stored[len(_CACHE_MAGIC) + 32 :]
-        if stored != _sealed(content):
-            self._warn("it is damaged, or no timing cache of caan")
-            return b""
-        return content
+
+        def read(stored: bytes) -> bytes:
+            try:
+                return unsealed(stored, _CACHE_MAGIC)
+            except ValueError as error:
+                raise ValueError("it is damaged, or no timing cache of caan") from error
+
+        return read_cached(self.path, read, self._warn) or b""
 
     def _warn(self, reason: str) -> None:
         warnings.warn(
             f"the timing cache {self.path} was not used: {reason}; times are measured anew", CaanWarning, stacklevel=5
         )
-
-
-def _sealed(content: bytes) -> bytes:
-    """A timing cache as it is stored, with its hash: TensorRT is never given a damaged one."""
-    return _CACHE_MAGIC + hashlib.sha256(content).digest() + content

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._files import cache_folder
+from .._cache import cache_folder
 from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
 from ..engines.targets import TARGETS, TargetName, installed_module, rtx_capabilities
 from ..errors import MissingError, install

@@ -16,7 +16,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import is_of_others, resumable_folder
+from .._cache import is_of_others
+from .._files import resumable_folder
 from .._progress import progress_bar
 from ..bundle import MANIFEST, graph_file, read_manifest, state_widths
 from ..data.mapped import read_rows

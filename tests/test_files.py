@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from caan import _files
+from caan import _cache, _files
 from caan._files import atomic_file, atomic_folder, check_target, locked, resumable_folder, sha256_of
 from caan.errors import CaanWarning, OutputError
 
@@ -217,13 +217,13 @@ def test_sha256_is_the_standards(tmp_path):
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "own"))
-    assert _files.cache_folder("x") == tmp_path / "own" / "x"
+    assert _cache.cache_folder("x") == tmp_path / "own" / "x"
     monkeypatch.delenv("CAAN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert _files.cache_folder("x") == tmp_path / "cache" / "caan" / "x"
+    assert _cache.cache_folder("x") == tmp_path / "cache" / "caan" / "x"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _files.cache_folder("x") == tmp_path / ".cache" / "caan" / "x"
+    assert _cache.cache_folder("x") == tmp_path / ".cache" / "caan" / "x"
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch):
@@ -235,9 +235,9 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
     for name in ("CAAN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_files.Path, "home", homeless)
-    _files.caches._without_cache.cache_clear()
+    _cache._without_cache.cache_clear()
     with pytest.warns(CaanWarning, match="this user has no home; name a folder of your own with CAAN_CACHE"):
-        folder = _files.cache_folder("x")
+        folder = _cache.cache_folder("x")
     with pytest.raises(OutputError), atomic_file(folder / "file"):
         pass
 
@@ -256,10 +256,10 @@ def test_a_cache_that_others_can_write_to_is_not_used(tmp_path, monkeypatch, par
         pytest.skip("needs root, to give a folder away")
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "tuning").mkdir(parents=True)
-    assert _files.cache_folder("tuning") == tmp_path / "cache" / "tuning"
+    assert _cache.cache_folder("tuning") == tmp_path / "cache" / "tuning"
     change(tmp_path / "cache" / part)
     with pytest.warns(CaanWarning, match=says):
-        folder = _files.cache_folder("tuning")
+        folder = _cache.cache_folder("tuning")
     assert not folder.is_relative_to(tmp_path)
 
 

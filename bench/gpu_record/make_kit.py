@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ..._files import cache_folder, sha256_of, temporary_folder
+from ..._cache import cache_folder
+from ..._files import sha256_of, temporary_folder
 from ...accuracy.reference_scores import reference_scores
 from ...accuracy.workload import Workload, data_workload, spread
 from ...bundle import open_bundle

@@ -6,12 +6,9 @@ What was measured on a busy machine, or is contradicted by a later run, is used,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._files import atomic_file, cache_folder, read_regular
+from ..._cache import cache_file, cache_folder, read_cached, write_cached
 from ..._machine import describe_machine
-from ...errors import CaanError, CaanWarning
 from ...tiling import DEFAULT_TILE_BYTES
 from ..backends.contract import Backend, Layout
 from ..encoding import CAPTIONS_PER_CALL
@@ -138,12 +134,9 @@ def _both(one: Tuning, other: Tuning) -> tuple[tuple[tuple[Trial, ...], tuple[Tr
 
 
 def _keep(backend: Backend, tuning: Tuning, stacklevel: int) -> None:
-    try:
-        with atomic_file(_path(backend)) as temporary:
-            temporary.write_text(json.dumps(_as_json(backend, tuning)), encoding="utf-8")
-    except (CaanError, OSError) as error:  # it costs time alone
-        message = f"what was tuned can't be kept for the next time ({error}); name a folder with CAAN_CACHE"
-        warnings.warn(message, CaanWarning, stacklevel=stacklevel)
+    write_cached(
+        _path(backend), json.dumps(_as_json(backend, tuning)).encode(), "what was tuned", stacklevel=stacklevel + 1
+    )
 
 
 def try_all(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
@@ -158,11 +151,7 @@ def try_all(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
 
 def cached_tuning(backend: Backend) -> Tuning | None:
     """What an earlier `tune` found for this machine, backend and model; None if it never ran."""
-    try:
-        return _read(json.loads(read_regular(_path(backend))), backend)
-    # Not there, or damaged: it is tuned again.
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
+    return read_cached(_path(backend), lambda content: _read(json.loads(content), backend))
 
 
 @dataclass(frozen=True)
@@ -178,14 +167,16 @@ class Kept:
 
 def kept_tunings() -> list[Kept]:
     """What the cache holds, the newest first; damaged files are left out."""
-    found = []
-    for path in cache_folder("tuning").glob("*.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            tuning = _read(content, None)
-            query, pairs = (describe(best(trials)) for trials in (tuning.query, tuning.pairs))
-            found.append(Kept(str(content["of"]), time.time() - tuning.measured, query, pairs, tuning.doubts))
+    files = [read_cached(path, _kept) for path in cache_folder("tuning").glob("*.json")]
+    found = [kept for kept in files if kept is not None]
     return sorted(found, key=lambda kept: kept.age)
+
+
+def _kept(content: bytes) -> Kept:
+    entry = json.loads(content)
+    tuning = _read(entry, None)
+    query, pairs = (describe(best(trials)) for trials in (tuning.query, tuning.pairs))
+    return Kept(str(entry["of"]), time.time() - tuning.measured, query, pairs, tuning.doubts)
 
 
 def describe(trial: Trial) -> str:
@@ -274,6 +265,4 @@ def _read_trial(tile_bytes: int, layout: Sequence[int] | None, pairs_per_second:
 def _path(backend: Backend) -> Path:
     # Backends opened with other numbers of threads have other layouts.
     layouts = [layout and tuple(layout) for layout in backend.layouts]
-    key = f"{_VERSION} {describe_machine()} {backend.fingerprint} {layouts}"
-    key = hashlib.sha256(key.encode()).hexdigest()
-    return cache_folder("tuning") / f"{key[:32]}.json"
+    return cache_file("tuning", f"{_VERSION} {describe_machine()} {backend.fingerprint} {layouts}", ".json")

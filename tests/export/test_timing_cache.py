@@ -82,7 +82,7 @@ def test_a_timing_cache_that_can_t_be_kept_does_not_fail_the_build(caching, grap
     (tmp_path / "file").write_text("")
     with pytest.warns(CaanWarning) as caught:
         assert build_plan(caching, graphs["image_encoder"], ONE, BuildOptions(timing_cache=tmp_path / "file" / "times"))
-    assert "the timing cache is not kept: can't write" in str(caught[-1].message)
+    assert "the timing cache can't be kept for the next time: can't write" in str(caught[-1].message)
 
 
 def test_the_default_timing_cache_is_per_version_and_device(caching, graphs, monkeypatch):

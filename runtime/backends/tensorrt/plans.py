@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from ...._files import atomic_file, cache_folder, read_regular
+from ...._cache import cache_folder, read_cached, sealed, unsealed, write_cached
+from ...._files import read_regular
 from ....bundle import INPUTS, OUTPUTS, Bundle, graph_file, plan_file
 from ....engines.log import log_of
 from ....engines.profiles import Profile, Shape, Sizes
 from ....engines.record import EngineRecord
-from ....errors import BundleError, CaanError, MissingError, OutputError
+from ....errors import BundleError, CaanError, MissingError
 
 # TensorRT for RTX's diagnoses: in words, and whether building the engine again helps.
 _DIAGNOSES = {
@@ -150,24 +150,20 @@ class KernelCache:
         """Let contexts made with this IRuntimeConfig use the cache."""
         if self._cache is None:
             self._cache = config.create_runtime_cache()
-            with suppress(OSError):
-                content = read_regular(self._file)
-                self._stored = content[_DIGEST:]
-                # TensorRT itself refuses kernels of another GPU, driver or version.
-                if hashlib.sha256(self._stored).digest() == content[:_DIGEST]:
-                    self._cache.deserialize(self._stored)
+            # TensorRT itself refuses kernels of another GPU, driver or version.
+            self._stored = read_cached(self._file, unsealed) or b""
+            if self._stored:
+                self._cache.deserialize(self._stored)
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
         """Write what was compiled. A cache that can't be written costs time, never a result."""
         if self._cache is None:
             return
-        with suppress(OSError, OutputError):
-            content = bytes(self._cache.serialize())
-            if content != self._stored:
-                with atomic_file(self._file) as temporary:
-                    temporary.write_bytes(hashlib.sha256(content).digest() + content)
-                self._stored = content
+        content = bytes(self._cache.serialize())
+        if content != self._stored:
+            write_cached(self._file, sealed(content), "compiled kernels")
+            self._stored = content
 
 
 def load_plan(trt: Any, record: EngineRecord, bundle: Bundle, graph: str, capability: str) -> Plan:

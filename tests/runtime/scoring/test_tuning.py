@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from caan._files import cache_folder
+from caan._cache import cache_folder
 from caan.errors import CaanWarning
 from caan.runtime import Retriever
 from caan.runtime.backends.contract import Layout

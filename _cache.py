@@ -1,15 +1,24 @@
-"""The folder for results that are expensive to recompute, and whose files are trusted."""
+"""The user's cache: results that are expensive to recompute, in files that only this user can write.
+
+What the cache holds never fails a job: a file that is damaged, or of another program, is ignored.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
-from ..errors import CaanWarning
+from ._files import atomic_file, read_regular
+from .errors import CaanWarning, OutputError
+
+T = TypeVar("T")
 
 
 def cache_folder(name: str) -> Path:
@@ -28,6 +37,51 @@ def cache_folder(name: str) -> Path:
         if reason := _reason_to_distrust(some):
             return _without_cache(name, f"{some} {reason}")
     return folder / name
+
+
+def cache_file(folder: str, key: str, suffix: str) -> Path:
+    """Where the cache keeps what belongs to a key: whatever the key says, another key has another file."""
+    return cache_folder(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{suffix}"
+
+
+def read_cached(
+    path: Path, read: Callable[[bytes], T], damaged: Callable[[str], None] = lambda reason: None
+) -> T | None:
+    """What `read` makes of a cached file's bytes; None if there is no such file.
+
+    None, too, after `damaged` was called with the reason, if the file can't be read or `read` raises: what it raises
+    of content that caan did not write may be anything.
+    """
+    try:
+        return read(read_regular(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except Exception as error:
+        damaged(str(error.strerror) if isinstance(error, OSError) else str(error))
+        return None
+
+
+def write_cached(path: Path, content: bytes | memoryview, what: str, *, stacklevel: int = 3) -> None:
+    """Keep a result for the next time, in place of what was there. A CaanWarning, naming it, if that can't be."""
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
+    except (OutputError, OSError) as error:
+        message = f"{what} can't be kept for the next time: {error}; name a folder with CAAN_CACHE"
+        warnings.warn(message, CaanWarning, stacklevel=stacklevel)
+
+
+def sealed(content: bytes, magic: bytes = b"") -> bytes:
+    """Content as it is stored where a library reads it that would trust damaged bytes: its SHA-256 before it."""
+    return magic + hashlib.sha256(content).digest() + content
+
+
+def unsealed(stored: bytes, magic: bytes = b"") -> bytes:
+    """The content of what `sealed` made. Raises ValueError for anything else."""
+    content = stored[len(magic) + 32 :]
+    if stored != sealed(content, magic):
+        raise ValueError("its checksum does not fit its content")
+    return content
 
 
 def _user_cache() -> Path:
