@@ -34,7 +34,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
     """Turn links between the repository's files into links between pages.
 
-    The text of a link to a file that is no page stays, without the link. Raises PluginError for a file that is not there.
+    Of a link to another file only the text stays. Raises PluginError for a file that does not exist.
     """
     sources = {page: source for source, page in PAGES.items()}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
