@@ -48,9 +48,9 @@ native-if-possible: $(INSTALLED)
 	@$(MAKE) --no-print-directory native >.venv/native.log 2>&1 || \
 	  echo "going on without caan-native, the faster scorer for CPUs; make native says what it needs" >&2
 
+# Not --quiet: MkDocs then counts no warnings.
 docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
