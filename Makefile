@@ -19,6 +19,8 @@ RECORD_OPTIONS ?=
 # Seconds that each of the C++ fuzzers runs.
 FUZZ_SECONDS ?= 60
 
+DOCS_INSTALLED := .venv/.docs-installed
+
 # Builds lie in cpp/build-*, ignored by git, each with what its checks need alone. ONNX Runtime does not lie below cpp/:
 # CMake installs no path to a library inside the project.
 CPP_DATA := $(CURDIR)/cpp/build-data
@@ -34,7 +36,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCA
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
+.PHONY: demo docs native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -45,6 +47,10 @@ native: $(NATIVE)  ## caan-native, the faster scorer for CPUs; needs a C++ compi
 native-if-possible: $(INSTALLED)
 	@$(MAKE) --no-print-directory native >.venv/native.log 2>&1 || \
 	  echo "going on without caan-native, the faster scorer for CPUs; make native says what it needs" >&2
+
+# Not --quiet: MkDocs then counts no warnings.
+docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -133,13 +139,17 @@ bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 ima
 	$(BIN)/python -m caan.bench.memory
 
 clean:
-	rm -rf .venv dist $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record $(KIT)
+	rm -rf .venv dist site $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record $(KIT)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip  # --group: since 25.1
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,export,rtx,demo,plot]' --group dev
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group docs
 	touch $@
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt

@@ -225,6 +225,26 @@ def demo_run(make_once) -> DemoRun:
     return DemoRun(folder / "world", folder / "model.pt")
 
 
+@dataclass(frozen=True)
+class Reader:
+    folder: Path  # a data set, its checkpoint, and what README's examples made of them
+    printed: list[str]  # by each example
+
+
+@pytest.fixture(scope="session")
+def reader(make_once) -> Reader:
+    """Somebody who typed README's examples."""
+    from tests.pages import README, prepare, run_examples
+
+    def make(folder: Path) -> None:
+        prepare(folder)
+        printed = run_examples(README, folder)
+        (folder / "printed.json").write_text(json.dumps(printed))
+
+    folder = make_once("reader", make)
+    return Reader(folder, json.loads((folder / "printed.json").read_text()))
+
+
 @pytest.fixture(scope="session")
 def flickr8k() -> Path:
     folder = SHARED / "data" / "flickr8k"
