@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_no_half_file(cache_folder, monkeypatch):
     def full(*arguments, **more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.Path, "write_text", full)
+    monkeypatch.setattr(cache.Path, "write_bytes", full)
     with pytest.warns(CaanWarning, match="disk of .* is full"):
         cache.store({"seed": 0}, {name: {} for name in GRAPHS})
     assert list(cache_folder.iterdir()) == []

@@ -203,6 +203,6 @@ def test_kernels_lie_in_the_cache_folder_by_plan_and_gpu(add_engine, load, tiny_
     digest = open_bundle(tiny_bundle).hash_of(f"engines/{name}/scorer.plan")
     plan = load()
     gpu.enter()
-    plan.new_context(plan.profiles[0], gpu.allocate(plan.scratch_bytes), gpu.stream(), repeating=False)
+    plan.new_context(0, gpu.allocate(plan.scratch_bytes), gpu.stream(), repeating=False)
     plan.save_kernels()
     assert (Path(os.environ["CAAN_CACHE"]) / "runtime" / f"{digest[:40]}-8.6.cache").is_file()
