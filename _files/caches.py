@@ -16,7 +16,7 @@ from ..errors import CaanWarning
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for results that are dear to compute again: $CAAN_CACHE/name, else the user's cache/caan/name.
+    """The folder for results that are expensive to compute again: $CAAN_CACHE/name, else the user's cache/caan/name.
 
     A path that can't be, with a CaanWarning that says why, where there is none that only this user can write to.
     """
