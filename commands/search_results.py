@@ -21,6 +21,8 @@ def row(hit: Hit, gallery: Gallery) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rank, score and name of each hit, a line each."""
+    if not rows:
+        return "  no hits"
     return "\n".join(
         f"{rank:3d}  {row['score']:8.4f}  {row['index'] if row['id'] is None else visible(row['id'])}"
         for rank, row in enumerate(rows, 1)

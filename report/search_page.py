@@ -52,6 +52,6 @@ def search_page(
         gallery=gallery_name,
         items=len(gallery.live),
         queries=queries,
-        without_pictures=sum(hits[0].thumbnail is None for _, hits in queries) if illustrated else 0,
+        without_pictures=sum(bool(hits) and hits[0].thumbnail is None for _, hits in queries) if illustrated else 0,
         illustrated=illustrated,
     )

@@ -23,8 +23,8 @@ class Hit:
     index: the item's position in the gallery; score: CAAN's, higher is better; id: the item's name, in a gallery
     without ids its index as text. `Gallery.delete` and a search's `ids` and `exclude` take an id as it is here.
 
-    Hits are equal if index and score are: within a gallery the id says no more. A Hit is not a tuple: take what you
-    need by name, as in `[(hit.id, hit.score) for hit in hits]`.
+    Hits are equal if index and score are: within a gallery the id adds nothing. A Hit does not unpack; take its fields
+    by name, as in `[(hit.id, hit.score) for hit in hits]`.
     """
 
     index: int

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class TunedScorer:
-    """Scores pairs by one backend, and keeps what is known of the fastest way to. Threads may share one.
+    """Scores pairs with one backend, in the fastest way known on this machine. Threads may share one.
 
     tile_bytes: memory for one tile's intermediates, in bytes; None: what `tuning` says, else the device's default.
     """
@@ -71,7 +71,7 @@ class TunedScorer:
             self.tuning = compare(self._backend, tuning, len(images.live), number, seconds)
 
     def _tune_once(self, images: Gallery, texts: Gallery | Tokens) -> None:
-        """Tune, unless another thread is at it: whoever comes meanwhile scores as before."""
+        """Tune, unless another thread is tuning: other calls score as before."""
         if not self._lock.acquire(blocking=False):
             return
         try:

@@ -158,8 +158,8 @@ class Gallery:
 
         storage: "mapped", states are read from the file whenever they are used; "memory", all of them are read now,
         and whatever happens to the file changes nothing: for storage that others write to, since shortening a mapped
-        file may end the process. Small files are compared with their hashes now; mapped states a block at a time, when
-        it is first used, and again when the file was changed where it lies.
+        file may end the process. Small files are checked against their hashes now, mapped states a block at a time on
+        first use, and again if the file is changed in place.
         Raises BundleError, naming the file, for one that is missing, damaged, swapped or newer.
         """
         check_storage(storage)
@@ -187,7 +187,7 @@ class Gallery:
     ) -> Gallery:
         """Encode images or captions into a gallery on disk, as `caan index` does, and open it.
 
-        items: features (N, R, F) float, may be memory-mapped, or captions; ids (N,) names, each another; lengths (N,)
+        items: features (N, R, F) float, may be memory-mapped, or captions; ids (N,) unique names; lengths (N,)
         int, regions of each image (all R by default); dtype: of the states, float16 by default; compact: keep a fifth
         of an image's states and compute the rest again per query. Never more than a block is in memory. Written to
         `folder.partial` and moved into place; interrupted? The same call resumes.

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from caan.runtime import Gallery, Retriever
 
@@ -62,6 +63,20 @@ def test_low_scores_are_left_out(run, retriever, captions, features, tmp_path):
     least = (best.score + second.score) / 2
     command = ["search", tmp_path / "captions", "--features", tmp_path / "one.npy", "--json", "--min-score", least]
     assert json.loads(run(*command).out) == rows([best])
+    command = ["search", tmp_path / "captions", "--features", tmp_path / "one.npy", "--min-score", best.score + 1]
+    assert run(*command).out == "  no hits\n"
+
+
+def test_a_page_of_captions_of_which_one_finds_nothing(run, retriever, features, tmp_path):
+    gallery = Gallery.create(tmp_path / "images", retriever, features, ids=["a.png", "b.png", "c.png"])
+    texts = ["w1 w2", "w3"]
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    best = sorted(retriever.search(text, gallery, 1)[0].score for text in texts)
+    least = sum(best) / 2  # one caption has a hit above this, the other none
+    more = ["--html", tmp_path / "page.html", "--pictures", tmp_path, "--min-score", least]
+    done = run("search", tmp_path / "images", "--captions", tmp_path / "texts.txt", *more)
+    assert done.code == 0 and "no hits" in done.out and (tmp_path / "page.html").exists()
 
 
 def test_searches_by_image_that_can_not_be(refused, retriever, captions, features, tmp_path):

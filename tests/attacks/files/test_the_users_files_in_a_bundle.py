@@ -260,10 +260,11 @@ def test_links_in_a_bundle_are_removed_as_links(tmp_path):
 def killed_at(call, folder, *, before=True):
     """Change a bundle in a process that is killed around its first call of a function."""
     code = (
-        "import os, signal; from pathlib import Path; from caan import _files; from caan.bundle import change_bundle\n"
-        f"real = _files.{call}\n"
+        "import os, signal; from pathlib import Path; from caan._files import folders\n"
+        "from caan.bundle import change_bundle\n"
+        f"real = folders.{call}\n"
         f"def kill(*a, **k):\n    {'' if before else 'real(*a, **k); '}os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"_files.{call} = kill\n"
+        f"folders.{call} = kill\n"
         f"change_bundle(Path({str(folder)!r}), lambda copy, manifest: manifest.update(tried=True))\n"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
