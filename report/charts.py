@@ -230,9 +230,8 @@ def _number(value: float) -> str:
 
 def _ticks(low: float, high: float, most: int, *, beyond: bool = False) -> list[float]:
     """Round numbers from `low` to `high`; with `beyond`, also the next one."""
-    ticks: list[float] = (
-        MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high if high > low else low + 1).tolist()
-    )
+    locator = MaxNLocator(most, steps=[1, 2, 5, 10])
+    ticks = [float(tick) for tick in locator.tick_values(low, high if high > low else low + 1)]
     slack = 1e-6 * (high - low)
     return ticks if beyond else [tick for tick in ticks if low - slack <= tick <= high + slack]
 
