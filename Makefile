@@ -93,8 +93,9 @@ lint-cpp: $(CPP_SETUP)  ## clang-format and clang-tidy
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 	printf '%s\n' cpp/src/*.cpp cpp/examples/*.cpp | xargs -P 2 -n 4 clang-tidy --quiet -p cpp/build-release
 
-lint: $(INSTALLED)  ## ruff and mypy
+lint: $(INSTALLED)  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache --no-logo >.venv/imports.log || { cat .venv/imports.log; exit 1; }
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_types.py
 

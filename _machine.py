@@ -16,11 +16,6 @@ from typing import Any
 from ._cgroups import cpu_quota
 from .errors import InputError
 
-# An option of ONNX Runtime's sessions: without it, processors that lack VNNI add INT8 products up in 16 bits, which
-# saturate. INT8 graphs then score as no GPU does.
-EXACT_INT8 = ("session.x64quantprecision", "1")
-
-
 # More threads than any machine has processors are a mistake, and end in a crash or a machine that stands still.
 MOST_THREADS = 1024
 _THREADS_VARIABLE = "OMP_NUM_THREADS"

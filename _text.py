@@ -33,6 +33,10 @@ class Lines(list[str]):
         numbers = indices if self._numbers is None else [self._numbers[index] - 1 for index in indices]
         return Lines([self[index] for index in indices], self._name, [number + 1 for number in numbers])
 
+    def replaced(self, texts: Iterable[Any]) -> Lines:
+        """Something else in the place of each text, as its words."""
+        return Lines(texts, self._name, self._numbers)
+
     def place(self, index: int) -> str:
         """As "captions.txt, line 3"."""
         return f"{self._name}, line {index + 1 if self._numbers is None else self._numbers[index]}"

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ class Bundle:
         return str(self.manifest["files"][file]["sha256"])
 
 
-def state_widths(config: dict[str, Any]) -> dict[str, int]:
+def state_widths(config: Mapping[str, Any]) -> dict[str, int]:
     """Columns of an item's state: `[V | VK | VQ1 | VQ2 | VQ6]` of an image, `[U | UQ3 | UQ4 | UQ5]` of a text."""
     D, d = config["embed_dim"], config["attention_dim"]
     return {"image": 2 * D + 3 * d, "text": D + 3 * d}

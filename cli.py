@@ -22,7 +22,7 @@ from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
-from .commands.index import delete, index
+from .commands.index import compact, delete, index
 from .commands.inspect import inspect
 from .commands.output import log
 from .commands.search import search
@@ -39,7 +39,7 @@ def caan() -> None:
 
 
 for _command in (
-    export, build_engine, bench, train, evaluate, index, delete, search, explain, demo, inspect, tune, doctor,
+    export, build_engine, bench, train, evaluate, index, delete, compact, search, explain, demo, inspect, tune, doctor,
 ):  # fmt: skip
     caan.add_command(_command)
 

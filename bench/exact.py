@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..runtime import Gallery
-from ..runtime.scorer_weights import attention_scale, scorer_weights
+from ..runtime.backends.scorer_weights import attention_scale, scorer_weights
 
 
 def exact_scores(bundle: Bundle, images: Gallery, captions: Gallery) -> NDArray[np.float64]:

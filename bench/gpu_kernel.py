@@ -97,7 +97,7 @@ class Inputs:
     @property
     def padded_flop(self) -> float:
         """Of a pair as the kernel's products are launched: R and T padded, and V Uᵀ formed instead of two poolings."""
-        from ..runtime.triton.launch import padded_sizes, region_parts
+        from ..runtime.backends.triton.launch import padded_sizes, region_parts
 
         _, T = padded_sizes(self.sizes.regions, self.sizes.words, self.tile[0].element_size())
         R = sum(region_parts(self.sizes.regions, split=True))
@@ -106,7 +106,7 @@ class Inputs:
     @cached_property
     def choices(self) -> list[Any]:
         """Every choice of blocks that the autotuner may try on these."""
-        from ..runtime.triton.launch import choices
+        from ..runtime.backends.triton.launch import choices
 
         return choices(self.tile[0].dtype, self.sizes.regions, self.sizes.words)
 
@@ -121,7 +121,7 @@ class Inputs:
 
     def kernel(self, blocks: Any) -> Tensor:
         """Scores (images, captions) float32 by the kernel."""
-        from ..runtime.triton.launch import score_states
+        from ..runtime.backends.triton.launch import score_states
 
         return score_states(*self.tile, self.weights, self.scale, blocks)
 
@@ -180,7 +180,7 @@ def gpu_device() -> str:
     with needs("triton", "the kernel's bench"):
         import torch
 
-        from ..runtime.triton import launch  # noqa: F401
+        from ..runtime.backends.triton import launch  # noqa: F401
     if not torch.cuda.is_available():
         raise MissingError("the kernel's bench needs an NVIDIA GPU and a PyTorch built for CUDA; see caan doctor")
     return "cuda"
@@ -228,7 +228,7 @@ def _timed(inputs: Inputs, make: Callable[[], Callable[[], Tensor]], limit: floa
     """One row. What does not fit this GPU is no failure; anything else that is raised is one, of this row alone."""
     import torch
 
-    from ..runtime.triton.launch import TooLargeError
+    from ..runtime.backends.triton.launch import TooLargeError
 
     try:
         call = make()

@@ -154,8 +154,8 @@ def tables(progress: Callable[[str], None], regions: int = PAPER.regions, words:
     with needs("triton", "the kernel on paper"):
         import torch
 
-        from ..runtime.triton.launch import INTERPRETED, choices
-        from ..runtime.triton.sass import compile_choice
+        from ..runtime.backends.triton.launch import INTERPRETED, choices
+        from ..runtime.backends.triton.sass import compile_choice
     if INTERPRETED:
         raise MissingError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
     for name in _DTYPES:

@@ -15,7 +15,8 @@ from .._files import temporary_folder
 from .._machine import describe_machine, peak_memory
 from ..bundle import state_widths
 from ..runtime import Gallery, Retriever
-from ..runtime.galleries.gallery import Kind, offsets_of
+from ..runtime.galleries.gallery import Kind
+from ..runtime.galleries.in_memory import offsets_of
 from .own_process import away_from_here
 from .synthetic import synthetic_bundle
 from .timing import seconds
@@ -53,7 +54,7 @@ def _search(bundle: Path, threads: int | None) -> SearchMemory:
 
 def _random_gallery(retriever: Retriever, kind: Kind, items: int, length: int, folder: Path) -> Gallery:
     """States of the size that encoders give."""
-    width = state_widths(retriever.backend.config)[kind]
+    width = state_widths(retriever.backend.model.config)[kind]
     generator = np.random.default_rng(0)
     path, shape = folder / f"{kind}.npy", (items * length, width)
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -63,7 +64,7 @@ def _random_gallery(retriever: Retriever, kind: Kind, items: int, length: int, f
     states.flush()
     del states, part
     offsets = offsets_of(np.full(items, length, np.int64))
-    return Gallery(kind, retriever.backend.encoders[kind], np.load(path, mmap_mode="r"), offsets)
+    return Gallery(kind, retriever.backend.model.encoders[kind], np.load(path, mmap_mode="r"), offsets)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class PairWork:
     tanh: float
 
 
-def pair_work(config: dict[str, Any], regions: NDArray[np.int64], words: NDArray[np.int64]) -> PairWork:
+def pair_work(config: Mapping[str, Any], regions: NDArray[np.int64], words: NDArray[np.int64]) -> PairWork:
     """Of all pairs of images with so many regions and captions with so many words (docs/performance.md).
 
     2RTD (H) + 6RTd (Zv) + 2T²d + 2RTd (Zu) + 2(R + T)D (the pooled product), and (R + T)d + RT tanh.

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..model.backend import TorchBackend
 from ..runtime import Gallery, Retriever
+from ..runtime.backends.pytorch import TorchBackend
 from .timing import seconds
 
 SHARD = 128
@@ -23,8 +23,8 @@ class ResearchScorer:
     """
 
     def __init__(self, backend: TorchBackend, images: Gallery, captions: Gallery) -> None:
-        self.model = backend.model
-        D = int(backend.config["embed_dim"])
+        self.module = backend.module
+        D = int(backend.model.config["embed_dim"])
         self.regions, self.image_lengths = _encoder_output(images, D)
         self.words, self.text_lengths = _encoder_output(captions, D)
 
@@ -38,7 +38,7 @@ class ResearchScorer:
 
     def _shard(self, image: int, caption: int) -> torch.Tensor:
         i, j = slice(image, image + SHARD), slice(caption, caption + SHARD)
-        scorer = self.model.scorer
+        scorer = self.module.scorer
         return scorer.attention(self.regions[i], self.image_lengths[i], self.words[j], self.text_lengths[j]).scores
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from .._files import temporary_folder
+from ..accuracy.workload import Workload
 from ..runtime import Gallery, Retriever
 from ..runtime.index import Images, IndexOptions, index_items
-from ..runtime.tiles import tiles_of
+from ..runtime.scoring.tiles import tiles_of
 from .overload import Overload, measure_overload
 from .serving import CALLERS, FEW_IMAGES, ServingSpeed, measure_serving
 from .timing import seconds
-from .workload import Workload
 
 # search_many of so many captions over so many images, against tiles that lie ready.
 MANY_CAPTIONS, MANY_IMAGES = 1000, 1000

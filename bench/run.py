@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from .._files import sha256_of, temporary_folder
 from .._machine import describe_machine, has_nvidia_driver
+from ..accuracy.gate import complete_engine_records
+from ..accuracy.reference_scores import checkpoint_of
+from ..accuracy.workload import Workload, check_dimension, data_workload, random_workload
 from ..bundle import MANIFEST, VOCABULARY, Bundle, open_bundle
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from ..errors import CaanError, CheckpointError, InputError
 from ..metrics import parity, retrieval_metrics
-from ..runtime.backend import BF16
-from ..runtime.native_backend import PRECISIONS as NATIVE_PRECISIONS
-from ..runtime.triton.backend import PRECISIONS as TRITON_PRECISIONS
-from .gate import complete_engine_records
+from ..runtime.backends.contract import BF16
+from ..runtime.backends.native import PRECISIONS as NATIVE_PRECISIONS
+from ..runtime.backends.triton.backend import PRECISIONS as TRITON_PRECISIONS
 from .interrupted import Measured
 from .native_gains import native_gains
 from .own_process import away_from_here
-from .reference_scores import checkpoint_of
 from .roofline import rooflines
 from .rows import Row
 from .worker import RowSpec, serve
-from .workload import Workload, check_dimension, data_workload, random_workload
 
 DEFAULT_ROUNDS = 5
 

@@ -21,7 +21,7 @@ def synthetic_bundle(progress: Callable[[str], None], dim: int = PAPER_DIM) -> I
     with needs("export", "--synthetic"):
         import torch
 
-        from ..export.to_bundle import export_checkpoint
+        from ..export.bundle_from_checkpoint import export_checkpoint
         from ..model.caan import CAAN, CaanConfig
         from ..model.checkpoint import load_checkpoint, save_checkpoint
     from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -41,10 +41,10 @@ def synthetic_bundle(progress: Callable[[str], None], dim: int = PAPER_DIM) -> I
 def _add_engine(bundle: Path, progress: Callable[[str], None]) -> None:
     """FP16 plans, ungated: random weights retrieve nothing. Left out with the reason where they can't be built."""
     from ..bundle import open_bundle
-    from ..export.engine import BuildOptions
+    from ..export.engine_from_bundle import EngineJob, build_engine
+    from ..export.plan_from_graph import BuildOptions
     from ..export.profiles import Statistics, default_profiles
     from ..export.targets import open_target
-    from ..export.to_engine import EngineJob, build_engine
 
     opened = open_bundle(bundle)
     config = opened.config

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .gate import DEFAULT_LIMITS
+from ..accuracy.gate import DEFAULT_LIMITS
 from .native_gains import gains_text, native_gains
 from .retrieval import RetrievalSpeed
 from .roofline import rooflines, rooflines_text

@@ -15,25 +15,26 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import chosen_threads, peak_memory
+from ..accuracy.workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 from ..bundle import open_bundle
 from ..errors import CaanError, UnknownWordWarning
 from ..runtime import Gallery, Retriever
-from ..runtime.backend import Layout
-from ..runtime.galleries.gallery import offsets_of
-from ..runtime.native_backend import NativeBackend
-from ..runtime.tiles import Choice
-from ..runtime.tuning import Trial, best, is_tunable, try_all
+from ..runtime.backends.contract import GraphTiles, Layout
+from ..runtime.backends.native import NativeBackend
+from ..runtime.choices import BackendName, Device, Precision
+from ..runtime.galleries.in_memory import offsets_of
+from ..runtime.scoring.cutters import Choice
+from ..runtime.scoring.tuning import Trial, best, is_tunable, try_all
 from .exact import exact_scores
 from .pair_work import pair_work
 from .retrieval import measure_retrieval
 from .timing import seconds, sustained_seconds
-from .workload import SEARCH_CAPTIONS, SEARCH_IMAGES, Workload
 
 # All-pairs throughput is measured on this many images × captions: one shard of the research form.
 PAIRS_SIDE = 128
@@ -112,15 +113,15 @@ class _Row:
         self.spec, self.workload = spec, workload
         self.retriever = Retriever.open(
             spec.path,
-            spec.backend,
-            spec.precision,
-            device=spec.device,
+            cast(BackendName, spec.backend),
+            cast(Precision, spec.precision),
+            device=cast(Device, spec.device),
             threads=threads,
             trust_engines=spec.trust_engines,
         )
         self.single: Retriever | None = None
         if spec.backend == "native" and chosen_threads(threads) > 1:
-            self.single = Retriever.open(spec.path, spec.backend, spec.precision, device=spec.device, threads=1)
+            self.single = Retriever.open(spec.path, "native", cast(Precision, spec.precision), device="cpu", threads=1)
         self.folder = folder
 
     def prepare(self) -> dict[str, Any]:
@@ -135,14 +136,14 @@ class _Row:
             small = images.first(64), self.some_captions.first(64)
             self.retriever = with_best_tile(self.retriever, *small)
         if self.spec.research_form:
-            from ..model.backend import TorchBackend
+            from ..runtime.backends.pytorch import TorchBackend
             from .reference import ResearchScorer
 
             assert isinstance(self.retriever.backend, TorchBackend)
             self.research = ResearchScorer(self.retriever.backend, self.some_images, self.some_captions)
         self._score_pairs()
-        tile_bytes = None if self.retriever.backend.fused else self.retriever.tile_bytes
-        work = pair_work(self.retriever.backend.config, self.some_images.lengths, self.some_captions.lengths)
+        tile_bytes = None if not isinstance(self.retriever.backend.tiles, GraphTiles) else self.retriever.tile_bytes
+        work = pair_work(self.retriever.backend.model.config, self.some_images.lengths, self.some_captions.lengths)
         result: dict[str, Any] = {"tile_bytes": tile_bytes, "tuning": self._tune(images), "pair_work": work}
         if self.spec.backend == "native":
             result["score_error"] = self._score_error()

@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .._machine import chosen_threads
-from ..errors import needs
+from .._onnxruntime import cpu_session, onnxruntime
 
 Feed = Mapping[str, NDArray[Any]]
 Batch = Mapping[str, NDArray[np.floating]]
@@ -42,8 +41,7 @@ def observe(graph: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feed
     shapes that may differ from feed to feed. One feed's values are in memory at a time. `graph` stays as it is.
     Raises MissingError without onnxruntime.
     """
-    with needs("cpu", "calibration"):
-        import onnxruntime as ort
+    onnxruntime("calibration")
     inputs = {value.name for value in graph.graph.input}
     wanted = [name for name in tensors if name not in inputs]
     exposed = onnx.ModelProto()
@@ -51,10 +49,7 @@ def observe(graph: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feed
     outputs = {value.name for value in graph.graph.output}
     # ONNX Runtime infers the type of an output that names none, so onnx need not infer it first.
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = chosen_threads()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(exposed.SerializeToString(), purpose="calibration")
     for feed in feeds:
         values = dict(zip(wanted, session.run(wanted, dict(feed)), strict=True)) if wanted else {}
         yield {name: feed[name] if name in inputs else values[name] for name in tensors}

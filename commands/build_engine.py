@@ -12,24 +12,24 @@ from . import options
 from .output import log, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from ..export.engine_from_bundle import EngineReport
 
-    from ..bench.gate import AccuracyGate
-    from ..bundle import Bundle
-    from ..calibration.calibrate import Calibration
-    from ..data.scan import ScanSplit
-    from ..export.profiles import Profile, Statistics
-    from ..export.targets import Target
-    from ..export.to_engine import EngineReport
-    from ..runtime.triton.plugin import FusedScorer
-
-
-# Of a training split, the gate scores so many images with their captions: all pairs of it could take days.
-_HELD_OUT_IMAGES = 500
-
-# The kernel's code is for one GPU, and TensorRT promises nothing of it for others of its versions; its weights are not
-# the ONNX graph's.
-_NOT_FUSED = ("hardware_compatible", "version_compatible", "strip_weights")
+# Options that the library's call takes by the same name.
+_AS_NAMED = (
+    "keep_fp32",
+    "data",
+    "split",
+    "limit",
+    "checkpoint",
+    "gate_rsum",
+    "gate_score",
+    "keep_failed",
+    "calibration_data",
+    "calibration_split",
+    "calibration_method",
+    "seed",
+    "sensitivity",
+)
 
 
 class _Command(click.Command):
@@ -78,52 +78,36 @@ class _Command(click.Command):
 @click.option("--version-compatible", is_flag=True, help="Plans that later TensorRT versions load.")
 @click.option("--hardware-compatible", is_flag=True, help="Plans that other GPUs than this one load.")
 @click.option("--strip-weights", is_flag=True, help="Plans without weights, which come from the ONNX when loaded.")
-@click.option("--fused-scorer", is_flag=True, help="The scorer as one Triton kernel, for this GPU.")
 def build_engine(bundle: Path | None, **given: Any) -> None:
     """Turn BUNDLE into TensorRT engines of one precision, with --fp16, --int8 or --fp32.
 
     INT8 needs --calibration-data. The accuracy gate compares R@K with PyTorch's before anything is built.
     BUNDLE defaults to the only *.caan of the current folder.
     """
-    from .._files import check_change
-    from ..bundle import check_changeable, find_bundle, open_bundle
-    from ..graphs import check_graphs
+    from ..bundle import find_bundle
 
     precision = _precision(given)
     path = find_bundle(bundle, Path())
-    opened = open_bundle(path)
-    # Now, not after the minutes of calibration and gate.
-    check_changeable(opened)
-    check_change(path, [])
-    check_graphs(opened)
     with needs("engine", "caan build-engine"):
-        from ..export.profiles import default_profiles, parse_profiles, profile_table
-        from ..export.targets import open_target
-        from ..export.to_engine import EngineJob
-        from ..export.to_engine import build_engine as build
-    target = open_target(given["target"])
-    build_options = _build_options(target, given)
-    config, limits = opened.config, opened.manifest["limits"]
-    named = parse_profiles(given["profile"], config, limits)
-    dataset = _open(opened, given["data"], given["split"])
-    calibration_set = _open(opened, given["calibration_data"], given["calibration_split"])
-    profiles = default_profiles(config, limits, _statistics(opened, dataset or calibration_set)) | named
-    fused_scorer = _fused_scorer(opened, target, precision, profiles) if given["fused_scorer"] else None
-    calibration = _calibrate(opened, precision, calibration_set, given)
-    gate = _gate(opened, precision, dataset, calibration_set, calibration, given)
-    log(profile_table(profiles))
-    job = EngineJob(
+        from ..export.engine_job import EngineRequest, run_engine_job
+        from ..export.plan_from_graph import BuildOptions
+    request = EngineRequest(
         precision,
-        target,
-        profiles,
-        build_options,
-        given["keep_fp32"],
+        given["target"],
+        BuildOptions(
+            compute_capabilities=given["compute_capability"],
+            optimization_level=given["optimization_level"],
+            workspace_mib=given["workspace"],
+            version_compatible=given["version_compatible"],
+            hardware_compatible=given["hardware_compatible"],
+            strip_weights=given["strip_weights"],
+            timing_cache=given["timing_cache"],
+        ),
+        given["profile"],
         auto=given["int8"] == "auto",
-        sensitivity=given["sensitivity"],
-        keep_failed=given["keep_failed"],
-        fused_scorer=fused_scorer,
+        **{name: given[name] for name in _AS_NAMED},
     )
-    report = build(path, job, gate=gate, calibration=calibration, progress=log)
+    report = run_engine_job(path, request, log, bars=True)
     _print(path, precision, report)
     if report.failure is not None:
         raise report.failure
@@ -135,112 +119,7 @@ def _precision(given: dict[str, Any]) -> str:
         raise click.UsageError(f"name one of --fp16, --int8 and --fp32, not {' and '.join(chosen) or 'none'}")
     if chosen != ["int8"] and (given["calibration_data"] or given["sensitivity"]):
         raise click.UsageError(f"--calibration-data and --sensitivity are for --int8, not for --{chosen[0]}")
-    if given["fused_scorer"]:
-        for option in ("int8", *_NOT_FUSED):
-            if given[option]:
-                raise click.UsageError(f"--fused-scorer and --{option.replace('_', '-')} exclude each other")
     return chosen[0]
-
-
-def _build_options(target: Any, given: dict[str, Any]) -> Any:
-    from ..export.engine import BuildOptions
-
-    chosen = BuildOptions(
-        compute_capabilities=target.check_capabilities(given["compute_capability"]),
-        optimization_level=given["optimization_level"],
-        workspace_mib=given["workspace"],
-        version_compatible=given["version_compatible"],
-        hardware_compatible=given["hardware_compatible"],
-        strip_weights=given["strip_weights"],
-        timing_cache=given["timing_cache"],
-    )
-    chosen.check(target)  # now, not after the minutes of calibration and gate
-    return chosen
-
-
-def _open(bundle: Bundle, folder: Path | None, split: str) -> ScanSplit | None:
-    """A data set, checked against the model before minutes are spent."""
-    from ..bench.workload import check_dimension
-    from ..data.scan import open_split
-
-    if folder is None:
-        return None
-    dataset = open_split(folder, split)
-    check_dimension(dataset.features, bundle.config, folder)
-    return dataset
-
-
-def _statistics(bundle: Bundle, dataset: ScanSplit | None) -> Statistics:
-    import numpy as np
-
-    from ..bundle import VOCABULARY
-    from ..data.vocabulary import Vocabulary
-    from ..export.profiles import Statistics
-
-    if dataset is None:
-        return Statistics.assumed(bundle.config)
-    vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
-    return Statistics.of_split(dataset, np.array([len(vocabulary.encode(caption)) for caption in dataset.captions]))
-
-
-def _fused_scorer(
-    bundle: Bundle, target: Target, precision: str, profiles: Mapping[str, Sequence[Profile]]
-) -> FusedScorer:
-    from ..bundle import REGIONS, WORDS
-
-    with needs("triton", "--fused-scorer"):
-        from ..runtime.triton.plugin import FusedScorer
-    regions = max(profile.axes[REGIONS].max for profile in profiles["scorer"])
-    words = {profile.axes[WORDS].max for profile in profiles["scorer"]}
-    return FusedScorer.open(bundle, target.module, precision, regions, words)
-
-
-def _calibrate(bundle: Bundle, precision: str, dataset: ScanSplit | None, given: dict[str, Any]) -> Calibration | None:
-    if precision != "int8" or dataset is None:
-        return None
-    from ..calibration.calibrate import calibrate
-
-    return calibrate(bundle, dataset, method=given["calibration_method"], seed=given["seed"], progress=True)
-
-
-def _gate(
-    bundle: Bundle,
-    precision: str,
-    dataset: ScanSplit | None,
-    calibration_set: ScanSplit | None,
-    calibration: Calibration | None,
-    given: dict[str, Any],
-) -> AccuracyGate | None:
-    """The gate on --data, else on another split of the calibration data, else on what is left of it, else none."""
-    from dataclasses import replace
-
-    from ..bench.gate import DEFAULT_LIMITS, AccuracyGate
-    from ..bench.workload import split_workload, spread
-
-    limits = DEFAULT_LIMITS[precision]
-    if given["gate_rsum"] is not None:
-        limits = replace(limits, delta_rsum=given["gate_rsum"])
-    if given["gate_score"] is not None:
-        limits = replace(limits, max_abs=given["gate_score"])
-    if dataset is None and calibration_set is not None:
-        dataset = _held_back(bundle, calibration_set)
-    if dataset is not None:
-        workload = split_workload(dataset, given["limit"])
-    elif calibration is not None and calibration_set is not None:
-        left = spread(calibration.held_out, min(_HELD_OUT_IMAGES, given["limit"] or _HELD_OUT_IMAGES))
-        workload = split_workload(calibration_set).subset(left)
-    else:
-        return None
-    return AccuracyGate.open(workload, bundle, given["checkpoint"], limits, log)
-
-
-def _held_back(bundle: Bundle, calibration_set: ScanSplit) -> ScanSplit | None:
-    """The test or dev split beside the one that calibration uses: images that the model was not trained on."""
-    for split in ("test", "dev"):
-        if split != calibration_set.split and (calibration_set.folder / f"{split}_ims.npy").is_file():
-            log(f"the gate runs on the split {split} of {calibration_set.folder}; --limit N takes fewer images")
-            return _open(bundle, calibration_set.folder, split)
-    return None
 
 
 def _print(path: Path, precision: str, report: EngineReport) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .output import metrics_table, show, show_json
 from .tables import check_suffix, write_scores
+
+if TYPE_CHECKING:
+    from ..runtime.choices import BackendName, Device, Precision
 
 
 @click.command("eval", epilog=options.EXIT_CODES)
@@ -29,9 +33,9 @@ def evaluate(
     data: Path,
     split: str,
     limit: int | None,
-    backend: str,
-    precision: str,
-    device: str,
+    backend: BackendName,
+    precision: Precision,
+    device: Device,
     threads: int | None,
     trust_engines: bool,
     folds: bool,
@@ -39,7 +43,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """R@1/5/10, median and mean rank of BUNDLE (with --backend torch: of a checkpoint) on a data set."""
-    from ..bench.workload import data_workload
+    from ..accuracy.workload import data_workload
     from ..bundle import find_bundle
     from ..metrics import five_fold_metrics, retrieval_metrics
     from ..runtime import Retriever

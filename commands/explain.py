@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..runtime import Explanation
+    from ..runtime.choices import Device, Precision
 
 _STRONGEST = 5
 _WORD_SIDES = ("left", "right", "right", "right")
@@ -58,8 +59,8 @@ def explain(
     grid: tuple[int, int] | None,
     output: Path | None,
     overwrite: bool,
-    precision: str,
-    device: str,
+    precision: Precision,
+    device: Device,
     threads: int | None,
     trust_engines: bool,
     as_json: bool,

@@ -61,12 +61,12 @@ def export(
     target = output or Path(checkpoint.stem + ".caan")
     check_target(target, overwrite=overwrite, kind="bundle")
     with needs("export", "caan export"):
-        from ..export.to_bundle import export_checkpoint
+        from ..export.bundle_from_checkpoint import export_checkpoint
         from ..model.checkpoint import ScanOptions, load_checkpoint
 
     gate = None
     if data is not None:
-        from ..bench.gate import fp32_gate
+        from ..accuracy.gate import fp32_gate
 
         gate = fp32_gate(data, split, checkpoint, log, limit)
     loaded = load_checkpoint(checkpoint, ScanOptions(vocab, tokenizer, key_map, attention_scale))

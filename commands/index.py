@@ -1,13 +1,17 @@
-"""`caan index` and `caan delete`: images or captions become a gallery, some leave it."""
+"""`caan index`, `caan delete` and `caan compact`: images or captions become a gallery, some leave it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .output import log, show
+
+if TYPE_CHECKING:
+    from ..runtime.choices import BackendName, Device, Precision
 
 # Fewer images are searched at once whatever the tiles.
 _WORTH_TUNING = 100
@@ -38,9 +42,9 @@ def index(
     compact: bool,
     append: bool,
     overwrite: bool,
-    backend: str,
-    precision: str,
-    device: str,
+    backend: BackendName,
+    precision: Precision,
+    device: Device,
     threads: int | None,
     trust_engines: bool,
 ) -> None:
@@ -52,7 +56,7 @@ def index(
     from ..data.scan import open_features, open_lengths, read_captions, read_ids
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
-    from ..runtime.tuning import is_due, is_tunable
+    from ..runtime.scoring.tuning import is_due, is_tunable
 
     if append and overwrite:
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
@@ -90,7 +94,7 @@ def index(
 def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
     """Delete ITEMs from GALLERY, by id, or by index where it has no ids.
 
-    The other items keep their index. Room on disk is given back when the gallery is indexed anew.
+    The other items keep their index. `caan compact` gives back their room on disk.
     """
     from ..data.scan import read_ids
     from ..runtime.index import delete_items
@@ -102,3 +106,17 @@ def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
     show(f"{gallery}: {left} items are left")
     if left == 0:
         log("nothing can be found in it any more")
+
+
+@click.command(epilog=options.EXIT_CODES)
+@click.argument("gallery", type=options.PATH)
+def compact(gallery: Path) -> None:
+    """Give back the room that the deleted items of GALLERY take on disk.
+
+    Ids stay; items get new indices, without gaps. Searches that run meanwhile finish in the old gallery.
+    """
+    from ..runtime.galleries.changes import compact_items
+    from .inspect_text import size_of
+
+    freed = compact_items(gallery)
+    show(f"{gallery}: {size_of(freed)} given back" if freed else f"{gallery}: no item is deleted, nothing to do")

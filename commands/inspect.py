@@ -1,4 +1,4 @@
-"""`caan inspect`: what a bundle holds."""
+"""`caan inspect`: what a bundle or a gallery holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .output import show, show_json, show_styled
 
 
 @click.command(epilog=options.EXIT_CODES)
-@options.bundle
+@click.argument("bundle", type=options.PATH, required=False, metavar="[BUNDLE|GALLERY]")
 @click.option("--layers", type=click.Choice(GRAPHS), help="The nodes of this graph instead, and what each computes in.")
 @click.option("--precision", help="Of --layers: one that the bundle has.  [default: fp32]")
 @options.trust_engines
@@ -22,8 +22,10 @@ from .output import show, show_json, show_styled
 def inspect(bundle: Path | None, layers: str | None, precision: str | None, trust_engines: bool, as_json: bool) -> None:
     """Show what BUNDLE holds: files, graphs, precisions, engines, and what was checked.
 
-    BUNDLE defaults to the only *.caan of the current folder.
+    BUNDLE defaults to the only *.caan of the current folder. Of a GALLERY: its items, states, bundle, and the room
+    that deleted items take.
     """
+    from .._files.ownership import kind_of
     from ..bundle import find_bundle
     from ..export.describe import describe
     from .inspect_text import summary_text
@@ -31,6 +33,11 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, trus
     if precision is not None and layers is None:
         raise click.UsageError("--precision belongs to --layers GRAPH; the summary shows every precision")
     path = find_bundle(bundle, Path())
+    if kind_of(path) == "gallery":
+        if layers is not None:
+            raise click.UsageError(f"--layers is for bundles, and {path} is a gallery; leave it out")
+        _show_gallery(path, as_json)
+        return
     if layers is not None:
         _show_layers(path, layers, precision or "fp32", as_json, trust_engines)
         return
@@ -41,10 +48,20 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, trus
         show_styled(summary_text(found))
 
 
+def _show_gallery(path: Path, as_json: bool) -> None:
+    from .inspect_gallery import describe_gallery, gallery_text
+
+    found = describe_gallery(path)
+    if as_json:
+        show_json(found)
+    else:
+        show_styled(gallery_text(found))
+
+
 def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_engines: bool) -> None:
     """The nodes of the ONNX graph, and what TensorRT fused them into, where an engine can be loaded."""
     from ..export.describe import describe_layers
-    from .engine_layers import engine_layers
+    from ..export.engine_layers import engine_layers
     from .inspect_text import layers_text
 
     nodes, found, reason = describe_layers(path, graph, precision), None, None

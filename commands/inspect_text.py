@@ -12,10 +12,10 @@ from tabulate import tabulate
 
 from ..bundle import GRAPHS, SCORER_WEIGHTS, SIDE_GRAPHS, graph_file, plan_file
 from ..calibration.sensitivity import NodeCost, cost_table
+from ..engines.record import build_command
 from ..errors import install
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
-from ..runtime.tensorrt.engine import build_command
 
 _LABEL = 13  # columns of a label and what follows it
 _COST = [field.name for field in fields(NodeCost)]
@@ -59,11 +59,11 @@ def _model(found: Description) -> str:
     tools = {"caan": manifest.get("caan", "?"), **manifest.get("tools", {})}
     lines = [
         str(found.bundle.folder),
-        _entry("model", _pairs(manifest["config"])),
-        _entry("tokenizer", manifest["tokenizer"]),
-        _entry("limits", ", ".join(f"{size} {axis}" for axis, size in manifest["limits"].items())),
-        _entry("checkpoint", checkpoint.get("file", "–") + trained),
-        _entry("made by", f"{_pairs(tools)}; opset {manifest.get('opset', '?')}"),
+        labelled("model", _pairs(manifest["config"])),
+        labelled("tokenizer", manifest["tokenizer"]),
+        labelled("limits", ", ".join(f"{size} {axis}" for axis, size in manifest["limits"].items())),
+        labelled("checkpoint", checkpoint.get("file", "–") + trained),
+        labelled("made by", f"{_pairs(tools)}; opset {manifest.get('opset', '?')}"),
     ]
     return "\n".join(lines)
 
@@ -77,19 +77,19 @@ def _files(manifest: Mapping[str, Any]) -> str:
     rows = []
     for label, files in groups.items():
         own = [sizes.pop(file) for file in files]
-        rows.append([label, *map(_bytes, own), _bytes(sum(own))])
-    rows += [[name, *[""] * len(GRAPHS), _bytes(size)] for name, size in sizes.items()]
-    rows.append(["all", *[""] * len(GRAPHS), _bytes(total)])
+        rows.append([label, *map(size_of, own), size_of(sum(own))])
+    rows += [[name, *[""] * len(GRAPHS), size_of(size)] for name, size in sizes.items()]
+    rows.append(["all", *[""] * len(GRAPHS), size_of(total)])
     table = "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
     if SCORER_WEIGHTS in manifest["files"]:
         return table
     advice = f"{SCORER_WEIGHTS}: the bundle is older than the backends native and triton; export the checkpoint again"
-    return f"{table}\n{_entry('missing', advice)}"
+    return f"{table}\n{labelled('missing', advice)}"
 
 
 def _graphs(ends: Mapping[str, Mapping[str, Ends]] | None) -> str:
     if ends is None:
-        return "graphs\n" + _entry("not shown", f"inputs and outputs need onnx: {install('export')}")
+        return "graphs\n" + labelled("not shown", f"inputs and outputs need onnx: {install('export')}")
     # (graph, direction, tensor, shape) → precision → dtype
     seen: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for graph in (*GRAPHS, *SIDE_GRAPHS):
@@ -110,14 +110,14 @@ def _precision(name: str, entry: Mapping[str, Any]) -> str:
     nodes = entry.get("nodes", {})
     lines = [f"precision {name}: {entry['status']}" if "status" in entry else f"precision {name}", *_checks(entry)]
     if "calibration" in entry:
-        lines.append(_entry("calibration", _calibration(entry["calibration"])))
+        lines.append(labelled("calibration", _calibration(entry["calibration"])))
     for key, label in (("kept_fp16", "not INT8"), ("kept_fp32", "asked FP32")):
-        lines += [_entry(label, ", ".join(entry[key]))] if entry.get(key) else []
+        lines += [labelled(label, ", ".join(entry[key]))] if entry.get(key) else []
     for type_ in _TYPES:
         members = {graph: found["nodes"].get(type_, []) for graph, found in nodes.items()}
         listed = [f"{graph}: {_shortened(graph, own)}" for graph, own in members.items() if own]
         if listed and type_.lower() != name:
-            lines.append(_entry(f"in {type_}", "\n".join(listed)))
+            lines.append(labelled(f"in {type_}", "\n".join(listed)))
     lines += _macs(nodes)
     if entry.get("sensitivity"):
         costs = [NodeCost(**{field: cost[field] for field in _COST}) for cost in entry["sensitivity"]]
@@ -152,17 +152,17 @@ def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
         source = f"✗ stale: the {precision} {_and(stale)} changed since; build again:\n{command}"
     lines = [
         f"engine {name}",
-        _entry("target", f"{entry['target']} {entry['version']}, {gpus}"),
-        _entry("options", ", ".join(_option(key, value) for key, value in entry["options"].items() if value)),
-        _entry("built from", source),
+        labelled("target", f"{entry['target']} {entry['version']}, {gpus}"),
+        labelled("options", ", ".join(_option(key, value) for key, value in entry["options"].items() if value)),
+        labelled("built from", source),
         *_checks(entry),
     ]
-    lines += [_entry("run", f"✗ {entry['run']}")] if entry["run"] else []
+    lines += [labelled("run", f"✗ {entry['run']}")] if entry["run"] else []
     return "\n".join([*lines, "", _indented(profile_table(found.profiles[name]))])
 
 
 def _checks(entry: Mapping[str, Any]) -> list[str]:
-    return [_entry("check", _check(record)) for record in entry.get("checks", [])]
+    return [labelled("check", _check(record)) for record in entry.get("checks", [])]
 
 
 def _check(record: Mapping[str, Any]) -> str:
@@ -179,7 +179,7 @@ def _width() -> int:
     return max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
 
 
-def _entry(label: str, text: str) -> str:
+def labelled(label: str, text: str) -> str:
     """A label and its text, wrapped beside it."""
     columns = _width() - _LABEL - 2
     lines = []
@@ -206,7 +206,7 @@ def _and(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _bytes(size: int) -> str:
+def size_of(size: int) -> str:
     if size >= 2**20:
         return f"{size / 2**20:.1f} MiB"
     return f"{size / 1000:.1f} kB" if size >= 1000 else f"{size} B"

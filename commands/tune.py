@@ -14,7 +14,8 @@ from . import options
 from .output import log
 
 if TYPE_CHECKING:
-    from ..runtime.tuning import Trial
+    from ..runtime.choices import BackendName, Device, Precision
+    from ..runtime.scoring.tuning import Trial
 
 # Images that are tried with where no gallery is named.
 _IMAGES = 256
@@ -31,9 +32,9 @@ _IMAGES = 256
 def tune(
     bundle: Path | None,
     gallery: Path | None,
-    backend: str,
-    precision: str,
-    device: str,
+    backend: BackendName,
+    precision: Precision,
+    device: Device,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -47,7 +48,7 @@ def tune(
     from ..bundle import find_bundle
     from ..errors import InputError
     from ..runtime import Gallery, Retriever
-    from ..runtime.tuning import is_tunable
+    from ..runtime.scoring.tuning import is_tunable
 
     path = find_bundle(bundle, Path())
     retriever = Retriever.open(path, backend, precision, device=device, threads=threads)
@@ -59,7 +60,7 @@ def tune(
     if gallery is not None:
         images = Gallery.open(gallery)
     else:
-        config = retriever.backend.config
+        config = retriever.backend.model.config
         shape = (_IMAGES, int(config.get("num_regions") or 36), int(config["region_dim"]))
         images = retriever.encode_images(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
     log("trying which tiles and threads are fastest")
@@ -73,7 +74,7 @@ def tune(
 
 
 def _table(trials: Sequence[Trial]) -> str:
-    from ..runtime.tuning import best, describe
+    from ..runtime.scoring.tuning import best, describe
 
     fastest = best(trials)
     lines = []

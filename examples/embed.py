@@ -29,11 +29,10 @@ def main(folder: Path, captions: list[str]) -> None:
         def answer(caption: str) -> str:
             """What a web application does for each request, in a thread of its own. `asearch` is for asyncio."""
             try:
-                hits = batching.search(caption, gallery, min(3, len(gallery.live)), timeout=10)
+                hits = batching.search(caption, gallery, 3, clamp=True, timeout=10)
             except CaanError as error:  # a caption without a known word, too many requests, too late
                 return f"{caption}\n  {error}"
-            lines = [f"  {hit.score:8.4f}  {gallery.ids[hit.index] if gallery.ids else hit.index}" for hit in hits]
-            return "\n".join([caption, *lines])
+            return "\n".join([caption, *(f"  {hit.score:8.4f}  {hit.id}" for hit in hits)])
 
         for text in threads.map(answer, captions):
             print(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -15,7 +15,6 @@ from ..bundle import (
     CAPTIONS,
     GRAPHS,
     IMAGES,
-    INPUTS,
     MANIFEST,
     REGIONS,
     SIDE_GRAPHS,
@@ -23,10 +22,10 @@ from ..bundle import (
     Bundle,
     from_bundle,
     graph_file,
-    plan_file,
 )
+from ..engines.profiles import Profile
+from ..engines.record import EngineRecord, engine_records
 from ..errors import BundleError, needs
-from .profiles import Profile, Range
 
 if TYPE_CHECKING:
     import onnx
@@ -66,19 +65,6 @@ _MANIFEST = {
             ],
             "kept_fp16?": [str],
             "kept_fp32?": [str],
-        }
-    },
-    "engines?": {
-        str: {
-            "target": str,
-            "version": str,
-            "precision": str,
-            "compute_capabilities": [str],
-            "options": {str: (int, float, str, type(None))},
-            "profiles": {str: [{"name": str, "shapes": {str: {"min": [int], "opt": [int], "max": [int]}}}]},
-            "onnx": {str: str},
-            "checks?": [_CHECK],
-            "run": (str, type(None)),
         }
     },
 }
@@ -151,10 +137,9 @@ def describe(path: Path) -> Description:
     def read(bundle: Bundle) -> Description:
         for misfit in _misfits(bundle.manifest, _MANIFEST):
             raise _invalid(bundle, misfit)
-        engines = bundle.manifest.get("engines", {})
-        _check_plans(bundle, engines)
-        profiles = {name: _profiles(bundle, name, engine) for name, engine in engines.items()}
-        stale = {name: _stale_graphs(bundle, engine) for name, engine in engines.items()}
+        engines = engine_records(bundle)
+        profiles = {record.name: _profiles(bundle, record) for record in engines}
+        stale = {record.name: record.stale_graphs(bundle) for record in engines}
         return Description(bundle, _all_ends(bundle), profiles, stale)
 
     return from_bundle(path, read)
@@ -210,38 +195,12 @@ def _invalid(bundle: Bundle, entry: str) -> BundleError:
     return BundleError(f"{bundle.folder / MANIFEST} has no valid {entry[:200]!r}; export the checkpoint again")
 
 
-def _check_plans(bundle: Bundle, engines: Iterable[str]) -> None:
-    for name in engines:
-        for graph in GRAPHS:
-            plan = plan_file(graph, name)
-            if plan not in bundle.manifest["files"]:
-                raise BundleError(f"{bundle.folder / MANIFEST} does not list {plan}; build the engine again")
-
-
-def _profiles(bundle: Bundle, name: str, engine: Mapping[str, Any]) -> dict[str, list[Profile]]:
-    """What the manifest holds as shapes per tensor, as ranges per axis."""
-
-    def profile(graph: str, entry: Mapping[str, Any]) -> Profile:
-        axes: dict[str, Range] = {}
-        for tensor, shape in entry["shapes"].items():
-            sizes = list(zip(*(shape[end] for end in Range._fields), strict=True))
-            axes.update(zip(INPUTS[graph].get(tensor, ()), (Range(*size) for size in sizes), strict=False))
-        return Profile(entry["name"], axes, {})
-
+def _profiles(bundle: Bundle, record: EngineRecord) -> dict[str, list[Profile]]:
     try:
-        return {graph: [profile(graph, entry) for entry in own] for graph, own in engine["profiles"].items()}
-    except ValueError as error:  # a tensor's three shapes are not of one length
-        raise _invalid(bundle, f"engines.{name}.profiles") from error
-
-
-def _stale_graphs(bundle: Bundle, engine: Mapping[str, Any]) -> list[str]:
-    files = bundle.manifest["files"]
-
-    def current(graph: str) -> bool:
-        entry = files.get(graph_file(graph, engine["precision"]))
-        return entry is not None and entry["sha256"] == engine["onnx"].get(graph)
-
-    return [graph for graph in GRAPHS if not current(graph)]
+        return record.ranges()
+    except (KeyError, ValueError) as error:  # not the graph's inputs, or three shapes that are not of one length
+        where = f"{bundle.folder / MANIFEST} has no valid 'engines.{record.name}.profiles'"
+        raise BundleError(f"{where}; build the engine again: {record.rebuild(bundle)}") from error
 
 
 def _all_ends(bundle: Bundle) -> dict[str, dict[str, Ends]] | None:

@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from ..bundle import CAPTIONS, IMAGES
-from .profiles import Profile
+from ..engines.profiles import Profile
 from .targets import Target
 
 _DOMAIN, _VERSION = "com.microsoft", 1

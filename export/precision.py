@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .._machine import EXACT_INT8, chosen_threads
+from .._onnxruntime import cpu_session
 from ..bundle import GRAPHS, SCALES, VOCABULARY, Bundle, change_bundle, graph_file, open_bundle, write_manifest
-from ..errors import ExportError, needs
+from ..errors import ExportError
 from .audit import FP16, FP32, INT8, Audit, audit, check_types
 from .fp16 import ISLANDS, island_nodes, match_nodes, to_fp16
 from .int8 import quantizable, to_int8
@@ -151,12 +151,6 @@ def random_check(bundle: Bundle, made: PrecisionGraphs) -> dict[str, Any]:
 
 def _outputs(graphs: Mapping[str, onnx.ModelProto], bundle: Bundle) -> dict[str, NDArray[Any]]:
     """What the graphs make of the same random features and tokens; padded rows are the encoders' own."""
-    with needs("cpu", "checking a precision"):
-        import onnxruntime as ort
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = chosen_threads()
-    options.log_severity_level = 3
-    options.add_session_config_entry(*EXACT_INT8)
     config, generator = bundle.config, np.random.default_rng(0)
     images, captions, regions, words = 2, 3, config.get("num_regions") or _REGIONS, _WORDS
     lengths = np.array([words, words // 2, 2])
@@ -168,7 +162,7 @@ def _outputs(graphs: Mapping[str, onnx.ModelProto], bundle: Bundle) -> dict[str,
     }
     outputs = {}
     for name in GRAPHS:
-        session = ort.InferenceSession(graphs[name].SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = cpu_session(graphs[name].SerializeToString(), purpose="checking a precision")
         inputs = {i.name: values[i.name] for i in session.get_inputs()}
         (outputs[name],) = session.run(None, inputs)
         values[session.get_outputs()[0].name] = outputs[name]

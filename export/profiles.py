@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from tabulate import tabulate
 
 from ..bundle import CAPTIONS, GRAPHS, IMAGES, INPUTS, REGIONS, WORDS, state_widths
 from ..data.scan import ScanSplit
+from ..engines.profiles import Profile, Range, Shapes
 from ..errors import InputError
 from ..tiling import GPU_TILE_BYTES, tile_size
 
@@ -37,39 +38,6 @@ _AXES = (IMAGES, REGIONS, CAPTIONS, WORDS)
 _BUCKET = 8  # word buckets end at multiples of this
 _PROFILE = re.compile(r"([^:]*):([\w.-]+):(.*)", re.ASCII)
 _RANGE = re.compile(r"(\w+)=([0-9]{1,9})(?:/([0-9]{1,9})/([0-9]{1,9}))?", re.ASCII)
-
-
-class Range(NamedTuple):
-    """Smallest, tuned-for and largest size of an axis."""
-
-    min: int
-    opt: int
-    max: int
-
-    def __str__(self) -> str:
-        return str(self.max) if self.min == self.opt == self.max else f"{self.min}/{self.opt}/{self.max}"
-
-
-class Shapes(NamedTuple):
-    """Smallest, tuned-for and largest shape of an input tensor."""
-
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A named set of input shapes, {tensor: Shapes}, of one graph."""
-
-    name: str
-    axes: dict[str, Range]
-    shapes: dict[str, Shapes]
-
-    def as_dict(self) -> dict[str, Any]:
-        """`{"name", "shapes": {TENSOR: {"min": […], "opt": […], "max": […]}}}`, as the manifest holds it."""
-        shapes = {tensor: {key: list(size) for key, size in s._asdict().items()} for tensor, s in self.shapes.items()}
-        return {"name": self.name, "shapes": shapes}
 
 
 @dataclass(frozen=True)

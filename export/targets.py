@@ -12,7 +12,6 @@ Both modules have one API. What differs, as tried with tensorrt_rtx 1.7.1 on a m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,19 +22,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .._machine import has_nvidia_driver
-from .._tensorrt_log import log_of
+from ..engines.log import log_of
+from ..engines.targets import TARGETS, TargetName, rtx_capabilities
 from ..errors import InputError, MissingError, needs
 
 if TYPE_CHECKING:
     from .._progress import Bar
 
-TARGETS = ("tensorrt", "tensorrt-rtx")
-
 VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "--version-compatible", "--hardware-compatible"
 STRIP_WEIGHTS, TIMING_CACHE = "--strip-weights", "timing cache"
 
-_EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
-_PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 _RTX_LACKS = {
     VERSION_COMPATIBLE: "its engines load in the version that built them alone",
     HARDWARE_COMPATIBLE: "its engines run on every GPU of compute capability 8.0 and newer, or on those named",
@@ -47,7 +43,7 @@ _RTX_LACKS = {
 class Target:
     """A TensorRT that is installed, and what it can do on this machine."""
 
-    name: str
+    name: TargetName
     module: ModuleType
     capabilities: tuple[str, ...]  # compute capabilities it builds for ahead of time; none: for the GPU at hand alone
     lacks: dict[str, str]  # options that it does not have, and why
@@ -59,7 +55,7 @@ class Target:
     @property
     def update(self) -> str:
         """The command that installs its newest version."""
-        return f"pip install -U {_PACKAGES[self.name]}"
+        return f"pip install -U {TARGETS[self.name].package}"
 
     @property
     def log(self) -> Any:
@@ -106,27 +102,22 @@ def open_target(name: str | None = None) -> Target:
 
     Raises InputError for an unknown name, MissingError for one that is not installed or needs a GPU that is not there.
     """
-    if name is None:
-        name = "tensorrt" if has_nvidia_driver() and find_spec("tensorrt") else "tensorrt-rtx"
-    if name not in TARGETS:
-        raise InputError(f"unknown target '{name}'; known: {', '.join(TARGETS)}")
-    with needs(_EXTRAS[name], f"building engines for the target '{name}'"):
-        module = import_module(name.replace("-", "_"))
-    if name == "tensorrt-rtx":
-        return Target(name, module, _capabilities(module), _rtx_lacks())
+    chosen: TargetName = "tensorrt" if has_nvidia_driver() and find_spec("tensorrt") else "tensorrt-rtx"
+    if name is not None:
+        known = next((target for target in TARGETS if target == name), None)
+        if known is None:
+            raise InputError(f"unknown target '{name}'; known: {', '.join(TARGETS)}")
+        chosen = known
+    with needs(TARGETS[chosen].extra, f"building engines for the target '{chosen}'"):
+        module = import_module(TARGETS[chosen].module)
+    if chosen == "tensorrt-rtx":
+        return Target(chosen, module, rtx_capabilities(module), _rtx_lacks())
     if not has_nvidia_driver():
         raise MissingError(
             "the target 'tensorrt' builds on the GPU that the engine is for, and no NVIDIA driver is visible here; use"
             " --target tensorrt-rtx, which needs none"
         )
-    return Target(name, module, (), {})
-
-
-def _capabilities(module: ModuleType) -> tuple[str, ...]:
-    """("7.5", "8.0", …) of the members SM75, SM80, …; NONE and CURRENT name no GPU."""
-    found = [re.fullmatch(r"SM(\d+)(\d)", member) for member in module.ComputeCapability.__members__]
-    pairs = sorted((int(match[1]), int(match[2])) for match in found if match)
-    return tuple(f"{major}.{minor}" for major, minor in pairs)
+    return Target(chosen, module, (), {})
 
 
 def _rtx_lacks() -> dict[str, str]:

@@ -9,9 +9,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from .._machine import chosen_threads
+from .._onnxruntime import cpu_session, onnxruntime
 from ..bundle import CAPTIONS, IMAGES, REGIONS, WORDS
-from ..errors import ExportError, needs
+from ..errors import ExportError
 from ..model.caan import CAAN
 from .graphs import TRY_VERSIONS, GraphSpec, random_inputs
 
@@ -34,14 +34,10 @@ def validate_graph(spec: GraphSpec, graph: onnx.ModelProto, model: CAAN) -> floa
     The error is absolute where values are below 1 and relative to the largest value above.
     Raises ExportError if the ONNX checker refuses the graph, ONNX Runtime can't run it, or the error is above 1e-5.
     """
-    with needs("cpu", "validating an export"):
-        import onnxruntime as ort
+    onnxruntime("validating an export")
     try:
         onnx.checker.check_model(graph, full_check=True)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = chosen_threads()
-        options.log_severity_level = 3
-        session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = cpu_session(graph.SerializeToString(), purpose="validating an export")
         worst = float(np.max([_error(spec, session, model, sizes) for sizes in _SHAPES]))
     except ExportError:
         raise

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from .._machine import describe_machine, nvidia_gpus
-from ..bench.gate import DEFAULT_LIMITS
+from ..accuracy.gate import DEFAULT_LIMITS
 from ..bench.rows import Row
 from ..bench.run import BenchResult
 from ..bundle import Bundle

@@ -34,7 +34,7 @@ def search_page(
     A picture that is missing leaves its id in its place; where no hit of the page has one, the page is of text. From
     the 500th picture on, hits are text. Raises MissingError without Jinja2.
     """
-    names = [[gallery.ids[hit.index] if gallery.ids else str(hit.index) for hit in hits] for hits in found]
+    names = [[gallery.id_of(hit.index) for hit in hits] for hits in found]
     illustrated = gallery.ids is not None and any(pictures.path_of(name) for group in names for name in set(group))
     queries, left = [], MOST_PICTURES if illustrated else 0
     for caption, hits, group in zip(captions, found, names, strict=True):

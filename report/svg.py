@@ -26,6 +26,7 @@ INK, SOFT, LINE = "#500010", "#500011", "#500012"
 _SERIES = 8
 _NAMES = {INK: "ink", SOFT: "soft", LINE: "line", **{f"#50000{number}": f"s{number}" for number in range(_SERIES)}}
 DOTS = 0.45  # how opaque a sample's dot is; the style sheet says it anew
+_PLACES = ("d", "x", "y", "transform")
 
 
 def colour(series: int) -> str:
@@ -47,7 +48,8 @@ def canvas(height: float, left: float, right: float, top: float, bottom: float) 
 def markup(figure: Figure, title: str, description: str) -> Markup:
     """The figure as an element of HTML, the same for the same figure; a screen reader says title and description."""
     stream = io.BytesIO()
-    with rc_context({"svg.fonttype": "none"}):  # text stays text
+    with rc_context({"svg.fonttype": "none"}):
+        # Text stays text.
         figure.savefig(stream, format="svg", transparent=True)
     drawn = ElementTree.fromstring(stream.getvalue())
     page = ElementTree.Element("svg", viewBox=drawn.attrib["viewBox"], role="img")
@@ -63,7 +65,7 @@ def markup(figure: Figure, title: str, description: str) -> Markup:
 
 def _attributes(given: dict[str, str]) -> dict[str, str]:
     """Those that place and colour an element, in the style sheet's colours and one digit after the point."""
-    places: dict[str, str] = {name: _rounded(given[name]) for name in ("d", "x", "y", "transform") if name in given}
+    places: dict[str, str] = {name: _rounded(given[name]) for name in _PLACES if name in given}
     if places.get("transform", "").startswith("rotate(-0 "):
         del places["transform"]
     styles = [style for style in given.get("style", "").split("; ") if not style.startswith("font-family")]

@@ -10,11 +10,11 @@ from typing import Any
 from .. import __version__
 from .._files import cache_folder
 from .._machine import describe_machine, has_nvidia_driver, nvidia_gpus
+from ..engines.targets import TARGETS, TargetName, installed_module, rtx_capabilities
 from ..errors import MissingError, install
-from .native_backend import BUILD, is_absence
-from .tensorrt.cuda import Gpu
-from .tensorrt.engine import MODULES, installed_module, rtx_capabilities
-from .tuning import Kept, kept_tunings
+from .backends.native import BUILD, is_absence
+from .backends.tensorrt.cuda import Gpu
+from .scoring.tuning import Kept, kept_tunings
 
 _NO_GPU, _GET_GPU = "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU"
 _PACKAGES = {
@@ -96,7 +96,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
     )
     checks.append(_native_check(cpu))
     checks.append(_cuda_check(providers, gpus))
-    checks += [_tensorrt_check(target) for target in MODULES]
+    checks += [_tensorrt_check(target) for target in TARGETS]
     checks.append(_triton_check(packages, gpus))
     torch = packages["torch"]
     checks.append(
@@ -143,22 +143,23 @@ def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
     return Check(name, True, "available; a session says whether its libraries load")
 
 
-def _tensorrt_check(target: str) -> Check:
+def _tensorrt_check(target: TargetName) -> Check:
     """Whether this target's engines can run here. TensorRT for RTX builds them without a GPU, too."""
     rtx = target == "tensorrt-rtx"
-    name, extra = f"backend tensorrt{', rtx' if rtx else ''}", MODULES[target][1]
+    name, module_name = f"backend tensorrt{', rtx' if rtx else ''}", TARGETS[target].module
     module = installed_module(target)
     if module is None and not rtx and not has_nvidia_driver():
-        return Check(name, False, f"{_NO_GPU}; the module {MODULES[target][0]} is not installed", _GET_GPU)
+        return Check(name, False, f"{_NO_GPU}; the module {module_name} is not installed", _GET_GPU)
     if module is None:
-        return Check(name, False, f"the module {MODULES[target][0]} is not installed, or does not load", install(extra))
+        detail = f"the module {module_name} is not installed, or does not load"
+        return Check(name, False, detail, install(TARGETS[target].extra))
     version = str(module.__version__)
     if not has_nvidia_driver():
         return Check(name, False, f"{version}{', builds engines' if rtx else ''}; {_NO_GPU}", _GET_GPU)
     try:
         gpu = Gpu.open()
     except MissingError as error:
-        return Check(name, False, f"{version}; {error}", install(extra))
+        return Check(name, False, f"{version}; {error}", install(TARGETS[target].extra))
     if rtx and gpu.capability not in rtx_capabilities(module):
         supported = ", ".join(rtx_capabilities(module))
         detail = f"{version} has no code for this GPU's compute capability {gpu.capability}, only for {supported}"

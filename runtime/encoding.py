@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle import state_widths
 from ..data.mapped import read_rows
 from ..errors import DataError
 from ..tiling import chunks_by_length
-from .backend import Backend
-from .states import convert
+from .backends.contract import Backend
+from .casting import convert
+from .galleries.gallery import Gallery, Kind
+from .galleries.in_memory import new_states, offsets_of
+from .gather import gather_states
+from .lists import ids_of
 
 # Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
 IMAGES_PER_CALL, CAPTIONS_PER_CALL = 32, 128
@@ -38,7 +45,7 @@ def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[
             chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
         states = backend.encode_images(chunk)
         overflown = _overflown(
-            chunk, states[..., : backend.config["embed_dim"]], backend.config.get("normalize") is not False
+            chunk, states[..., : backend.model.config["embed_dim"]], backend.model.config.get("normalize") is not False
         )
         if overflown is not None:
             states = np.where(overflown[..., None], states.dtype.type(np.nan), states)
@@ -71,6 +78,38 @@ def encode_tokens(backend: Backend, tokens: Sequence[Sequence[int]], lengths: ND
         for row, item in zip(padded, items, strict=True):
             row[: lengths[item]] = tokens[item]
         yield items, backend.encode_captions(padded, lengths[items])
+
+
+def encode_gallery(
+    backend: Backend,
+    kind: Kind,
+    lengths: NDArray[np.int64],
+    encoded: Iterable[Encoded],
+    ids: Sequence[str] | None = None,
+    folder: str | Path | None = None,
+    bundle: str | None = None,
+) -> Gallery:
+    """A gallery of what an encoder gives: lengths (items,); states in memory, or memory-mapped in `folder`."""
+    names = ids_of(ids, len(lengths))
+    offsets = offsets_of(lengths)
+    width = state_widths(backend.model.config)[kind]
+    states = new_states(int(offsets[-1]), width, backend.state_dtype, folder)
+    for some in encoded:
+        place(states, offsets, some, kind, names)
+    return Gallery(kind, backend.model.encoders[kind], states, offsets, names, bundle)
+
+
+def loaded(backend: Backend, gallery: Gallery) -> Gallery:
+    """The same gallery in memory, its states as the scorer takes them."""
+    width = state_widths(backend.model.config)[gallery.kind]
+    states = new_states(int(gallery.offsets[-1]), width, backend.state_dtype, None)
+    for start in range(0, len(gallery), IMAGES_PER_CALL):
+        items = np.arange(start, min(start + IMAGES_PER_CALL, len(gallery)))
+        padded, lengths = gather_states(backend, gallery, items)
+        rows = states[gallery.offsets[start] : gallery.offsets[items[-1] + 1]]
+        rows[:] = padded[np.arange(padded.shape[1]) < lengths[:, None]]
+    gallery.confirm()
+    return replace(gallery, states=states, compact=False, check=None)
 
 
 def place(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..data.vocabulary import UNKNOWN
 from ..errors import DataError
-from .backend import Backend, Tile
+from .backends.contract import Backend, Tile
 from .encoding import encode_images
-from .inputs import check_features, check_known, tokenize
+from .inputs import check_features, known_caption, shortened, tokenize
 from .lists import Caption, caption_of
 
 
@@ -45,12 +45,12 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
     if not isinstance(features, np.ndarray) or features.ndim != 2:
         found = getattr(features, "shape", type(features).__name__)
         raise DataError(f"explain takes one image's features (regions, features), not {found}; pick one: features[0]")
-    check_features(features[None], backend.config["region_dim"], backend.limits["regions"])
+    check_features(features[None], backend.model.config["region_dim"], backend.model.limits["regions"])
     caption = caption_of(caption, "the caption")
-    check_known(caption, backend.vocabulary)
-    # Unknown words are told by the answer itself, not by a warning.
-    words = backend.vocabulary.with_unk(caption)
-    (tokens,), text_lengths = tokenize([words], backend.vocabulary, backend.limits["words"])
+    words = known_caption(caption, backend.model.vocabulary)
+    # The answer itself shows unknown words, so there is no warning of them.
+    quiet = shortened(words, len(words.ids))
+    (tokens,), text_lengths = tokenize([quiet], backend.model.vocabulary, backend.model.limits["words"])
     ((_, image_states),) = encode_images(backend, features[None])
     if not np.isfinite(image_states).all():
         what = "its features hold NaN, infinity or huge values; extract them again"
@@ -62,7 +62,7 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
         raise DataError("the caption can't be explained: its score is NaN or infinite; see caan inspect")
     return Explanation(
         score=float(found.pop("scores")),
-        words=_words(backend.vocabulary.words_of(caption), len(tokens)),
+        words=_words(words, len(tokens)),
         known=[number != UNKNOWN for number in tokens],
         **found,
     )

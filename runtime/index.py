@@ -1,8 +1,9 @@
-"""Galleries as folders: encode into one, append to it, delete from it, find the bundle that it was made with."""
+"""Galleries as folders: encode into one, append to it, find the bundle that it was made with."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zlib
 from collections import Counter
@@ -10,25 +11,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import explained, is_of_others, locked, resumable_folder
+from .._files import is_of_others, resumable_folder
 from .._progress import progress_bar
 from ..bundle import MANIFEST, graph_file, read_manifest, state_widths
 from ..data.mapped import read_rows
 from ..errors import BundleError, DataError, InputError
-from .backend import Backend
+from .backends.contract import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
-from .galleries.folder import DESCRIPTION, DTYPES, Contents, Description, read, without, write_description
-from .galleries.gallery import Gallery, Kind, offsets_of
-from .galleries.regular import check_regular
-from .galleries.writer import GalleryWriter, Input, changed_meanwhile, publishing
+from .galleries.changes import changing
+from .galleries.changes import delete_items as delete_items
+from .galleries.description import Description
+from .galleries.folder import DESCRIPTION, DTYPES, Contents, read
+from .galleries.gallery import Gallery, Items, Kind
+from .galleries.in_memory import offsets_of, relative_to
+from .galleries.writer import GalleryWriter, Input
 from .inputs import check_features, image_lengths, tokenize
-from .lists import Caption, ids_of
-from .retriever import Retriever
+from .lists import Caption, ids_of, is_features
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,12 @@ class IndexOptions:
     overwrite: bool = False
     append: bool = False
     progress: bool = False
+
+
+class Model(Protocol):
+    """What encodes: a Retriever."""
+
+    backend: Backend
 
 
 class Source(Protocol):
@@ -62,9 +73,9 @@ class Images:
     kind: Kind = "image"
     per_block = 4 * IMAGES_PER_CALL
 
-    def __init__(self, retriever: Retriever, features: NDArray[np.floating], lengths: Any = None) -> None:
+    def __init__(self, retriever: Model, features: NDArray[np.floating], lengths: Any = None) -> None:
         backend = retriever.backend
-        check_features(features, backend.config["region_dim"], backend.limits["regions"])
+        check_features(features, backend.model.config["region_dim"], backend.model.limits["regions"])
         self.lengths = image_lengths(features, lengths)
         self._features = features
         self._read: tuple[int, int, NDArray[np.floating]] | None = None
@@ -89,9 +100,10 @@ class Captions:
     kind: Kind = "text"
     per_block = 4 * CAPTIONS_PER_CALL
 
-    def __init__(self, retriever: Retriever, captions: Sequence[Caption]) -> None:
+    def __init__(self, retriever: Model, captions: Sequence[Caption], stacklevel: int = 4) -> None:
         backend = retriever.backend
-        self._tokens, self.lengths = tokenize(captions, backend.vocabulary, backend.limits["words"], stacklevel=4)
+        limit = backend.model.limits["words"]
+        self._tokens, self.lengths = tokenize(captions, backend.model.vocabulary, limit, stacklevel=stacklevel)
 
     def crc32(self, start: int, stop: int) -> int:
         return zlib.crc32(json.dumps(self._tokens[start:stop]).encode())
@@ -100,9 +112,18 @@ class Captions:
         return encode_tokens(backend, self._tokens[start:stop], self.lengths[start:stop])
 
 
+def source_of(retriever: Model, items: Items, lengths: Any = None, stacklevel: int = 4) -> Source:
+    """Features (N, R, F), with `lengths` (N,) regions each, or captions. Raises as `Images` and `Captions`."""
+    if is_features(items):
+        return Images(retriever, cast(NDArray[np.floating], items), lengths)
+    if lengths is not None:
+        raise InputError("lengths is for the regions of images; captions have their own")
+    return Captions(retriever, cast(Sequence[Caption], items), stacklevel + 1)
+
+
 def index_items(
-    retriever: Retriever,
-    bundle: Path,
+    retriever: Model,
+    bundle: Path | None,
     source: Source,
     target: Path,
     ids: Sequence[str] | None = None,
@@ -119,7 +140,7 @@ def index_items(
     """
     ids = _unique(ids, len(source.lengths))
     asked = _new(retriever, bundle, source, target, options)
-    opening = _in_place(target) if options.append else _beside(target, options.overwrite)
+    opening = changing(target) if options.append else _beside(target, options.overwrite)
     with opening as (folder, alone):
         there = read(folder) if options.append else None
         if there is not None:
@@ -130,27 +151,8 @@ def index_items(
                     _check_new(ids, there)
                 _encode(retriever.backend, source, writer, ids, options.progress)
                 writer.publish(source.lengths, ids)
+    _log.info("%s: %s %d %ss", target, "appended" if options.append else "wrote", len(source.lengths), source.kind)
     return Gallery.open(target)
-
-
-def delete_items(folder: Path, names: Sequence[str]) -> int:
-    """Delete items of a gallery by id, or by index where it has no ids; returns how many are left.
-
-    Their room on disk is given back when the gallery is indexed anew. Raises DataError, naming it, for an item that
-    is not there or deleted already, and BundleError as `Gallery.open`.
-    """
-    with _in_place(folder) as (_, alone):
-        found = read(folder)
-        position = {str(n) if found.ids is None else found.ids[n]: n for n in found.live.tolist()}
-        what = "item" if found.ids is not None else "index"
-        for name in names:
-            if name not in position:
-                raise DataError(f"{folder} has no {what} '{name[:80]}', or it is deleted already; nothing was deleted")
-        items = np.array([position[name] for name in set(names)], np.int64)
-        check_regular(folder / DESCRIPTION)
-        with publishing(folder, found.description, alone=alone):
-            write_description(folder, without(found.description, items))
-        return len(found.live) - len(items)
 
 
 def bundle_of(gallery: Gallery, folder: Path) -> Path:
@@ -183,13 +185,13 @@ def precision_of(gallery: Gallery, bundle: Path) -> str | None:
     return None
 
 
-def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, options: IndexOptions) -> Description:
+def _new(retriever: Model, bundle: Path | None, source: Source, target: Path, options: IndexOptions) -> Description:
     """A gallery without items."""
-    backend = retriever.backend
+    backend, config = retriever.backend, retriever.backend.model.config
     if options.compact and source.kind != "image":
         raise InputError("--compact is for galleries of images; captions' states are kept whole")
     if options.compact:  # a bundle that can't expand is refused now, not by the first search
-        backend.expand_regions(np.zeros((1, 1, backend.config["embed_dim"]), np.float32))
+        backend.expand_regions(np.zeros((1, 1, config["embed_dim"]), np.float32))
     dtype = options.dtype or "float16"
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
@@ -197,19 +199,12 @@ def _new(retriever: Retriever, bundle: Path, source: Source, target: Path, optio
         raise InputError(f"the states of precision {backend.precision} are float16; leave --dtype float32 out")
     return Description(
         kind=source.kind,
-        encoder=backend.encoders[source.kind],
+        encoder=backend.model.encoders[source.kind],
         dtype="float16" if dtype == "float16" else "float32",
-        columns=backend.config["embed_dim"] if options.compact else state_widths(backend.config)[source.kind],
+        columns=config["embed_dim"] if options.compact else state_widths(config)[source.kind],
         compact=options.compact,
-        bundle=_relative(bundle.resolve(), target.resolve()),
+        bundle=None if bundle is None else relative_to(bundle.resolve(), target.resolve()),
     )
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return os.path.relpath(path, folder)
-    except ValueError:  # on Windows, another drive
-        return str(path)
 
 
 def _check_append(
@@ -275,18 +270,6 @@ def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequen
                 writer.add(states, made_from)
             bar.update(made_from.items)
             start = stop
-
-
-@contextmanager
-def _in_place(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Change a gallery where it is; whether a lock keeps others from doing so meanwhile."""
-    with explained(folder, resumable=True), locked(folder, wait=False) as alone:
-        try:
-            yield folder, alone
-        except FileNotFoundError as error:
-            if alone:
-                raise
-            raise changed_meanwhile(folder) from error  # replaced, with what was being written in it
 
 
 @contextmanager

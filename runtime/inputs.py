@@ -13,9 +13,9 @@ from .._text import Lines
 from ..bundle import state_widths
 from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
 from ..errors import BundleError, CaanWarning, DataError, InputError
-from .backend import Backend
+from .backends.contract import Backend
 from .galleries.gallery import Gallery
-from .lists import Caption, Query, captions_of, described, integers_of, is_features
+from .lists import Caption, Query, TokenizedCaption, captions_of, described, integers_of, is_features
 from .unknown_words import UnknownWords
 
 # And <start> and <end>: T = 14, the mean of the field's data sets.
@@ -30,8 +30,13 @@ def tokenize(
     limit: int,
     stacklevel: int = 3,
     unknown_words: UnknownWords | None = None,
+    *,
+    searching: bool = False,
 ) -> Tokens:
     """Token ids of each caption, cut to `limit`, and their number.
+
+    searching: a caption without a known word is an error, since it finds nothing in particular; the message names a
+    caption only if there are several.
 
     CaanWarning for captions that were cut, for those without a known word, and, through `unknown_words`, for words that
     are not known; by default it points at the caller's caller. Captions that are `Lines` are named by file and line.
@@ -46,11 +51,12 @@ def tokenize(
     result, cut, unknown = [], [], []
     for number, caption in enumerate(captions):
         try:
-            check_tokens(caption, vocabulary)
-            words = vocabulary.words_of(caption)
-            ids = vocabulary.ids_of(words)
+            words = known_caption(caption, vocabulary) if searching else prepared(caption, vocabulary)
         except DataError as error:
+            if searching and len(captions) == 1:
+                raise
             raise DataError(f"{place(number)}: {error}") from error
+        ids = words.ids
         if len(ids) > limit:
             cut.append(number)
             ids = [*ids[: limit - 1], ids[-1]]
@@ -70,12 +76,31 @@ def tokenize(
     return result, np.array([len(ids) for ids in result], np.int64)
 
 
-def check_known(caption: Caption, vocabulary: Vocabulary) -> None:
-    """Raise DataError if no word of a caption is in the vocabulary, or it is a list of captions."""
+def prepared(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
+    """A caption's words and ids; one that is prepared already is returned as it is.
+
+    Raises DataError for an empty caption, one that is not UTF-8, and a list of captions.
+    """
+    if isinstance(caption, TokenizedCaption):
+        return caption
     check_tokens(caption, vocabulary)
-    if all(number == UNKNOWN for number in vocabulary.encode(caption)[1:-1]):
-        shown = caption if isinstance(caption, str) else " ".join(caption)
-        raise DataError(f"no word of '{shown[:60]}' is in the model's vocabulary; try other words")
+    words = vocabulary.words_of(caption)
+    return TokenizedCaption(words, vocabulary.ids_of(words), caption if isinstance(caption, str) else " ".join(caption))
+
+
+def known_caption(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
+    """As `prepared`. Raises DataError also if no word of the caption is in the vocabulary."""
+    words = prepared(caption, vocabulary)
+    if all(number == UNKNOWN for number in words.ids[1:-1]):
+        raise DataError(f"no word of '{words.text[:60]}' is in the model's vocabulary; try other words")
+    return words
+
+
+def shortened(words: TokenizedCaption, limit: int) -> TokenizedCaption:
+    """A caption cut to `limit` ids, unknown words written as `<unk>`: nothing is left to warn of."""
+    ids = words.ids if len(words.ids) <= limit else [*words.ids[: limit - 1], words.ids[-1]]
+    kept = ["<unk>" if number == UNKNOWN else word for word, number in zip(words, ids[1:-1], strict=False)]
+    return TokenizedCaption(kept, ids, words.text)
 
 
 def check_tokens(caption: Caption, vocabulary: Vocabulary) -> None:
@@ -158,8 +183,8 @@ def image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.in
     return result
 
 
-def hits_wanted(k: Any, gallery: Gallery) -> int:
-    """How many hits each query gets; None: 10, or all there are.
+def hits_wanted(k: Any, gallery: Gallery, *, clamp: bool = False) -> int:
+    """How many hits each query gets; None: 10, or all there are. clamp: a larger k means all there are.
 
     Raises InputError for what is not a whole number, DataError for one that the gallery's items don't allow.
     """
@@ -168,6 +193,8 @@ def hits_wanted(k: Any, gallery: Gallery) -> int:
         return min(DEFAULT_HITS, live)
     if not isinstance(k, int | np.integer) or isinstance(k, bool):
         raise InputError(f"k must be a whole number, not {k!r:.40}")
+    if clamp and k > live:
+        return live
     if not 1 <= k <= live:
         raise DataError(f"k is {k}, the gallery has {live} items; ask for 1 to {live}")
     return int(k)
@@ -177,19 +204,19 @@ def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
     """Raise DataError for a gallery of the other kind, or of items too long; BundleError for another model's."""
     if gallery.kind != kind:
         raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
-    if gallery.encoder != backend.encoders[kind]:
+    if gallery.encoder != backend.model.encoders[kind]:
         raise BundleError(
             "this gallery was made with another model or precision; open the bundle in that precision, or encode"
             " again: caan index"
         )
-    width = backend.config["embed_dim"] if gallery.compact else state_widths(backend.config)[kind]
+    width = backend.model.config["embed_dim"] if gallery.compact else state_widths(backend.model.config)[kind]
     if gallery.states.shape[1] != width:
         raise BundleError(
             f"this gallery's states have {gallery.states.shape[1]} columns, the model's {width}; encode it again:"
             " caan index"
         )
     part = "regions" if kind == "image" else "words"
-    longest, limit = int(gallery.lengths.max()), backend.limits[part]
+    longest, limit = int(gallery.lengths.max()), backend.model.limits[part]
     if longest > limit:
         raise DataError(f"this gallery has {kind}s of {longest} {part}, the backend takes up to {limit}")
 

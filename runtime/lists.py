@@ -7,7 +7,7 @@ an element of another type, by its number: nothing is ever guessed into text or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,17 @@ from ..errors import DataError, InputError
 
 Caption = str | Sequence[str]
 Query = Caption | NDArray[np.floating]  # a caption, or an image's region features (R, F)
+
+
+class TokenizedCaption(list[str]):
+    """A caption's words and their ids: split and looked up once, on the way in.
+
+    ids: those of the words, between `<start>` and `<end>`; text: the caption as given, for messages.
+    """
+
+    def __init__(self, words: Iterable[str], ids: list[int], text: str) -> None:
+        super().__init__(words)
+        self.ids, self.text = ids, text
 
 
 def listed(values: Any, what: str) -> list[Any]:
@@ -40,6 +51,8 @@ def listed(values: Any, what: str) -> list[Any]:
 
 def caption_of(caption: Any, name: str) -> Caption:
     """A caption as plain text or a list of tokens. Raises DataError, calling it `name`, for anything else."""
+    if isinstance(caption, TokenizedCaption):
+        return caption
     if isinstance(caption, np.ndarray) and caption.ndim == 0:
         caption = caption.item()
     if isinstance(caption, str):
@@ -97,6 +110,17 @@ def ids_of(ids: Any, items: int) -> list[str] | None:
         if not isinstance(name, str) or not _is_unicode(name):
             raise DataError(f"id {number} is no text: {name!r:.80}; ids are strings that UTF-8 can hold")
     return [str(name) for name in names]
+
+
+def listed_ids(ids: Any, what: str = "ids") -> list[str | int]:
+    """Ids and indices, plain. Raises InputError for one string, and for other things than lists and sets of them."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InputError(f"{what} must be a list or set of ids, not {described(ids)}")
+    values = list(ids) if isinstance(ids, set | frozenset) else listed(ids, what)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
+            raise InputError(f"{what} must hold ids (text) or indices (int), not {value!r:.40}")
+    return [str(value) if isinstance(value, str) else int(value) for value in values]
 
 
 def integers_of(values: Any, number: int, what: str, each: str) -> NDArray[np.int64]:

@@ -182,7 +182,7 @@ def small_disk(mounted) -> Path:
 def exporter() -> Callable[..., Any]:
     """`export_checkpoint`, which needs more than a machine that only runs bundles has."""
     pytest.importorskip("onnxscript", reason="makes a bundle: pip install '.[export]'")
-    from caan.export.to_bundle import export_checkpoint
+    from caan.export.bundle_from_checkpoint import export_checkpoint
 
     return export_checkpoint
 

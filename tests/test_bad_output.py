@@ -12,7 +12,7 @@ from caan.bench import run as bench_run
 from caan.data.scan import write_split
 from caan.data.vocabulary import Vocabulary
 from caan.errors import OutputError
-from caan.export import to_bundle
+from caan.export import bundle_from_checkpoint as to_bundle
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import save_checkpoint
 from caan.runtime import Gallery

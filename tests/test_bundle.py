@@ -97,7 +97,7 @@ def test_a_reader_sees_the_old_bundle_or_the_new_one(tmp_path):
 
 def test_a_bundle_replaced_while_it_is_opened_is_opened_anew(tiny_folder, tiny_bundle, monkeypatch):
     """A runtime never mixes two models' graphs: the encoder of the old one with the scorer of the new one."""
-    from caan.runtime import onnx_encoders
+    from caan.runtime.backends.onnxruntime import encoders as onnx_encoders
 
     real, opened = onnx_encoders.open_session, []
 

@@ -74,7 +74,7 @@ def test_a_failure_leaves_no_folder_where_none_was(tmp_path):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_folder_is_replaced_whole(bundle, tmp_path, monkeypatch, exchange):
     if not exchange:  # as on a system without renameat2
-        monkeypatch.setattr(_files, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(_files.folders, "_exchange", lambda first, second: False)
     with atomic_folder(bundle, overwrite=True) as temporary:
         (temporary / "new").touch()
         assert names(bundle) == ["manifest.json", "old"]
@@ -83,7 +83,7 @@ def test_a_folder_is_replaced_whole(bundle, tmp_path, monkeypatch, exchange):
 
 
 def test_the_old_folder_comes_back_if_the_new_one_can_not_take_its_place(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(_files.folders, "_exchange", lambda first, second: False)
     real, renamed = _files.Path.rename, []
 
     def rename(self, target):
@@ -104,7 +104,7 @@ def test_linux_exchanges_two_folders_in_one_step(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"was-{name}").touch()
-    assert _files._exchange(tmp_path / "a", tmp_path / "b")
+    assert _files.folders._exchange(tmp_path / "a", tmp_path / "b")
     assert (names(tmp_path / "a"), names(tmp_path / "b")) == (["was-b"], ["was-a"])
 
 
@@ -235,7 +235,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
     for name in ("CAAN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_files.Path, "home", homeless)
-    _files._without_cache.cache_clear()
+    _files.caches._without_cache.cache_clear()
     with pytest.warns(CaanWarning, match="this user has no home; name a folder of your own with CAAN_CACHE"):
         folder = _files.cache_folder("x")
     with pytest.raises(OutputError), atomic_file(folder / "file"):
@@ -281,7 +281,7 @@ def test_work_in_progress_is_removed_and_a_full_disk_explained():
 @pytest.mark.parametrize("exchange", [True, False])
 def test_work_goes_on_in_the_same_folder_until_it_is_done(bundle, tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(_files, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(_files.folders, "_exchange", lambda first, second: False)
     with pytest.raises(KeyboardInterrupt), resumable_folder(bundle, overwrite=True) as folder:
         (folder / "half").touch()
         raise KeyboardInterrupt

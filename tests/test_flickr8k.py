@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from caan.bench.gate import DEFAULT_LIMITS, AccuracyGate, Limits
-from caan.bench.workload import data_workload
+from caan.accuracy.gate import DEFAULT_LIMITS, AccuracyGate, Limits
+from caan.accuracy.workload import data_workload
 from caan.bundle import open_bundle
 from caan.calibration.calibrate import calibrate
 from caan.data.scan import open_split

@@ -1,4 +1,4 @@
-"""Who may import what: the rooms' rules, and what the light entrances pull in."""
+"""Who may import whom, and what the light entry points pull in."""
 
 import ast
 import json
@@ -7,8 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
+# What the runtime loads; msgspec takes typing_extensions where it is.
+RUNTIME = {"caan", "msgspec", "numpy", "typing_extensions"}
 ROOT = Path(__file__).parents[1]
+# Not part of the package.
+OUTSIDE = {"tests", "cpp", "examples", "docs", "build", ".venv", "setup.py"}
 TENSORRT = {"tensorrt", "tensorrt_rtx"}
 HEAVY = {
     "torch",
@@ -24,98 +29,7 @@ HEAVY = {
     "pynvml",
     *TENSORRT,
 }
-BASE = {
-    "caan",
-    "errors",
-    "_cgroups",
-    "_files",
-    "_machine",
-    "_built_plans",
-    "_protobuf",
-    "_progress",
-    "_tensorrt_log",
-    "_text",
-}  # what every room may use; "caan" is the package's __init__
-
-# Room → what it may import: rooms of this package, and packages of others.
-ROOMS = {
-    "errors": (set(), set()),
-    "_cgroups": (set(), set()),
-    "_machine": ({"errors", "_cgroups"}, {"psutil", "pynvml"}),
-    "_text": ({"errors"}, set()),
-    "_files": ({"errors"}, {"platformdirs"}),
-    "_built_plans": ({"errors", "_files"}, set()),
-    "bundle": ({"errors", "_files", "_text"}, {"numpy"}),
-    "_protobuf": (set(), set()),
-    "graphs": ({"errors", "bundle", "_protobuf"}, set()),
-    "metrics": ({"errors"}, {"numpy"}),
-    "tiling": (set(), {"numpy"}),
-    "_progress": (set(), {"tqdm"}),
-    "_tensorrt_log": (set(), set()),
-    "data": (BASE, {"numpy", "PIL"}),
-    "model": (BASE | {"data", "bundle", "metrics"}, {"numpy", "torch", "tqdm"}),
-    "calibration": (
-        BASE | {"data", "bundle", "metrics", "tiling"},
-        {"numpy", "onnx", "onnxruntime", "tabulate", "tqdm"},
-    ),
-    "export": (
-        BASE | {"data", "model", "calibration", "bundle", "graphs", "tiling"},
-        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "onnx_graphsurgeon", *TENSORRT, "tabulate", "tqdm"},
-    ),
-    "runtime": (
-        BASE | {"data", "bundle", "graphs", "metrics", "tiling"},
-        {"numpy", "onnxruntime", *TENSORRT, "cuda", "tqdm", "prometheus_client", "caan_native", "psutil"},
-    ),
-    # The one corner of the runtime that needs PyTorch: Triton's kernels are launched with its tensors.
-    "runtime/triton": (BASE | {"runtime", "data", "bundle", "tiling"}, {"numpy", "torch", "triton"}),
-    "pictures": (BASE | {"data", "runtime"}, {"numpy", "PIL", "matplotlib"}),
-    "bench": (
-        BASE | {"data", "bundle", "metrics", "tiling", "runtime", "model", "export"},
-        {"numpy", "torch", "tabulate", "tqdm", "pynvml"},
-    ),
-    "report": (
-        BASE | {"data", "bundle", "metrics", "runtime", "bench", "pictures"},
-        {"numpy", "jinja2", "markupsafe", "matplotlib", "PIL"},
-    ),
-}
-OPEN = {"cli", "commands", "__init__", "__main__"}  # the commands may import everything
-SOURCES = [
-    path
-    for path in sorted(ROOT.rglob("*.py"))
-    if path.relative_to(ROOT).parts[0] in {room + end for room in [*ROOMS, *OPEN] for end in ("", ".py")}
-]
-
-
-def room_of(path):
-    parts = path.relative_to(ROOT).parts
-    corner = "/".join(parts[:2])
-    return corner if corner in ROOMS else parts[0].removesuffix(".py")
-
-
-def imports(path):
-    """(rooms of this package, packages of others) that a source file imports anywhere, for types alone excepted."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    types_alone = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    package = ["caan", *path.relative_to(ROOT).parts[:-1]]
-    names = set()
-    for node in set(ast.walk(tree)) - types_alone:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "caan" else {module}
-    parts = [name.split(".") for name in names]
-    # `from .. import __version__` is an import of the package itself
-    rooms = {
-        p[1] if (ROOT / p[1]).is_dir() or (ROOT / f"{p[1]}.py").is_file() else "caan" for p in parts if p[0] == "caan"
-    }
-    return rooms, {p[0] for p in parts} - {"caan"} - sys.stdlib_module_names
+SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0] not in OUTSIDE]
 
 
 def loaded_by(code, *, argv=("caan",)):
@@ -126,21 +40,9 @@ def loaded_by(code, *, argv=("caan",)):
     return set(json.loads(done.stdout.rpartition("LOADED ")[2]))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_room_imports_what_it_may(path):
-    room = room_of(path)
-    if room in OPEN:
-        return
-    rooms, packages = imports(path)
-    allowed_rooms, allowed_packages = ROOMS[room]
-    assert rooms - allowed_rooms - {room} == set()
-    assert packages - allowed_packages == set()
-
-
-def test_every_module_at_the_root_and_every_room_has_a_rule():
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    modules = {path.stem for path in ROOT.glob("*.py")} - {"setup"}  # of the build, not of the package
-    assert packages | modules <= {*ROOMS, *OPEN}
+def test_the_contracts_hold(capsys):
+    """Layers, circles and forbidden packages, as pyproject.toml declares them."""
+    assert lint_imports(cache_dir=None) == 0, capsys.readouterr().out
 
 
 def test_imports_inside_the_package_are_relative():
@@ -158,9 +60,18 @@ def test_importing_caan_loads_nothing_else():
     assert loaded_by("import caan") - sys.stdlib_module_names - loaded_by("pass") == {"caan"}
 
 
-def test_importing_the_runtime_loads_numpy_alone():
+def test_the_interface_imports_from_caan_itself_and_loads_the_runtime_when_used():
+    code = "import caan\nassert {'Gallery', 'Hit', 'Retriever', 'BatchingRetriever'} <= set(dir(caan))\n"
+    assert "numpy" not in loaded_by(code)
+    code += "from caan import BatchingRetriever, Gallery, Hit, Retriever\nimport caan.runtime\n"
+    code += "assert (Gallery, Hit, Retriever) == (caan.runtime.Gallery, caan.Hit, caan.runtime.Retriever)\n"
+    code += "assert not hasattr(caan, 'Nothing')\n"
+    assert loaded_by(code) - sys.stdlib_module_names - loaded_by("pass") == RUNTIME
+
+
+def test_importing_the_runtime_loads_little():
     loaded = loaded_by("import caan.runtime") - sys.stdlib_module_names - loaded_by("pass")
-    assert loaded == {"caan", "numpy"}
+    assert loaded == RUNTIME
 
 
 @pytest.mark.parametrize(
@@ -179,11 +90,11 @@ def test_importing_the_runtime_loads_numpy_alone():
 def test_help_loads_click_alone(entrance, arguments):
     loaded = loaded_by(f"from caan.cli import {entrance}; {entrance}()", argv=arguments)
     assert "click" in loaded
-    assert loaded & {*HEAVY, "numpy", "platformdirs", "psutil", "tqdm", "tabulate"} == set()
+    assert loaded & {*HEAVY, "numpy", "tqdm", "tabulate"} == set()
 
 
 def test_building_engines_needs_no_pytorch():
-    loaded = loaded_by("import caan.export.to_engine, caan.bench.gate, caan.calibration.calibrate")
+    loaded = loaded_by("import caan.export.engine_from_bundle, caan.accuracy.gate, caan.calibration.calibrate")
     assert "onnx" in loaded and "torch" not in loaded
 
 

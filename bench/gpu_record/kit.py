@@ -16,7 +16,7 @@ WHEELS, SUMS = "wheels", "SHA256SUMS"
 # What the project imports everywhere and such a machine may lack; each wheel holds the module of its name.
 PURE = ("click", "platformdirs", "tabulate", "tqdm")
 # The same, but wheels that are compiled for one version of Python, and a pure one whose module has another name.
-COMPILED = ("psutil",)
+COMPILED = ("msgspec", "psutil")
 MODULES = {"nvidia-ml-py": "pynvml"}
 PIECE = re.compile(r"(?P<wheel>.+\.whl)\.(?P<number>\d\d)of(?P<count>\d\d)")
 

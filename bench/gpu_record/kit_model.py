@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...accuracy.gate import DEFAULT_LIMITS, AccuracyGate
+from ...accuracy.reference_scores import PYTORCH, checkpoint_of
+from ...accuracy.workload import Workload, data_workload, random_workload
 from ...bundle import open_bundle
 from ...errors import MissingError
 from ...runtime import Retriever
-from ..gate import DEFAULT_LIMITS, AccuracyGate
-from ..reference_scores import PYTORCH, checkpoint_of
-from ..workload import Workload, data_workload, random_workload
+from ...runtime.choices import Device
 from .plan import Asked, Row
 
 BUNDLE, DATA, REFERENCE = "model.caan", "data", "reference.npy"
@@ -29,7 +30,7 @@ def kit_bundle(asked: Asked) -> Path:
 
 def some_inputs(asked: Asked, graphs: Retriever) -> tuple[NDArray[np.floating], list[Any]]:
     """Random features and captions of a model's sizes."""
-    workload = random_workload(graphs.backend.config, list(graphs.backend.vocabulary.words)[4:])
+    workload = random_workload(graphs.backend.model.config, list(graphs.backend.model.vocabulary.words)[4:])
     images, captions = (2, 4) if asked.rehearse else (32, 100)
     return workload.features[:images], list(workload.captions[:captions])
 
@@ -67,5 +68,5 @@ def _reference(bundle: Path, folder: Path, workload: Workload, asked: Asked) -> 
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     checkpoint = checkpoint_of(open_bundle(bundle), folder / "model.pt")
-    retriever = Retriever.open(checkpoint, "torch", device=asked.device)
+    retriever = Retriever.open(checkpoint, "torch", device=cast(Device, asked.device))
     return retriever.score_dataset(workload.features, workload.captions)

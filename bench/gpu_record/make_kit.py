@@ -21,10 +21,10 @@ import numpy as np
 from tabulate import tabulate
 
 from ..._files import cache_folder, sha256_of, temporary_folder
+from ...accuracy.reference_scores import reference_scores
+from ...accuracy.workload import Workload, data_workload, spread
 from ...bundle import open_bundle
 from ...errors import CaanError, InputError
-from ..reference_scores import reference_scores
-from ..workload import Workload, data_workload, spread
 from .kit import COMPILED, MODULES, PURE, SUMS, WHEELS
 from .kit_model import BUNDLE, DATA, REFERENCE
 
@@ -144,8 +144,8 @@ def _demo() -> Path:
 
 
 def _bundle(data: Path, bundle: Path | None, to: Path) -> str:
+    from ...export.bundle_from_checkpoint import export_checkpoint
     from ...export.precision import add_ungated
-    from ...export.to_bundle import export_checkpoint
     from ...model.checkpoint import load_checkpoint
 
     checkpoint = data / "model.pt"
@@ -187,10 +187,10 @@ def _bytes_of(workload: Workload, images: int) -> int:
 
 def _plans(bundle: Path, to: Path) -> str:
     """Plans for compute capability 8.0 and newer; what they change in the bundle."""
-    from ...export.engine import BuildOptions
+    from ...export.engine_from_bundle import EngineJob, build_engine
+    from ...export.plan_from_graph import BuildOptions
     from ...export.profiles import Statistics, default_profiles
     from ...export.targets import open_target
-    from ...export.to_engine import EngineJob, build_engine
 
     with temporary_folder("plans") as scratch:
         copy = Path(shutil.copytree(bundle, scratch / BUNDLE))

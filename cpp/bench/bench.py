@@ -11,7 +11,7 @@ import time
 from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from caan.bench.synthetic import synthetic_bundle
 from caan.bundle import graph_file, open_bundle, state_widths
 from caan.data.vocabulary import Vocabulary
 from caan.runtime import Retriever
+from caan.runtime.choices import BackendName
 
 IMAGES, CAPTIONS, REGIONS, WORDS = 1000, 100, 36, 12
 CALLS = 2
@@ -73,7 +74,7 @@ def needed_bytes(bundle: Path, backend: str) -> int:
 
 
 def measure_python(bundle: Path, backend: str, features: Path, captions: Path) -> None:
-    retriever = Retriever.open(bundle, backend, device="cpu")
+    retriever = Retriever.open(bundle, cast(BackendName, backend), device="cpu")
     images = retriever.encode_images(np.load(features, mmap_mode="r"))
     texts = retriever.encode_captions(captions.read_text().splitlines())
     times = []

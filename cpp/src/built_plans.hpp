@@ -1,4 +1,4 @@
-/// Which engine plans were built here, as _built_plans.py keeps them: a plan is a program.
+/// Which engine plans were built here, as engines/built_plans.py keeps them: a plan is a program.
 #pragma once
 
 #include <string>

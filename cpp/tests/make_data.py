@@ -17,8 +17,8 @@ import torch
 
 from caan.bundle import GRAPHS, graph_file, write_manifest
 from caan.data.vocabulary import SPECIAL_TOKENS, Vocabulary
+from caan.export.bundle_from_checkpoint import export_checkpoint
 from caan.export.fp16 import to_fp16
-from caan.export.to_bundle import export_checkpoint
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import load_checkpoint, save_checkpoint
 from caan.runtime import Retriever
@@ -46,7 +46,7 @@ def make_data(folder: Path) -> None:
         "captions": captions,
         "lengths": lengths.tolist(),
         "deleted": DELETED,
-        "tokens": [retriever.backend.vocabulary.encode(caption) for caption in captions],
+        "tokens": [retriever.backend.model.vocabulary.encode(caption) for caption in captions],
         "scores": retriever.score_matrix(gallery, captions).tolist(),
         "hits": [[hit.index for hit in hits] for hits in retriever.search_many(captions, gallery, 10)],
     }

@@ -18,7 +18,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..._files import atomic_file, open_regular, read_regular, read_unmixed
 from ..._text import parse_json
 from ...errors import BundleError
+from .description import Block, Description, Part
 from .states_file import States, Storage
 
 FORMAT, VERSION = "caan-gallery", 2
@@ -33,52 +34,6 @@ DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin",
 LENGTH = np.dtype("<i4")
 KINDS, DTYPES = ("image", "text"), ("float16", "float32")
 _AGAIN = "run caan index again"
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive items that were encoded and written together."""
-
-    items: int
-    rows: int
-    sha256: str  # of their states
-    crc32: int  # of the input they were made from: a resumed run goes on if it is still the same
-
-
-@dataclass(frozen=True)
-class Part:
-    """How far a file counts, and the SHA-256 of that much."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Description:
-    """What gallery.json holds."""
-
-    kind: Literal["image", "text"]
-    encoder: str
-    dtype: Literal["float16", "float32"]
-    columns: int
-    compact: bool = False
-    bundle: str | None = None  # relative to the gallery
-    blocks: tuple[Block, ...] = ()
-    lengths: Part = Part(0, "")
-    ids: Part | None = None
-    deleted: tuple[tuple[int, int], ...] = ()  # [first, last + 1) of each run of deleted items
-
-    @property
-    def items(self) -> int:
-        return sum(block.items for block in self.blocks)
-
-    @property
-    def rows(self) -> int:
-        return sum(block.rows for block in self.blocks)
-
-    @property
-    def row_bytes(self) -> int:
-        return self.columns * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,47 @@ offsets array that says where each item begins. `folder.py` describes the folder
 
 from __future__ import annotations
 
+import logging
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._files import explained, reserve
-from ...errors import BundleError, DataError
+from ...errors import BundleError, InputError
+from ..lists import Caption, described, listed_ids
 from . import folder as gallery_folder
+from .changes import compact_items, delete_items, save_items
+from .description import Description
+from .in_memory import Origin, relative_to
 from .states_file import States, Storage, check_storage
 
 Kind = Literal["image", "text"]
+Dtype = Literal["float16", "float32"]
+Items = NDArray[np.floating] | Sequence[Caption]  # features (N, R, F), or captions
+_log = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """What `Gallery.create` and `Gallery.append` need of a Retriever."""
+
+    def write_gallery(
+        self,
+        folder: str | Path,
+        items: Items,
+        *,
+        ids: Sequence[str] | None,
+        lengths: NDArray[np.integer] | Sequence[int] | None,
+        dtype: Dtype | None = None,
+        compact: bool = False,
+        append: bool = False,
+        overwrite: bool = False,
+        progress: bool,
+    ) -> Gallery: ...
 
 
 @dataclass(frozen=True)
@@ -33,8 +57,9 @@ class Gallery:
     offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; `encoder` is the hash of the graph or checkpoint that made
     them, so that another model's states are refused. A deleted item keeps its index and is never found.
 
-    It may be pickled: one that was opened as its folder, which whoever loads the pickle opens again, any other with
-    its states. A forked process may go on with its parent's.
+    A Gallery never changes: `append`, `delete`, `compact_storage` and `reload` return another, and searches that run
+    meanwhile finish in the old one. Both kinds may be pickled: one opened from a folder as that folder, one made in
+    memory with its states. A forked process may use its parent's.
     """
 
     kind: Kind
@@ -42,10 +67,11 @@ class Gallery:
     states: NDArray[np.floating]
     offsets: NDArray[np.int64]
     ids: list[str] | None = None
-    bundle: str | None = None  # where the bundle was when the gallery was written, relative to the gallery
+    bundle: str | None = None  # where the bundle was: relative to the folder it was opened from, else absolute
     compact: bool = False  # states are V alone, (rows, D); a scorer's other columns are computed again
     deleted: NDArray[np.bool_] | None = None  # (items,)
     check: Callable[[int, int], None] | None = None  # raises BundleError unless these rows are as they were written
+    origin: Origin | None = None  # None: made in memory
 
     def __post_init__(self) -> None:
         states = self.states.view()
@@ -73,7 +99,8 @@ class Gallery:
         if isinstance(self.check, States):
             opened = self.check
             seal = gallery_folder.seal_of_items(opened.description, len(self))
-            return _open_again, (opened.folder, opened.storage, len(self), self.deleted, seal)
+            before = opened.description.deleted
+            return _open_again, (opened.folder, opened.storage, len(self), self.deleted, seal, before)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["states"] = np.asarray(self.states)  # a memory map's content
         return _made_of, (values,)
@@ -127,7 +154,7 @@ class Gallery:
 
     @classmethod
     def open(cls, folder: str | Path, storage: Storage = "mapped") -> Gallery:
-        """Open a gallery that `caan index` wrote.
+        """Open a gallery that `caan index`, `create` or `save` wrote.
 
         storage: "mapped", states are read from the file whenever they are used; "memory", all of them are read now,
         and whatever happens to the file changes nothing: for storage that others write to, since shortening a mapped
@@ -138,10 +165,173 @@ class Gallery:
         check_storage(storage)
         found = gallery_folder.read(Path(folder), storage)
         d, states = found.description, found.states
-        return cls(d.kind, d.encoder, states.rows, found.offsets, found.ids, d.bundle, d.compact, found.deleted, states)
+        origin = Origin(states.folder, storage, d)
+        _log.info("opened %s: %d %ss, %s, %s", folder, len(found.live), d.kind, d.dtype, storage)
+        return cls(
+            d.kind, d.encoder, states.rows, found.offsets, found.ids, d.bundle, d.compact, found.deleted, states, origin
+        )
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        retriever: Writer,
+        items: Items,
+        *,
+        ids: Sequence[str] | None = None,
+        lengths: NDArray[np.integer] | Sequence[int] | None = None,
+        dtype: Dtype | None = None,
+        compact: bool = False,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> Gallery:
+        """Encode images or captions into a gallery on disk, as `caan index` does, and open it.
+
+        items: features (N, R, F) float, may be memory-mapped, or captions; ids (N,) names, each another; lengths (N,)
+        int, regions of each image (all R by default); dtype: of the states, float16 by default; compact: keep a fifth
+        of an image's states and compute the rest again per query. Never more than a block is in memory. Written to
+        `folder.partial` and moved into place; interrupted? The same call resumes.
+        Raises DataError as `Retriever.encode_images` and `encode_captions` and for ids that are not unique, InputError
+        for options that don't go together, OutputError if the folder exists (see `overwrite`) or can't be written.
+        """
+        _check_writes(retriever, "Gallery.create(folder, retriever, items)")
+        return retriever.write_gallery(
+            folder,
+            items,
+            ids=ids,
+            lengths=lengths,
+            dtype=dtype,
+            compact=compact,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    def append(
+        self,
+        retriever: Writer,
+        items: Items,
+        *,
+        ids: Sequence[str] | None = None,
+        lengths: NDArray[np.integer] | Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Gallery:
+        """Encode more items behind those on disk; returns the gallery as it is then.
+
+        items, ids, lengths: as for `create`; the states' dtype and compactness are the gallery's. Readers see all of
+        it or nothing. Raises as `create`, InputError for a gallery in memory, DataError where ids are missing or taken,
+        BundleError for another model's gallery, OutputError while another process writes it.
+        """
+        _check_writes(retriever, "gallery.append(retriever, items)")
+        folder = self._origin("append to").folder
+        return retriever.write_gallery(folder, items, ids=ids, lengths=lengths, append=True, progress=progress)
+
+    def delete(self, ids: Iterable[str | int]) -> Gallery:
+        """Delete items on disk, by id as in `Hit.id` or by index (int); returns the gallery as it is then.
+
+        The others keep their index; `compact_storage` gives back the room. Raises DataError, naming it, for an item
+        that is not there, and nothing is deleted; InputError for a gallery in memory; OutputError while another process
+        writes the gallery, or has replaced it since it was opened.
+        """
+        origin = self._origin("delete from")
+        delete_items(origin.folder, listed_ids(ids), opened=origin.description)
+        return self.reload()
+
+    def compact_storage(self) -> Gallery:
+        """Give back the room of deleted items on disk; returns the gallery as it is then.
+
+        Ids stay; items get new indices, without gaps. Raises DataError if every item is deleted, InputError for a
+        gallery in memory, OutputError if another process changes the gallery meanwhile.
+        """
+        compact_items(self._origin("compact").folder)
+        return self.reload()
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Gallery:
+        """Write the gallery to a folder, states and indices as they are, and open it from there.
+
+        Raises OutputError if the folder exists (see `overwrite`) or can't be written.
+        """
+        target, bundle = Path(folder), self.bundle
+        if bundle is not None:
+            place = Path(bundle) if self.origin is None else self.origin.folder / bundle
+            bundle = relative_to(Path(os.path.normpath(place)), target.resolve())
+        dtype: Dtype = "float16" if self.states.dtype == np.float16 else "float32"
+        base = Description(self.kind, self.encoder, dtype, self.states.shape[1], self.compact, bundle)
+        check = self.check if isinstance(self.check, States) else None
+        save_items(target, base, self.states, self.offsets, self.ids, self.deleted, check, overwrite=overwrite)
+        return Gallery.open(target)
+
+    def reload(self) -> Gallery:
+        """The gallery as its folder holds it now. Raises InputError for one made in memory, and as `open`."""
+        origin = self._origin("reload")
+        return Gallery.open(origin.folder, origin.storage)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the folder still holds this gallery: False once it was changed, replaced or removed.
+
+        Reads the folder's description, not the states. A gallery made in memory is always current.
+        """
+        if self.origin is None:
+            return True
+        d = self.origin.description
+        try:
+            return len(self) == d.items and gallery_folder.read_description(self.origin.folder) == d
+        except BundleError:
+            return False
+
+    def id_of(self, index: int) -> str:
+        """An item's id; in a gallery without ids, its index as text."""
+        return str(index) if self.ids is None else self.ids[index]
+
+    def select(self, ids: Iterable[str | int] | None = None, exclude: Iterable[str | int] | None = None) -> Gallery:
+        """A view in which only these items can be found, or all but those to exclude.
+
+        Ids as in `Hit.id`, or indices (int); those of no item are ignored. Nothing is copied, and indices stay: what is
+        left out counts as deleted in the view. A search's `ids` and `exclude` do the same for one call.
+        Raises InputError for what is not a list or set of ids.
+        """
+        if ids is None and exclude is None:
+            return self
+        found = np.zeros(len(self), np.bool_)
+        found[self.live if ids is None else self._indices(ids, "ids")] = True
+        if exclude is not None:
+            found[self._indices(exclude, "exclude")] = False
+        return replace(self, deleted=~found)
+
+    def _indices(self, ids: Iterable[str | int], what: str) -> list[int]:
+        """Those of live items with these ids, in no particular order."""
+        wanted = listed_ids(ids, what)
+        live = self._positions
+        return [live[item] for item in wanted if item in live]
+
+    @cached_property
+    def _positions(self) -> dict[str | int, int]:
+        """Index of each live item, by its id and by its index."""
+        live = self.live.tolist()
+        positions: dict[str | int, int] = {self.id_of(index): index for index in live}
+        positions.update((index, index) for index in live)
+        return positions
+
+    def _origin(self, what: str) -> Origin:
+        if self.origin is None:
+            raise InputError(f"this gallery is in memory alone: there is no folder to {what}; call save(folder) first")
+        return self.origin
 
 
-def _open_again(folder: Path, storage: Storage, items: int, deleted: NDArray[np.bool_] | None, seal: str) -> Gallery:
+def _check_writes(retriever: object, call: str) -> None:
+    """Raise InputError for what is not a Retriever."""
+    if not hasattr(retriever, "write_gallery"):
+        raise InputError(f"a gallery is written by a Retriever, not by {described(retriever)}; write {call}")
+
+
+def _open_again(
+    folder: Path,
+    storage: Storage,
+    items: int,
+    deleted: NDArray[np.bool_] | None,
+    seal: str,
+    before: tuple[tuple[int, int], ...],
+) -> Gallery:
     """What another process had opened, or the first items of it; there may be more by now."""
     gallery = Gallery.open(folder, storage)
     assert isinstance(gallery.check, States)
@@ -149,31 +339,10 @@ def _open_again(folder: Path, storage: Storage, items: int, deleted: NDArray[np.
         raise BundleError(
             f"{folder} was replaced since the process that sent this gallery opened it; open it there again"
         )
-    return replace(gallery._cut(items), deleted=deleted)
+    assert gallery.origin is not None
+    origin = replace(gallery.origin, description=replace(gallery.origin.description, deleted=before))
+    return replace(gallery._cut(items), deleted=deleted, origin=origin)
 
 
 def _made_of(values: dict[str, Any]) -> Gallery:
     return Gallery(**values)
-
-
-def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path | None) -> NDArray[np.floating]:
-    """An empty (rows, width) array, in memory or memory-mapped in an existing folder, under a name of its own.
-
-    Raises OutputError if the folder can't be written to.
-    """
-    if folder is None:
-        return np.empty((rows, width), dtype)
-    with explained(Path(folder), creating=True):
-        # A name of its own: another gallery of the same folder may be mapped.
-        handle, name = tempfile.mkstemp(prefix="states-", suffix=".npy", dir=folder)
-    os.close(handle)
-    states = np.lib.format.open_memmap(name, mode="w+", dtype=dtype, shape=(rows, width))
-    reserve(Path(name))
-    return states
-
-
-def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """lengths (items,) → offsets (items + 1,)."""
-    if len(lengths) == 0:
-        raise DataError("nothing to encode: there is no item")
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

@@ -12,16 +12,14 @@ import os
 import weakref
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..._files.reading import regular_handle
 from ...errors import BundleError, InputError
-
-if TYPE_CHECKING:
-    from .folder import Description
+from .description import Description
 
 Storage = Literal["mapped", "memory"]
 _AGAIN = "run caan index again with --overwrite"

@@ -28,14 +28,13 @@ from numpy.typing import NDArray
 from ..._files import open_regular, read_regular
 from ..._files.claims import claimed, is_running
 from ...errors import BundleError, CaanWarning, OutputError
+from .description import Block, Description
 from .folder import (
     DESCRIPTION,
     IDS,
     LENGTH,
     LENGTHS,
     STATES,
-    Block,
-    Description,
     block_of,
     part_of,
     read_description,

@@ -13,24 +13,35 @@ from contextlib import suppress
 from operator import index
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CaanError, DeadlineExceeded, InputError
+from ...errors import CaanError, Closed, DeadlineExceeded, InputError, Overloaded
 from ..arguments import check_is_gallery, check_is_retriever
 from ..galleries.gallery import Gallery
-from ..inputs import are_images, check_features, check_gallery, check_known, hits_wanted, tokenize
-from ..lists import Query, queries_of
-from ..retriever import Hit, Retriever
+from ..hits import Hit, least_score
+from ..inputs import are_images, check_features, check_gallery, hits_wanted, known_caption, shortened, tokenize
+from ..lists import Query, TokenizedCaption, queries_of
+from ..retriever import Ids, Retriever
 from ..unknown_words import UnknownWords
 from .metrics import ServingMetrics
+from .request_log import RequestLog
 from .request_queue import Answer, Request, RequestQueue, outcome_of
 
 # How long an exiting interpreter waits for the batch that is being scored.
 _EXIT_SECONDS = 10.0
 _CLOSED = "this BatchingRetriever was closed; make a new one to search again"
+
+
+class Filters(TypedDict, total=False):
+    """What narrows a search, as for `Retriever.search`."""
+
+    clamp: bool
+    ids: Ids | None
+    exclude: Ids | None
+    min_score: float | None
 
 
 class BatchingRetriever:
@@ -50,6 +61,12 @@ class BatchingRetriever:
     `max_queue = max_batch × ((B - max_delay) / t - 1)`, the bracket rounded down. Each further gallery that is searched
     at the same time adds up to one batch.
 
+    A request with `ids` or `exclude` is scored in a batch of its own; those for one view, made once by
+    `Gallery.select`, share batches.
+
+    Refused, expired, slow and failed requests are logged by `caan.runtime.serving`, each kind once in ten seconds with
+    the number of the others.
+
     Close it, or use it in a `with` block. After a fork it works in the parent alone.
     """
 
@@ -61,8 +78,12 @@ class BatchingRetriever:
         max_batch: int = 32,
         max_queue: int = 64,
         metrics: ServingMetrics | None = None,
+        slow_ms: float | None = 1000.0,
     ) -> None:
-        """Raises InputError for a limit that is not positive; a `max_delay_ms` of 0 is allowed."""
+        """slow_ms: requests that take longer are logged, in milliseconds from arrival to answer; None: none are.
+
+        Raises InputError for a limit that is not positive; a `max_delay_ms` of 0 is allowed.
+        """
         if not 0 <= max_delay_ms < math.inf or index(max_batch) < 1 or index(max_queue) < 1:
             raise InputError(
                 f"max_delay_ms must be 0 or more, max_batch and max_queue 1 or more, not {max_delay_ms}, {max_batch},"
@@ -72,12 +93,15 @@ class BatchingRetriever:
         self.retriever = retriever
         self._unknown_words = UnknownWords(lasting=True)
         self._metrics = metrics
+        self._log = RequestLog(slow_ms)
         self._queue = RequestQueue(max_delay_ms / 1000, max_batch, max_queue, metrics)
         # The threads know the queue, not this object: forgotten without close(), it still can be collected, and they
         # end once everything accepted is answered.
         self._threads = [
-            threading.Thread(target=_serve, args=(self._queue, retriever), name="caan-batches", daemon=True),
-            threading.Thread(target=_watch_deadlines, args=(self._queue,), name="caan-deadlines", daemon=True),
+            threading.Thread(target=_serve, args=(self._queue, retriever, self._log), name="caan-batches", daemon=True),
+            threading.Thread(
+                target=_watch_deadlines, args=(self._queue, self._log), name="caan-deadlines", daemon=True
+            ),
         ]
         _QUEUES.add(self._queue)
         weakref.finalize(self, self._queue.close, _CLOSED).atexit = False
@@ -86,7 +110,13 @@ class BatchingRetriever:
             thread.start()
 
     def search(
-        self, query: Query, gallery: Gallery, k: int | None = None, *, timeout: float | None = None
+        self,
+        query: Query,
+        gallery: Gallery,
+        k: int | None = None,
+        *,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
     ) -> list[Hit]:
         """As `Retriever.search`; blocks. `timeout`: seconds until the answer must be there.
 
@@ -94,7 +124,7 @@ class BatchingRetriever:
         """
         if threading.current_thread() in self._threads:
             raise InputError("search() in a future's callback would wait for itself; use submit() there")
-        answer = self._submit(query, gallery, k, timeout)
+        answer = self._submit(query, gallery, k, timeout, filters)
         try:
             # Not by Future.result, whose wait a signal's handler can leave without the lock that it then releases.
             done: SimpleQueue[Answer] = SimpleQueue()
@@ -104,15 +134,29 @@ class BatchingRetriever:
             answer.cancel()  # interrupted, as by Ctrl-C: nobody wants the answer any more
 
     async def asearch(
-        self, query: Query, gallery: Gallery, k: int | None = None, *, timeout: float | None = None
+        self,
+        query: Query,
+        gallery: Gallery,
+        k: int | None = None,
+        *,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
     ) -> list[Hit]:
         """As `search`, for asyncio: the event loop goes on, and cancelling the task cancels the request."""
         # Here, not above: whoever awaits has loaded it, whoever does not is spared it.
         import asyncio
 
-        return await asyncio.wrap_future(self._submit(query, gallery, k, timeout))
+        return await asyncio.wrap_future(self._submit(query, gallery, k, timeout, filters))
 
-    def submit(self, query: Query, gallery: Gallery, k: int | None = None, *, timeout: float | None = None) -> Answer:
+    def submit(
+        self,
+        query: Query,
+        gallery: Gallery,
+        k: int | None = None,
+        *,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> Answer:
         """As `search`, without waiting: a future of the hits, which can be cancelled until it is done.
 
         query and gallery as for `Retriever.search`; features are copied. A cancelled request frees its place at once;
@@ -120,7 +164,7 @@ class BatchingRetriever:
         Raises DataError for a query, gallery or k that `Retriever.search` refuses, Overloaded when the queue is full,
         DeadlineExceeded for a timeout that is over already, Closed after `close`, or after a fork in the child.
         """
-        return self._submit(query, gallery, k, timeout)
+        return self._submit(query, gallery, k, timeout, filters)
 
     def close(self, *, cancel: bool = False) -> None:
         """Take no more requests, answer those that were accepted, and wait for that; `cancel` those not begun yet.
@@ -141,13 +185,21 @@ class BatchingRetriever:
     ) -> None:
         self.close()
 
-    def _submit(self, query: Query, gallery: Gallery, k: int | None, timeout: float | None) -> Answer:
+    def _submit(self, query: Query, gallery: Gallery, k: int | None, timeout: float | None, filters: Filters) -> Answer:
         arrived = time.monotonic()
+        if unknown := sorted(filters.keys() - Filters.__annotations__.keys()):
+            raise TypeError(f"a search takes no argument '{unknown[0]}'; it takes {', '.join(Filters.__annotations__)}")
         try:
             if timeout is not None and not timeout > 0:
                 raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
-            checked, k = self._checked(query, gallery), hits_wanted(k, gallery)
-            request = Request(checked, gallery, k, arrived, answer=self._queue.new_answer())
+            checked = self._checked(query, gallery)
+            k = hits_wanted(k, gallery, clamp=filters.get("clamp", False))
+            least = least_score(filters.get("min_score"))
+            searched = gallery.select(filters.get("ids"), filters.get("exclude"))
+            k = min(k, len(searched.live)) if searched is not gallery else k
+            request = Request(checked, searched, k, arrived, least_score=least, answer=self._queue.new_answer())
+            if k == 0 and searched is not gallery:  # the filter lets nothing through
+                return self._queue.answer_at_once(request, [])
             if timeout is not None:
                 request.deadline = arrived + timeout
             try:
@@ -156,12 +208,14 @@ class BatchingRetriever:
                 request.answer.cancel()  # nobody will ever see it
                 raise
         except CaanError as error:
+            if isinstance(error, Overloaded | Closed):
+                self._log.refused(error)
             if self._metrics:
                 self._metrics.refused("invalid" if isinstance(error, InputError) else outcome_of(error))
             raise
         return request.answer
 
-    def _checked(self, query: Query, gallery: Gallery) -> list[str] | NDArray[np.float32]:
+    def _checked(self, query: Query, gallery: Gallery) -> TokenizedCaption | NDArray[np.float32]:
         """What goes into a batch: a copy that is known to be sound, since one bad query would spoil the batch."""
         check_is_gallery(gallery, query)
         check_gallery(gallery, gallery.kind, self.retriever.backend)
@@ -169,43 +223,44 @@ class BatchingRetriever:
         (query,) = queries = queries_of([query])
         if are_images(queries, gallery.kind):
             assert isinstance(query, np.ndarray)
-            check_features(query[None], backend.config["region_dim"], backend.limits["regions"])
+            check_features(query[None], backend.model.config["region_dim"], backend.model.limits["regions"])
             with np.errstate(over="ignore"):
                 return np.array(query, np.float32, order="C")
         assert not isinstance(query, np.ndarray)
-        check_known(query, backend.vocabulary)
+        words = known_caption(query, backend.model.vocabulary)
         # Cut here, so that the warning points at the line that asked and the batch does not repeat it.
-        limit = backend.limits["words"]
-        tokenize([query], backend.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
-        kept = backend.vocabulary.with_unk(query)[: limit - 2]
-        check_known(kept, backend.vocabulary)
-        return kept
+        limit = backend.model.limits["words"]
+        tokenize([words], backend.model.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
+        return known_caption(shortened(words, limit), backend.model.vocabulary)
 
 
 _QUEUES: weakref.WeakSet[RequestQueue] = weakref.WeakSet()
 _THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-def _serve(queue: RequestQueue, retriever: Retriever) -> None:
+def _serve(queue: RequestQueue, retriever: Retriever, log: RequestLog) -> None:
     """Score one batch after the other until the queue is closed and empty."""
     try:
         while batch := queue.take():
-            _answer(queue, retriever, batch)
+            _answer(queue, retriever, log, batch)
     except BaseException as error:
+        log.died("scores batches", error)
         queue.abort(f"the thread that scores batches died ({error!r}); make a new BatchingRetriever")
 
 
-def _watch_deadlines(queue: RequestQueue) -> None:
+def _watch_deadlines(queue: RequestQueue, log: RequestLog) -> None:
     try:
         while late := queue.take_expired():
+            log.expired(len(late))
             for answer in late:
                 with suppress(InvalidStateError):
                     answer.set_exception(DeadlineExceeded("no answer within the timeout; allow more, or retry later"))
     except BaseException as error:
+        log.died("watches deadlines", error)
         queue.abort(f"the thread that watches deadlines died ({error!r}); make a new BatchingRetriever")
 
 
-def _answer(queue: RequestQueue, retriever: Retriever, batch: list[Request]) -> None:
+def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: list[Request]) -> None:
     """Answer a batch. If it fails its halves are tried, until the requests that make it fail are found.
 
     Empties `batch`: an error's traceback would keep the requests, and through them itself, alive.
@@ -220,16 +275,20 @@ def _answer(queue: RequestQueue, retriever: Retriever, batch: list[Request]) -> 
         found = retriever.search_many([request.query for request in wanted], wanted[0].gallery, k)
     except Exception as error:
         if len(wanted) == 1:
+            log.failed(error, unexpected=not isinstance(error, CaanError))
             _complete(wanted.pop(), error)
     else:
-        queue.measured(wanted, time.monotonic() - started)
+        ended, batch_size = time.monotonic(), len(wanted)
+        queue.measured(wanted, ended - started)
         while wanted:
             request = wanted.pop(0)
-            _complete(request, found.pop(0)[: request.k])
+            hits = [hit for hit in found.pop(0)[: request.k] if hit.score >= request.least_score]
+            _complete(request, hits)
+            log.answered(ended - request.arrived, started - request.arrived, batch_size, request.pairs)
     if wanted:
         half = (len(wanted) + 1) // 2
-        _answer(queue, retriever, wanted[:half])
-        _answer(queue, retriever, wanted[half:])
+        _answer(queue, retriever, log, wanted[:half])
+        _answer(queue, retriever, log, wanted[half:])
 
 
 def _complete(request: Request, outcome: list[Hit] | Exception) -> None:

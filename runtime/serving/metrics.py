@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -26,6 +27,14 @@ class ServingMetrics:
     caan_search_batch_size                histogram: requests per batch
     caan_search_queue_seconds             histogram: from a request's arrival to the start of its batch
     caan_search_seconds                   histogram: from a request's arrival to its answer, of those answered
+
+    A server of several processes, as with gunicorn's or uvicorn's workers, is scraped through any one of them, and must
+    add up what all of them count. For that, prometheus-client keeps its values in files: set PROMETHEUS_MULTIPROC_DIR
+    to a folder that is empty when the server starts, before any process imports prometheus_client; every process makes
+    its own ServingMetrics, and `text` then gives the sums over all processes, also of those that ended. When a worker
+    ends, call `prometheus_client.multiprocess.mark_process_dead(pid)` in the process that watches over it (gunicorn's
+    `child_exit` hook): its waiting requests no longer count. A registry with more than these metrics is not in `text`'s
+    sums unless its metrics are in the same mode, and `registry.get_sample_value` gives this process's values alone.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -36,7 +45,8 @@ class ServingMetrics:
         where = self.registry
         try:
             requests = Counter("caan_search_requests", "Requests by how they ended", ["outcome"], registry=where)
-            self._depth = Gauge("caan_search_queue_depth", "Requests that wait for their batch", registry=where)
+            depth = "caan_search_queue_depth", "Requests that wait for their batch"
+            self._depth = Gauge(*depth, registry=where, multiprocess_mode="livesum")
             self._size = Histogram("caan_search_batch_size", "Requests per batch", registry=where, buckets=_SIZES)
             self._queue = Histogram(
                 "caan_search_queue_seconds", "From arrival to the batch's start", registry=where, buckets=_SECONDS
@@ -53,10 +63,16 @@ class ServingMetrics:
         self._requests = {outcome: requests.labels(outcome) for outcome in OUTCOMES}
 
     def text(self) -> str:
-        """The registry in Prometheus's text format, for an application's /metrics."""
-        from prometheus_client import generate_latest
+        """The registry in Prometheus's text format, for an application's /metrics; in several processes, their sum."""
+        from prometheus_client import CollectorRegistry, generate_latest
 
-        return generate_latest(self.registry).decode()
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            from prometheus_client.multiprocess import MultiProcessCollector
+
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry).decode()
 
     def waiting(self, queue: object, number: int) -> None:
         """So many requests of a queue wait for their batch now."""

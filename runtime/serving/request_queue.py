@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ...errors import Closed, DeadlineExceeded, Overloaded
 from ..galleries.gallery import Gallery
-from ..retriever import Hit
+from ..hits import Hit
+from ..lists import Caption
 from .metrics import ServingMetrics
 from .service_time import ServiceTime
 
@@ -40,11 +41,12 @@ _CLOSING_LOOK = 0.1
 class Request:
     """One search. Times are those of the queue's clock, in seconds."""
 
-    query: list[str] | NDArray[np.float32]  # words, or region features (R, F)
+    query: Caption | NDArray[np.float32]  # a caption, or region features (R, F)
     gallery: Gallery
     k: int
     arrived: float
     deadline: float = math.inf
+    least_score: float = -math.inf  # hits with less are left out
     answer: Answer = field(default_factory=Future)
 
     @property
@@ -135,6 +137,16 @@ class RequestQueue:
             if request.deadline < self._deadline_bell.next_look:
                 self._deadline_bell.ring()
             self._report_waiting()
+
+    def answer_at_once(self, request: Request, hits: list[Hit]) -> Answer:
+        """Answer a request that needs no batch. Raises Closed."""
+        with self._lock:
+            if self._closed:
+                raise Closed(self._closed)
+        request.answer.set_result(hits)
+        if self._metrics:
+            self._metrics.finished("answered", self._clock() - request.arrived)
+        return request.answer
 
     def take(self) -> list[Request] | None:
         """The next batch; blocks until there is one. None when the queue is closed and nobody waits any more.

@@ -81,7 +81,7 @@ def test_names():
 
 
 def test_triton_s_interpreter_is_refused(monkeypatch):
-    launch = pytest.importorskip("caan.runtime.triton.launch", reason="needs Triton: pip install '.[triton]'")
+    launch = pytest.importorskip("caan.runtime.backends.triton.launch", reason="needs Triton: pip install '.[triton]'")
     monkeypatch.setattr(launch, "INTERPRETED", True)
     with pytest.raises(MissingError, match="TRITON_INTERPRET"):
         next(tables(print))

@@ -166,7 +166,7 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
     ("arguments", "says"),
     [
         ([], ["give a CAPTION", "--captions"]),
-        (["w1", "--captions", "captions.txt"], ["one of the two"]),
+        (["w1", "--captions", "captions.txt"], ["one of them"]),
         (["w1", "--pictures", "."], ["--pictures is for the page", "--html"]),
         (["--captions", "nowhere.txt"], ["can't read nowhere.txt"]),
         (["--captions", "."], ["can't read ."]),

@@ -34,7 +34,7 @@ def tokenizers(request, open_both, tiny_folder, tmp_path_factory):
 
 def of_both(both):
     ours, theirs = both
-    vocabulary, limit = ours.backend.vocabulary, ours.backend.limits["words"]
+    vocabulary, limit = ours.backend.model.vocabulary, ours.backend.model.limits["words"]
 
     def in_python(caption):
         ids = vocabulary.encode(caption)

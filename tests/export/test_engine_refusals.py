@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from caan._machine import has_nvidia_driver
 from caan.errors import ExportError, InputError
-from caan.export.engine import BuildOptions, build_plan
+from caan.export.plan_from_graph import BuildOptions, build_plan
 from caan.export.profiles import Statistics, default_profiles
 from caan.export.targets import TIMING_CACHE
 from tests.export.conftest import CONFIG, LIMITS, ONE, PROFILES, with_build

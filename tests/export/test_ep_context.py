@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caan.bundle import GRAPHS, ep_context_file, graph_file, open_bundle, plan_file
-from caan.export import to_engine
-from caan.export.engine import BuildOptions
+from caan.export import engine_from_bundle as to_engine
+from caan.export.engine_from_bundle import EngineJob, build_engine
 from caan.export.ep_context import ep_context_graph, widest_first
+from caan.export.plan_from_graph import BuildOptions
 from caan.export.profiles import Profile, Range, Statistics, default_profiles
-from caan.export.to_engine import EngineJob, build_engine
 
 PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "tensorrt-rtx": "NvTensorRTRTXExecutionProvider"}
 

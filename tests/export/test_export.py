@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from caan.errors import ExportError, GateError, OutputError
-from caan.export import to_bundle
+from caan.export import bundle_from_checkpoint as to_bundle
+from caan.export.bundle_from_checkpoint import export_checkpoint
 from caan.export.graphs import OPSET, export_graph, graph_specs
 from caan.export.recurrence import whole_recurrence
-from caan.export.to_bundle import export_checkpoint
 from caan.export.validate import validate_graph
 from caan.model.checkpoint import load_checkpoint
 

@@ -9,8 +9,8 @@ import pytest
 import tensorrt_rtx
 
 from caan.errors import CaanWarning, ExportError
-from caan.export import engine
-from caan.export.engine import BuildOptions, build_plan, timing_cache_file
+from caan.export import plan_from_graph as engine
+from caan.export.plan_from_graph import BuildOptions, build_plan, timing_cache_file
 from caan.export.profiles import Statistics, default_profiles
 from caan.export.targets import TIMING_CACHE
 from tests.export.conftest import CONFIG, LIMITS, ONE

@@ -10,8 +10,9 @@ import pytest
 
 from caan.bundle import SIDE_GRAPHS, change_bundle, graph_file, write_manifest
 from caan.errors import BundleError, CaanWarning, DataError, MissingError
-from caan.runtime import Explanation, Retriever, side_graphs
-from caan.runtime.backend import Tile
+from caan.runtime import Explanation, Retriever
+from caan.runtime.backends.contract import Tile
+from caan.runtime.backends.onnxruntime import fp32_graphs as side_graphs
 
 FIELDS = ("H", "Hu", "Hv", "av", "au")
 

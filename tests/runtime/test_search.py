@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from caan.errors import OutputError
 from caan.runtime import Gallery, Retriever
 from caan.runtime.index import Captions, Images, IndexOptions, index_items
-from caan.runtime.top_k import TopK
+from caan.runtime.scoring.top_k import TopK
 
 WORDS = [f"w{number}" for number in range(20)]
 REGION_DIM = 12

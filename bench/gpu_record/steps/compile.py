@@ -58,7 +58,7 @@ def _compile(job: tuple[Any, ...], rehearse: bool) -> float:
     """Run what is to be compiled once; seconds."""
     import torch
 
-    from ....runtime.triton.launch import score_states
+    from ....runtime.backends.triton.launch import score_states
     from ...gpu_kernel import Inputs
     from .kernel import blocks_for, states_of
 

@@ -14,7 +14,7 @@ from ..plan import Asked, Put
 
 ROOT = Path(__file__).resolve().parents[3]
 # Those alone that need a GPU: other tests may ask for what such a machine lacks. First what only a GPU can show.
-_FILES = ("tests/runtime/*/test_on_gpu.py", "tests/bench/test_gpu_kernel.py", "tests/runtime/triton/test_*.py")
+_FILES = ("tests/runtime/*/test_on_gpu.py", "tests/bench/test_gpu_kernel.py", "tests/runtime/backends/triton/test_*.py")
 _MOST_PROCESSES = 8
 # "tests/a.py::b[1 2] PASSED [ 50%]"; of pytest-xdist "[gw0] [ 50%] PASSED tests/a.py::b[1 2]"
 _OUTCOME = re.compile(r"(?:\[gw\d+\] \[.{4}\] (?P<early>[A-Z]+) )?(?P<test>tests/.+?)(?: (?P<late>[A-Z]{4,}).*)?")

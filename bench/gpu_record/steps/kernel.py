@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from ....errors import MissingError
 from ....model.caan import CAAN, CaanConfig
 from ....runtime import Retriever
-from ....runtime.triton.launch import choices, score_states
+from ....runtime.backends.triton.launch import choices, score_states
+from ....runtime.choices import Precision
 from ..kit_model import kit_bundle, some_inputs
 from ..plan import Asked, Put, Row
 
@@ -129,7 +130,8 @@ def _like_onnxruntime(asked: Asked, precision: str, dtype: torch.dtype) -> Row:
         bundle = kit_bundle(asked)
     except MissingError as error:
         return {"note": str(error)}
-    graphs, kernel = Retriever.open(bundle, "onnxruntime", device="cpu"), Retriever.open(bundle, "triton", precision)
+    graphs = Retriever.open(bundle, "onnxruntime", device="cpu")
+    kernel = Retriever.open(bundle, "triton", cast(Precision, precision))
     inputs = some_inputs(asked, graphs)
     expected, found = (torch.from_numpy(retriever.score_dataset(*inputs)) for retriever in (graphs, kernel))
     return _row(_difference(found, expected), ROUNDED_LIMITS[dtype], expected)

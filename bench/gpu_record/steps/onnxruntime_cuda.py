@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import numpy as np
 
@@ -21,8 +22,9 @@ def run(asked: Asked, put: Put) -> None:
         put("wheels", {"": ", ".join(use_wheels(asked, "onnxruntime_gpu"))})
     except MissingError as error:
         lacking = error  # the machine's own may have it
+    from ...._onnxruntime import onnxruntime
     from ....runtime import Retriever
-    from ....runtime.onnx_sessions import onnxruntime
+    from ....runtime.choices import Device, Precision
 
     providers = onnxruntime().get_available_providers()
     put("onnxruntime", {"": f"{onnxruntime().__version__}: {', '.join(providers)}"})
@@ -35,7 +37,9 @@ def run(asked: Asked, put: Put) -> None:
     expected = graphs.score_dataset(features, captions)
     for precision, allowed in LIMITS.items():
         try:
-            retriever = Retriever.open(bundle, "onnxruntime", precision, device=asked.device)
+            retriever = Retriever.open(
+                bundle, "onnxruntime", cast(Precision, precision), device=cast(Device, asked.device)
+            )
             gallery = retriever.encode_images(features)
             retriever.score_matrix(gallery, captions)
             start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import cast
 
 import numpy as np
 
@@ -20,8 +21,11 @@ def run(asked: Asked, put: Put) -> None:
     except MissingError:
         if find_spec("tensorrt_rtx") is None:
             raise
+    from ....engines.record import engine_records
+    from ....engines.targets import installed_module, rtx_capabilities
     from ....runtime import Retriever
-    from ....runtime.tensorrt.engine import engine_records, installed_module, rtx_capabilities, this_machine
+    from ....runtime.backends.tensorrt.choose_engine import this_machine
+    from ....runtime.choices import Precision
 
     trt = installed_module("tensorrt-rtx")
     if trt is None:
@@ -37,10 +41,10 @@ def run(asked: Asked, put: Put) -> None:
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     for record in records:
         for graph in GRAPHS:
-            loaded = runtime.deserialize_cuda_engine((bundle.folder / plan_file(record.name, graph)).read_bytes())
+            loaded = runtime.deserialize_cuda_engine((bundle.folder / plan_file(graph, record.name)).read_bytes())
             put(f"{record.name} {graph}", {"": "does not load" if loaded is None else "loads"})
         try:
-            engine = Retriever.open(bundle.folder, "tensorrt", record.precision)
+            engine = Retriever.open(bundle.folder, "tensorrt", cast(Precision, record.precision))
             graphs = Retriever.open(bundle.folder, "onnxruntime", device="cpu")
             inputs = some_inputs(asked, graphs)
             worst = float(np.abs(engine.score_dataset(*inputs) - graphs.score_dataset(*inputs)).max())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caan._files import atomic_file, check_file_target
+from caan._files import atomic_file, atomic_folder, check_file_target, resumable_folder, temporary_folder
 from caan.errors import OutputError
 from tests.conftest import tree
 
@@ -143,6 +143,12 @@ def test_the_process_s_umask_is_never_changed(tmp_path, monkeypatch):
     """Threads of the application share it."""
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("changed"))
     write(tmp_path / "new")
+    for make in (atomic_folder, resumable_folder):
+        for _ in range(2):  # a new one, and in the place of the old one
+            with make(tmp_path / make.__name__, overwrite=True) as folder:
+                (folder / "manifest.json").write_text('{"format": "caan-bundle"}')
+    with temporary_folder("x"):
+        pass
 
 
 def test_a_long_name_is_no_obstacle(tmp_path):

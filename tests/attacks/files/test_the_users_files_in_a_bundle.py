@@ -52,7 +52,7 @@ def add_entry(folder, manifest):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_change_keeps_them_as_they_are(bundle, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(_files, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(_files.folders, "_exchange", lambda first, second: False)
     before, content = statuses(bundle), users(bundle)
     change_bundle(bundle, add_entry)
     assert statuses(bundle).keys() == before.keys() and users(bundle) == content

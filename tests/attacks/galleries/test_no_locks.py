@@ -11,6 +11,7 @@ import pytest
 
 from caan.errors import CaanWarning, OutputError
 from caan.runtime import Gallery, Retriever
+from caan.runtime.galleries.changes import compact_items
 from caan.runtime.index import delete_items
 from tests.attacks.galleries.conftest import IMAGES, Interrupted
 from tests.conftest import tree
@@ -49,12 +50,13 @@ def test_it_is_said_that_there_are_no_locks(index, features, gallery):
 
 @pytest.mark.usefixtures("no_locks")
 @pytest.mark.filterwarnings("ignore:there are no locks")
-@pytest.mark.parametrize("other", ["append", "delete", "replace"])
+@pytest.mark.parametrize("other", ["append", "delete", "compact", "replace"])
 def test_an_append_beside_another_change(index, retriever, features, gallery, tmp_path, other):
     """Whoever comes to its end first is done; the other says that it is not."""
     changes = {
         "append": lambda: index(features[5:15], append=True, first=1000),
         "delete": lambda: delete_items(gallery, ["3.jpg"]),
+        "compact": lambda: (delete_items(gallery, ["3.jpg"]), compact_items(gallery)),
         "replace": lambda: index(features[:150], overwrite=True),
     }
     slow = Retriever(Interrupted(retriever.backend, changes[other]))
@@ -62,6 +64,7 @@ def test_an_append_beside_another_change(index, retriever, features, gallery, tm
         index(features[:5], append=True, first=IMAGES, by=slow)
     ids = [f"{number}.jpg" for number in range(IMAGES)]
     expected = {"append": [*ids, *(f"{1000 + n}.jpg" for n in range(10))], "delete": ids, "replace": ids[:150]}
+    expected["compact"] = [name for name in ids if name != "3.jpg"]
     assert whole(gallery, retriever) == expected[other]
     assert names(gallery) == ["gallery.json", "ids.jsonl", "lengths.bin", "states.bin"]
     index(features[:5], append=True, first=IMAGES)

@@ -135,7 +135,7 @@ def test_a_forked_process_goes_on_or_is_told(tiny_folder, gallery, backend, endi
         arguments = [tiny_folder / "model.pt", "", backend, "_exit"]
     command = [sys.executable, "-c", FORKED, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    says = "this process was forked, and what it had of PyTorch is of no use here; open the model again"
+    says = "this process was forked and can't use PyTorch as its parent does; open the model again"
     assert done.stdout == f"{says if backend == 'torch' else 'same'}\n0 True\n", done
 
 

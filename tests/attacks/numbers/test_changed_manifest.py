@@ -10,7 +10,7 @@ from caan.errors import BundleError
 from caan.export.graphs import export_graph, graph_specs
 from caan.model.caan import CAAN, CaanConfig
 from caan.runtime import Retriever
-from caan.runtime.scorer_weights import attention_scale
+from caan.runtime.backends.scorer_weights import attention_scale
 from tests.test_bad_bundle import changed, places
 
 SEALED = ("config", "tokenizer", "opset", "limits")

@@ -70,7 +70,7 @@ def test_an_overflow_that_a_large_weight_makes_is_refused(tmp_path, vocabulary):
     """The features' own norm is within bounds; that of what the model makes of them is not."""
     import torch
 
-    from caan.export.to_bundle import export_checkpoint
+    from caan.export.bundle_from_checkpoint import export_checkpoint
     from caan.model.caan import CAAN, CaanConfig
     from caan.model.checkpoint import load_checkpoint, save_checkpoint
 

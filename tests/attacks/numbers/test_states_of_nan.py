@@ -88,7 +88,7 @@ def test_a_score_matrix_keeps_them_and_says_which(retriever, good):
 
 def test_an_attention_scale_beyond_all_reason(tmp_path, vocabulary):
     """There are hits of real items, or an error that names the caption."""
-    from caan.export.to_bundle import export_checkpoint
+    from caan.export.bundle_from_checkpoint import export_checkpoint
     from caan.model.caan import CAAN, CaanConfig
     from caan.model.checkpoint import load_checkpoint, save_checkpoint
 

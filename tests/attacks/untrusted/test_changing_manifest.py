@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from caan import _files
-from caan._files import read_unmixed
+from caan._files import read_unmixed, stamps
 from caan.bundle import open_bundle
 from caan.errors import BundleError, DataError
 
@@ -18,7 +17,7 @@ def touch(path):
 
 
 def test_files_that_never_stay_are_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "_LONGEST_PAUSE", 0)
+    monkeypatch.setattr(stamps, "_LONGEST_PAUSE", 0)
     published, reads = tmp_path / "manifest.json", []
     published.write_text("{}")
 
@@ -31,7 +30,7 @@ def test_files_that_never_stay_are_given_up(tmp_path, monkeypatch):
 
 
 def test_what_is_wrong_with_files_that_never_stay_is_given_up_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "_LONGEST_PAUSE", 0)
+    monkeypatch.setattr(stamps, "_LONGEST_PAUSE", 0)
     published = tmp_path / "manifest.json"
     published.write_text("{}")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from caan._built_plans import remember_plan, was_built_here
 from caan.bundle import GRAPHS, ep_context_file, open_bundle, plan_file, write_manifest
+from caan.engines.built_plans import remember_plan, was_built_here
 from caan.errors import BundleError, CaanWarning
-from caan.runtime.tensorrt.engine import Machine, choose_engine
+from caan.runtime.backends.tensorrt.choose_engine import Machine, choose_engine
 
 HASH = "0123456789abcdef" * 4
 ENGINE = "tensorrt-fp32"

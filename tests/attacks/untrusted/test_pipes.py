@@ -16,7 +16,8 @@ from caan.data.scan import open_features, open_split, read_captions
 from caan.data.vocabulary import Vocabulary
 from caan.errors import BundleError, CheckpointError, DataError
 from caan.model.checkpoint import load_checkpoint
-from caan.runtime import Retriever, tuning
+from caan.runtime import Retriever
+from caan.runtime.scoring import tuning
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
 

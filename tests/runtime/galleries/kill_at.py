@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from caan import cli
-from caan.runtime import index, onnx_backend  # noqa: F401  (loaded once, before the forks)
+from caan.runtime import index  # noqa: F401  (loaded once, before the forks)
 
 # Built-in functions that change files; written from caan's own files, or through pathlib and shutil by them.
 WRITES = {"open", "write", "flush", "fsync", "truncate", "replace", "rename", "unlink", "remove", "mkdir", "rmdir"}

@@ -128,7 +128,7 @@ def test_no_file_and_no_lock_is_left_open(write, features, tmp_path):
 def test_a_system_without_locks_and_exchange(write, features, tmp_path, monkeypatch):
     """As Windows and, for the exchange, macOS."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setattr("caan._files._exchange", lambda first, second: False)
+    monkeypatch.setattr("caan._files.folders._exchange", lambda first, second: False)
     write(features[:5])
     write(features[5:9], append=True)
     (tmp_path / "gallery.old").mkdir()  # somebody's own

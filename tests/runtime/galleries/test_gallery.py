@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caan.runtime import Gallery
-from caan.runtime.galleries.gallery import offsets_of
+from caan.runtime.galleries.in_memory import offsets_of
 
 LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=12)
 

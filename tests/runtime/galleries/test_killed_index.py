@@ -13,7 +13,7 @@ import pytest
 
 from caan.errors import CaanWarning
 from caan.runtime import Gallery, Retriever
-from caan.runtime.tuning import is_tunable
+from caan.runtime.scoring.tuning import is_tunable
 from tests.conftest import tree
 
 IMAGES, MORE = 300, 150  # three blocks, and two of an append
@@ -118,6 +118,22 @@ def test_a_replacement(run, retriever, index, tmp_path):
     for target in targets:
         assert found(retriever, target) in (before, after)
         assert run(*index("first", target, "--overwrite")).code == 0
+        assert tree(target) == tree(expected) and alone(target), target
+
+
+def test_a_compaction(run, retriever, index, tmp_path):
+    base, expected = tmp_path / "base" / "gallery", tmp_path / "expected" / "gallery"
+    assert run(*index("first", base)).code == 0
+    assert run("delete", base, *(f"first {n}.jpg" for n in range(0, IMAGES, 2))).code == 0
+    shutil.copytree(base, expected)
+    (calls,) = killed([["compact", str(expected)]], [None])
+    assert len(Gallery.open(expected)) == IMAGES // 2
+    points = some(12, calls)
+    targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
+    killed([["compact", str(target)] for target in targets], points)
+    for target in targets:
+        assert tree(target) in (tree(base), tree(expected)), target
+        assert run("compact", target).code == 0
         assert tree(target) == tree(expected) and alone(target), target
 
 

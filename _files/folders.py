@@ -1,0 +1,251 @@
+"""Folders written whole: a reader sees the old one or the new one, and nothing of the user's is lost.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import stat
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from ..errors import CaanWarning, OutputError
+from . import leftovers
+from .claims import claimed
+from .locks import locked
+from .ownership import carry_over, entries_of, keep_attributes_of_all, kind_of, mount_points, remove_ours
+from .refusals import check_room, explained
+
+PARTIAL = ".partial"
+_MOST_NAMED = 3  # of the user's files in a folder that is not replaced
+
+
+@contextmanager
+def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
+    """Yield the folder `target.partial`, perhaps from an earlier run; put it in the target's place when all is well.
+
+    Otherwise it stays, unless it is empty, for the next run to go on with. One process at a time may use it. Raises
+    OutputError as `atomic_folder`, and if another process is at it.
+    """
+    with explained(target, creating=True):
+        place = target.resolve()  # a link stays one: what it leads to is replaced
+        if place.suffix == PARTIAL:
+            raise OutputError(f"{target} ends in {PARTIAL}, as work in progress does; name another with -o")
+        partial = place.with_name(f"{place.name}{PARTIAL}")
+        settle(place, partial)
+    check_target(target, overwrite=overwrite, kind=kind)
+    with explained(target, creating=True):
+        make_own_folder(partial)
+    with (
+        explained(target, resumable=True),
+        locked(partial, wait=False) as is_locked,
+        nullcontext() if is_locked else claimed(partial),
+    ):
+        check_target(target, overwrite=overwrite, kind=kind)  # another process may have come first
+        try:
+            yield partial
+        except BaseException:
+            if not any(partial.iterdir()):
+                partial.rmdir()
+            raise
+        # Held until the old folder is gone: it must not be taken for a leftover.
+        with locked(place):
+            check_target(target, overwrite=overwrite, kind=kind)
+            _swap_in(partial, place)
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder for work in progress, if it is not there yet.
+
+    What others put there would be written to: raises OutputError for a link, a file, or the folder of another user.
+    The owner of the folder around it, who can replace all that is in it anyway, is not another.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+        return
+    except FileExistsError:
+        status = folder.lstat()
+    remedy = "remove it, or name another with -o"
+    if not stat.S_ISDIR(status.st_mode):
+        what = "a link" if stat.S_ISLNK(status.st_mode) else "not a folder"
+        raise OutputError(f"{folder}, where it is written first, is {what}; {remedy}")
+    if hasattr(os, "geteuid") and status.st_uid not in (os.geteuid(), folder.parent.stat().st_uid):
+        raise OutputError(f"{folder}, where it is written first, belongs to another user ({status.st_uid}); {remedy}")
+
+
+class Outdated(Exception):  # noqa: N818
+    """What a new folder was made from has been replaced meanwhile; make it again."""
+
+
+@contextmanager
+def atomic_folder(
+    target: Path,
+    *,
+    overwrite: bool = False,
+    kind: str | None = None,
+    unchanged: Callable[[], bool] = lambda: True,
+    keep_others: bool = False,
+) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; put it in its place when the block ends well.
+
+    A target that is a link stays one: what it leads to is replaced. What is replaced keeps its mode and owner. Raises
+    OutputError if the target exists and `overwrite` is false, holds files of the user's, can't be written, or the disk
+    is full; Outdated if `unchanged` says no at the last moment, when no other process can replace the target any more.
+    `keep_others`: the user's files are moved to the new folder instead.
+    """
+    with explained(target, creating=True):
+        place = target.resolve()
+        settle(place)
+    check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
+    with explained(target, creating=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        leftovers.remove_beside(place.parent)
+        # Nobody may look into what replaces a private folder, not even before it does.
+        temporary, handle = leftovers.new_folder(place, 0o700 if place.exists() else 0o777)
+    try:
+        with explained(target):
+            yield temporary
+            with locked(place):
+                check_target(target, overwrite=overwrite, kind=kind, keep_others=keep_others)
+                if not unchanged():
+                    raise Outdated
+                _check_names(place, lambda other: os.path.lexists(temporary / other))
+                _swap_in(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep_others: bool = False) -> None:
+    """Raise OutputError early if writing the folder `target` is bound to fail.
+
+    kind: "bundle" or "gallery", what is written: the other one is not replaced by it. A folder with files that caan
+    did not write is not replaced either; with `keep_others` it is, since they are moved to the new one.
+    """
+    with explained(target, creating=True):
+        if not target.exists():
+            check_room(target.resolve().parent)
+            return
+        # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
+        there = kind_of(target)
+        replaceable = target.is_dir() and (there is not None or not any(target.iterdir()))
+    if not overwrite:
+        raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another with -o")
+    if not replaceable:
+        raise OutputError(f"{target} was not written by caan, so it is not replaced; name another with -o")
+    if kind is not None and there is not None and there != kind:
+        raise OutputError(f"{target} is a {there}, which no {kind} replaces; name another with -o")
+    with explained(target, creating=True):
+        check_room(target)  # what is protected is not replaced
+        mounted, others = mount_points(target), entries_of(target).others
+    if mounted:
+        what = "is a mount point" if mounted[0] == target.resolve() else f"holds the mount point {mounted[0].name}"
+        raise OutputError(f"{target} {what}, so it can't be replaced; name another folder")
+    if others and not keep_others:
+        named = ", ".join(others[:_MOST_NAMED]) + (", …" if len(others) > _MOST_NAMED else "")
+        raise OutputError(
+            f"{target} also holds what caan did not write ({named}), so it is not replaced; move that away, or name"
+            " another with -o"
+        )
+
+
+def check_change(folder: Path, names: Collection[str]) -> None:
+    """Raise OutputError early if these files can't become part of a bundle that is there, with `keep_others`."""
+    check_target(folder, overwrite=True, kind="bundle", keep_others=True)
+    with explained(folder, creating=True):
+        _check_names(folder, lambda other: any(f"{name}/".startswith(f"{other}/") for name in names))
+        probe, handle = leftovers.new_folder(folder.resolve(), 0o700)
+        probe.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def _swap_in(new: Path, target: Path) -> None:
+    """Put `new` in the place of `target`. The user's files in the old one go with it, then the old one is removed."""
+    if not target.exists():
+        new.rename(target)
+        return
+    keep_attributes_of_all(target, new)
+    # From here on `new` has a name that tells a killed process's successor what to do: see `settle`.
+    beside = leftovers.aside(target, new)
+    os.rename(new, beside)  # noqa: PTH104  (Path.rename is what the tests make fail)
+    try:
+        old = beside if _exchange(beside, target) else _exchange_in_steps(beside, target)
+    except OSError:
+        os.rename(beside, new)  # noqa: PTH104
+        raise
+    try:
+        kept = carry_over(old, target)
+    except OSError:  # a folder of another user's, which may not be moved
+        target.rename(new)
+        old.rename(target)
+        raise
+    if not remove_ours(old):
+        _warn_of(old, kept)
+
+
+def _exchange_in_steps(new: Path, target: Path) -> Path:
+    """Where there is no atomic exchange, the old folder steps aside, and comes back if the second step fails."""
+    old = leftovers.aside(target, new)
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    return old
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step (Linux's renameat2); False where that is not to be had."""
+    if not sys.platform.startswith("linux"):
+        return False
+    at_cwd, rename_exchange = -100, 2
+    with suppress(AttributeError, OSError):
+        renameat2 = ctypes.CDLL(None).renameat2
+        done: int = renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange)
+        return done == 0
+    return False
+
+
+def settle(place: Path, partial: Path | None = None) -> None:
+    """Finish what a process was at when it was killed while it replaced `place`, or had just done so.
+
+    The user's files go to the new folder. One that was complete but not yet there becomes `partial`, to go on with.
+    """
+    for left, is_new in leftovers.left_aside(place):
+        with leftovers.claimed(left) as dead:
+            if not dead:
+                continue
+            if is_new and partial is not None and not os.path.lexists(partial):
+                left.rename(partial)
+            elif not is_new and not os.path.lexists(place):
+                left.rename(place)
+            else:
+                kept = carry_over(left, place) if place.is_dir() else []
+                if not remove_ours(left):
+                    _warn_of(left, kept)
+
+
+def _check_names(folder: Path, is_taken: Callable[[str], bool]) -> None:
+    """Raise OutputError if something of the user's has a name that caan needs."""
+    for other in entries_of(folder).others if folder.exists() else ():
+        if is_taken(other):
+            raise OutputError(f"{folder / other} was not written by caan, but stands where it writes; move it away")
+
+
+def _warn_of(old: Path, kept: list[str]) -> None:
+    warnings.warn(
+        f"{old} holds {', '.join(kept[:_MOST_NAMED]) or 'files'}, which caan did not write and could not move; take"
+        " what is yours",
+        CaanWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,81 @@
+"""What `caan inspect` says of a gallery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+
+
+def describe_gallery(folder: Path) -> dict[str, Any]:
+    """A gallery for JSON. Sizes are in bytes; `reclaimable`: what `caan compact` would give back.
+
+    Opens the gallery, which compares all but the states with their hashes. Raises BundleError as `Gallery.open`.
+    """
+    from ..runtime import Gallery
+    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, VERSION
+    from ..runtime.galleries.writer import JOURNAL
+    from ..runtime.index import bundle_of, precision_of
+
+    gallery = Gallery.open(folder)
+    assert gallery.origin is not None
+    d = gallery.origin.description
+    bundle, precision, reason = None, None, None
+    try:
+        bundle = bundle_of(gallery, folder)
+        precision = precision_of(gallery, bundle) if bundle.is_dir() else None
+    except BundleError as error:
+        reason = str(error)
+    files = {STATES: d.rows * d.row_bytes, LENGTHS: d.lengths.size, IDS: 0 if d.ids is None else d.ids.size}
+    return {
+        "gallery": str(folder),
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": d.kind,
+        "items": len(gallery.live),
+        "deleted": len(gallery) - len(gallery.live),
+        "rows": d.rows,
+        "longest": int(gallery.lengths.max()),
+        "dtype": d.dtype,
+        "columns": d.columns,
+        "compact": d.compact,
+        "ids": gallery.ids is not None,
+        "blocks": len(d.blocks),
+        "encoder": d.encoder,
+        "bundle": None if bundle is None else str(bundle),
+        "bundle_not_used": reason,
+        "precision": precision,
+        "files": {name: size for name, size in files.items() if size},
+        "reclaimable": (d.rows - int(gallery.lengths[gallery.live].sum())) * d.row_bytes,
+        "interrupted_append": (folder / JOURNAL).exists(),
+    }
+
+
+def gallery_text(found: dict[str, Any]) -> str:
+    """The same for a terminal."""
+    from .inspect_text import labelled, size_of
+
+    kind, folder = found["kind"], found["gallery"]
+    items, part = ("images", "regions") if kind == "image" else ("captions", "tokens")
+    states = f"{found['dtype']}, {found['rows']:,} rows ({part}) × {found['columns']} columns"
+    room = f"{found['deleted']:,} items, {size_of(found['reclaimable'])}; caan compact {folder} gives it back"
+    made_with = (
+        found["bundle_not_used"] or f"{found['bundle']}, {found['precision'] or 'with an encoder it lost since'}"
+    )
+    lines = [
+        folder,
+        labelled("holds", f"{found['items']:,} {items} of up to {found['longest']} {part}"),
+        labelled("ids", "yes" if found["ids"] else "none; items are named by their index"),
+        labelled("states", states + (", compact: the rest is computed per query" if found["compact"] else "")),
+        labelled("made with", made_with),
+        labelled("encoder", found["encoder"]),
+        labelled("files", ", ".join(f"{name} {size_of(size)}" for name, size in found["files"].items())),
+        *([labelled("deleted", room)] if found["deleted"] else []),
+        *(
+            [labelled("unfinished", "an append was interrupted; rerun it to resume")]
+            if found["interrupted_append"]
+            else []
+        ),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""What `caan search` prints and writes: hits of one query or many, as tables, JSON or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._text import visible
+from .output import show, show_json
+from .tables import write_hits
+
+if TYPE_CHECKING:
+    from ..runtime import Gallery, Hit
+
+
+def row(hit: Hit, gallery: Gallery) -> dict[str, Any]:
+    """A hit for JSON; `id` is null in a gallery without ids."""
+    return {"index": hit.index, "id": gallery.ids and hit.id, "score": hit.score}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rank, score and name of each hit, a line each."""
+    return "\n".join(
+        f"{rank:3d}  {row['score']:8.4f}  {row['index'] if row['id'] is None else visible(row['id'])}"
+        for rank, row in enumerate(rows, 1)
+    )
+
+
+def show_one(rows: Sequence[dict[str, Any]], as_json: bool, aside: bool) -> None:
+    """The hits of one query; aside: to stderr."""
+    if as_json:
+        show_json(list(rows), err=aside)
+    else:
+        show(table(rows), err=aside)
+
+
+def show_images(
+    found: Sequence[Sequence[Hit]], numbers: Sequence[int] | None, gallery: Gallery, export: Path | None, **how: bool
+) -> None:
+    """The hits of images; numbers: which ones they are in their file, None: the one that is searched with."""
+    if export is not None:
+        write_hits(export, zip(numbers or [0], found, strict=True), gallery.ids)
+    rows = [[row(hit, gallery) for hit in hits] for hits in found]
+    if numbers is None:
+        show_one(rows[0], **how)
+    elif how["as_json"]:
+        show_json([{"image": n, "hits": hits} for n, hits in zip(numbers, rows, strict=True)], err=how["aside"])
+    else:
+        tables = (f"image {n}\n{table(hits)}" for n, hits in zip(numbers, rows, strict=True))
+        show("\n\n".join(tables), err=how["aside"])

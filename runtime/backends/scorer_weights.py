@@ -1,0 +1,78 @@
+"""What a kernel needs of a bundle to score states without a graph: w_v, w_u and λ (docs/model.md)."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file
+from ...errors import BundleError
+from .graph_constants import float_scalars
+
+# What else the scorer's graph holds of single numbers: the mask, the norms' squared epsilon, the squares' exponent.
+_NOT_SCALE = {-1e4, float(np.float32(1e-12)), 2.0}
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
+    """The rows w_v and w_u, (2, d) float32, C-contiguous.
+
+    Raises BundleError for a bundle that was exported before there was such a file, or whose file is no such array.
+    """
+    if SCORER_WEIGHTS not in bundle.manifest["files"]:
+        raise BundleError(
+            f"{bundle.folder} was exported before bundles held {SCORER_WEIGHTS}; export the checkpoint again:"
+            f" caan-export model.pt -o {bundle.folder} --overwrite"
+        )
+    path = bundle.folder / SCORER_WEIGHTS
+    try:
+        weights = np.load(io.BytesIO(bundle.content(SCORER_WEIGHTS)), allow_pickle=False)
+    except BundleError:
+        raise
+    except Exception as error:  # of a damaged header NumPy raises whatever its parser met
+        raise BundleError(f"{path} can't be read as an array ({error}); export the checkpoint again") from error
+    expected = (2, bundle.config["attention_dim"])
+    if not isinstance(weights, np.ndarray) or weights.dtype != np.float32 or weights.shape != expected:
+        raise BundleError(f"{path} does not hold float32 {expected}; export the checkpoint again")
+    if not np.isfinite(weights).all():
+        raise BundleError(f"{path} holds NaN or infinity; export the checkpoint again")
+    return np.ascontiguousarray(weights)
+
+
+def attention_scale(bundle: Bundle) -> float:
+    """λ, as the config says.
+
+    Raises BundleError if it is not a number that float32 holds, or, in a bundle that was written before manifests were
+    sealed, is not the one that the scorer's graph multiplies by.
+    """
+    scale = bundle.config.get("attention_scale")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= _LARGEST:  # false of NaN
+        raise BundleError(
+            f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
+        )
+    if "seal" not in bundle.manifest and not _is_of_graph(float(scale), bundle):
+        raise BundleError(
+            f"{bundle.folder / MANIFEST} does not fit its graphs: the scorer does not multiply by its"
+            f" config.attention_scale, {scale}; copy the bundle again, or export the checkpoint again"
+        )
+    return float(scale)
+
+
+def _is_of_graph(scale: float, bundle: Bundle) -> bool:
+    """Whether λ is a constant of the FP32 scorer's graph. True where that can't be told."""
+    file = graph_file("scorer", "fp32")
+    if file not in bundle.manifest["files"]:
+        return True
+    try:
+        others = float_scalars(bundle.folder / file) - _NOT_SCALE
+    except (OSError, ValueError):
+        return True
+    # A product with 1 is left out of the graph, and one with 2 shares the constant of the squares.
+    return float(np.float32(scale)) in (others or {1.0, 2.0})
+
+
+def model_hashes(bundle: Bundle, precision: str) -> str:
+    """What tells one model's scores from another's, for a kernel's fingerprint."""
+    return f"{bundle.hash_of(SCORER_WEIGHTS)} {bundle.hash_of(graph_file('scorer', precision))}"

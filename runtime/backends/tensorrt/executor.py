@@ -1,0 +1,260 @@
+"""How a plan is run: copies overlap with computing, and calls that come again become CUDA graphs.
+
+A lane has two slots that take turns. While the GPU computes one slot's call, the next call is copied into pinned
+memory of the other slot and from there to the device, in a stream of its own; events keep the two streams in step:
+
+    copies    upload 0 │ upload 1 │          upload 2 │ …
+    compute            │ run 0, download 0 │ run 1, download 1 │ run 2 …
+
+A slot is filled again only when its last result has arrived: its memory, and the contexts bound to it, are then idle.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from threading import Lock
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ....engines.profiles import Shape, Sizes
+from ....errors import CaanError, InputError
+from ..device_cache import DeviceTiles
+from .choose_profile import choose_profile, sizes_of
+from .cuda import DeviceMemory, Gpu, PinnedMemory
+from .cuda_graphs import RepeatedRun, Repeats
+from .plans import Plan
+
+Call = Mapping[str, NDArray[Any]]  # input → array
+
+_SLOTS = 2
+# Calls that are known to come again, each with a context of its own. More than slots, so that none in flight goes.
+_REPEATS = 8
+_ALIGNMENT = 256  # bytes, of an input's place; TensorRT's own demand
+_STEP = 1 << 20  # bytes, the smallest by which a buffer grows
+
+
+@dataclass(frozen=True)
+class Resident:
+    """An array on the device, and the event after which it is there."""
+
+    memory: DeviceMemory
+    ready: Any
+
+
+class Lane:
+    """Streams, buffers and execution contexts for one call at a time."""
+
+    def __init__(self, gpu: Gpu, plan: Plan, residents: DeviceTiles[Resident]) -> None:
+        self._gpu, self._plan, self._residents = gpu, plan, residents
+        gpu.enter()
+        self._copies, self._compute = gpu.stream(), gpu.stream()
+        # One for all contexts: they run one after the other.
+        self._scratch = gpu.allocate(plan.scratch_bytes)
+        self._slots = [_Slot(gpu) for _ in range(_SLOTS)]
+        self._repeats: Repeats[RepeatedRun] = Repeats(_REPEATS)
+        self.healthy = True
+
+    def run(self, calls: Iterable[Call]) -> Iterator[NDArray[Any]]:
+        """The plan's output for each call, in their order; up to two calls are on their way at a time.
+
+        Raises InputError for a call that no profile takes, CaanError if TensorRT or CUDA fails.
+        """
+        running: deque[_Running] = deque()
+        try:
+            for number, call in enumerate(calls):
+                if len(running) == _SLOTS:
+                    yield self._finish(running.popleft())
+                self._gpu.enter()
+                running.append(self._start(self._slots[number % _SLOTS], call))
+            while running:
+                yield self._finish(running.popleft())
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let everything come to an end, also where the results are no longer wanted."""
+        self.healthy = False
+        self._gpu.enter()
+        self._copies.sync()
+        self._compute.sync()
+        for slot in self._slots:
+            slot.used.clear()
+        self.healthy = True
+
+    def _start(self, slot: _Slot, call: Call) -> _Running:
+        plan = self._plan
+        wanted = sizes_of(plan.graph, {name: array.shape for name, array in call.items()})
+        profile, sizes = choose_profile(plan.graph, plan.profiles, wanted)
+        shapes, expected = plan.input_shapes(sizes), plan.output_shape(sizes)
+        addresses = self._upload(slot, call, shapes)
+        size = prod(expected) * plan.dtypes[plan.output].itemsize
+        slot.reserve_output(size)
+        addresses[plan.output] = slot.output.address
+        self._copies.record(slot.uploaded)
+        self._compute.wait(slot.uploaded)
+
+        def new_context(repeating: bool) -> Any:
+            return plan.new_context(profile, self._scratch, self._compute, repeating=repeating)
+
+        def repeat() -> RepeatedRun:
+            context = new_context(True)
+            plan.bind(context, shapes, addresses, expected)
+            return RepeatedRun(self._gpu, plan, context, self._compute)
+
+        key = (profile, tuple(shapes.items()), tuple(addresses.items()))
+        known = self._repeats.get(key, repeat)
+        if known is not None:
+            known.run()
+        else:
+            if profile not in slot.contexts:
+                slot.contexts[profile] = new_context(False)
+            context = slot.contexts[profile]
+            plan.bind(context, shapes, addresses, expected)
+            plan.execute(context, self._compute)
+        self._gpu.download(slot.result.address, slot.output.address, size, self._compute)
+        self._compute.record(slot.done)
+        return _Running(slot, expected, wanted)
+
+    def _finish(self, running: _Running) -> NDArray[Any]:
+        self._gpu.enter()
+        slot, plan = running.slot, self._plan
+        slot.done.sync()
+        slot.used.clear()
+        dtype = plan.dtypes[plan.output]
+        size = prod(running.shape) * dtype.itemsize
+        output: NDArray[Any] = slot.result.bytes[:size].view(dtype).reshape(running.shape)
+        return output[plan.output_part(running.sizes)].copy()
+
+    def _upload(self, slot: _Slot, call: Call, shapes: Mapping[str, Shape]) -> dict[str, int]:
+        """Bring every input to the device, unless it is there: {input: address}."""
+        addresses: dict[str, int] = {}
+        places: dict[str, int] = {}  # of what has to be copied, in the slot's buffers
+        total = 0
+        for name, array in call.items():
+            exact = array.shape == shapes[name] and array.dtype == self._plan.dtypes[name]
+            resident = self._residents.find(array) if exact else None
+            if resident is not None:
+                self._use(slot, resident)
+                addresses[name] = resident.memory.address
+                continue
+            places[name] = total
+            bytes_needed = prod(shapes[name]) * self._plan.dtypes[name].itemsize
+            total += -(-bytes_needed // _ALIGNMENT) * _ALIGNMENT
+        slot.reserve_inputs(total)
+        for name, place in places.items():
+            addresses[name] = self._copy(slot, name, call[name], shapes[name], place)
+        return {name: addresses[name] for name in shapes}
+
+    def _copy(self, slot: _Slot, name: str, array: NDArray[Any], shape: Shape, place: int) -> int:
+        """Copy an array, padded to a shape, by way of the slot's pinned memory; the device address it then has."""
+        dtype = self._plan.dtypes[name]
+        size = prod(shape) * dtype.itemsize
+        host = slot.pinned.bytes[place : place + size].view(dtype).reshape(shape)
+        exact = array.shape == shape and array.dtype == dtype
+        _fill(host, array, 1 if name.endswith("_lengths") else 0)
+        memory = self._room(array) if exact else None
+        address = slot.inputs.address + place if memory is None else memory.address
+        self._gpu.upload(address, slot.pinned.address + place, size, self._copies)
+        if memory is not None:
+            resident = Resident(memory, self._gpu.event())
+            self._copies.record(resident.ready)
+            self._residents.keep(array, resident)
+            self._use(slot, resident)
+        return address
+
+    def _room(self, array: NDArray[Any]) -> DeviceMemory | None:
+        """Memory for an array that shall stay on the device, None if it shall not or can't."""
+        if not self._residents.wants(array):
+            return None
+        try:
+            return self._gpu.allocate(array.nbytes)
+        except CaanError:
+            return None
+
+    def _use(self, slot: _Slot, resident: Resident) -> None:
+        # Held until the slot is done: another thread may drop it from the residents meanwhile.
+        slot.used.append(resident)
+        self._compute.wait(resident.ready)
+
+
+class LanePool:
+    """Lanes for as many calls as run at once: contexts and streams must not be shared by two threads."""
+
+    def __init__(self, make: Callable[[], Lane]) -> None:
+        self._make: Callable[[], Lane] | None = make  # None: the pool is closed, and holds on to no plan
+        self._free: list[Lane] = []
+        self._lock = Lock()
+
+    @contextmanager
+    def lane(self) -> Iterator[Lane]:
+        """A lane that is nobody else's. Raises InputError if the pool is closed."""
+        with self._lock:
+            make = self._make
+            lane = self._free.pop() if self._free else None
+        if make is None:
+            raise InputError("this backend is closed; open it again")
+        lane = lane or make()
+        try:
+            yield lane
+        finally:
+            with self._lock:
+                if lane.healthy and self._make is not None:
+                    self._free.append(lane)
+
+    def close(self) -> None:
+        """Free the idle lanes now, the others when their calls are done."""
+        with self._lock:
+            self._make = None
+            self._free.clear()
+
+
+@dataclass
+class _Running:
+    """A call on its way."""
+
+    slot: _Slot
+    shape: Shape  # of the output
+    sizes: Sizes  # that were asked for
+
+
+@dataclass
+class _Slot:
+    """Buffers of one call. They grow as calls do."""
+
+    gpu: Gpu
+    pinned: PinnedMemory = field(init=False)  # inputs, on the way to …
+    inputs: DeviceMemory = field(init=False)
+    output: DeviceMemory = field(init=False)  # on the way to …
+    result: PinnedMemory = field(init=False)
+    contexts: dict[int, Any] = field(default_factory=dict)  # profile → context
+    used: list[Resident] = field(default_factory=list)  # by the call on its way
+
+    def __post_init__(self) -> None:
+        self.pinned, self.inputs = self.gpu.pin(_STEP), self.gpu.allocate(_STEP)
+        self.output, self.result = self.gpu.allocate(_STEP), self.gpu.pin(_STEP)
+        self.uploaded, self.done = self.gpu.event(), self.gpu.event()
+
+    def reserve_inputs(self, size: int) -> None:
+        if size > self.inputs.size:
+            self.pinned, self.inputs = self.gpu.pin(_grown(size)), self.gpu.allocate(_grown(size))
+
+    def reserve_output(self, size: int) -> None:
+        if size > self.output.size:
+            self.output, self.result = self.gpu.allocate(_grown(size)), self.gpu.pin(_grown(size))
+
+
+def _grown(size: int) -> int:
+    """A size with up to an eighth to spare: calls that grow bit by bit shall not allocate each time."""
+    step = max(_STEP, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
+
+
+def _fill(host: NDArray[Any], array: NDArray[Any], padding: int) -> None:
+    if array.shape != host.shape:
+        host[...] = padding
+    host[tuple(slice(size) for size in array.shape)] = array

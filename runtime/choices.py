@@ -1,0 +1,9 @@
+"""The names that `Retriever.open` takes: an editor completes them, a type checker finds misspelt ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+BackendName = Literal["auto", "native", "onnxruntime", "tensorrt", "triton", "torch"]
+Precision = Literal["fp32", "fp16", "int8", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]

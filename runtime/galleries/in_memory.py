@@ -1,0 +1,57 @@
+"""What a gallery in memory is made of, and where an opened one came from."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._files import explained, reserve
+from ...errors import DataError
+from .description import Description
+from .states_file import Storage
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The folder that a gallery was opened from, and what it held then."""
+
+    folder: Path
+    storage: Storage
+    description: Description
+
+
+def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path | None) -> NDArray[np.floating]:
+    """An empty (rows, width) array, in memory or memory-mapped in an existing folder, under a name of its own.
+
+    Raises OutputError if the folder can't be written to.
+    """
+    if folder is None:
+        return np.empty((rows, width), dtype)
+    with explained(Path(folder), creating=True):
+        # A name of its own: another gallery of the same folder may be mapped.
+        handle, name = tempfile.mkstemp(prefix="states-", suffix=".npy", dir=folder)
+    os.close(handle)
+    states = np.lib.format.open_memmap(name, mode="w+", dtype=dtype, shape=(rows, width))
+    reserve(Path(name))
+    return states
+
+
+def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """lengths (items,) → offsets (items + 1,)."""
+    if len(lengths) == 0:
+        raise DataError("nothing to encode: there is no item")
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """A path as seen from a folder."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # on Windows, another drive
+        return str(path)

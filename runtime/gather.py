@@ -1,0 +1,23 @@
+"""From what a gallery holds to what a scorer takes: half precision widened, left-out columns computed again."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.contract import Backend
+from .casting import convert
+from .galleries.gallery import Gallery
+
+
+def gather_states(
+    backend: Backend, gallery: Gallery, items: NDArray[np.int64]
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """States of some items in `backend.state_dtype`, padded to the longest, (n, L, S), and their lengths (n,).
+
+    A view where the gallery holds just that: the backend may know it again.
+    """
+    states, lengths = gallery.gather(items)
+    if gallery.compact:
+        states = backend.expand_regions(convert(states, np.dtype(np.float32)))
+    return convert(states, backend.state_dtype), lengths

@@ -1,0 +1,74 @@
+"""Search results, and how the best of them are kept while scores stream by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .galleries.gallery import Gallery
+from .inputs import Tokens
+from .scoring.tiles import Scored
+from .scoring.top_k import NOBODY, TopK
+from .scoring.unscored import Unscored
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result.
+
+    index: the item's position in the gallery; score: CAAN's, higher is better; id: the item's name, in a gallery
+    without ids its index as text. `Gallery.delete` and a search's `ids` and `exclude` take an id as it is here.
+
+    Hits are equal if index and score are: within a gallery the id says no more. A Hit is not a tuple: take what you
+    need by name, as in `[(hit.id, hit.score) for hit in hits]`.
+    """
+
+    index: int
+    score: float
+    id: str = field(default="", compare=False)
+
+
+def best_hits(
+    stream: Iterable[Scored], images: Gallery, texts: Gallery | Tokens, searched: Gallery, k: int, least: float
+) -> list[list[Hit]]:
+    """The k best live items of a gallery for each query, best first, from a stream of scores (`score_stream`).
+
+    searched: whichever of `images` and `texts` is searched in; least: lower scores are left out. Raises DataError for
+    a query without a score with any item; CaanWarning for items left out because of NaN or infinity.
+    """
+    by_image = searched is texts
+    queries = images if by_image else texts
+    best = TopK(len(queries) if isinstance(queries, Gallery) else len(queries[1]), k)
+    unscored = Unscored(images, texts)
+    for scored in stream:
+        scores = unscored.note(scored)
+        if by_image:
+            best.add(scored.images, scored.captions, scores)
+        else:
+            best.add(scored.captions, scored.images, scores.T)
+    unscored.check_hits("image" if by_image else "caption")
+    hits = [
+        [
+            Hit(index, score, searched.id_of(index))
+            for index, score in zip(*row, strict=True)
+            if index != NOBODY and score >= least
+        ]
+        for row in zip(best.items.tolist(), best.scores.tolist(), strict=True)
+    ]
+    if isinstance(queries, Gallery) and queries.deleted is not None:
+        return [[] if gone else some for some, gone in zip(hits, queries.deleted, strict=True)]
+    return hits
+
+
+def least_score(min_score: Any) -> float:
+    """The lowest score a hit may have; None: any. Raises InputError for what is not a number."""
+    if min_score is None:
+        return -np.inf
+    is_number = isinstance(min_score, int | float | np.integer | np.floating) and not isinstance(min_score, bool)
+    if not is_number or np.isnan(min_score):
+        raise InputError(f"min_score must be a number, not {min_score!r:.40}")
+    return float(min_score)

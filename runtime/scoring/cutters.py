@@ -1,0 +1,172 @@
+"""How galleries are cut into tiles: one cutter for each kind of tile that a backend scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...bundle import state_widths
+from ...tiling import TileSize, chunks_by_length, fit_tile, tile_size
+from ..backends.contract import Backend, GraphTiles, KernelTiles, Layout, RowTile, Tile
+from ..galleries.gallery import Gallery
+from ..gather import gather_states
+
+# A kernel's tile has at most so many pairs: whoever consumes the scores sees progress.
+_MOST_PAIRS = 1 << 14
+# Of a compact gallery, at most so much is computed again for one tile of rows.
+_EXPANDED_BYTES = 32 << 20
+
+Lengths = NDArray[np.int64]
+
+
+class Choice(NamedTuple):
+    """How tiles are scored: memory for one tile's intermediates, and how calls share the processor's cores."""
+
+    tile_bytes: int
+    layout: Layout | None = None  # None: the backend's own
+
+
+class Side(NamedTuple):
+    """The images or the captions of a tile: padded states (n, L, S), or, with starts, rows (rows, S) of a gallery."""
+
+    states: NDArray[np.floating]
+    lengths: Lengths  # (n,)
+    starts: Lengths | None = None  # (n,)
+
+    def part(self, items: slice) -> Side:
+        lengths = self.lengths[items]
+        if self.starts is not None:
+            return Side(self.states, lengths, self.starts[items])
+        return Side(np.ascontiguousarray(self.states[items, : lengths.max()]), lengths)
+
+    def rows(self) -> tuple[NDArray[np.floating], Lengths, Lengths]:
+        """As `RowTile` has them."""
+        if self.starts is not None:
+            return self.states, self.starts, self.lengths
+        items, longest, width = self.states.shape
+        return self.states.reshape(-1, width), np.arange(items, dtype=np.int64) * longest, self.lengths
+
+
+class Cutter(Protocol):
+    """Cuts images × captions into the tiles of one backend."""
+
+    backend: Backend
+
+    def tile_size(self, images: Lengths, captions: Lengths) -> TileSize:
+        """The largest tile of items with these lengths; its images also are the step in which a block grows."""
+
+    def chunks(self, gallery: Gallery, lengths: Lengths, size: int) -> Iterator[NDArray[np.int64]]:
+        """Indices of `lengths`, those of some of the gallery's items, in chunks of at most `size`."""
+
+    def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
+        """How many images with these lengths make one tile."""
+
+    def gather(self, gallery: Gallery, items: NDArray[np.int64]) -> Side:
+        """States of some items."""
+
+    def reads_in_place(self, gallery: Gallery) -> bool:
+        """Whether `gather` copies nothing."""
+
+    def tile(self, images: Side, captions: Side) -> Tile | RowTile:
+        """The two sides as the backend takes them."""
+
+
+def cutter_of(backend: Backend, choice: Choice) -> Cutter:
+    """The cutter for what the backend's `tiles` says."""
+    tiles = backend.tiles
+    if isinstance(tiles, GraphTiles):
+        return _GraphCutter(backend, tiles, choice)
+    return _KernelCutter(backend, tiles) if isinstance(tiles, KernelTiles) else _RowCutter(backend)
+
+
+class _PaddedCutter:
+    """What cutters of padded tiles have in common."""
+
+    def chunks(self, gallery: Gallery, lengths: Lengths, size: int) -> Iterator[NDArray[np.int64]]:
+        return chunks_by_length(lengths, size)
+
+    def reads_in_place(self, gallery: Gallery) -> bool:
+        return False
+
+    def tile(self, images: Side, captions: Side) -> Tile:
+        return Tile(images.states, images.lengths, captions.states, captions.lengths)
+
+
+class _GraphCutter(_PaddedCutter):
+    """Padded tiles in the backend's state type, whose intermediates fit the memory of a choice."""
+
+    def __init__(self, backend: Backend, tiles: GraphTiles, choice: Choice) -> None:
+        self.backend, self._tiles, self._choice = backend, tiles, choice
+
+    def tile_size(self, images: Lengths, captions: Lengths) -> TileSize:
+        regions, words = int(images.max()), int(captions.max())
+        attention_dim, layout = int(self.backend.model.config["attention_dim"]), self._choice.layout
+        size = tile_size(regions, words, attention_dim, self._choice.tile_bytes)
+        fitted = fit_tile(size, len(images), len(captions), self._tiles.limits(regions, words))
+        workers = 1 if layout is None else layout.workers
+        # Something for everybody: the last tiles decide how long a small job takes.
+        return TileSize(min(fitted.images, -(-len(images) // workers)), fitted.captions)
+
+    def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
+        return size.images
+
+    def gather(self, gallery: Gallery, items: NDArray[np.int64]) -> Side:
+        return Side(*gather_states(self.backend, gallery, items))
+
+
+class _KernelCutter(_PaddedCutter):
+    """Padded tiles in the gallery's own type, of any size."""
+
+    def __init__(self, backend: Backend, tiles: KernelTiles) -> None:
+        self.backend, self._tiles = backend, tiles
+
+    def tile_size(self, images: Lengths, captions: Lengths) -> TileSize:
+        return _block_size(images, captions)
+
+    def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
+        # A compact gallery's states are computed again, in float32.
+        width = state_widths(self.backend.model.config)["image"]
+        row = 4 * width if gallery.compact else gallery.states[:1].nbytes
+        return max(1, self._tiles.copy_bytes // (int(lengths.max()) * row))
+
+    def gather(self, gallery: Gallery, items: NDArray[np.int64]) -> Side:
+        if gallery.compact:
+            return Side(*gather_states(self.backend, gallery, items))
+        return Side(*gallery.gather(items))
+
+
+class _RowCutter:
+    """Rows of the gallery, read in place; a compact gallery's are computed again, some at a time."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._expanded = _KernelCutter(backend, KernelTiles(_EXPANDED_BYTES))
+
+    def tile_size(self, images: Lengths, captions: Lengths) -> TileSize:
+        return _block_size(images, captions)
+
+    def chunks(self, gallery: Gallery, lengths: Lengths, size: int) -> Iterator[NDArray[np.int64]]:
+        # Nothing is padded, so lengths need not be alike, and items stay in the gallery's order.
+        return chunks_by_length(np.zeros_like(lengths) if self.reads_in_place(gallery) else lengths, size)
+
+    def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
+        return len(lengths) if self.reads_in_place(gallery) else self._expanded.images_per_tile(gallery, lengths, size)
+
+    def gather(self, gallery: Gallery, items: NDArray[np.int64]) -> Side:
+        if not self.reads_in_place(gallery):
+            return self._expanded.gather(gallery, items)
+        starts, lengths = gallery.rows(items)
+        return Side(gallery.states, lengths, starts)
+
+    def reads_in_place(self, gallery: Gallery) -> bool:
+        return not gallery.compact
+
+    def tile(self, images: Side, captions: Side) -> RowTile:
+        return RowTile(*images.rows(), *captions.rows())
+
+
+def _block_size(images: Lengths, captions: Lengths) -> TileSize:
+    return TileSize(min(len(images), max(1, _MOST_PAIRS // len(captions))), len(captions))

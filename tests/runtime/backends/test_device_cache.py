@@ -1,0 +1,170 @@
+"""Which arrays stay on the device, and that none is taken for another."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caan.runtime import Gallery
+from caan.runtime.backends.device_cache import _IDLE_LOOKUPS, DeviceTiles
+
+
+def gallery(items=8, rows=2, width=4):
+    states = np.arange(items * rows * width, dtype=np.float32).reshape(items * rows, width)
+    return Gallery("image", "hash", states, np.arange(items + 1) * rows)
+
+
+def tile(gallery, start, end):
+    return gallery.gather(np.arange(start, end))[0]
+
+
+@pytest.fixture
+def tiles():
+    return DeviceTiles(lambda: 1 << 20)
+
+
+def keep(tiles, array, value="copy"):
+    """As a backend does: nothing at first sight, a copy at the second."""
+    if tiles.find(array) is None and tiles.wants(array):
+        tiles.keep(array, value)
+
+
+def test_a_tile_is_kept_the_second_time_it_comes(tiles):
+    images = gallery()
+    assert not tiles.wants(tile(images, 0, 4))
+    assert tiles.wants(tile(images, 0, 4))
+    tiles.keep(tile(images, 0, 4), "copy")
+    assert tiles.find(tile(images, 0, 4)) == "copy"
+
+
+def test_neighbours_are_not_taken_for_each_other(tiles):
+    images = gallery()
+    for _ in range(2):
+        for start, end in ((0, 4), (4, 8), (0, 8), (0, 2)):
+            keep(tiles, tile(images, start, end), (start, end))
+    for start, end in ((0, 4), (4, 8), (0, 8), (0, 2)):
+        assert tiles.find(tile(images, start, end)) == (start, end)
+    assert tiles.find(tile(images, 2, 4)) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 4), (2, 4, 4), (4, 4, 2)])
+def test_the_same_memory_in_another_shape_is_another_array(tiles, shape):
+    images = gallery(4)
+    for _ in range(2):
+        keep(tiles, images.states.reshape(8, 4))
+    assert tiles.find(images.states.reshape(8, 4)) == "copy"
+    assert tiles.find(images.states.reshape(shape)) is None
+    assert tiles.find(images.states.view(np.int32)) is None
+
+
+def test_what_could_change_or_is_nobody_elses_is_not_kept(tiles):
+    own = np.ones((4, 4), np.float32)
+    own.flags.writeable = False
+    writeable = np.ones((8, 4), np.float32)[:4]
+    ragged = Gallery("image", "hash", np.ones((5, 4), np.float32), np.array([0, 2, 5]))
+    padded, _ = ragged.gather(np.arange(2))
+    for array in (own, writeable, padded):
+        for _ in range(3):
+            assert tiles.find(array) is None
+            assert not tiles.wants(array)
+
+
+def test_a_gallery_that_is_gone_gives_its_room_back():
+    room = tile(gallery(), 0, 8).nbytes
+    tiles = DeviceTiles(lambda: room)
+    for number in range(5):
+        images = gallery()
+        for _ in range(2):
+            keep(tiles, tile(images, 0, 8), number)
+        assert tiles.find(tile(images, 0, 8)) == number
+        del images
+        gc.collect()
+
+
+def test_an_array_at_a_freed_ones_address_is_another(tiles):
+    """Memory is reused at once, and so are ids: a copy must never be found for what lies there now."""
+    for number in range(200):
+        images = gallery()
+        assert tiles.find(tile(images, 0, 8)) is None
+        assert not tiles.wants(tile(images, 0, 8))
+        keep(tiles, tile(images, 0, 8), number)
+        assert tiles.find(tile(images, 0, 8)) == number
+
+
+def test_a_full_device_takes_no_more_until_something_was_long_of_no_use():
+    first, second = gallery(), gallery()
+    tiles = DeviceTiles(lambda: tile(first, 0, 8).nbytes)
+    for _ in range(3):
+        keep(tiles, tile(first, 0, 8))
+        keep(tiles, tile(second, 0, 8))
+    assert tiles.find(tile(first, 0, 8)) == "copy" and tiles.find(tile(second, 0, 8)) is None
+    for _ in range(_IDLE_LOOKUPS + 1):
+        keep(tiles, tile(second, 0, 8), "other")
+    assert tiles.find(tile(second, 0, 8)) == "other" and tiles.find(tile(first, 0, 8)) is None
+
+
+def test_a_walk_through_a_gallery_too_large_for_the_device_still_finds_what_fits():
+    images = gallery(100)
+    tiles = DeviceTiles(lambda: 30 * tile(images, 0, 1).nbytes)
+    for _ in range(3):
+        for item in range(100):
+            keep(tiles, tile(images, item, item + 1), item)
+    assert sum(tiles.find(tile(images, item, item + 1)) == item for item in range(100)) == 30
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7), st.integers(1, 8)), max_size=60), st.integers(0, 2000))
+def test_what_is_found_is_what_was_kept(steps, budget):
+    galleries, tiles, kept = [gallery() for _ in range(4)], DeviceTiles(lambda: budget), {}
+    for which, start, count in steps:
+        array = tile(galleries[which], start, min(start + count, 8))
+        found = tiles.find(array)
+        assert found is None or (found == array).all()
+        if found is None and tiles.wants(array):
+            tiles.keep(array, array.copy())
+            kept[which, start, len(array)] = array.nbytes
+            assert tiles.find(array) is not None
+    assert sum(kept.values()) <= budget
+
+
+def test_threads_share_it(tiles):
+    images, wrong = gallery(64), []
+
+    def work():
+        for _ in range(20):
+            for item in range(64):
+                keep(tiles, tile(images, item, item + 1), item)
+                if tiles.find(tile(images, item, item + 1)) not in (item, None):
+                    wrong.append(item)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert [tiles.find(tile(images, item, item + 1)) for item in range(64)] == list(range(64))
+
+
+def test_of_two_copies_the_first_stays_and_one_is_counted():
+    images = gallery()
+    tiles = DeviceTiles(lambda: 2 * tile(images, 0, 4).nbytes)
+    tiles.keep(tile(images, 0, 4), "first")
+    tiles.keep(tile(images, 0, 4), "second")
+    assert tiles.find(tile(images, 0, 4)) == "first"
+    tiles.keep(tile(images, 4, 8), "other")
+    assert tiles.find(tile(images, 4, 8)) == "other"
+
+
+def test_cleared_it_knows_nothing_and_has_all_its_room():
+    images = gallery()
+    tiles = DeviceTiles(lambda: tile(images, 0, 8).nbytes)
+    for _ in range(2):
+        for _ in range(2):
+            keep(tiles, tile(images, 0, 8))
+        assert tiles.find(tile(images, 0, 8)) == "copy"
+        tiles.clear()
+        assert tiles.find(tile(images, 0, 8)) is None
+        assert not tiles.wants(tile(images, 0, 8))
