@@ -105,7 +105,7 @@ lint: $(INSTALLED)  ## ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_types.py
 
-dist: $(INSTALLED)  ## wheels and sdists of caan-deploy and caan-native, checked, in dist/
+dist: $(NATIVE)  ## wheels and sdists of caan-deploy and caan-native, checked, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	cpp/tools/build_wheels.sh $(BIN)/python $(HIGHWAY_ROOT) dist

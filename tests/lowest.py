@@ -38,7 +38,7 @@ COMMANDS = (
 
 def main() -> None:
     packages = ("numpy", "torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "click", "tqdm", "psutil")
-    packages += ("platformdirs", "nvidia-ml-py", "tabulate")
+    packages += ("msgspec", "platformdirs", "nvidia-ml-py", "tabulate")
     print(", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as folder:
         write_world(Path(folder))
