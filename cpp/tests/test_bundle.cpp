@@ -36,7 +36,7 @@ struct Bundle : Copy {
         caan_test::write(*this / file, text);
         json changed = content();
         changed["files"][file] = {{"size", text.size()}, {"sha256", caan::detail::sha256_of(text.data(), text.size())}};
-        caan_test::write(manifest(), changed.dump());
+        caan_test::write(manifest(), with_checksum(changed, 2));
     }
 };
 
@@ -200,8 +200,41 @@ TEST_CASE("a size that is not the graphs'") {
     const Bundle bundle;
     json manifest = bundle.content();
     manifest["config"][key] = manifest["config"][key].get<std::int64_t>() + 1;
-    manifest.erase("seal");  // as in bundles from before there was one
+    manifest.erase("checksum"); // as in bundles from before there was one
     CHECK(has(bundle.rewritten(manifest), " does not fit its graphs: "));
+}
+
+TEST_CASE("entries that decide results, changed under the manifest's checksum") {
+    const Bundle bundle;
+    const std::string text = read(bundle.manifest());
+    const std::pair<std::string, std::string> changes[] = {{"\"normalize\": true", "\"normalize\": false"},
+                                                           {"\"words\": 128", "\"words\": 127"},
+                                                           {"\"opset\": 18", "\"opset\":  18"},
+                                                           {"\"checksum\": \"", "\"checksum\": \"0"}};
+    for (const auto& [found, other] : changes) {
+        std::string changed = text;
+        changed.replace(changed.find(found), found.size(), other);
+        caan_test::write(bundle.manifest(), changed);
+        CHECK(bundle.message() == bundle.manifest() +
+                                      " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
+    }
+    // A record below it may grow.
+    std::string longer = text;
+    longer.replace(longer.find("\"tools\": {"), 0, "\"note\": {\"checksum\": \"\"},\n  ");
+    caan_test::write(bundle.manifest(), longer);
+    CHECK_NOTHROW(caan::Retriever::open(bundle, quiet()));
+}
+
+TEST_CASE("a manifest from before there were checksums is compared with its seal") {
+    const Bundle bundle;
+    json manifest = bundle.content();
+    manifest.erase("checksum");
+    manifest["seal"] = "0d8600e4434313e1b9d7abd657bcce18616dedc22d3646d6be9f41402ff971aa"; // as an older caan wrote it
+    caan_test::write(bundle.manifest(), manifest.dump());
+    CHECK_NOTHROW(caan::Retriever::open(bundle, quiet()));
+    manifest["limits"]["words"] = 127;
+    CHECK(bundle.rewritten(manifest) ==
+          std::string(" does not fit its graphs: it was changed since caan wrote it;") + AGAIN);
 }
 
 TEST_CASE("sizes whose product would overflow") {
@@ -288,8 +321,7 @@ TEST_CASE("a precision that missed its accuracy gate opens with a warning") {
     manifest["precisions"]["fp16"] = {{"status", "failed"},
                                       {"checks", json::array({{{"passed", true}, {"summary", "no"}},
                                                               {{"passed", false}, {"summary", "rsum fell"}}})}};
-    manifest.erase("seal");
-    caan_test::write(bundle.manifest(), manifest.dump());
+    caan_test::write(bundle.manifest(), with_checksum(manifest, 2));
     std::vector<std::string> warnings;
     caan::Options options = quiet();
     options.warn = [&](const std::string& message) { warnings.push_back(message); };
