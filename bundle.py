@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ._checksum import CHECKSUM, is_intact, text_with_checksum
 from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
-from ._text import json_text, parse_json
+from ._text import parse_json
 from .errors import BundleError, OutputError
 
 T = TypeVar("T")

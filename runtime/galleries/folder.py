@@ -29,7 +29,7 @@ from ..._text import parse_json
 from ...errors import BundleError
 from .states_file import States, Storage
 
-# Versions 2 and 3 differ in what vouches for gallery.json: the SHA-256 of its entries as Python prints them, or a checksum.
+# Versions 2 and 3 differ in what vouches for gallery.json: a hash of its entries as Python prints them, or a checksum.
 FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 3, 2
 _OLD_SEAL, _INDENT = "sha256", 1
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
@@ -142,8 +142,8 @@ def read_description(folder: Path) -> Description:
     version = content.get("version")
     if type(version) is not int or version > VERSION:
         raise BundleError(
-            f"{path} has format version {version}, this caan reads up to {VERSION}; update caan, as with git pull and pip"
-            " install in its checkout"
+            f"{path} has format version {version}, this caan reads up to {VERSION}; update caan, as with git pull and"
+            " pip install in its checkout"
         )
     if version < OLDEST_VERSION:
         raise BundleError(f"{path} has format version {version}, which an older caan wrote; {_AGAIN}")
