@@ -1,5 +1,5 @@
-/// caan-search-cpp BUNDLE FEATURES.npy|GALLERY "caption" [K]: the K images, 10 by default, that fit a caption best, of a
-/// file of features or of a gallery that `caan index` wrote.
+/// caan-search-cpp BUNDLE FEATURES.npy|GALLERY "caption" [K]: the K images, 10 by default, that fit a caption best, of
+/// a file of features or of a gallery that `caan index` wrote.
 #include <algorithm>
 #include <cctype>
 #include <cstdio>

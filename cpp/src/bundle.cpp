@@ -136,8 +136,8 @@ Bundle::Bundle(std::string path, const std::string& text)
     : folder(std::move(path)), manifest(parse_manifest(text, folder + "/" + MANIFEST)), sizes(sizes_of(manifest)) {
     check_files(folder, manifest);
     if (!is_as_written(manifest, text)) {
-        throw BundleError(folder + "/" + MANIFEST +
-                          " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
+        throw BundleError(folder + "/" + MANIFEST + " does not fit its graphs: it was changed since caan wrote it;" +
+                          AGAIN);
     }
     for (const auto& file : manifest["files"].items()) {
         checks_[file.key()] =

@@ -1,5 +1,5 @@
-/// What vouches for a JSON file that is listed in no other: `checksum`, the SHA-256 of all bytes above its line. Python's
-/// _checksum.py writes it.
+/// What vouches for a JSON file that is listed in no other: `checksum`, the SHA-256 of all bytes above its line.
+/// Python's _checksum.py writes it.
 #pragma once
 
 #include <string>

@@ -215,8 +215,8 @@ TEST_CASE("entries that decide results, changed under the manifest's checksum") 
         std::string changed = text;
         changed.replace(changed.find(found), found.size(), other);
         caan_test::write(bundle.manifest(), changed);
-        CHECK(bundle.message() == bundle.manifest() +
-                                      " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
+        CHECK(bundle.message() ==
+              bundle.manifest() + " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
     }
     // A record below it may grow.
     std::string longer = text;
@@ -280,7 +280,8 @@ TEST_CASE("graphs that are none, or do not fit each other") {
                                   ": its fp32 graphs do not fit each other, states are tensor(float) and"
                                   " tensor(float16); export the checkpoint again");
     bundle.replace(GRAPH, read(bundle / "onnx/text_encoder.fp32.onnx"));
-    CHECK(has(bundle.message(), "is not the scorer of a caan bundle: it has the input 'tokens'; export the checkpoint again"));
+    CHECK(has(bundle.message(),
+              "is not the scorer of a caan bundle: it has the input 'tokens'; export the checkpoint again"));
 }
 
 TEST_CASE("what is no bundle") {
