@@ -5,9 +5,10 @@ GALLERY/states.bin     (rows, columns) float16 or float32, little-endian, C orde
 GALLERY/lengths.bin    (items,) int32: rows of each item
 GALLERY/ids.jsonl      optional: one JSON string per item, a line each
 
-The last three count up to where gallery.json says. An append replaces them by longer ones that begin alike, and then
-gallery.json: that is what publishes items. No file is written to once it is published. States are hashed in blocks,
-each compared when it is first used: a gallery opens at once whatever its size.
+gallery.json ends with `checksum`, the SHA-256 of all bytes above it. The others count up to where gallery.json says. An
+append replaces the last three by longer ones that begin alike, and then gallery.json: that is what publishes items. No
+file is written to once it is published. States are hashed in blocks, each compared when it is first used: a gallery
+opens at once whatever its size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Numbers that go wrong, in both runtimes from one table: the same hits, warnings and refusals."""
 
 import hashlib
-import hashlib
 import json
 import shutil
 import warnings
