@@ -34,7 +34,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Check
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint bench bench-cpp bench-memory clean
+.PHONY: demo native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -72,6 +72,11 @@ test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: 
 	cmake --build cpp/build-release
 	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
+
+test-cpp-static: $(NATIVE) $(CPP_SETUP)  ## a static library, installed and linked by programs elsewhere
+	$(CPP_CMAKE) -B cpp/build-static -DBUILD_SHARED_LIBS=OFF
+	cmake --build cpp/build-static
+	CAAN_CPP_BUILD=cpp/build-static $(BIN)/pytest tests/cpp/test_installed.py -k 'program or command'
 
 fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each
 	cpp/tools/install_packages.sh fuzz

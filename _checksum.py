@@ -15,11 +15,11 @@ from ._text import BOM, json_text
 CHECKSUM = "checksum"
 
 
-def text_with_checksum(covered: Mapping[str, Any], others: Mapping[str, Any], indent: int) -> str:
+def text_with_checksum(covered: Mapping[str, Any], others: Mapping[str, Any], indent: int) -> bytes:
     """JSON of the covered entries, their checksum, and the other entries, which may change without it."""
     above = json_text(dict(covered), indent).removesuffix("\n}") + ","
     below = {CHECKSUM: hashlib.sha256(above.encode()).hexdigest(), **others}
-    return above + json_text(below, indent).removeprefix("{") + "\n"
+    return (above + json_text(below, indent).removeprefix("{") + "\n").encode()
 
 
 def is_intact(content: bytes, indent: int) -> bool:

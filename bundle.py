@@ -248,7 +248,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
     covered = {key: content[key] for key in ("format", "version", *_COVERED) if key in content}
     others = {key: content[key] for key in content if key not in (*covered, CHECKSUM, _OLD_SEAL)}
-    (folder / MANIFEST).write_text(text_with_checksum(covered, others, _INDENT), encoding="utf-8")
+    (folder / MANIFEST).write_bytes(text_with_checksum(covered, others, _INDENT))
 
 
 def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:

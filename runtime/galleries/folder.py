@@ -162,7 +162,7 @@ def write_description(folder: Path, description: Description) -> None:
     content = {"format": FORMAT, "version": VERSION, **asdict(description)}
     for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a process that was killed here
         left.unlink(missing_ok=True)
-    with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
         file.write(text_with_checksum(content, {}, _INDENT))
         file.flush()
         os.fsync(file.fileno())

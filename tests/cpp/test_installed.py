@@ -1,4 +1,7 @@
-"""What `cmake --install` leaves is enough for a program elsewhere: through find_package and through pkg-config."""
+"""What `cmake --install` leaves is enough for a program elsewhere: through find_package and through pkg-config.
+
+`make test-cpp` has a shared library; `make test-cpp-static` runs the tests of programs with a static one.
+"""
 
 import os
 import re
