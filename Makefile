@@ -31,12 +31,12 @@ ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
 HIGHWAY_ROOT ?= $(CURDIR)/.venv/highway
 NATIVE := .venv/.native-installed
 CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) -DCMAKE_PREFIX_PATH=$(HIGHWAY_ROOT)
-CPP_CHECKED = $(CPP_CMAKE) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
+CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
 # AddressSanitizer must be in a process from the start, and finds exceptions only if their library is; Python leaks.
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo docs native native-if-possible test test-each test-lowest attack test-cpp fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
+.PHONY: demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -70,17 +70,19 @@ attack: $(INSTALLED)  ## every attack of tests/attacks, the long ones too
 test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
 	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON
 	cmake --build cpp/build-asan --target caan caan-tests caan-allocation-tests caan-kernel-tests
-	CAAN_TEST_DATA=$(CPP_DATA) cpp/build-asan/tests/caan-tests
-	CAAN_TEST_DATA=$(CPP_DATA) cpp/build-asan/tests/caan-allocation-tests
-	cpp/build-asan/kernels/tests/caan-kernel-tests
+	ctest --test-dir cpp/build-asan --output-on-failure -R '^caan-(tests|allocation-tests|kernel-tests)$$'
 	$(CPP_CHECKED) -B cpp/build-tsan -DCAAN_SANITIZE=thread -DCAAN_BUILD_TESTS=ON
 	cmake --build cpp/build-tsan --target caan-thread-tests caan-kernel-thread-tests
-	CAAN_TEST_DATA=$(CPP_DATA) TSAN_OPTIONS=suppressions=cpp/tests/tsan.supp setarch -R cpp/build-tsan/tests/caan-thread-tests
-	setarch -R cpp/build-tsan/kernels/tests/caan-kernel-thread-tests
+	setarch -R ctest --test-dir cpp/build-tsan --output-on-failure -R '^caan-(kernel-)?thread-tests$$'
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 	cmake --build cpp/build-release
 	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
+
+test-cpp-static: $(NATIVE) $(CPP_SETUP)  ## a static library, installed and linked by programs elsewhere
+	$(CPP_CMAKE) -B cpp/build-static -DBUILD_SHARED_LIBS=OFF
+	cmake --build cpp/build-static
+	CAAN_CPP_BUILD=cpp/build-static $(BIN)/pytest tests/cpp/test_installed.py -k 'program or command'
 
 fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each
 	cpp/tools/install_packages.sh fuzz
@@ -168,5 +170,5 @@ $(CPP_SETUP): $(INSTALLED) cpp/tools/install_packages.sh cpp/tools/get_onnxrunti
 	pkg-config --atleast-version=1.2 libhwy || test -d $(HIGHWAY_ROOT)/include || cpp/tools/get_highway.sh $(HIGHWAY_ROOT)
 	touch $@
 
-$(CPP_DATA)/expected.json: $(INSTALLED) cpp/tests/make_data.py
+$(CPP_DATA)/expected.json: $(INSTALLED) cpp/tests/make_data.py _checksum.py
 	$(BIN)/python cpp/tests/make_data.py $(CPP_DATA)

@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import DataError
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Persian, Indic scripts and emoji are written with these two.
 _JOINERS = "\u200c\u200d"
@@ -48,7 +48,7 @@ def lines_of(content: bytes, name: str) -> Lines:
     A byte order mark is not part of the first one. Raises DataError, naming the line, for bytes that are not UTF-8, a
     zero byte, or a carriage return inside a line.
     """
-    content = content.removeprefix(_BOM)
+    content = content.removeprefix(BOM)
     lines = []
     # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
     for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], 1):
@@ -67,7 +67,7 @@ def lines_of(content: bytes, name: str) -> Lines:
 def parse_json(content: bytes) -> Any:
     """What a JSON file in UTF-8 holds, a byte order mark left out. Raises ValueError, saying where it is not JSON."""
     try:
-        text = content.removeprefix(_BOM).decode("utf-8")
+        text = content.removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"line {content.count(10, 0, error.start) + 1} is not UTF-8") from error
     try:

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from ._checksum import CHECKSUM, is_intact, text_with_checksum
 from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
-from ._text import json_text, parse_json
+from ._text import parse_json
 from .errors import BundleError, OutputError
 
 T = TypeVar("T")
@@ -63,9 +64,12 @@ _REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
 _LONGEST_NAME = 255  # bytes
 
 
-# Entries that decide results and lie in no file that has a hash: the manifest's `seal` is of these. What it says of a
-# precision is a record of graphs that have hashes. It is against accidents: whoever means to can write another seal.
-_SEALED = ("config", "tokenizer", "opset", "limits")
+# Entries that decide results and are in no file that has a hash: the manifest's checksum covers these. What it says of
+# a precision is a record of graphs that have hashes.
+_COVERED = ("config", "tokenizer", "opset", "limits")
+# What manifests had before there were checksums: the hash of those entries as Python prints them.
+_OLD_SEAL = "seal"
+_INDENT = 2
 
 
 @dataclass(frozen=True)
@@ -153,18 +157,19 @@ def ep_context_file(name: str, engine: str) -> str:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Open a bundle and verify every file against the manifest, and the manifest's numbers against its seal.
+    """Open a bundle and verify every file against the manifest, and the manifest's numbers against its checksum.
 
     A file may be a link to anywhere, as in a content-addressed store: its content has the hash, or it is refused.
     Raises BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
-    missing, changed, or named outside the bundle. A manifest that was written before there were seals has none.
+    missing, changed, or named outside the bundle. The oldest manifests have no checksum.
     """
 
     def read() -> Bundle:
         stamp = stamp_of(folder / MANIFEST)
-        bundle = Bundle(folder, read_manifest(folder), stamp)
-        _verify(folder, bundle.manifest)
-        return bundle
+        manifest, content = _read_manifest(folder)
+        _verify(folder, manifest)
+        _check_sealed(folder, manifest, content)
+        return Bundle(folder, manifest, stamp)
 
     return read_unmixed(folder / MANIFEST, read)
 
@@ -184,17 +189,28 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     unlisted = sorted({VOCABULARY, *expected} - set(manifest["files"]))
     if unlisted:
         raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
-    if "seal" in manifest and manifest["seal"] != seal_of(manifest):
+
+
+def is_sealed(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest holds a checksum, or the seal that was its forerunner. The oldest ones hold neither."""
+    return CHECKSUM in manifest or _OLD_SEAL in manifest
+
+
+def _check_sealed(folder: Path, manifest: dict[str, Any], content: bytes) -> None:
+    if CHECKSUM in manifest:
+        is_good = is_intact(content, _INDENT)
+    else:
+        is_good = _OLD_SEAL not in manifest or manifest[_OLD_SEAL] == _old_seal(manifest)
+    if not is_good:
         raise BundleError(
             f"{folder / MANIFEST} does not fit its graphs: it was changed since caan wrote it;"
             " copy the bundle again, or export the checkpoint again"
         )
 
 
-def seal_of(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest's entries that decide results, as JSON with sorted keys."""
-    sealed = {key: manifest.get(key) for key in _SEALED}
-    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
+def _old_seal(manifest: dict[str, Any]) -> str:
+    covered = {key: manifest.get(key) for key in _COVERED}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:
@@ -221,7 +237,7 @@ def check_changeable(bundle: Bundle) -> None:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Complete the manifest with the hash and size of every file in `folder` and its seal, and write it there.
+    """Complete the manifest with the hash and size of every file in `folder` and its checksum, and write it there.
 
     Meant for a bundle in the making (see `atomic_folder`); the manifest is written last.
     """
@@ -230,9 +246,9 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
     }
     content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
-    content = parse_json(json_text(content).encode())  # as it will be read: tuples are lists
-    content["seal"] = seal_of(content)
-    (folder / MANIFEST).write_text(json_text(content) + "\n", encoding="utf-8")
+    covered = {key: content[key] for key in ("format", "version", *_COVERED) if key in content}
+    others = {key: content[key] for key in content if key not in (*covered, CHECKSUM, _OLD_SEAL)}
+    (folder / MANIFEST).write_bytes(text_with_checksum(covered, others, _INDENT))
 
 
 def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:
@@ -268,11 +284,17 @@ def _link(source: Path, target: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A bundle's manifest, its files not compared with it. Raises BundleError if it is missing, damaged or newer."""
+    return _read_manifest(folder)[0]
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """What it holds, and its bytes."""
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
     try:
-        manifest = parse_json(read_regular(path))
+        content = read_regular(path)
+        manifest = parse_json(content)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); export the checkpoint again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -291,7 +313,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             size = manifest[part].get(key)
             if type(size) is not int or size < 1:
                 raise BundleError(f"{path} has no valid '{part}.{key}'; export the checkpoint again")
-    return manifest
+    return manifest, content
 
 
 def _verify_file(folder: Path, name: str, entry: Any) -> None:

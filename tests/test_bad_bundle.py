@@ -33,7 +33,7 @@ def rewritten(evaluated, tiny_bundle):
     """rewritten(manifest, says=…): the same with this manifest."""
 
     def check(manifest, says):
-        (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+        (tiny_bundle / "manifest.json").write_text(json.dumps(manifest, indent=2))
         return evaluated(["manifest.json", *says])
 
     return check
@@ -177,14 +177,14 @@ def test_an_impossible_size(rewritten, manifest, part, key, value):
 @pytest.mark.parametrize("key", ["region_dim", "embed_dim", "attention_dim"])
 def test_a_size_that_is_not_the_graphs(evaluated, tiny_bundle, manifest, key):
     manifest["config"][key] += 1
-    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest, indent=2))
     evaluated(["model.caan", "does not fit its graphs", "export the checkpoint again"])
 
 
 @pytest.mark.parametrize("entry", [None, 5, "hash", {}, {"sha256": None, "size": 5}, {"sha256": "x"}, {"size": 5}])
 def test_a_file_entry_without_hash_or_size(rewritten, evaluated, tiny_bundle, manifest, entry):
     manifest["files"]["vocab.json"] = entry
-    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest, indent=2))
     evaluated(["vocab.json"])
 
 
@@ -255,7 +255,7 @@ def test_a_mutated_manifest_opens_or_is_a_bundle_error(tiny_folder, tmp_path, da
         shutil.copytree(tiny_folder / "model.caan", folder)
     manifest = json.loads((tiny_folder / "model.caan" / "manifest.json").read_text())
     manifest = changed(manifest, data.draw(st.sampled_from(list(places(manifest)))), data.draw(JSON))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     try:
         open_bundle(folder)
     except BundleError as error:
@@ -275,7 +275,7 @@ def test_any_file_name_is_inside_or_a_bundle_error(tiny_folder, tmp_path, names)
         shutil.copytree(tiny_folder / "model.caan", folder)
     manifest = json.loads((tiny_folder / "model.caan" / "manifest.json").read_text())
     manifest["files"] |= names
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     with pytest.raises(BundleError):
         open_bundle(folder)
 

@@ -1,5 +1,6 @@
 """Damaged galleries: refused by the file's name, with the command that mends it; never other results."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -18,6 +19,32 @@ from caan.runtime.index import Images, IndexOptions, index_items
 
 IMAGES = 300  # three blocks
 FILES = ["gallery.json", "states.bin", "lengths.bin", "ids.jsonl"]
+OLD_DESCRIPTION = """{
+ "format": "caan-gallery",
+ "version": 2,
+ "kind": "text",
+ "encoder": "fa35eddc79fd261b6cdac85851cd87f11d2b40c2d98aeef2b6fc273dd94a5688",
+ "dtype": "float32",
+ "columns": 31,
+ "compact": false,
+ "bundle": "../../model.caan",
+ "blocks": [
+  {
+   "items": 40,
+   "rows": 325,
+   "sha256": "b94b3a1c3631eb444e8099fc87a47f1ec17718d38235719ff093350e2206ad02",
+   "crc32": 2977651053
+  }
+ ],
+ "lengths": {
+  "size": 160,
+  "sha256": "7dfa55d647c71596869f40eab9aa7c5f85d0ddd7e4f4bed3aa5ed282c45c0b33"
+ },
+ "ids": null,
+ "deleted": [],
+ "sha256": "8d3f2d70f5b202609cb6bab188d1383d87fc5760addc9b19b5f652f51c0154a4"
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +166,7 @@ def test_two_blocks_exchanged(searched, retriever, gallery, tiny_folder, tmp_pat
 
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(1, "which an older caan wrote"), (0, "older"), (3, "update caan"), (None, "pip"), ("2", "pip"), (True, "pip")],
+    [(1, "which an older caan wrote"), (0, "older"), (4, "update caan"), (None, "pip"), ("2", "pip"), (True, "pip")],
 )
 def test_another_format_version(searched, gallery, version, says):
     description = json.loads((gallery / "gallery.json").read_text())
@@ -153,12 +180,41 @@ def test_a_description_that_is_none(searched, gallery, text):
     searched(says=["gallery.json", "caan index"])
 
 
-@pytest.mark.parametrize("key", ["kind", "encoder", "columns", "blocks", "lengths", "deleted", "sha256"])
+@pytest.mark.parametrize("key", ["kind", "encoder", "columns", "blocks", "lengths", "deleted", "checksum"])
 @pytest.mark.parametrize("value", [None, 5, "x"])
-def test_a_description_changed_under_its_seal(searched, gallery, key, value):
+def test_a_description_changed_under_its_checksum(searched, gallery, key, value):
     description = json.loads((gallery / "gallery.json").read_text())
-    (gallery / "gallery.json").write_text(json.dumps({**description, key: value}))
+    (gallery / "gallery.json").write_text(json.dumps({**description, key: value}, indent=1) + "\n")
     searched(says=["gallery.json was changed", "caan index", "--overwrite"])
+
+
+def test_an_old_gallery_is_compared_with_its_seal(searched, gallery):
+    """Format 2: the hash of the description's entries, printed as Python does it, in place of a checksum."""
+    description = json.loads((gallery / "gallery.json").read_text())
+    del description["checksum"]
+    description["version"] = 2
+    seal = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+    def write(content):
+        (gallery / "gallery.json").write_text(json.dumps(content))
+
+    write({**description, "sha256": seal})
+    assert Gallery.open(gallery).size == IMAGES
+    write({**description, "sha256": seal, "version": 3})
+    searched(says=["gallery.json was changed", "caan index", "--overwrite"])
+    for change in ({"sha256": None}, {"columns": 40}, {"encoder": "0" * 64}):
+        write({**description, "sha256": seal, **change})
+        searched(says=["gallery.json was changed", "caan index", "--overwrite"])
+
+
+def test_an_old_description_is_read(tmp_path):
+    """As an older caan wrote it."""
+    (tmp_path / "gallery.json").write_text(OLD_DESCRIPTION)
+    description = read_description(tmp_path)
+    assert (description.items, description.rows, description.bundle) == (40, 325, "../../model.caan")
+    write_description(tmp_path, description)
+    assert json.loads((tmp_path / "gallery.json").read_text())["version"] == 3
+    assert read_description(tmp_path) == description
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,12 @@ mark_as_advanced(ONNXRuntime_INCLUDE_DIR ONNXRuntime_LIBRARY)
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(ONNXRuntime
   REQUIRED_VARS ONNXRuntime_LIBRARY ONNXRuntime_INCLUDE_DIR
-  REASON_FAILURE_MESSAGE "name its folder with include/ and lib/: -DONNXRUNTIME_ROOT=DIR")
+  REASON_FAILURE_MESSAGE "get its SDK, one of
+  - https://github.com/microsoft/onnxruntime/releases, unpacked: onnxruntime-linux-x64-VERSION.tgz
+  - Debian 13, Ubuntu 25.04: apt-get install libonnxruntime-dev
+  - any Debian or Ubuntu, beside the Python package onnxruntime: cpp/tools/get_onnxruntime.sh DIR
+and name its folder, with include/ and lib/:
+  cmake -DONNXRUNTIME_ROOT=DIR ...\n")
 
 if(ONNXRuntime_FOUND AND NOT TARGET ONNXRuntime::ONNXRuntime)
   add_library(ONNXRuntime::ONNXRuntime UNKNOWN IMPORTED)

@@ -1,29 +1,46 @@
-/// caan-search-cpp BUNDLE FEATURES.npy "caption" [K]: the K images, 10 by default, that fit a caption best.
+/// caan-search-cpp BUNDLE FEATURES.npy|GALLERY "caption" [K]: the K images, 10 by default, that fit a caption best, of
+/// a file of features or of a gallery that `caan index` wrote.
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include <caan/caan.hpp>
 
 namespace {
 
-void search(const std::string& bundle, const std::string& features, const std::string& caption, std::size_t k) {
+caan::Gallery gallery_of(const caan::Retriever& retriever, const std::string& path) {
+    if (std::filesystem::is_directory(path)) {
+        return caan::Gallery::open(path);
+    }
+    const caan::FeatureFile file = caan::FeatureFile::open(path); // (images, regions, F), memory-mapped
+    return retriever.encode_images(file.features());
+}
+
+/// A caption's, id's or file's name may hold what a terminal would obey: it is left out.
+std::string shown(std::string text) {
+    const auto is_control = [](unsigned char byte) { return std::iscntrl(byte) != 0; };
+    std::replace_if(text.begin(), text.end(), is_control, '?');
+    return text;
+}
+
+void search(const std::string& bundle, const std::string& images, const std::string& caption, std::size_t k) {
     const caan::Retriever retriever = caan::Retriever::open(bundle);
-    const caan::FeatureFile file = caan::FeatureFile::open(features); // (images, regions, F), memory-mapped
-    const caan::Gallery gallery = retriever.encode_images(file.features());
+    const caan::Gallery gallery = gallery_of(retriever, images);
     int rank = 0;
-    for (const caan::Hit& hit : retriever.search(caption, gallery, std::min(k, gallery.size()))) {
-        std::printf("%3d  %8.4f  %lld\n", ++rank, static_cast<double>(hit.score), static_cast<long long>(hit.index));
+    for (const caan::Hit& hit : retriever.search(caption, gallery, std::min(k, gallery.live()))) {
+        std::printf("%3d  %8.4f  %lld", ++rank, static_cast<double>(hit.score), static_cast<long long>(hit.index));
+        if (gallery.ids() != nullptr) {
+            std::printf("  %s", shown((*gallery.ids())[static_cast<std::size_t>(hit.index)]).c_str());
+        }
+        std::printf("\n");
     }
 }
 
-/// A message may quote a caption or a file's name: what a terminal would obey is left out.
-int fail(std::string message, int code) {
-    const auto is_control = [](unsigned char byte) { return std::iscntrl(byte) != 0; };
-    std::replace_if(message.begin(), message.end(), is_control, '?');
-    (void)std::fprintf(stderr, "%s\n", message.c_str());
+int fail(const std::string& message, int code) {
+    (void)std::fprintf(stderr, "%s\n", shown(message).c_str());
     return code;
 }
 
@@ -32,7 +49,7 @@ int fail(std::string message, int code) {
 int main(int count, char** arguments) {
     const long k = count == 5 ? std::strtol(arguments[4], nullptr, 10) : 10; // 0 if it is no number
     if (count < 4 || count > 5 || k < 1) {
-        return fail("Usage: caan-search-cpp BUNDLE FEATURES.npy \"caption\" [K]", 2);
+        return fail("Usage: caan-search-cpp BUNDLE FEATURES.npy|GALLERY \"caption\" [K]", 2);
     }
     try {
         search(arguments[1], arguments[2], arguments[3], static_cast<std::size_t>(k));

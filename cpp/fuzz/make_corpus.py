@@ -27,6 +27,7 @@ def make_corpus() -> None:
     lengths = np.array([2, 1, 3], "<i4").tobytes()
     write("gallery", "with-ids", text(gallery(ids=True)) + b"\0" + lengths + b'"a"\n"\\u00e9"\n"c"\n')
     write("gallery", "without-ids", text(gallery(ids=False)) + b"\0" + lengths)
+    write("gallery", "format-2", text({**gallery(ids=False), "version": 2}) + b"\0" + lengths)
 
 
 def manifest(file: str = "vocab.json") -> dict[str, object]:
@@ -45,7 +46,7 @@ def gallery(ids: bool) -> dict[str, object]:
     part = {"size": 12, "sha256": "0" * 64}
     return {
         "format": "caan-gallery",
-        "version": 2,
+        "version": 3,
         "kind": "image",
         "encoder": "0" * 64,
         "dtype": "float16",

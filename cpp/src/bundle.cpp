@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "checksum.hpp"
 #include "files.hpp"
 #include "machine.hpp"
 #include "text.hpp"
@@ -17,19 +18,19 @@ namespace {
 constexpr const char* FORMAT = "caan-bundle";
 constexpr std::int64_t VERSION = 1;
 constexpr const char* MANIFEST = "manifest.json";
-constexpr const char* SEAL = "seal";
+constexpr const char* OLD_SEAL = "seal";
 constexpr const char* AGAIN = " copy the bundle again, or export the checkpoint again";
 constexpr std::size_t LONGEST_NAME = 255; // bytes
 // Larger sizes are no model's, and products of them would overflow.
 constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
 
-OrderedJson read_manifest(const std::string& folder) {
+std::string read_manifest(const std::string& folder) {
     const std::string path = folder + "/" + MANIFEST;
     if (!is_file(path)) {
         throw BundleError(folder + " is no bundle: it has no manifest.json; make one with: caan-export model.pt");
     }
     try {
-        return parse_manifest(read_file(path), path);
+        return read_file(path);
     } catch (const std::system_error& error) {
         throw BundleError(path + " can't be read as JSON (" + os_error(error, path) + "); export the checkpoint again");
     }
@@ -103,21 +104,20 @@ void side_by_side(std::size_t count, const std::function<void(std::size_t)>& wor
     take();
 }
 
-/// The SHA-256 of a manifest's entries that decide results, as bundle.py takes it.
-std::string seal_of(const OrderedJson& manifest) {
+/// Whether the entries that decide results are those that were written: config, tokenizer, opset and limits, which are
+/// in no file that has a hash.
+bool is_as_written(const OrderedJson& manifest, const std::string& text) {
+    if (manifest.contains(CHECKSUM)) {
+        return is_intact(text, 2);
+    }
+    if (!manifest.contains(OLD_SEAL)) {
+        return true;
+    }
     Json sealed;
     for (const char* key : {"config", "tokenizer", "opset", "limits"}) {
         sealed[key] = member(manifest, key);
     }
-    const std::string text = python_dumps(sealed);
-    return sha256_of(text.data(), text.size());
-}
-
-void check_seal(const std::string& folder, const OrderedJson& manifest) {
-    if (manifest.contains(SEAL) && member(manifest, SEAL) != seal_of(manifest)) {
-        throw BundleError(folder + "/" + MANIFEST +
-                          " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
-    }
+    return manifest[OLD_SEAL] == old_seal(sealed);
 }
 
 void check_version(const OrderedJson& manifest, const std::string& path) {
@@ -130,9 +130,15 @@ void check_version(const OrderedJson& manifest, const std::string& path) {
 
 } // namespace
 
-Bundle::Bundle(std::string path) : folder(std::move(path)), manifest(read_manifest(folder)), sizes(sizes_of(manifest)) {
+Bundle::Bundle(const std::string& path) : Bundle(path, read_manifest(path)) {}
+
+Bundle::Bundle(std::string path, const std::string& text)
+    : folder(std::move(path)), manifest(parse_manifest(text, folder + "/" + MANIFEST)), sizes(sizes_of(manifest)) {
     check_files(folder, manifest);
-    check_seal(folder, manifest);
+    if (!is_as_written(manifest, text)) {
+        throw BundleError(folder + "/" + MANIFEST + " does not fit its graphs: it was changed since caan wrote it;" +
+                          AGAIN);
+    }
     for (const auto& file : manifest["files"].items()) {
         checks_[file.key()] =
             std::async(std::launch::deferred, check_hash, normal_path(this->path(file.key())), hash_of(file.key()));
@@ -191,6 +197,8 @@ void Bundle::verify() const {
 std::string Bundle::hash_of(const std::string& file) const {
     return member(member(manifest["files"], file), "sha256").get<std::string>();
 }
+
+bool is_sealed(const OrderedJson& manifest) { return manifest.contains(CHECKSUM) || manifest.contains(OLD_SEAL); }
 
 std::string graph_file(const std::string& name, const std::string& precision) {
     return "onnx/" + name + "." + precision + ".onnx";

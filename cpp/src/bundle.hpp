@@ -39,7 +39,7 @@ public:
 
     /// Throws BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
     /// missing, of another size, or named outside the bundle.
-    explicit Bundle(std::string path);
+    explicit Bundle(const std::string& path);
 
     /// Throws BundleError, naming what there is, if the precision is not there.
     void require_precision(const std::string& precision) const;
@@ -55,6 +55,8 @@ public:
     std::string path(const std::string& file) const { return folder + "/" + file; }
 
 private:
+    Bundle(std::string path, const std::string& text); // of the manifest
+
     std::map<std::string, std::shared_future<void>> checks_; // each done by who first waits for it
     mutable std::mutex reading_;
     mutable std::set<std::string> read_; // files whose content was compared
@@ -62,6 +64,9 @@ private:
 
 inline constexpr const char* VOCABULARY_FILE = "vocab.json";
 inline constexpr const char* GRAPHS[] = {"image_encoder", "text_encoder", "scorer"};
+
+/// Whether a manifest holds a checksum, or the seal that was its forerunner. The oldest ones hold neither.
+bool is_sealed(const OrderedJson& manifest);
 
 /// A graph's path inside a bundle.
 std::string graph_file(const std::string& name, const std::string& precision);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "checksum.hpp"
 #include "files.hpp"
 #include "gallery.hpp"
 #include "json.hpp"
@@ -14,18 +15,21 @@ namespace caan::detail {
 namespace {
 
 constexpr const char* FORMAT = "caan-gallery";
-constexpr std::int64_t VERSION = 2;
+// They differ in what vouches for gallery.json: an old seal, or a checksum.
+constexpr std::int64_t OLDEST_VERSION = 2, VERSION = 3;
 constexpr const char* DESCRIPTION = "/gallery.json";
 constexpr const char* AGAIN = "run caan index again";
 // Products of sizes up to here don't overflow; no gallery is near it.
 constexpr std::int64_t LARGEST = std::int64_t{1} << 40;
 constexpr std::int64_t MOST_COLUMNS = std::int64_t{1} << 20;
 
-/// The SHA-256 that a description holds of its other entries.
-std::string seal_of(Json content) {
+bool is_sealed(const std::string& text, Json content) {
+    if (content["version"] != OLDEST_VERSION) {
+        return is_intact(text, 1);
+    }
+    const Json seal = member(content, "sha256");
     content.erase("sha256");
-    const std::string text = python_dumps(content);
-    return sha256_of(text.data(), text.size());
+    return seal == old_seal(content);
 }
 
 /// Reads entries of a sealed description, which therefore can only be wrong on purpose. Throws JsonError.
@@ -269,14 +273,14 @@ Description parse_description(const std::string& text, const std::string& path) 
     }
     const Json& version = member(content, "version");
     if (!is_integer(version) || version > VERSION) {
-        throw BundleError(path + " has format version " + python_str(version) + ", this caan reads " +
+        throw BundleError(path + " has format version " + python_str(version) + ", this caan reads up to " +
                           std::to_string(VERSION) + "; update caan, as with git pull and pip install in its checkout");
     }
-    if (version < VERSION) {
+    if (version < OLDEST_VERSION) {
         throw BundleError(path + " has format version " + python_str(version) + ", which an older caan wrote; " +
                           AGAIN);
     }
-    if (member(content, "sha256") != seal_of(content)) {
+    if (!is_sealed(text, content)) {
         throw BundleError(path + " was changed: its SHA-256 is not the one it holds; " + AGAIN + " with --overwrite");
     }
     try {

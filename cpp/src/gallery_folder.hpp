@@ -1,4 +1,4 @@
-/// A gallery's folder, format 2: runtime/galleries/folder.py describes it.
+/// A gallery's folder, formats 2 and 3: runtime/galleries/folder.py describes it.
 #pragma once
 
 #include <memory>

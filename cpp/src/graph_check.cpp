@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
+#include "protobuf.hpp"
 #include "text.hpp"
 
 namespace caan::detail {
@@ -21,101 +21,10 @@ constexpr std::uint64_t NODE_NAME = 3, NODE_TYPE = 4, NODE_ATTRIBUTE = 5, NODE_D
 constexpr std::uint64_t ATTRIBUTE_TENSORS[] = {5, 10}, ATTRIBUTE_GRAPHS[] = {6, 11}, ATTRIBUTE_SPARSE[] = {22, 23};
 constexpr std::uint64_t TENSOR_EXTERNAL = 13, TENSOR_LOCATION = 14;
 
-/// Bytes that are no ONNX graph.
-struct Malformed {};
-
 /// What no graph of ours has, in words.
 class Foreign : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
-};
-
-std::uint64_t read_varint(std::string_view content, std::size_t& place) {
-    std::uint64_t value = 0;
-    for (unsigned shift = 0; shift < 70; shift += 7) {
-        if (place >= content.size()) {
-            throw Malformed{};
-        }
-        const auto byte = static_cast<unsigned char>(content[place++]);
-        value |= static_cast<std::uint64_t>(byte & 0x7FU) << std::min(shift, 63U);
-        if (byte < 0x80U) {
-            return value;
-        }
-    }
-    throw Malformed{};
-}
-
-/// The fields of a message in protobuf's wire format. Throws Malformed.
-class Fields {
-public:
-    explicit Fields(std::string_view content) {
-        for (std::size_t place = 0; place < content.size();) {
-            const std::uint64_t key = read_varint(content, place);
-            const std::uint64_t number = key >> 3U, wire = key & 7U;
-            if (number == 0) {
-                throw Malformed{};
-            }
-            numbers_.insert(number);
-            if (wire == 0) {
-                integers_[number].push_back(read_varint(content, place));
-                continue;
-            }
-            if (wire != 1 && wire != 2 && wire != 5) {
-                throw Malformed{};
-            }
-            const std::uint64_t size = wire == 2 ? read_varint(content, place) : wire == 1 ? 8 : 4;
-            if (size > content.size() - place) {
-                throw Malformed{};
-            }
-            bytes_[number].push_back(content.substr(place, size));
-            place += size;
-        }
-    }
-
-    const std::set<std::uint64_t>& numbers() const { return numbers_; }
-
-    /// Every occurrence of a field of bytes, text or messages.
-    const std::vector<std::string_view>& all(std::uint64_t number) const {
-        static const std::vector<std::string_view> none;
-        if (integers_.count(number) != 0) {
-            throw Malformed{};
-        }
-        const auto found = bytes_.find(number);
-        return found == bytes_.end() ? none : found->second;
-    }
-
-    /// A message that is to occur once; of several, a parser makes one, as of their bytes one after another, which
-    /// `space` then holds.
-    std::string_view merged(std::uint64_t number, std::string& space) const {
-        const auto& parts = all(number);
-        if (parts.size() == 1) {
-            return parts[0];
-        }
-        space.clear();
-        for (const std::string_view part : parts) {
-            space += part;
-        }
-        return space;
-    }
-
-    const std::vector<std::uint64_t>& integers(std::uint64_t number) const {
-        static const std::vector<std::uint64_t> none;
-        if (bytes_.count(number) != 0) {
-            throw Malformed{};
-        }
-        const auto found = integers_.find(number);
-        return found == integers_.end() ? none : found->second;
-    }
-
-    std::string text(std::uint64_t number) const {
-        const auto& parts = all(number);
-        return parts.empty() ? "" : std::string(parts.back());
-    }
-
-private:
-    std::set<std::uint64_t> numbers_;
-    std::map<std::uint64_t, std::vector<std::string_view>> bytes_;
-    std::map<std::uint64_t, std::vector<std::uint64_t>> integers_;
 };
 
 using Axes = std::vector<std::optional<std::uint64_t>>; // none: a dynamic axis

@@ -85,7 +85,7 @@ template <typename AnyJson> void restore_numbers(AnyJson& value) {
 }
 
 template <typename AnyJson> AnyJson parse(const std::string& text) {
-    const std::string mark = "\xEF\xBB\xBF"; // that an editor put before it
+    const std::string mark = BYTE_ORDER_MARK;
     if (text.rfind(mark + mark, 0) == 0) {
         throw JsonError("Unexpected UTF-8 BOM (decode using utf-8-sig)");
     }

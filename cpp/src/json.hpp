@@ -12,6 +12,9 @@ using Json = nlohmann::json;
 /// With keys in the file's order, as in Python's dict. A key is looked for one by one: for small objects.
 using OrderedJson = nlohmann::ordered_json;
 
+/// What an editor may put before a file's text, and is no part of it.
+inline constexpr const char* BYTE_ORDER_MARK = "\xEF\xBB\xBF";
+
 class JsonError : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;

@@ -76,14 +76,14 @@ bool is_of_graph(float scale, const Bundle& bundle) {
     return others->empty() ? scale == 1 || scale == 2 : others->count(scale) > 0;
 }
 
-/// λ. In a bundle that was written before manifests were sealed it is compared with the scorer's graph.
+/// λ. In a bundle that was written before manifests had checksums it is compared with the scorer's graph.
 float attention_scale(const Bundle& bundle) {
     const OrderedJson& scale = member(bundle.manifest["config"], "attention_scale");
     if (!scale.is_number() || !std::isfinite(scale.get<float>())) {
         throw BundleError(bundle.path("manifest.json") +
                           " has no valid 'config.attention_scale'; export the checkpoint again");
     }
-    if (!bundle.manifest.contains("seal") && !is_of_graph(scale.get<float>(), bundle)) {
+    if (!is_sealed(bundle.manifest) && !is_of_graph(scale.get<float>(), bundle)) {
         throw BundleError(bundle.path("manifest.json") +
                           " does not fit its graphs: the scorer does not multiply by its config.attention_scale, " +
                           python_str(scale) + "; copy the bundle again, or export the checkpoint again");

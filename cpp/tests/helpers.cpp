@@ -12,6 +12,8 @@
 
 #include <unistd.h>
 
+#include "files.hpp"
+
 namespace caan_test {
 namespace {
 
@@ -55,6 +57,13 @@ void write(const fs::path& path, const std::string& content) {
 }
 
 json read_json(const fs::path& path) { return json::parse(read(path)); }
+
+std::string with_checksum(json content, int indent) {
+    content.erase("checksum");
+    const std::string text = content.dump(indent), above = text.substr(0, text.size() - 2) + ",";
+    return above + "\n" + std::string(static_cast<std::size_t>(indent), ' ') + "\"checksum\": \"" +
+           caan::detail::sha256_of(above.data(), above.size()) + "\"\n}\n";
+}
 
 const json& expected() {
     static const json content = read_json(data("expected.json"));

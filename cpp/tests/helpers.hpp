@@ -40,6 +40,8 @@ public:
 std::string read(const fs::path& path);
 void write(const fs::path& path, const std::string& content);
 json read_json(const fs::path& path);
+/// A manifest or a gallery's description with the checksum of all its other entries.
+std::string with_checksum(json content, int indent);
 
 /// What make_data.py noted of Python's answers.
 const json& expected();

@@ -36,7 +36,7 @@ struct Bundle : Copy {
         caan_test::write(*this / file, text);
         json changed = content();
         changed["files"][file] = {{"size", text.size()}, {"sha256", caan::detail::sha256_of(text.data(), text.size())}};
-        caan_test::write(manifest(), changed.dump());
+        caan_test::write(manifest(), with_checksum(changed, 2));
     }
 };
 
@@ -126,10 +126,9 @@ TEST_CASE("a manifest that is not JSON") {
 
 TEST_CASE("numbers that JSON does not have are read as Python reads them") {
     const Bundle bundle;
-    const std::string content = read(bundle.manifest());
-    REQUIRE(content.rfind("{\n  \"format\"", 0) == 0);
-    caan_test::write(bundle.manifest(),
-                     "{\"notes\": [NaN, {\"NaN\": -Infinity}, \"NaN\\\"Infinity\"]," + content.substr(1));
+    std::string content = read(bundle.manifest());
+    content.insert(content.find("\"tools\": {"), R"("notes": [NaN, {"NaN": -Infinity}, "NaN\"Infinity"], )");
+    caan_test::write(bundle.manifest(), content);
     CHECK(caan::Retriever::open(bundle, quiet()).region_dim() == 12);
     using Version = std::pair<const char*, const char*>;
     const Version version = GENERATE(Version{"NaN", "nan"}, Version{"-Infinity", "-inf"}, Version{"Infinity", "inf"},
@@ -200,8 +199,41 @@ TEST_CASE("a size that is not the graphs'") {
     const Bundle bundle;
     json manifest = bundle.content();
     manifest["config"][key] = manifest["config"][key].get<std::int64_t>() + 1;
-    manifest.erase("seal");  // as in bundles from before there was one
+    manifest.erase("checksum"); // as in bundles from before there was one
     CHECK(has(bundle.rewritten(manifest), " does not fit its graphs: "));
+}
+
+TEST_CASE("entries that decide results, changed under the manifest's checksum") {
+    const Bundle bundle;
+    const std::string text = read(bundle.manifest());
+    const std::pair<std::string, std::string> changes[] = {{"\"normalize\": true", "\"normalize\": false"},
+                                                           {"\"words\": 128", "\"words\": 127"},
+                                                           {"\"opset\": 18", "\"opset\":  18"},
+                                                           {"\"checksum\": \"", "\"checksum\": \"0"}};
+    for (const auto& [found, other] : changes) {
+        std::string changed = text;
+        changed.replace(changed.find(found), found.size(), other);
+        caan_test::write(bundle.manifest(), changed);
+        CHECK(bundle.message() ==
+              bundle.manifest() + " does not fit its graphs: it was changed since caan wrote it;" + AGAIN);
+    }
+    // A record below it may grow.
+    std::string longer = text;
+    longer.replace(longer.find("\"tools\": {"), 0, "\"note\": {\"checksum\": \"\"},\n  ");
+    caan_test::write(bundle.manifest(), longer);
+    CHECK_NOTHROW(caan::Retriever::open(bundle, quiet()));
+}
+
+TEST_CASE("a manifest from before there were checksums is compared with its seal") {
+    const Bundle bundle;
+    json manifest = bundle.content();
+    manifest.erase("checksum");
+    manifest["seal"] = "0d8600e4434313e1b9d7abd657bcce18616dedc22d3646d6be9f41402ff971aa"; // as an older caan wrote it
+    caan_test::write(bundle.manifest(), manifest.dump());
+    CHECK_NOTHROW(caan::Retriever::open(bundle, quiet()));
+    manifest["limits"]["words"] = 127;
+    CHECK(bundle.rewritten(manifest) ==
+          std::string(" does not fit its graphs: it was changed since caan wrote it;") + AGAIN);
 }
 
 TEST_CASE("sizes whose product would overflow") {
@@ -247,7 +279,8 @@ TEST_CASE("graphs that are none, or do not fit each other") {
                                   ": its fp32 graphs do not fit each other, states are tensor(float) and"
                                   " tensor(float16); export the checkpoint again");
     bundle.replace(GRAPH, read(bundle / "onnx/text_encoder.fp32.onnx"));
-    CHECK(has(bundle.message(), "is not the scorer of a caan bundle: it has the input 'tokens'; export the checkpoint again"));
+    CHECK(has(bundle.message(),
+              "is not the scorer of a caan bundle: it has the input 'tokens'; export the checkpoint again"));
 }
 
 TEST_CASE("what is no bundle") {
@@ -288,8 +321,7 @@ TEST_CASE("a precision that missed its accuracy gate opens with a warning") {
     manifest["precisions"]["fp16"] = {{"status", "failed"},
                                       {"checks", json::array({{{"passed", true}, {"summary", "no"}},
                                                               {{"passed", false}, {"summary", "rsum fell"}}})}};
-    manifest.erase("seal");
-    caan_test::write(bundle.manifest(), manifest.dump());
+    caan_test::write(bundle.manifest(), with_checksum(manifest, 2));
     std::vector<std::string> warnings;
     caan::Options options = quiet();
     options.warn = [&](const std::string& message) { warnings.push_back(message); };

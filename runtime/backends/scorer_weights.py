@@ -7,7 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file
+from ...bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file, is_sealed
 from ...errors import BundleError
 from .graph_constants import float_scalars
 
@@ -44,15 +44,15 @@ def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
 def attention_scale(bundle: Bundle) -> float:
     """λ, as the config says.
 
-    Raises BundleError if it is not a number that float32 holds, or, in a bundle that was written before manifests were
-    sealed, is not the one that the scorer's graph multiplies by.
+    Raises BundleError if it is not a number that float32 holds, or, in a bundle that was written before manifests had
+    checksums, is not the one that the scorer's graph multiplies by.
     """
     scale = bundle.config.get("attention_scale")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= _LARGEST:  # false of NaN
         raise BundleError(
             f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
         )
-    if "seal" not in bundle.manifest and not _is_of_graph(float(scale), bundle):
+    if not is_sealed(bundle.manifest) and not _is_of_graph(float(scale), bundle):
         raise BundleError(
             f"{bundle.folder / MANIFEST} does not fit its graphs: the scorer does not multiply by its"
             f" config.attention_scale, {scale}; copy the bundle again, or export the checkpoint again"

@@ -5,9 +5,10 @@ GALLERY/states.bin     (rows, columns) float16 or float32, little-endian, C orde
 GALLERY/lengths.bin    (items,) int32: rows of each item
 GALLERY/ids.jsonl      optional: one JSON string per item, a line each
 
-The last three count up to where gallery.json says. An append replaces them by longer ones that begin alike, and then
-gallery.json: that is what publishes items. No file is written to once it is published. States are hashed in blocks,
-each compared when it is first used: a gallery opens at once whatever its size.
+gallery.json ends with `checksum`, the SHA-256 of all bytes above it. The others count up to where gallery.json says. An
+append replaces the last three by longer ones that begin alike, and then gallery.json: that is what publishes items. No
+file is written to once it is published. States are hashed in blocks, each compared when it is first used: a gallery
+opens at once whatever its size.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._checksum import is_intact, text_with_checksum
 from ..._files import atomic_file, open_regular, read_regular, read_unmixed
 from ..._text import parse_json
 from ...errors import BundleError
 from .description import Block, Description, Part
 from .states_file import States, Storage
 
-FORMAT, VERSION = "caan-gallery", 2
+# Versions 2 and 3 differ in what vouches for gallery.json: a hash of its entries as Python prints them, or a checksum.
+FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 3, 2
+_OLD_SEAL, _INDENT = "sha256", 1
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
 LENGTH = np.dtype("<i4")
 KINDS, DTYPES = ("image", "text"), ("float16", "float32")
@@ -88,19 +92,19 @@ def read_description(folder: Path) -> Description:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise BundleError(f"{folder} is no gallery: it has no {DESCRIPTION}; make one with: caan index BUNDLE FEATURES")
-    content = _read_json(path)
+    text, content = _read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BundleError(f"{path} does not describe a {FORMAT}; make one with: caan index BUNDLE FEATURES")
     version = content.get("version")
     if type(version) is not int or version > VERSION:
         raise BundleError(
-            f"{path} has format version {version}, this caan reads {VERSION}; update caan, as with git pull and pip"
-            " install in its checkout"
+            f"{path} has format version {version}, this caan reads up to {VERSION}; update caan, as with git pull and"
+            " pip install in its checkout"
         )
-    if version < VERSION:
+    if version < OLDEST_VERSION:
         raise BundleError(f"{path} has format version {version}, which an older caan wrote; {_AGAIN}")
-    seal = content.pop("sha256", None)
-    if seal != _seal(content):
+    is_good = content.pop(_OLD_SEAL, None) == _old_seal(content) if version == 2 else is_intact(text, _INDENT)
+    if not is_good:
         raise BundleError(f"{path} was changed: its SHA-256 is not the one it holds; {_AGAIN} with --overwrite")
     try:
         return _description(content)
@@ -111,12 +115,10 @@ def read_description(folder: Path) -> Description:
 def write_description(folder: Path, description: Description) -> None:
     """Publish: replace gallery.json. The caller holds the folder's lock. Raises OutputError if it can't be written."""
     content = {"format": FORMAT, "version": VERSION, **asdict(description)}
-    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists
-    content["sha256"] = _seal(content)
     for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a process that was killed here
         left.unlink(missing_ok=True)
-    with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
+    with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
+        file.write(text_with_checksum(content, {}, _INDENT))
         file.flush()
         os.fsync(file.fileno())
 
@@ -195,13 +197,14 @@ def _text(value: object) -> str:
     return value
 
 
-def _seal(content: dict[str, Any]) -> str:
+def _old_seal(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> tuple[bytes, Any]:
     try:
-        return parse_json(read_regular(path))
+        text = read_regular(path)
+        return text, parse_json(text)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read as JSON ({error}); {_AGAIN} with --overwrite") from error
 

@@ -326,7 +326,7 @@ def test_any_manifest_is_described_or_a_bundle_error(full_bundle, no_onnx, data)
     for key in way:
         inner = inner[key]
     inner[last] = data.draw(JSON)
-    (full_bundle / "manifest.json").write_text(json.dumps(manifest))
+    (full_bundle / "manifest.json").write_text(json.dumps(manifest, indent=2))
     try:
         assert summary_text(describe(full_bundle))
     except BundleError as error:

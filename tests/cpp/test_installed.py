@@ -1,4 +1,7 @@
-"""What `cmake --install` leaves is enough for a program elsewhere: through find_package and through pkg-config."""
+"""What `cmake --install` leaves is enough for a program elsewhere: through find_package and through pkg-config.
+
+`make test-cpp` has a shared library; `make test-cpp-static` runs the tests of programs with a static one.
+"""
 
 import os
 import re
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 
 from caan.data.scan import open_split
-from caan.runtime import Retriever
+from caan.runtime import Gallery, Retriever
+from caan.runtime.index import delete_items
+from tests.attacks.untrusted.test_foreign_galleries import NAMES, gallery, retriever  # noqa: F401
 from tests.cpp.conftest import CPP, plain_environment, run_plainly
 
 CONSUMER = Path(__file__).parent / "consumer"
@@ -26,8 +31,8 @@ def searched(demo_bundle, demo_run, tmp_path):
     def check(program):
         lines = run_plainly(program, demo_bundle, tmp_path / "features.npy", caption).splitlines()
         found = [re.fullmatch(r" *(\d+) +(-?\d+\.\d{4}) +(\d+)", line).groups() for line in lines]
-        retriever = Retriever.open(demo_bundle, "onnxruntime")
-        hits = retriever.search(caption, retriever.encode_images(features), k=10)
+        python = Retriever.open(demo_bundle, "onnxruntime")
+        hits = python.search(caption, python.encode_images(features), k=10)
         assert [int(rank) for rank, _, _ in found] == list(range(1, 11))
         assert np.abs([float(score) - hit.score for (_, score, _), hit in zip(found, hits, strict=True)]).max() <= 1e-4
         assert [int(index) for _, _, index in found] == [hit.index for hit in hits]
@@ -92,3 +97,61 @@ def test_the_library_says_its_version(installed, caan_c, library):
     minor = version.rsplit(".", 1)[0]
     assert f"[libcaan.so.{minor}]" in run_plainly("readelf", "-d", path)
     assert os.path.samefile(path.parent / f"libcaan.so.{minor}", path)  # noqa: PTH121
+
+
+def test_the_installed_command_searches_a_gallery(installed, retriever, gallery, tiny_bundle):  # noqa: F811
+    command = [installed / "bin" / "caan-search-cpp", tiny_bundle, gallery, "w1 w2"]
+    hits = retriever.search("w1 w2", Gallery.open(gallery))
+    expected = [f"{rank:3}  {hit.score:8.4f}  {hit.index}  {NAMES[hit.index]}" for rank, hit in enumerate(hits, 1)]
+    assert run_plainly(*command).splitlines() == expected
+    delete_items(gallery, ["a"])
+    assert len(run_plainly(*command).splitlines()) == len(NAMES) - 1
+
+
+@pytest.fixture(scope="module")
+def short_program(installed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("short")
+    run_plainly("cmake", "-S", CONSUMER, "-B", folder, f"-DCMAKE_PREFIX_PATH={installed}")
+    run_plainly("cmake", "--build", folder)
+    return folder / "search"
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_the_short_program_says_what_it_needs(short_program, tiny_bundle, given):
+    arguments = [tiny_bundle, "features.npy", "w1"][:given]
+    done = subprocess.run([short_program, *arguments], capture_output=True, text=True, env=plain_environment())
+    assert (done.returncode, done.stderr) == (2, "Error: give BUNDLE FEATURES.npy CAPTION\n")
+
+
+def test_the_short_program_prints_what_there_is_of_a_few_images(short_program, tiny_bundle, tmp_path):
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).standard_normal((3, 5, 12)).astype(np.float32))
+    assert len(run_plainly(short_program, tiny_bundle, tmp_path / "features.npy", "w1").splitlines()) == 3
+
+
+def test_the_short_program_is_the_readme_s():
+    assert (CONSUMER / "search.cpp").read_text() in (CPP.parent / "docs" / "cpp.md").read_text()
+
+
+def test_a_configuration_without_the_sdk_says_where_to_get_it(unavailable, tmp_path):
+    said = configure(unavailable, CPP, tmp_path, "-DONNXRUNTIME_ROOT=/nowhere", *FINDS_NOTHING)
+    for text in ("github.com/microsoft/onnxruntime/releases", "cpp/tools/get_onnxruntime.sh", "-DONNXRUNTIME_ROOT=DIR"):
+        assert text in said
+
+
+def test_caan_native_without_a_compiler_says_so_in_one_line(unavailable, tmp_path):
+    said = configure(unavailable, CPP / "python", tmp_path, CXX="/nowhere/c++")
+    assert "  caan-native needs a C++ compiler: sudo apt-get install g++ (or name one: CXX=...)\n" in said
+
+
+FINDS_NOTHING = ["-DCMAKE_FIND_ROOT_PATH=/nowhere"]
+FINDS_NOTHING += [f"-DCMAKE_FIND_ROOT_PATH_MODE_{what}=ONLY" for what in ("INCLUDE", "LIBRARY", "PACKAGE")]
+
+
+def configure(unavailable, source, folder, *options, **environment):
+    """What CMake says, which must fail."""
+    if shutil.which("cmake") is None or shutil.which("ninja") is None:
+        unavailable("needs CMake and Ninja; make test-cpp installs both")
+    command = ["cmake", "-G", "Ninja", "-S", source, "-B", folder, *options]
+    done = subprocess.run(command, capture_output=True, text=True, env={**plain_environment(), **environment})
+    assert done.returncode != 0
+    return done.stderr

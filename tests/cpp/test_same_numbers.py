@@ -123,8 +123,11 @@ def test_features_of_every_magnitude(both, value, dtype):
 
 def change(manifest, name):
     config = manifest["config"]
-    if name.startswith("unsealed"):
-        del manifest["seal"]
+    if name.startswith(("unsealed", "old")):
+        del manifest["checksum"]
+    if name.startswith("old"):
+        covered = {key: manifest[key] for key in ("config", "tokenizer", "opset", "limits")}
+        manifest["seal"] = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
     if name.endswith("scale"):
         config["attention_scale"] = 9.0
     elif name.endswith("normalize"):
@@ -135,6 +138,8 @@ def change(manifest, name):
         config["attention_scale"] = 1e39
     elif name.endswith("limits"):
         manifest["limits"]["words"] = 64
+    elif name.endswith("checksum"):
+        manifest["checksum"] = "0" * 64
     elif name.endswith("seal"):
         manifest["seal"] = "0" * 64
     elif name.endswith("note"):
@@ -144,19 +149,25 @@ def change(manifest, name):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "name",
-    ["scale", "normalize", "tokenizer", "limits", "seal", "note", "unsealed", "unsealed scale", "unsealed huge"],
+    [
+        *("scale", "normalize", "tokenizer", "limits", "checksum", "note"),
+        *("old", "old scale", "old tokenizer", "old seal", "old note"),
+        *("unsealed", "unsealed scale", "unsealed huge"),
+    ],
 )
 def test_a_changed_manifest(open_both, caan_c, library, tiny_folder, tmp_path, backend, name):
     open_both(tiny_folder / "model.caan", backend=backend)  # or skip
     folder = shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest, name)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     options = {"backend": backend, "device": "cpu", "threads": 1}
     outcomes = [
         said_or_refused(lambda: Retriever.open(folder, **options) and []),
         said_or_refused(lambda: caan_c.Retriever(library, str(folder), **options) and []),
     ]
     assert outcomes[0] == outcomes[1]
-    is_refused = name not in ("note", "unsealed") and (backend == "native" or not name.startswith("unsealed"))
+    is_refused = name not in ("note", "unsealed", "old", "old note") and (
+        backend == "native" or not name.startswith("unsealed")
+    )
     assert isinstance(outcomes[0], str) == is_refused

@@ -206,7 +206,7 @@ def test_a_scale_of_the_attention_that_is_none(outcomes, tiny_folder, tmp_path, 
     folder = shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["config"]["attention_scale"] = scale
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     expected, found = outcomes(folder, backend="native")
     assert expected[0] == 2 and found == expected
 
@@ -230,7 +230,7 @@ def engines(caan_c, library, demo_precisions, tmp_path):
         shutil.copytree(demo_precisions, folder)
         manifest = json.loads((folder / "manifest.json").read_text())
         change(manifest)
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
         with pytest.raises(caan_c.CaanError) as found:
             caan_c.Retriever(library, str(folder), backend="tensorrt", precision=precision, prebuilt_engines=1)
         return found.value.code, str(found.value).replace(str(folder), "BUNDLE")
@@ -344,7 +344,7 @@ def test_a_mutated_manifest_is_treated_alike(outcomes, unavailable, tiny_folder,
     manifest = json.loads((tiny_folder / "model.caan" / "manifest.json").read_text())
     place = data.draw(st.sampled_from(list(test_bad_bundle.places(manifest))))
     manifest = test_bad_bundle.changed(manifest, place, data.draw(values))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
     expected, found = outcomes(folder, backend=backend)
     assert found == expected
 

@@ -8,7 +8,14 @@ import pytest
 
 from caan.bundle import write_manifest
 from tests.attacks.untrusted.altered_graphs import CASES, GRAPH, altered
-from tests.attacks.untrusted.test_foreign_galleries import IDS, gallery, retriever, with_ids  # noqa: F401
+from tests.attacks.untrusted.test_foreign_galleries import (
+    DESCRIPTIONS,
+    IDS,
+    gallery,  # noqa: F401
+    retriever,  # noqa: F401
+    with_description,
+    with_ids,
+)
 from tests.attacks.untrusted.test_linked_bundles import linked  # noqa: F401
 from tests.cpp.test_same_refusals import outcomes  # noqa: F401
 
@@ -49,6 +56,13 @@ def test_ids_that_are_no_texts(outcomes, tiny_folder, gallery, kind):  # noqa: F
     with_ids(gallery, IDS.get(kind, b'"a"\n"b"\n"a"\n'))
     expected, found = outcomes(tiny_folder / "model.caan", gallery)
     assert found == expected and expected[0] == 2
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_a_description_that_is_not_what_was_written(outcomes, tiny_folder, gallery, kind):  # noqa: F811
+    opens = with_description(gallery, kind)
+    expected, found = outcomes(tiny_folder / "model.caan", gallery)
+    assert found == expected and expected[0] == (0 if opens else 2)
 
 
 @pytest.mark.parametrize("name", ["gallery.json", "states.bin", "lengths.bin", "ids.jsonl"])

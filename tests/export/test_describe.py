@@ -54,7 +54,7 @@ def rewrite(bundle, *keys, value):
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 
 def mixed_graph():
@@ -243,7 +243,7 @@ def test_a_graph_that_is_none_is_named(tiny_bundle, content):
 def test_a_plan_that_the_manifest_does_not_list(with_engine, graph):
     manifest = json.loads((with_engine / "manifest.json").read_text())
     del manifest["files"][plan_file(graph, ENGINE)]
-    (with_engine / "manifest.json").write_text(json.dumps(manifest))
+    (with_engine / "manifest.json").write_text(json.dumps(manifest, indent=2))
     with pytest.raises(BundleError, match=f"does not list engines/{ENGINE}/{graph}.plan; build the engine again"):
         describe(with_engine)
 

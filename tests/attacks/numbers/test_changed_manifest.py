@@ -1,11 +1,14 @@
 """Numbers of a manifest that decide results, changed by hand: refused at opening, whatever the backend."""
 
+import hashlib
 import json
 
 import onnx
 import pytest
 
-from caan.bundle import Bundle, graph_file, open_bundle, seal_of, write_manifest
+from caan._checksum import CHECKSUM
+from caan._text import json_text
+from caan.bundle import Bundle, graph_file, open_bundle, write_manifest
 from caan.errors import BundleError
 from caan.export.graphs import export_graph, graph_specs
 from caan.model.caan import CAAN, CaanConfig
@@ -13,7 +16,7 @@ from caan.runtime import Retriever
 from caan.runtime.backends.scorer_weights import attention_scale
 from tests.test_bad_bundle import changed, places
 
-SEALED = ("config", "tokenizer", "opset", "limits")
+COVERED = ("config", "tokenizer", "opset", "limits")
 
 
 @pytest.fixture
@@ -23,7 +26,8 @@ def manifest(tiny_bundle):
 
 @pytest.fixture
 def write(tiny_bundle):
-    return lambda content: (tiny_bundle / "manifest.json").write_text(json.dumps(content))
+    """As caan writes it: what is not changed is the same bytes."""
+    return lambda content: (tiny_bundle / "manifest.json").write_text(json_text(content) + "\n")
 
 
 def other(value):
@@ -40,7 +44,7 @@ def test_every_number_and_word_that_decides(tiny_bundle, manifest, write):
         value = manifest
         for key in place:
             value = value[key]
-        if not place or place[0] not in SEALED or isinstance(value, dict | list | None):
+        if not place or place[0] not in COVERED or isinstance(value, dict | list | None):
             continue
         tried += 1
         write(changed(manifest, place, other(value)))
@@ -61,27 +65,71 @@ def test_a_changed_attention_scale(tiny_bundle, manifest, write, backend):
         Retriever.open(tiny_bundle, backend)
 
 
-@pytest.mark.parametrize("seal", [None, "", 5, "0" * 64, []])
-def test_another_seal(tiny_bundle, manifest, write, seal):
-    write({**manifest, "seal": seal})
+@pytest.mark.parametrize("checksum", [None, "", 5, "0" * 64, []])
+def test_another_checksum(tiny_bundle, manifest, write, checksum):
+    write({**manifest, CHECKSUM: checksum})
     with pytest.raises(BundleError, match="was changed since caan wrote it"):
         open_bundle(tiny_bundle)
 
 
-def test_a_record_may_be_added_to_and_a_bundle_changed_by_caan_is_sealed_anew(tiny_bundle, manifest, write):
-    manifest["precisions"]["fp32"]["checks"].append({"what": "a look"})
+def test_one_bit_of_what_the_checksum_covers(tiny_bundle):
+    """Spaces too: it is of bytes."""
+    path = tiny_bundle / "manifest.json"
+    content = path.read_bytes()
+    end = content.index(b'  "checksum"')
+    assert end < content.index(b'  "files"') and all(content.index(f'  "{key}"'.encode()) < end for key in COVERED)
+    for place in range(0, end, 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            open_bundle(tiny_bundle)
+    path.write_bytes(content)
+    open_bundle(tiny_bundle)
+
+
+def test_a_record_may_be_added_to_and_a_bundle_changed_by_caan_gets_another_checksum(tiny_bundle, manifest, write):
+    checksum = manifest[CHECKSUM]
+    manifest["precisions"]["fp32"]["checks"].append({"what": "a look", CHECKSUM: "0"})
     write({**manifest, "note": "ours"})
     assert open_bundle(tiny_bundle).manifest["note"] == "ours"
     manifest["limits"]["words"] -= 1
     write_manifest(tiny_bundle, manifest)
-    assert open_bundle(tiny_bundle).manifest["seal"] == seal_of(manifest)
+    assert open_bundle(tiny_bundle).manifest[CHECKSUM] != checksum
+
+
+def test_an_entry_of_the_same_name_deeper_is_not_the_checksum(tiny_bundle, manifest):
+    manifest["config"] = {CHECKSUM: "0" * 64, **manifest["config"]}
+    write_manifest(tiny_bundle, manifest)
+    assert open_bundle(tiny_bundle).config[CHECKSUM] == "0" * 64
+
+
+def old_manifest(manifest):
+    """As it was written before there were checksums; the seal is not made by the code that compares it."""
+    del manifest[CHECKSUM]
+    covered = {key: manifest[key] for key in COVERED}
+    seal = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+    return {**manifest, "seal": seal}
+
+
+def test_an_old_manifest_is_compared_with_its_seal(tiny_bundle, manifest, write):
+    old = old_manifest(manifest)
+    write(old)
+    opened = open_bundle(tiny_bundle)
+    (tiny_bundle / "manifest.json").write_text(json.dumps(old))  # a hash of entries, not of bytes
+    open_bundle(tiny_bundle)
+    for changed_one in ({**old, "opset": 17}, {**old, "seal": None}, {**old, "tokenizer": "x"}):
+        write(changed_one)
+        with pytest.raises(BundleError, match="was changed since caan wrote it"):
+            open_bundle(tiny_bundle)
+    write_manifest(tiny_bundle, opened.manifest)  # as every command that changes a bundle does
+    manifest = open_bundle(tiny_bundle).manifest
+    assert "seal" not in manifest and CHECKSUM in manifest
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 3.9999998, -4.0, 40.0, 1e38])
-def test_without_a_seal_the_scale_is_compared_with_the_graph(tiny_bundle, manifest, write, scale):
-    """As in bundles that were written before there was a seal."""
+def test_without_a_checksum_the_scale_is_compared_with_the_graph(tiny_bundle, manifest, write, scale):
+    """As in bundles that were written before there were seals and checksums."""
     pytest.importorskip("caan_native", reason="needs the package caan_native; make native builds it")
-    del manifest["seal"]
+    del manifest[CHECKSUM]
     write(manifest)
     Retriever.open(tiny_bundle, "native")
     manifest["config"]["attention_scale"] = scale

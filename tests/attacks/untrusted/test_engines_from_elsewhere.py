@@ -77,7 +77,7 @@ def test_every_plan_of_it_must_have_been_built_here(with_engine):
 def test_a_bundle_can_not_say_that_it_was_built_here(with_engine):
     manifest = json.loads((with_engine / "manifest.json").read_text())
     manifest["engines"][ENGINE].update(built_here=True, trusted=True, checks=[{"passed": True}])
-    (with_engine / "manifest.json").write_text(json.dumps(manifest))
+    (with_engine / "manifest.json").write_text(json.dumps(manifest, indent=2))
     with pytest.raises(BundleError, match="was not built here"):
         choose(with_engine)
 

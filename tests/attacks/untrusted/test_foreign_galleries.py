@@ -1,8 +1,10 @@
 """Galleries that came from somebody else: what they name, claim and hold in place of what caan writes."""
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +64,59 @@ def with_ids(gallery: Path, content: bytes) -> Path:
     (gallery / "ids.jsonl").write_bytes(content)
     write_description(gallery, replace(read_description(gallery), ids=part_of(content)))
     return gallery
+
+
+def format_2(text: str) -> str:
+    """As galleries were described before there were checksums: with a hash of entries as Python prints them."""
+    content = json.loads(text)
+    del content["checksum"]
+    content["version"] = 2
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "sha256": seal}, indent=1)
+
+
+def another_digit(text: str, key: str) -> str:
+    before, after = text.split(f'"{key}": "')
+    return f'{before}"{key}": "{"1" if after[0] == "0" else "0"}{after[1:]}'
+
+
+# gallery.json → another one, that opens or doesn't.
+DESCRIPTIONS: dict[str, tuple[bool, Callable[[str], str]]] = {
+    "as written": (True, str),
+    "a byte order mark": (True, lambda text: f"\ufeff{text}"),
+    "format 2": (True, format_2),
+    "format 2, printed otherwise": (True, lambda text: json.dumps(json.loads(format_2(text)))),
+    "format 2, another entry": (False, lambda text: format_2(text).replace('"columns": 41', '"columns": 40')),
+    "format 2, no seal": (False, lambda text: format_2(text).rpartition(",")[0] + "}"),
+    "format 2, a checksum": (False, lambda text: text.replace('"version": 3', '"version": 2')),
+    "format 3, a seal": (False, lambda text: format_2(text).replace('"version": 2', '"version": 3')),
+    "printed otherwise": (False, lambda text: json.dumps(json.loads(text))),
+    "one space more": (False, lambda text: text.replace('"version": 3', '"version":  3')),
+    "another entry": (False, lambda text: text.replace('"columns": 41', '"columns": 40')),
+    "another checksum": (False, lambda text: another_digit(text, "checksum")),
+    "a longer checksum": (False, lambda text: text.replace('"\n}', '0"\n}')),
+    "no checksum": (False, lambda text: text.split(',\n "checksum"')[0] + "\n}\n"),
+}
+
+
+def with_description(gallery: Path, kind: str) -> bool:
+    """Change gallery.json; whether it opens."""
+    opens, change = DESCRIPTIONS[kind]
+    path = gallery / "gallery.json"
+    path.write_text(change(path.read_text()))
+    return opens
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_a_description_that_is_not_what_was_written(refused, run, gallery, kind):
+    if with_description(gallery, kind):
+        assert run("search", gallery, "w1").code == 0
+    else:
+        says = [
+            "gallery.json was changed: its SHA-256 is not the one it holds",
+            "run caan index again with --overwrite",
+        ]
+        refused("search", gallery, "w1", says=says)
 
 
 @pytest.mark.parametrize("kind", IDS)
