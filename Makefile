@@ -36,7 +36,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Check
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
+.PHONY: check demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -51,6 +51,9 @@ native-if-possible: $(INSTALLED)
 # Not --quiet: MkDocs then counts no warnings.
 docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+check: lint  ## what to run after a change: lint, types, and the tests that are not slow
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not attack and not gpu"
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
