@@ -71,14 +71,15 @@ attack: $(INSTALLED)  ## every attack of tests/attacks, the long ones too
 	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
 
 test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
-	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON
+	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	cmake --build cpp/build-release
+	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON \
+	  -DCAAN_PREBUILT_KERNELS=$(CURDIR)/cpp/build-release
 	cmake --build cpp/build-asan --target caan caan-tests caan-allocation-tests caan-kernel-tests
 	ctest --test-dir cpp/build-asan --output-on-failure -R '^caan-(tests|allocation-tests|kernel-tests)$$'
 	$(CPP_CHECKED) -B cpp/build-tsan -DCAAN_SANITIZE=thread -DCAAN_BUILD_TESTS=ON
 	cmake --build cpp/build-tsan --target caan-thread-tests caan-kernel-thread-tests
 	setarch -R ctest --test-dir cpp/build-tsan --output-on-failure -R '^caan-(kernel-)?thread-tests$$'
-	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
-	cmake --build cpp/build-release
 	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
 
