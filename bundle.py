@@ -1,6 +1,6 @@
-"""The bundle: a folder of ONNX graphs, vocabulary and manifest. Read, write, verify. Standard library only.
+"""The bundle: a folder of ONNX graphs, vocabulary and manifest. Open, verify and change it.
 
-NAME.caan/manifest.json
+NAME.caan/manifest.json         manifest.py declares it
 NAME.caan/vocab.json
 NAME.caan/scorer_weights.npy    float32 (2, d): w_v and w_u, for kernels that score without a graph
 NAME.caan/onnx/{image_encoder,text_encoder,scorer}.{precision}.onnx
@@ -11,7 +11,6 @@ NAME.caan/engines/{target}-{precision}/{image_encoder,text_encoder,scorer}.{plan
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ._checksum import CHECKSUM, is_intact, text_with_checksum
 from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
-from ._text import parse_json
+from ._schema import MisfitError, typed
 from .errors import BundleError, OutputError
+from .manifest import FileEntry, is_unchanged, manifest_text, read_entries
 
 T = TypeVar("T")
 
-FORMAT, VERSION = "caan-bundle", 1
 GRAPHS = ("image_encoder", "text_encoder", "scorer")  # what every precision has
 # In FP32 alone; bundles exported before there were any have none.
 EXPLAINER, EXPANDER = SIDE_GRAPHS = ("explainer", "expander")
@@ -58,18 +56,7 @@ OUTPUTS = {
     "scorer": ("scores", (IMAGES, CAPTIONS)),
 }
 
-# Manifest entries a reader relies on, with the JSON type each must have.
-_REQUIRED = {"config": dict, "tokenizer": str, "limits": dict, "files": dict, "precisions": dict}
-_REQUIRED_CONFIG = ("region_dim", "embed_dim", "attention_dim", "vocab_size")
 _LONGEST_NAME = 255  # bytes
-
-
-# Entries that decide results and are in no file that has a hash: the manifest's checksum covers these. What it says of
-# a precision is a record of graphs that have hashes.
-_COVERED = ("config", "tokenizer", "opset", "limits")
-# What manifests had before there were checksums: the hash of those entries as Python prints them.
-_OLD_SEAL = "seal"
-_INDENT = 2
 
 
 @dataclass(frozen=True)
@@ -168,7 +155,7 @@ def open_bundle(folder: Path) -> Bundle:
         stamp = stamp_of(folder / MANIFEST)
         manifest, content = _read_manifest(folder)
         _verify(folder, manifest)
-        _check_sealed(folder, manifest, content)
+        _check_unchanged(folder, manifest, content)
         return Bundle(folder, manifest, stamp)
 
     return read_unmixed(folder / MANIFEST, read)
@@ -191,26 +178,12 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
         raise BundleError(f"{folder / MANIFEST} does not list {unlisted[0]}; export the checkpoint again")
 
 
-def is_sealed(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest holds a checksum, or the seal that was its forerunner. The oldest ones hold neither."""
-    return CHECKSUM in manifest or _OLD_SEAL in manifest
-
-
-def _check_sealed(folder: Path, manifest: dict[str, Any], content: bytes) -> None:
-    if CHECKSUM in manifest:
-        is_good = is_intact(content, _INDENT)
-    else:
-        is_good = _OLD_SEAL not in manifest or manifest[_OLD_SEAL] == _old_seal(manifest)
-    if not is_good:
+def _check_unchanged(folder: Path, manifest: dict[str, Any], content: bytes) -> None:
+    if not is_unchanged(manifest, content):
         raise BundleError(
             f"{folder / MANIFEST} does not fit its graphs: it was changed since caan wrote it;"
             " copy the bundle again, or export the checkpoint again"
         )
-
-
-def _old_seal(manifest: dict[str, Any]) -> str:
-    covered = {key: manifest.get(key) for key in _COVERED}
-    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
 def find_bundle(named: Path | None, folder: Path) -> Path:
@@ -245,10 +218,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     entries = {
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
     }
-    content = {"format": FORMAT, "version": VERSION, **manifest, "files": entries}
-    covered = {key: content[key] for key in ("format", "version", *_COVERED) if key in content}
-    others = {key: content[key] for key in content if key not in (*covered, CHECKSUM, _OLD_SEAL)}
-    (folder / MANIFEST).write_bytes(text_with_checksum(covered, others, _INDENT))
+    (folder / MANIFEST).write_bytes(manifest_text(manifest, entries))
 
 
 def change_bundle(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> Bundle:
@@ -289,52 +259,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     """What it holds, and its bytes."""
-    path = folder / MANIFEST
-    if not path.is_file():
+    if not (folder / MANIFEST).is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
-    try:
-        content = read_regular(path)
-        manifest = parse_json(content)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} can't be read as JSON ({error}); export the checkpoint again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{path} is not a {FORMAT} manifest; make a bundle with: caan-export model.pt")
-    version = manifest.get("version")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise BundleError(
-            f"{path} has format version {version}, this caan reads up to {VERSION};"
-            " update caan, as with git pull and pip install in its checkout"
-        )
-    for key, kind in _REQUIRED.items():
-        if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{path} has no valid '{key}'; export the checkpoint again")
-    for part, keys in (("config", _REQUIRED_CONFIG), ("limits", ("regions", "words"))):
-        for key in keys:
-            size = manifest[part].get(key)
-            if type(size) is not int or size < 1:
-                raise BundleError(f"{path} has no valid '{part}.{key}'; export the checkpoint again")
-    return manifest, content
+    return read_entries(folder / MANIFEST)
 
 
 def _verify_file(folder: Path, name: str, entry: Any) -> None:
     path = folder / name
     if not _is_inside(name):
         raise BundleError(f"{folder / MANIFEST} names '{name[:200]}', outside the bundle; do not trust this bundle")
-    if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-        raise BundleError(f"{folder / MANIFEST} has no hash for '{name}'; export the checkpoint again")
+    try:
+        listed = typed(entry, FileEntry)
+    except MisfitError as misfit:
+        lacks = "size" if misfit.path == "size" else "hash"
+        raise BundleError(f"{folder / MANIFEST} has no {lacks} for '{name}'; export the checkpoint again") from misfit
     again = "copy the bundle again, or export the checkpoint again"
     # A link may lead anywhere, as those of a content-addressed store do: what is behind it has the hash, or is refused.
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if size != entry.get("size"):
-                raise BundleError(f"{path} has {size} bytes, the manifest says {entry.get('size')}; {again}")
+            if size != listed.size:
+                raise BundleError(f"{path} has {size} bytes, the manifest says {listed.size}; {again}")
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except PermissionError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}; {again}") from error
     except OSError as error:  # not there, or a folder, a pipe, a loop of links
         raise BundleError(f"{path} is missing from the bundle; {again}") from error
-    if digest != entry["sha256"]:
+    if digest != listed.sha256:
         raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's; {again}")
 
 
