@@ -16,19 +16,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..._checksum import is_intact, text_with_checksum
 from ..._files import atomic_file, open_regular, read_regular, read_unmixed
+from ..._schema import MisfitError, typed
 from ..._text import parse_json
 from ...errors import BundleError
-from .description import Block, Description, Part
+from .description import Description, Part
 from .states_file import States, Storage
 
 # Versions 2 and 3 differ in what vouches for gallery.json: a hash of its entries as Python prints them, or a checksum.
@@ -36,7 +40,7 @@ FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 3, 2
 _OLD_SEAL, _INDENT = "sha256", 1
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
 LENGTH = np.dtype("<i4")
-KINDS, DTYPES = ("image", "text"), ("float16", "float32")
+DTYPES = ("float16", "float32")
 _AGAIN = "run caan index again"
 
 
@@ -107,14 +111,14 @@ def read_description(folder: Path) -> Description:
     if not is_good:
         raise BundleError(f"{path} was changed: its SHA-256 is not the one it holds; {_AGAIN} with --overwrite")
     try:
-        return _description(content)
-    except (KeyError, TypeError, ValueError) as error:  # sealed, but not by this version of caan
-        raise BundleError(f"{path} is no valid description ({error!r}); {_AGAIN} with --overwrite") from error
+        return _described(content)
+    except MisfitError as misfit:  # it has a checksum, but this version of caan did not write it
+        raise BundleError(f"{path} is no valid description ({misfit}); {_AGAIN} with --overwrite") from misfit
 
 
 def write_description(folder: Path, description: Description) -> None:
     """Publish: replace gallery.json. The caller holds the folder's lock. Raises OutputError if it can't be written."""
-    content = {"format": FORMAT, "version": VERSION, **asdict(description)}
+    content = {"format": FORMAT, "version": VERSION, **to_builtins(description)}
     for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a process that was killed here
         left.unlink(missing_ok=True)
     with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
@@ -146,55 +150,18 @@ def part_of(content: bytes) -> Part:
     return Part(len(content), hashlib.sha256(content).hexdigest())
 
 
-def block_of(content: dict[str, Any]) -> Block:
-    """A block from JSON. Raises TypeError or ValueError if it is none."""
-    block = Block(**content)
-    if not all(_is_size(n, 1) for n in (block.items, block.rows)) or not _is_size(block.crc32, 0):
-        raise ValueError("a block's sizes")
-    return replace(block, sha256=_text(block.sha256))
-
-
-def _description(content: dict[str, Any]) -> Description:
-    """From JSON. Raises KeyError, TypeError or ValueError for what no gallery can be."""
-    if content["kind"] not in KINDS or content["dtype"] not in DTYPES or not _is_size(content["columns"], 1):
-        raise ValueError("kind, dtype or columns")
-    if type(content["compact"]) is not bool:
-        raise TypeError("compact")
-    description = Description(
-        kind=content["kind"],
-        encoder=_text(content["encoder"]),
-        dtype=content["dtype"],
-        columns=content["columns"],
-        compact=content["compact"],
-        bundle=None if content["bundle"] is None else _text(content["bundle"]),
-        blocks=tuple(map(block_of, content["blocks"])),
-        lengths=_part_from(content["lengths"]),
-        ids=None if content["ids"] is None else _part_from(content["ids"]),
-        deleted=tuple((start, end) for start, end in content["deleted"]),
-    )
+def _described(content: dict[str, Any]) -> Description:
+    """The entries of gallery.json. Raises MisfitError for what no gallery can be."""
+    for name in Description.__struct_fields__:  # defaults are for new galleries: a file states everything
+        if name not in content:
+            raise MisfitError(name, "it is missing")
+    description = typed(content, Description)
     if not description.blocks:
-        raise ValueError("no blocks")
-    edges = [0, *(edge for run in description.deleted for edge in run), description.items]
-    if not all(_is_size(edge, 0) for edge in edges) or edges != sorted(edges):
-        raise ValueError("deleted items")
+        raise MisfitError("blocks", "there are none")
+    edges = [0, *chain.from_iterable(description.deleted), description.items]
+    if edges != sorted(edges):
+        raise MisfitError("deleted", f"not increasing, or beyond the {description.items} items")
     return description
-
-
-def _part_from(content: dict[str, Any]) -> Part:
-    part = Part(**content)
-    if not _is_size(part.size, 0):
-        raise ValueError("a file's size")
-    return replace(part, sha256=_text(part.sha256))
-
-
-def _is_size(value: object, least: int) -> bool:
-    return type(value) is int and value >= least
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.80} is no text")
-    return value
 
 
 def _old_seal(content: dict[str, Any]) -> str:
