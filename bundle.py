@@ -259,9 +259,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     """What it holds, and its bytes."""
-    if not (folder / MANIFEST).is_file():
+    path = folder / MANIFEST
+    if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
-    return read_entries(folder / MANIFEST)
+    return read_entries(path)
 
 
 def _verify_file(folder: Path, name: str, entry: Any) -> None:

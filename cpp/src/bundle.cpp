@@ -58,12 +58,15 @@ void check_file(const std::string& folder, const std::string& name, const Ordere
     if (!member(entry, "sha256").is_string()) {
         throw BundleError(manifest + " has no hash for '" + name + "'; export the checkpoint again");
     }
+    const OrderedJson& listed = member(entry, "size");
+    if (!is_integer(listed) || listed < 0) {
+        throw BundleError(manifest + " has no size for '" + name + "'; export the checkpoint again");
+    }
     const std::string path = normal_path(folder + "/" + name);
     if (!is_file(path)) {
         throw BundleError(path + " is missing from the bundle;" + AGAIN);
     }
     const std::uint64_t size = std::filesystem::file_size(path);
-    const OrderedJson& listed = member(entry, "size");
     if (!equals(listed, size)) {
         throw BundleError(path + " has " + std::to_string(size) + " bytes, the manifest says " + python_str(listed) +
                           ";" + AGAIN);
