@@ -261,7 +261,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     """Its entries and its bytes."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise BundleError(f"{folder} is no bundle: it has no manifest.json; make one with: caan-export model.pt")
+        raise BundleError(f"{folder} is not a bundle: it has no manifest.json; make one with: caan-export model.pt")
     return read_entries(path)
 
 

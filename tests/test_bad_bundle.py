@@ -219,8 +219,8 @@ def test_a_graph_that_is_none(evaluated, tiny_bundle, manifest):
 
 def test_a_folder_that_is_no_bundle(refused, tmp_path, tiny_data):
     (tmp_path / "empty.caan").mkdir()
-    refused("eval", "empty.caan", "--data", tiny_data, says=["empty.caan is no bundle", "caan-export model.pt"])
-    refused("eval", "nowhere.caan", "--data", tiny_data, says=["nowhere.caan is no bundle", "caan-export model.pt"])
+    refused("eval", "empty.caan", "--data", tiny_data, says=["empty.caan is not a bundle", "caan-export model.pt"])
+    refused("eval", "nowhere.caan", "--data", tiny_data, says=["nowhere.caan is not a bundle", "caan-export model.pt"])
 
 
 def test_no_bundle_here(refused, tiny_data):

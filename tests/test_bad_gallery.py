@@ -245,7 +245,7 @@ def test_an_old_description_is_read(tmp_path):
 )
 def test_a_description_sealed_wrong(searched, gallery, change):
     write_description(gallery, replace(read_description(gallery), **change))
-    searched(says=["gallery.json is no valid description", "caan index"])
+    searched(says=["gallery.json is not a valid description", "caan index"])
 
 
 def test_a_description_that_lacks_an_entry(searched, gallery):
@@ -254,7 +254,7 @@ def test_a_description_that_lacks_an_entry(searched, gallery):
     for name in whole:
         content = {"format": "caan-gallery", "version": 3, **{key: whole[key] for key in whole if key != name}}
         (gallery / "gallery.json").write_bytes(text_with_checksum(content, {}, 1))
-        searched(says=[f"gallery.json is no valid description ({name}: it is missing)", "caan index"])
+        searched(says=[f"gallery.json is not a valid description ({name}: it is missing)", "caan index"])
 
 
 @pytest.mark.parametrize("blocks", [[(299, 900)], [(300, 899)], [(150, 400), (150, 400)]])

@@ -27,7 +27,7 @@ constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
 std::string read_manifest(const std::string& folder) {
     const std::string path = folder + "/" + MANIFEST;
     if (!is_file(path)) {
-        throw BundleError(folder + " is no bundle: it has no manifest.json; make one with: caan-export model.pt");
+        throw BundleError(folder + " is not a bundle: it has no manifest.json; make one with: caan-export model.pt");
     }
     try {
         return read_file(path);

@@ -95,7 +95,9 @@ def read_description(folder: Path) -> Description:
     """The entries of gallery.json. Raises BundleError if it is missing, damaged or newer."""
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise BundleError(f"{folder} is no gallery: it has no {DESCRIPTION}; make one with: caan index BUNDLE FEATURES")
+        raise BundleError(
+            f"{folder} is not a gallery: it has no {DESCRIPTION}; make one with: caan index BUNDLE FEATURES"
+        )
     text, content = _read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BundleError(f"{path} does not describe a {FORMAT}; make one with: caan index BUNDLE FEATURES")
@@ -113,7 +115,7 @@ def read_description(folder: Path) -> Description:
     try:
         return _described(content)
     except MisfitError as misfit:  # it has a checksum, but this version of caan did not write it
-        raise BundleError(f"{path} is no valid description ({misfit}); {_AGAIN} with --overwrite") from misfit
+        raise BundleError(f"{path} is not a valid description ({misfit}); {_AGAIN} with --overwrite") from misfit
 
 
 def write_description(folder: Path, description: Description) -> None:

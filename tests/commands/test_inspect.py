@@ -288,7 +288,7 @@ def test_what_is_asked_wrongly(refused, tiny_bundle):
         "inspect", "--layers", "decoder", says=["'decoder' is not one of 'image_encoder', 'text_encoder', 'scorer'"]
     )
     refused("inspect", "--layers", "scorer", "--precision", "fp8", says=["no precision 'fp8'; it has: fp32"])
-    refused("inspect", "nowhere.caan", says=["nowhere.caan is no bundle", "caan-export model.pt"])
+    refused("inspect", "nowhere.caan", says=["nowhere.caan is not a bundle", "caan-export model.pt"])
     shutil.copytree(tiny_bundle, tiny_bundle.parent / "other.caan")
     refused("inspect", says=["several bundles here (model.caan, other.caan)"])
 
