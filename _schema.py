@@ -11,7 +11,8 @@ import msgspec
 T = TypeVar("T")
 
 _MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$(.*)`)?")
-_WRONG = re.compile(r"(.*?)(?: - at `(key in )?\$(.*)`)?", re.DOTALL)
+# The reason may quote the file, which may hold anything; the path holds field names and indices only.
+_WRONG = re.compile(r"(.*?)(?: - at `(key in )?\$([^`]*)`)?", re.DOTALL)
 _ANY_KEY = "[...]"  # in msgspec's paths, a key of a dict
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 

@@ -224,6 +224,7 @@ def test_an_old_description_is_read(tmp_path):
     [
         {"kind": "audio"},
         {"kind": None},
+        {"kind": "\x1b\n" * 5_000},
         {"encoder": 5},
         {"dtype": "float64"},
         {"columns": 0},

@@ -1,5 +1,7 @@
 """JSON as declared classes: what does not fit is named by its path, keys of dictionaries included."""
 
+from typing import Literal
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ class Part(msgspec.Struct):
 class Whole(msgspec.Struct):
     parts: dict[str, Part]
     count: int = 0
+    kind: Literal["a", "b"] = "a"
 
 
 def misfit(value):
@@ -44,6 +47,11 @@ def test_a_misfit_is_named_by_its_path(value, path):
     found = misfit(value)
     assert found.path == path
     assert str(found) == (f"{path}: {found.reason}" if path else found.reason)
+
+
+@pytest.mark.parametrize("kind", ["c", "c` - at `$.count`", "` - at `$.parts[...].x", "` - at `$.parts[...]`\n`"])
+def test_a_value_that_reads_like_a_path_is_not_one(kind):
+    assert misfit({"parts": {}, "kind": kind}).path == "kind"
 
 
 @given(

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..._checksum import is_intact, text_with_checksum
 from ..._files import atomic_file, open_regular, read_regular, read_unmixed
 from ..._schema import MisfitError, typed
-from ..._text import parse_json
+from ..._text import parse_json, visible
 from ...errors import BundleError
 from .description import Description, Part
 from .states_file import States, Storage
@@ -115,7 +115,8 @@ def read_description(folder: Path) -> Description:
     try:
         return _described(content)
     except MisfitError as misfit:  # it has a checksum, but this version of caan did not write it
-        raise BundleError(f"{path} is not a valid description ({misfit}); {_AGAIN} with --overwrite") from misfit
+        reason = visible(str(misfit)[:200])
+        raise BundleError(f"{path} is not a valid description ({reason}); {_AGAIN} with --overwrite") from misfit
 
 
 def write_description(folder: Path, description: Description) -> None:
