@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from tabulate import tabulate
@@ -16,21 +16,20 @@ from ..engines.record import build_command
 from ..errors import install
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
+from ..manifest import CalibrationRecord, CheckRecord, GraphNodes, Manifest, NodeCostRecord, PrecisionRecord
 
 _LABEL = 13  # columns of a label and what follows it
-_COST = [field.name for field in fields(NodeCost)]
 _TYPES = ("INT8", "FP16", "FP32")
 
 
 def summary_text(found: Description) -> str:
     """The whole bundle: a paragraph each for the model, files, graphs, every precision and every engine."""
-    manifest = found.bundle.manifest
     parts = [
         _model(found),
-        _files(manifest),
+        _files(found.manifest),
         _graphs(found.ends),
-        *(_precision(name, entry) for name, entry in manifest["precisions"].items()),
-        *(_engine(found, name, entry) for name, entry in manifest.get("engines", {}).items()),
+        *(_precision(name, record) for name, record in found.manifest.precisions.items()),
+        *(_engine(found, name, entry) for name, entry in found.manifest.engines.items()),
     ]
     return "\n\n".join(parts)
 
@@ -52,27 +51,26 @@ def layers_text(title: str, layers: Sequence[Layer]) -> str:
 
 
 def _model(found: Description) -> str:
-    manifest = found.bundle.manifest
-    checkpoint = manifest.get("checkpoint", {})
-    rsum = (checkpoint.get("metrics") or {}).get("rsum")
+    manifest, checkpoint = found.manifest, found.manifest.checkpoint
+    rsum = checkpoint.metrics.get("rsum") if checkpoint and checkpoint.metrics else None
     trained = f" (rsum {rsum:.2f})" if isinstance(rsum, float | int) else ""
-    tools = {"caan": manifest.get("caan", "?"), **manifest.get("tools", {})}
+    tools = {"caan": manifest.caan or "?", **manifest.tools}
     lines = [
         str(found.bundle.folder),
-        labelled("model", _pairs(manifest["config"])),
-        labelled("tokenizer", manifest["tokenizer"]),
-        labelled("limits", ", ".join(f"{size} {axis}" for axis, size in manifest["limits"].items())),
-        labelled("checkpoint", checkpoint.get("file", "–") + trained),
-        labelled("made by", f"{_pairs(tools)}; opset {manifest.get('opset', '?')}"),
+        labelled("model", _pairs(found.bundle.config)),
+        labelled("tokenizer", manifest.tokenizer),
+        labelled("limits", f"{manifest.limits.regions} regions, {manifest.limits.words} words"),
+        labelled("checkpoint", (checkpoint.file if checkpoint else "–") + trained),
+        labelled("made by", f"{_pairs(tools)}; opset {'?' if manifest.opset is None else manifest.opset}"),
     ]
     return "\n".join(lines)
 
 
-def _files(manifest: Mapping[str, Any]) -> str:
-    sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+def _files(manifest: Manifest) -> str:
+    sizes = {name: entry.size for name, entry in manifest.files.items()}
     total = sum(sizes.values())
-    groups = {f"onnx {p}": [graph_file(graph, p) for graph in GRAPHS] for p in manifest["precisions"]}
-    for engine in manifest.get("engines", {}):
+    groups = {f"onnx {p}": [graph_file(graph, p) for graph in GRAPHS] for p in manifest.precisions}
+    for engine in manifest.engines:
         groups[f"engine {engine}"] = [plan_file(graph, engine) for graph in GRAPHS]
     rows = []
     for label, files in groups.items():
@@ -81,7 +79,7 @@ def _files(manifest: Mapping[str, Any]) -> str:
     rows += [[name, *[""] * len(GRAPHS), size_of(size)] for name, size in sizes.items()]
     rows.append(["all", *[""] * len(GRAPHS), size_of(total)])
     table = "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
-    if SCORER_WEIGHTS in manifest["files"]:
+    if SCORER_WEIGHTS in manifest.files:
         return table
     advice = f"{SCORER_WEIGHTS}: the bundle is older than the backends native and triton; export the checkpoint again"
     return f"{table}\n{labelled('missing', advice)}"
@@ -106,36 +104,41 @@ def _graphs(ends: Mapping[str, Mapping[str, Ends]] | None) -> str:
     return "graphs\n" + _table(rows, ["", "", "tensor", "shape", *ends], left=4 + len(ends))
 
 
-def _precision(name: str, entry: Mapping[str, Any]) -> str:
-    nodes = entry.get("nodes", {})
-    lines = [f"precision {name}: {entry['status']}" if "status" in entry else f"precision {name}", *_checks(entry)]
-    if "calibration" in entry:
-        lines.append(labelled("calibration", _calibration(entry["calibration"])))
-    for key, label in (("kept_fp16", "not INT8"), ("kept_fp32", "asked FP32")):
-        lines += [labelled(label, ", ".join(entry[key]))] if entry.get(key) else []
+def _precision(name: str, record: PrecisionRecord) -> str:
+    lines = [f"precision {name}: {record.status}" if record.status else f"precision {name}", *_checks(record.checks)]
+    if record.calibration:
+        lines.append(labelled("calibration", _calibration(record.calibration)))
+    for kept, label in ((record.kept_fp16, "not INT8"), (record.kept_fp32, "asked FP32")):
+        lines += [labelled(label, ", ".join(kept))] if kept else []
     for type_ in _TYPES:
-        members = {graph: found["nodes"].get(type_, []) for graph, found in nodes.items()}
+        members = {graph: of_graph.nodes.get(type_, []) for graph, of_graph in record.nodes.items()}
         listed = [f"{graph}: {_shortened(graph, own)}" for graph, own in members.items() if own]
         if listed and type_.lower() != name:
             lines.append(labelled(f"in {type_}", "\n".join(listed)))
-    lines += _macs(nodes)
-    if entry.get("sensitivity"):
-        costs = [NodeCost(**{field: cost[field] for field in _COST}) for cost in entry["sensitivity"]]
-        lines += ["", _indented(cost_table(costs))]
+    lines += _macs(record.nodes)
+    if record.sensitivity:
+        lines += ["", _indented(cost_table(list(map(_cost, record.sensitivity))))]
     return "\n".join(lines)
 
 
-def _calibration(record: Mapping[str, Any]) -> str:
+def _cost(record: NodeCostRecord) -> NodeCost:
+    delta, mean, largest = (
+        math.inf if value is None else value for value in (record.delta_rsum, record.mean_abs, record.max_abs)
+    )
+    return NodeCost(record.node, delta, mean, largest, record.rank_flips)
+
+
+def _calibration(record: CalibrationRecord) -> str:
     return (
-        f"{record['method']}, on {record['data']} {record['split']}: {record['pairs']:,} pairs of"
-        f" {record['images']:,} images and {record['captions']:,} captions, seed {record['seed']}"
+        f"{record.method}, on {record.data} {record.split}: {record.pairs:,} pairs of"
+        f" {record.images:,} images and {record.captions:,} captions, seed {record.seed}"
     )
 
 
-def _macs(nodes: Mapping[str, Any]) -> list[str]:
+def _macs(nodes: Mapping[str, GraphNodes]) -> list[str]:
     rows = []
-    for graph, found in nodes.items():
-        macs = found["macs"]
+    for graph, of_graph in nodes.items():
+        macs = of_graph.macs
         total = sum(macs.values())
         rows.append([graph, f"{total / 1e6:.2f} M", *(_share(macs.get(type_, 0), total) for type_ in _TYPES)])
     return ["", _table(rows, ["multiply-adds", "", *_TYPES], left=1)] if rows else []
@@ -155,22 +158,21 @@ def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
         labelled("target", f"{entry['target']} {entry['version']}, {gpus}"),
         labelled("options", ", ".join(_option(key, value) for key, value in entry["options"].items() if value)),
         labelled("built from", source),
-        *_checks(entry),
+        *_checks(found.checks[name]),
     ]
-    lines += [labelled("run", f"✗ {entry['run']}")] if entry["run"] else []
+    lines += [labelled("run", f"✗ {entry['run']}")] if entry.get("run") else []
     return "\n".join([*lines, "", _indented(profile_table(found.profiles[name]))])
 
 
-def _checks(entry: Mapping[str, Any]) -> list[str]:
-    return [labelled("check", _check(record)) for record in entry.get("checks", [])]
+def _checks(records: Sequence[CheckRecord]) -> list[str]:
+    return [labelled("check", _check(record)) for record in records]
 
 
-def _check(record: Mapping[str, Any]) -> str:
-    passed = record.get("passed")
-    mark = "" if passed is None else "✓ " if passed else "✗ "
-    errors = ", ".join(f"{name} {error:.1e}" for name, error in record.get("errors", {}).items())
-    result = record.get("summary", errors)
-    where = ", ".join(record[key] for key in ("what", "data", "device") if key in record)
+def _check(record: CheckRecord) -> str:
+    mark = "" if record.passed is None else "✓ " if record.passed else "✗ "
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in record.errors.items())
+    result = errors if record.summary is None else record.summary
+    where = ", ".join(filter(None, (record.what, record.data, record.device)))
     return f"{mark}{result}\n{where}"
 
 

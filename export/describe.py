@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from itertools import combinations
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from .._schema import MisfitError, typed
 from ..bundle import (
     CAPTIONS,
     GRAPHS,
@@ -26,48 +27,10 @@ from ..bundle import (
 from ..engines.profiles import Profile
 from ..engines.record import EngineRecord, engine_records
 from ..errors import BundleError, needs
+from ..manifest import CheckRecord, Manifest, checked
 
 if TYPE_CHECKING:
     import onnx
-
-T = TypeVar("T")
-
-# What is read from a manifest beyond what every reader relies on. A key with "?" may be absent; [x] is a list of x,
-# {str: x} an object whose values are x.
-_CHECK = {
-    "what": str,
-    "data?": str,
-    "device?": str,
-    "summary?": str,
-    "proves_little?": (str, type(None)),
-    "errors?": {str: (int, float)},
-    "allowed?": object,
-}
-_MANIFEST = {
-    "caan?": str,
-    "opset?": int,
-    "tools?": {str: str},
-    "checkpoint?": {"file": str, "metrics?": (dict, type(None))},
-    "precisions": {
-        str: {
-            "checks?": [_CHECK],
-            "status?": str,
-            "nodes?": {str: {"macs": {str: int}, "nodes": {str: [str]}}},
-            "calibration?": {
-                **dict.fromkeys(("method", "data", "split"), str),
-                **dict.fromkeys(("images", "captions", "pairs", "seed"), int),
-            },
-            "sensitivity?": [
-                {
-                    "node": str,
-                    **dict.fromkeys(("delta_rsum", "mean_abs", "max_abs", "rank_flips"), (int, float)),
-                }
-            ],
-            "kept_fp16?": [str],
-            "kept_fp32?": [str],
-        }
-    },
-}
 
 # Stand-ins for the dynamic axes while shapes are inferred: primes that no layer has as its width, so that a size found
 # says which axes it is made of.
@@ -111,7 +74,9 @@ class Description:
     """Everything `caan inspect` says of a bundle."""
 
     bundle: Bundle
+    manifest: Manifest
     ends: dict[str, dict[str, Ends]] | None  # precision → graph → its ends; None without the package onnx
+    checks: dict[str, list[CheckRecord]]  # of each engine
     profiles: dict[str, dict[str, list[Profile]]]  # engine → graph → its profiles
     stale: dict[str, list[str]]  # engine → graphs whose ONNX is no longer the one it was built from
 
@@ -135,12 +100,12 @@ def describe(path: Path) -> Description:
     """
 
     def read(bundle: Bundle) -> Description:
-        for misfit in _misfits(bundle.manifest, _MANIFEST):
-            raise _invalid(bundle, misfit)
         engines = engine_records(bundle)
+        manifest = checked(bundle.manifest, Manifest, bundle.folder / MANIFEST)
+        checks = {record.name: _checks(bundle, record) for record in engines}
         profiles = {record.name: _profiles(bundle, record) for record in engines}
         stale = {record.name: record.stale_graphs(bundle) for record in engines}
-        return Description(bundle, _all_ends(bundle), profiles, stale)
+        return Description(bundle, manifest, _all_ends(bundle), checks, profiles, stale)
 
     return from_bundle(path, read)
 
@@ -171,28 +136,12 @@ def describe_layers(path: Path, graph: str, precision: str) -> list[Layer]:
     return from_bundle(path, read)
 
 
-def _misfits(value: Any, kind: Any, where: str = "") -> Iterator[str]:
-    """Where a JSON value is not of its kind, as "engines.NAME.profiles"."""
-    if isinstance(kind, dict):
-        if not isinstance(value, dict):
-            yield where
-        elif str in kind:
-            for key in value:
-                yield from _misfits(value[key], kind[str], f"{where}.{key}")
-        else:
-            for key, inner in kind.items():
-                name = key.removesuffix("?")
-                if name in value or name == key:
-                    yield from _misfits(value.get(name), inner, f"{where}.{name}".removeprefix("."))
-    elif isinstance(kind, list):
-        if not isinstance(value, list) or any(True for item in value for _ in _misfits(item, kind[0])):
-            yield where
-    elif not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**63):
-        yield where
-
-
-def _invalid(bundle: Bundle, entry: str) -> BundleError:
-    return BundleError(f"{bundle.folder / MANIFEST} has no valid {entry[:200]!r}; export the checkpoint again")
+def _checks(bundle: Bundle, record: EngineRecord) -> list[CheckRecord]:
+    try:
+        return typed(record.checks, list[CheckRecord])
+    except MisfitError as misfit:
+        where = f"{bundle.folder / MANIFEST} has no valid 'engines.{record.name}.checks{misfit.path}'"
+        raise BundleError(f"{where}; build the engine again: {record.rebuild(bundle)}") from misfit
 
 
 def _profiles(bundle: Bundle, record: EngineRecord) -> dict[str, list[Profile]]:

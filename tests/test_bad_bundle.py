@@ -181,11 +181,19 @@ def test_a_size_that_is_not_the_graphs(evaluated, tiny_bundle, manifest, key):
     evaluated(["model.caan", "does not fit its graphs", "export the checkpoint again"])
 
 
-@pytest.mark.parametrize("entry", [None, 5, "hash", {}, {"sha256": None, "size": 5}, {"sha256": "x"}, {"size": 5}])
-def test_a_file_entry_without_hash_or_size(rewritten, evaluated, tiny_bundle, manifest, entry):
+@pytest.mark.parametrize(
+    ("entry", "lacks"),
+    [
+        *((entry, "hash") for entry in (None, 5, "hash", {}, {"sha256": None, "size": 5}, {"size": 5})),
+        *(
+            ({"sha256": "x", **size}, "size")
+            for size in ({}, {"size": None}, {"size": "5"}, {"size": -1}, {"size": True})
+        ),
+    ],
+)
+def test_a_file_entry_without_hash_or_size(rewritten, manifest, entry, lacks):
     manifest["files"]["vocab.json"] = entry
-    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    evaluated(["vocab.json"])
+    rewritten(manifest, [f"has no {lacks} for 'vocab.json'", "export the checkpoint again"])
 
 
 def test_a_vocabulary_larger_than_the_embedding(evaluated, tiny_bundle, manifest):
@@ -211,8 +219,8 @@ def test_a_graph_that_is_none(evaluated, tiny_bundle, manifest):
 
 def test_a_folder_that_is_no_bundle(refused, tmp_path, tiny_data):
     (tmp_path / "empty.caan").mkdir()
-    refused("eval", "empty.caan", "--data", tiny_data, says=["empty.caan is no bundle", "caan-export model.pt"])
-    refused("eval", "nowhere.caan", "--data", tiny_data, says=["nowhere.caan is no bundle", "caan-export model.pt"])
+    refused("eval", "empty.caan", "--data", tiny_data, says=["empty.caan is not a bundle", "caan-export model.pt"])
+    refused("eval", "nowhere.caan", "--data", tiny_data, says=["nowhere.caan is not a bundle", "caan-export model.pt"])
 
 
 def test_no_bundle_here(refused, tiny_data):

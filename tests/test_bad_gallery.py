@@ -3,18 +3,20 @@
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
+from msgspec.structs import replace
 
+from caan._checksum import text_with_checksum
 from caan.errors import BundleError
 from caan.runtime import Gallery, Retriever
-from caan.runtime.galleries import folder as gallery_folder
-from caan.runtime.galleries.folder import Block, read_description, write_description
+from caan.runtime.galleries.description import Block, Part
+from caan.runtime.galleries.folder import read_description, write_description
 from caan.runtime.index import Images, IndexOptions, index_items
 
 IMAGES = 300  # three blocks
@@ -222,6 +224,7 @@ def test_an_old_description_is_read(tmp_path):
     [
         {"kind": "audio"},
         {"kind": None},
+        {"kind": "\x1b\n" * 5_000},
         {"encoder": 5},
         {"dtype": "float64"},
         {"columns": 0},
@@ -237,13 +240,22 @@ def test_an_old_description_is_read(tmp_path):
         {"deleted": ((0, True),)},
         {"deleted": (("0", "1"),)},
         {"lengths": None},
-        {"ids": gallery_folder.Part(-1, "")},
+        {"ids": Part(-1, "")},
     ],
     ids=str,
 )
 def test_a_description_sealed_wrong(searched, gallery, change):
     write_description(gallery, replace(read_description(gallery), **change))
-    searched(says=["gallery.json is no valid description", "caan index"])
+    searched(says=["gallery.json is not a valid description", "caan index"])
+
+
+def test_a_description_that_lacks_an_entry(searched, gallery):
+    """None has a default: a deletion that is left out would bring items back."""
+    whole = to_builtins(read_description(gallery))
+    for name in whole:
+        content = {"format": "caan-gallery", "version": 3, **{key: whole[key] for key in whole if key != name}}
+        (gallery / "gallery.json").write_bytes(text_with_checksum(content, {}, 1))
+        searched(says=[f"gallery.json is not a valid description ({name}: it is missing)", "caan index"])
 
 
 @pytest.mark.parametrize("blocks", [[(299, 900)], [(300, 899)], [(150, 400), (150, 400)]])

@@ -205,10 +205,10 @@ def test_a_gallery_whose_bundle_was_moved(refused, gallery, bundle, shown):
 
 def test_things_in_each_others_place(refused, gallery, tiny_folder, tiny_bundle):
     checkpoint = tiny_folder / "model.pt"
-    refused("search", tiny_bundle, "w1", says=["model.caan is no gallery", "caan index BUNDLE FEATURES"])
-    refused("search", checkpoint, "w1", says=["model.pt is no gallery", "caan index BUNDLE FEATURES"])
-    refused("search", "w1 w2", gallery, says=["w1 w2 is no gallery"])
-    refused("search", gallery, "w1", "--bundle", gallery, says=["gallery is no bundle", "caan-export"])
+    refused("search", tiny_bundle, "w1", says=["model.caan is not a gallery", "caan index BUNDLE FEATURES"])
+    refused("search", checkpoint, "w1", says=["model.pt is not a gallery", "caan index BUNDLE FEATURES"])
+    refused("search", "w1 w2", gallery, says=["w1 w2 is not a gallery"])
+    refused("search", gallery, "w1", "--bundle", gallery, says=["gallery is not a bundle", "caan-export"])
     refused("search", gallery, "w1", "--bundle", checkpoint, says=["is a file, not a bundle", "caan-export"])
     refused("search", "w " * 3_000, gallery, says=["can't use 'w w w", "File name too long"])
 

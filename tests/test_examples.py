@@ -51,7 +51,7 @@ def test_embed_runs_without_prometheus_client(gallery):
 def test_embed_says_what_is_wrong_without_a_traceback(tmp_path):
     done = embed(tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith(f"Error: {tmp_path} is no gallery")
+    assert done.stderr.startswith(f"Error: {tmp_path} is not a gallery")
 
 
 def test_embed_is_short_enough_to_read():

@@ -27,7 +27,7 @@ constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
 std::string read_manifest(const std::string& folder) {
     const std::string path = folder + "/" + MANIFEST;
     if (!is_file(path)) {
-        throw BundleError(folder + " is no bundle: it has no manifest.json; make one with: caan-export model.pt");
+        throw BundleError(folder + " is not a bundle: it has no manifest.json; make one with: caan-export model.pt");
     }
     try {
         return read_file(path);
@@ -58,12 +58,15 @@ void check_file(const std::string& folder, const std::string& name, const Ordere
     if (!member(entry, "sha256").is_string()) {
         throw BundleError(manifest + " has no hash for '" + name + "'; export the checkpoint again");
     }
+    const OrderedJson& listed = member(entry, "size");
+    if (!is_integer(listed) || listed < 0) {
+        throw BundleError(manifest + " has no size for '" + name + "'; export the checkpoint again");
+    }
     const std::string path = normal_path(folder + "/" + name);
     if (!is_file(path)) {
         throw BundleError(path + " is missing from the bundle;" + AGAIN);
     }
     const std::uint64_t size = std::filesystem::file_size(path);
-    const OrderedJson& listed = member(entry, "size");
     if (!equals(listed, size)) {
         throw BundleError(path + " has " + std::to_string(size) + " bytes, the manifest says " + python_str(listed) +
                           ";" + AGAIN);

@@ -37,7 +37,7 @@ public:
     OrderedJson manifest;
     Sizes sizes;
 
-    /// Throws BundleError, naming the file, if the folder is no bundle, is of a newer format version, or a file is
+    /// Throws BundleError, naming the file, if the folder is not a bundle, is of a newer format version, or a file is
     /// missing, of another size, or named outside the bundle.
     explicit Bundle(const std::string& path);
 

@@ -204,7 +204,8 @@ void read_states(Gallery::Content& content, const std::string& path, const Descr
 Description read_description(const std::string& folder) {
     const std::string path = folder + DESCRIPTION;
     if (!is_file(path)) {
-        throw BundleError(folder + " is no gallery: it has no gallery.json; make one with: caan index BUNDLE FEATURES");
+        throw BundleError(folder +
+                          " is not a gallery: it has no gallery.json; make one with: caan index BUNDLE FEATURES");
     }
     try {
         return parse_description(read_file(path), path);
@@ -286,7 +287,7 @@ Description parse_description(const std::string& text, const std::string& path) 
     try {
         return description_of(content);
     } catch (const JsonError& error) {
-        throw BundleError(path + " is no valid description (" + error.what() + "); " + AGAIN + " with --overwrite");
+        throw BundleError(path + " is not a valid description (" + error.what() + "); " + AGAIN + " with --overwrite");
     }
 }
 

@@ -283,10 +283,10 @@ TEST_CASE("graphs that are none, or do not fit each other") {
               "is not the scorer of a caan bundle: it has the input 'tokens'; export the checkpoint again"));
 }
 
-TEST_CASE("what is no bundle") {
+TEST_CASE("what is not a bundle") {
     const Bundle bundle;
     const std::string folder = bundle.path.parent_path().string();
-    const std::string says = " is no bundle: it has no manifest.json; make one with: caan-export model.pt";
+    const std::string says = " is not a bundle: it has no manifest.json; make one with: caan-export model.pt";
     CHECK(refused([&] { caan::Retriever::open(folder, quiet()); }) == folder + says);
     CHECK(refused([&] { caan::Retriever::open(folder + "/nowhere", quiet()); }) == folder + "/nowhere" + says);
     CHECK(refused([&] { caan::Retriever::open("", quiet()); }) == "." + says);

@@ -111,7 +111,7 @@ TEST_CASE("codes and messages of what fails, with results left as they were") {
     auto* untouched = reinterpret_cast<caan_retriever*>(std::uintptr_t{8});
     caan_retriever* opened = untouched;
     CHECK(caan_open("/nowhere.caan", nullptr, &opened) == CAAN_INPUT);
-    CHECK(message() == "/nowhere.caan is no bundle: it has no manifest.json; make one with: caan-export model.pt");
+    CHECK(message() == "/nowhere.caan is not a bundle: it has no manifest.json; make one with: caan-export model.pt");
     CHECK(opened == untouched);
 
     caan_options options;
@@ -215,7 +215,7 @@ TEST_CASE("each thread has its own message, empty before its first error") {
     });
     other.join();
     CHECK(before.empty());
-    CHECK(has(after, "/elsewhere.caan is no bundle"));
+    CHECK(has(after, "/elsewhere.caan is not a bundle"));
     CHECK(message() == mine);
 }
 

@@ -65,7 +65,7 @@ TEST_CASE("a gallery's file that is missing, a folder, or truncated") {
     }
     fs::remove(path);
     const std::string is_none =
-        folder.path.string() + " is no gallery: it has no gallery.json; make one with: caan index BUNDLE FEATURES";
+        folder.path.string() + " is not a gallery: it has no gallery.json; make one with: caan index BUNDLE FEATURES";
     CHECK(folder.message() ==
           (name == "gallery.json" ? is_none : path + " can't be read (No such file or directory)" + AGAIN));
     fs::create_directory(path);
@@ -214,7 +214,7 @@ TEST_CASE("a description sealed wrong") {
     description.update(json::parse(patch));
     const std::string message = folder.sealed(description);
     INFO(message);
-    CHECK(message.rfind(folder.file("gallery.json") + " is no valid description (", 0) == 0);
+    CHECK(message.rfind(folder.file("gallery.json") + " is not a valid description (", 0) == 0);
     CHECK(has(message, std::string(")") + AGAIN));
 }
 
@@ -232,7 +232,7 @@ TEST_CASE("a sealed description of sizes that are not the files'") {
     const std::string message = folder.sealed(description);
     INFO(message);
     CHECK((has(message, "lengths.bin does not fit gallery.json; run caan index again") ||
-           has(message, "gallery.json is no valid description (")));
+           has(message, "gallery.json is not a valid description (")));
 }
 
 TEST_CASE("sizes in a sealed description beyond the files'") {

@@ -7,8 +7,9 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file, is_sealed
+from ...bundle import MANIFEST, SCORER_WEIGHTS, Bundle, graph_file
 from ...errors import BundleError
+from ...manifest import is_sealed
 from .graph_constants import float_scalars
 
 # What else the scorer's graph holds of single numbers: the mask, the norms' squared epsilon, the squares' exponent.

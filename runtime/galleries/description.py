@@ -1,45 +1,49 @@
-"""What gallery.json says, as Python holds it: `folder.py` reads and writes it, `states_file.py` checks states by it."""
+"""gallery.json: the declared format. `folder.py` reads and writes it, `states_file.py` checks states by it.
+
+The classes are the format: a field's type is what the file may hold, the comment says what it means. Sizes are bytes,
+hashes SHA-256 in lower-case hexadecimal. The file also holds `format`, `version` and `checksum`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta, Struct
+
+Size = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Struct, frozen=True, forbid_unknown_fields=True):
     """Consecutive items that were encoded and written together."""
 
-    items: int
-    rows: int
+    items: Size
+    rows: Size
     sha256: str  # of their states
-    crc32: int  # of the input they were made from: a resumed run goes on if it is still the same
+    crc32: Count  # of the input they were made from: a resumed run continues if it is still the same
 
 
-@dataclass(frozen=True)
-class Part:
-    """How far a file counts, and the SHA-256 of that much."""
+class Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """The beginning of a file that counts."""
 
-    size: int
+    size: Count
     sha256: str
 
 
-@dataclass(frozen=True)
-class Description:
-    """What gallery.json holds."""
+class Description(Struct, frozen=True):
+    """The entries of gallery.json."""
 
     kind: Literal["image", "text"]
-    encoder: str
+    encoder: str  # hash of the graph that made the states; another encoder's are refused
     dtype: Literal["float16", "float32"]
-    columns: int
-    compact: bool = False
-    bundle: str | None = None  # relative to the gallery
-    blocks: tuple[Block, ...] = ()
-    lengths: Part = Part(0, "")
-    ids: Part | None = None
-    deleted: tuple[tuple[int, int], ...] = ()  # [first, last + 1) of each run of deleted items
+    columns: Size  # of a row
+    compact: bool = False  # whether rows hold V alone
+    bundle: str | None = None  # path of the bundle, relative to the gallery
+    blocks: tuple[Block, ...] = ()  # in order; at least one in a file
+    lengths: Part = Part(0, "")  # of lengths.bin
+    ids: Part | None = None  # of ids.jsonl; null: items have no ids
+    deleted: tuple[tuple[Count, Count], ...] = ()  # [first, last + 1] of each run of deleted items, increasing
 
     @property
     def items(self) -> int:

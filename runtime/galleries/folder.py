@@ -1,14 +1,14 @@
-"""A gallery's folder: what is in it, reading and verifying it.
+"""A gallery's folder: reading, verifying and describing it.
 
-GALLERY/gallery.json   what the states are, the size and SHA-256 of everything, which items are deleted
+GALLERY/gallery.json   kind and encoder of the states, size and SHA-256 of every file, deleted items (description.py)
 GALLERY/states.bin     (rows, columns) float16 or float32, little-endian, C order: item after item, no padding
 GALLERY/lengths.bin    (items,) int32: rows of each item
 GALLERY/ids.jsonl      optional: one JSON string per item, a line each
 
-gallery.json ends with `checksum`, the SHA-256 of all bytes above it. The others count up to where gallery.json says. An
-append replaces the last three by longer ones that begin alike, and then gallery.json: that is what publishes items. No
-file is written to once it is published. States are hashed in blocks, each compared when it is first used: a gallery
-opens at once whatever its size.
+gallery.json ends with `checksum`, the SHA-256 of all bytes above it, and says how much of each other file counts. An
+append replaces these three with longer files that begin alike, and then gallery.json, which publishes the items. A
+published file is never written to. States are hashed in blocks, each verified when first used, so that a gallery opens
+at once whatever its size.
 """
 
 from __future__ import annotations
@@ -16,27 +16,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..._checksum import is_intact, text_with_checksum
 from ..._files import atomic_file, open_regular, read_regular, read_unmixed
-from ..._text import parse_json
+from ..._schema import MisfitError, typed
+from ..._text import parse_json, visible
 from ...errors import BundleError
-from .description import Block, Description, Part
+from .description import Description, Part
 from .states_file import States, Storage
 
-# Versions 2 and 3 differ in what vouches for gallery.json: a hash of its entries as Python prints them, or a checksum.
+# gallery.json is protected in version 2 by a hash of its entries as Python prints them, in version 3 by a checksum.
 FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 3, 2
 _OLD_SEAL, _INDENT = "sha256", 1
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
 LENGTH = np.dtype("<i4")
-KINDS, DTYPES = ("image", "text"), ("float16", "float32")
+DTYPES = ("float16", "float32")
 _AGAIN = "run caan index again"
 
 
@@ -52,19 +56,19 @@ class Contents:
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
-        """Indices of the items that are not deleted, increasing."""
+        """Increasing indices of the items that are not deleted."""
         return live_items(self.description.items, self.deleted)
 
 
 def live_items(items: int, deleted: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """Indices, increasing, of so many items but for those that `deleted` (items,) marks."""
+    """Increasing indices of the items that `deleted` (items,) does not mark."""
     return np.arange(items) if deleted is None else np.flatnonzero(~deleted)
 
 
 def read(folder: Path, storage: Storage = "mapped") -> Contents:
     """Open a gallery; another process may replace it or append to it meanwhile.
 
-    Raises BundleError, naming the file, for one that is missing, damaged or newer.
+    Raises BundleError, naming the file, if one is missing, damaged or newer.
     """
     return read_unmixed(folder / DESCRIPTION, lambda: _read(folder, storage))
 
@@ -88,10 +92,12 @@ def _read(folder: Path, storage: Storage) -> Contents:
 
 
 def read_description(folder: Path) -> Description:
-    """What a gallery says of itself. Raises BundleError for a gallery.json that is missing, damaged or newer."""
+    """The entries of gallery.json. Raises BundleError if it is missing, damaged or newer."""
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise BundleError(f"{folder} is no gallery: it has no {DESCRIPTION}; make one with: caan index BUNDLE FEATURES")
+        raise BundleError(
+            f"{folder} is not a gallery: it has no {DESCRIPTION}; make one with: caan index BUNDLE FEATURES"
+        )
     text, content = _read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BundleError(f"{path} does not describe a {FORMAT}; make one with: caan index BUNDLE FEATURES")
@@ -107,15 +113,16 @@ def read_description(folder: Path) -> Description:
     if not is_good:
         raise BundleError(f"{path} was changed: its SHA-256 is not the one it holds; {_AGAIN} with --overwrite")
     try:
-        return _description(content)
-    except (KeyError, TypeError, ValueError) as error:  # sealed, but not by this version of caan
-        raise BundleError(f"{path} is no valid description ({error!r}); {_AGAIN} with --overwrite") from error
+        return _described(content)
+    except MisfitError as misfit:  # it has a checksum, but this version of caan did not write it
+        reason = visible(str(misfit)[:200])
+        raise BundleError(f"{path} is not a valid description ({reason}); {_AGAIN} with --overwrite") from misfit
 
 
 def write_description(folder: Path, description: Description) -> None:
-    """Publish: replace gallery.json. The caller holds the folder's lock. Raises OutputError if it can't be written."""
-    content = {"format": FORMAT, "version": VERSION, **asdict(description)}
-    for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a process that was killed here
+    """Publish by replacing gallery.json. The caller holds the folder's lock. Raises OutputError if that fails."""
+    content = {"format": FORMAT, "version": VERSION, **to_builtins(description)}
+    for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a killed process
         left.unlink(missing_ok=True)
     with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
         file.write(text_with_checksum(content, {}, _INDENT))
@@ -124,7 +131,7 @@ def write_description(folder: Path, description: Description) -> None:
 
 
 def without(description: Description, items: NDArray[np.int64]) -> Description:
-    """The same gallery with some more items deleted."""
+    """The same gallery with these items deleted, too."""
     deleted = np.zeros(description.items + 2, np.int8)
     for start, end in description.deleted:
         deleted[start + 1 : end + 1] = 1
@@ -134,7 +141,7 @@ def without(description: Description, items: NDArray[np.int64]) -> Description:
 
 
 def seal_of_items(description: Description, items: int) -> str:
-    """SHA-256 of what decides the states of the first so many items, and of their blocks' others."""
+    """SHA-256 of the entries that determine the states of all blocks that hold the first `items` items."""
     d = description
     ends = np.cumsum([0, *(block.items for block in d.blocks)])
     blocks = d.blocks[: int(np.searchsorted(ends, items))]
@@ -146,55 +153,18 @@ def part_of(content: bytes) -> Part:
     return Part(len(content), hashlib.sha256(content).hexdigest())
 
 
-def block_of(content: dict[str, Any]) -> Block:
-    """A block from JSON. Raises TypeError or ValueError if it is none."""
-    block = Block(**content)
-    if not all(_is_size(n, 1) for n in (block.items, block.rows)) or not _is_size(block.crc32, 0):
-        raise ValueError("a block's sizes")
-    return replace(block, sha256=_text(block.sha256))
-
-
-def _description(content: dict[str, Any]) -> Description:
-    """From JSON. Raises KeyError, TypeError or ValueError for what no gallery can be."""
-    if content["kind"] not in KINDS or content["dtype"] not in DTYPES or not _is_size(content["columns"], 1):
-        raise ValueError("kind, dtype or columns")
-    if type(content["compact"]) is not bool:
-        raise TypeError("compact")
-    description = Description(
-        kind=content["kind"],
-        encoder=_text(content["encoder"]),
-        dtype=content["dtype"],
-        columns=content["columns"],
-        compact=content["compact"],
-        bundle=None if content["bundle"] is None else _text(content["bundle"]),
-        blocks=tuple(map(block_of, content["blocks"])),
-        lengths=_part_from(content["lengths"]),
-        ids=None if content["ids"] is None else _part_from(content["ids"]),
-        deleted=tuple((start, end) for start, end in content["deleted"]),
-    )
+def _described(content: dict[str, Any]) -> Description:
+    """The entries as a Description. Raises MisfitError for one that no gallery has."""
+    for name in Description.__struct_fields__:  # defaults are for new galleries: a file states everything
+        if name not in content:
+            raise MisfitError(name, "it is missing")
+    description = typed(content, Description)
     if not description.blocks:
-        raise ValueError("no blocks")
-    edges = [0, *(edge for run in description.deleted for edge in run), description.items]
-    if not all(_is_size(edge, 0) for edge in edges) or edges != sorted(edges):
-        raise ValueError("deleted items")
+        raise MisfitError("blocks", "there are none")
+    edges = [0, *chain.from_iterable(description.deleted), description.items]
+    if edges != sorted(edges):
+        raise MisfitError("deleted", f"not increasing, or beyond the {description.items} items")
     return description
-
-
-def _part_from(content: dict[str, Any]) -> Part:
-    part = Part(**content)
-    if not _is_size(part.size, 0):
-        raise ValueError("a file's size")
-    return replace(part, sha256=_text(part.sha256))
-
-
-def _is_size(value: object, least: int) -> bool:
-    return type(value) is int and value >= least
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.80} is no text")
-    return value
 
 
 def _old_seal(content: dict[str, Any]) -> str:
@@ -212,7 +182,7 @@ def _read_json(path: Path) -> tuple[bytes, Any]:
 def _read_part(path: Path, part: Part) -> bytes:
     try:
         with open_regular(path) as file:
-            # Compared first: room is made for what a file holds, not for what is claimed of it.
+            # Compared first: memory is allocated for the file's real size, not for a claimed one.
             size = os.fstat(file.fileno()).st_size
             if size < part.size:
                 raise BundleError(f"{path} is truncated: {size} bytes of {part.size}; {_AGAIN} with --overwrite")
@@ -234,7 +204,7 @@ def _read_ids(path: Path, part: Part, items: int) -> list[str]:
         lines = content.decode("utf-8").removesuffix("\n").split("\n")
         ids: list[str] = json.loads(f"[{','.join(lines)}]")
         is_text = all(type(name) is str for name in ids)
-        "".join(ids if is_text else []).encode("utf-8")  # half a surrogate pair is no text
+        "".join(ids if is_text else []).encode("utf-8")  # fails on half a surrogate pair
     except (ValueError, RecursionError):
         is_text = False
     if not is_text:
@@ -245,7 +215,7 @@ def _read_ids(path: Path, part: Part, items: int) -> list[str]:
 
 
 def _check_unique(path: Path, ids: list[str], deleted: NDArray[np.bool_] | None) -> None:
-    """Raise BundleError if two items have the same id; a deleted one's may be another's now."""
+    """Raise BundleError if two items have the same id; a deleted item's id may be used again."""
     live = ids if deleted is None else [ids[number] for number in live_items(len(ids), deleted).tolist()]
     if len(set(live)) < len(live):
         raise BundleError(f"{path} gives two items the same id; {_AGAIN} with --overwrite")

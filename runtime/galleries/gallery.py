@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from ...errors import BundleError, InputError
@@ -340,7 +341,7 @@ def _open_again(
             f"{folder} was replaced since the process that sent this gallery opened it; open it there again"
         )
     assert gallery.origin is not None
-    origin = replace(gallery.origin, description=replace(gallery.origin.description, deleted=before))
+    origin = replace(gallery.origin, description=structs.replace(gallery.origin.description, deleted=before))
     return replace(gallery._cut(items), deleted=deleted, origin=origin)
 
 

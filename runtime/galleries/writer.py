@@ -16,17 +16,18 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import numpy as np
+from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
 from ..._files import open_regular, read_regular
 from ..._files.claims import claimed, is_running
+from ..._schema import typed
 from ...errors import BundleError, CaanWarning, OutputError
 from .description import Block, Description
 from .folder import (
@@ -35,7 +36,6 @@ from .folder import (
     LENGTH,
     LENGTHS,
     STATES,
-    block_of,
     part_of,
     read_description,
     write_description,
@@ -302,7 +302,7 @@ def _read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Block]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None, []
     blocks = []
-    with suppress(ValueError, TypeError, RecursionError):
+    with suppress(ValueError, RecursionError):
         for line in lines[:-1]:  # what follows the last line end is not a whole line
-            blocks.append(block_of(json.loads(line)))
+            blocks.append(typed(json.loads(line), Block))
     return found, blocks

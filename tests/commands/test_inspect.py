@@ -149,6 +149,13 @@ def test_a_precision_is_shown_with_its_status_checks_and_numbers(shown):
     assert "scorer/Zv_wv 1.0e-03 2.0e-02 -0.40 3 scorer/H 1.0e-04 2.0e-03 +0.00 0" in text
 
 
+def test_a_node_whose_scores_became_nan_costs_infinity(run, full_bundle):
+    """JSON has no infinity: a build writes null."""
+    cost = {"node": "scorer/H", "delta_rsum": -400.0, "mean_abs": None, "max_abs": None, "rank_flips": 6}
+    change(full_bundle, lambda m: m["precisions"]["int8"].update(sensitivity=[cost]))
+    assert "scorer/H inf inf -400.00 6" in " ".join(run("inspect", full_bundle).out.split())
+
+
 def test_multiply_adds_are_shown_as_shares(shown):
     text = shown()
     assert "text_encoder 1.00 M 25.0 % 75.0 % – scorer 0.87 M 100.0 % – <0.1 %" in text
@@ -281,7 +288,7 @@ def test_what_is_asked_wrongly(refused, tiny_bundle):
         "inspect", "--layers", "decoder", says=["'decoder' is not one of 'image_encoder', 'text_encoder', 'scorer'"]
     )
     refused("inspect", "--layers", "scorer", "--precision", "fp8", says=["no precision 'fp8'; it has: fp32"])
-    refused("inspect", "nowhere.caan", says=["nowhere.caan is no bundle", "caan-export model.pt"])
+    refused("inspect", "nowhere.caan", says=["nowhere.caan is not a bundle", "caan-export model.pt"])
     shutil.copytree(tiny_bundle, tiny_bundle.parent / "other.caan")
     refused("inspect", says=["several bundles here (model.caan, other.caan)"])
 

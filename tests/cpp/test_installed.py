@@ -76,7 +76,7 @@ def test_the_installed_command_says_what_is_wrong(installed, tmp_path):
     command = [installed / "bin" / "caan-search-cpp", tmp_path, "x.npy", "a dog"]
     done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
     assert (done.returncode, done.stdout) == (2, "")
-    says = "is no bundle: it has no manifest.json; make one with: caan-export model.pt"
+    says = "is not a bundle: it has no manifest.json; make one with: caan-export model.pt"
     assert done.stderr == f"Error: {tmp_path} {says}\n"
 
 

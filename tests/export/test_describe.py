@@ -255,6 +255,7 @@ SHAPE = {"min": [1, 5, 12], "opt": [1, 5, 12], "max": [1, 5, 12]}
     ("keys", "value"),
     [
         (["caan"], 5),
+        (["checkpoint"], {"file": 5}),
         (["tools"], {"torch": 2}),
         (["checkpoint"], {"metrics": {}}),
         (["precisions", "fp32"], None),
@@ -274,6 +275,7 @@ SHAPE = {"min": [1, 5, 12], "opt": [1, 5, 12], "max": [1, 5, 12]}
         (["engines", ENGINE, "compute_capabilities"], "8.6"),
         (["engines", ENGINE, "options"], {"workspace_mib": []}),
         (["engines", ENGINE, "run"], False),
+        (["engines", ENGINE, "checks"], [{"what": "x", "errors": None}]),
         (["engines", ENGINE, "profiles"], {"scorer": [{"name": "p", "shapes": {"tokens": {"min": [1, 2]}}}]}),
         (["engines", ENGINE, "profiles"], {"scorer": [{"name": "p", "shapes": {"features": {**SHAPE, "min": [1]}}}]}),
     ],

@@ -5,15 +5,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from caan.errors import BundleError
 from caan.runtime import Gallery, Retriever
-from caan.runtime.galleries.folder import Part, part_of, read_description, write_description
+from caan.runtime.galleries.description import Part
+from caan.runtime.galleries.folder import part_of, read_description, write_description
 from caan.runtime.index import Images, delete_items, index_items
 
 NAMES = ["a", "b", "c"]

@@ -70,7 +70,7 @@ def test_appends_that_do_not_fit(write, retriever, tiny_folder, features, tmp_pa
     write(more, target="nameless")
     with pytest.raises(DataError, match="has no ids; leave --ids out"):
         write(more, ids, target="nameless", append=True)
-    with pytest.raises(BundleError, match=r"nowhere is no gallery.*caan index"):
+    with pytest.raises(BundleError, match=r"nowhere is not a gallery.*caan index"):
         write(more, target="nowhere", append=True)
 
 
@@ -100,7 +100,7 @@ def test_deletions_that_can_not_be(run, refused, write, features, tmp_path):
     refused("delete", "gallery", "1.jpg", says=["has no item '1.jpg', or it is deleted already; nothing was deleted"])
     refused("delete", "gallery", "2.jpg", "unknown", says=["has no item 'unknown'"])
     refused("delete", "gallery", says=["name the items to delete", "--ids FILE"])
-    refused("delete", "nowhere", "x", says=["nowhere is no gallery", "caan index"])
+    refused("delete", "nowhere", "x", says=["nowhere is not a gallery", "caan index"])
 
 
 def test_deletion_by_index_where_there_are_no_ids(run, refused, write, features, tmp_path):

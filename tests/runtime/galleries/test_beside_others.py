@@ -12,6 +12,7 @@ from caan._files import locked
 from caan.errors import OutputError
 from caan.runtime import Gallery
 from caan.runtime.galleries import folder as gallery_folder
+from caan.runtime.galleries.description import Block, Description
 from caan.runtime.galleries.folder import read_description
 from caan.runtime.index import delete_items
 from tests.conftest import tree
@@ -148,11 +149,9 @@ def test_a_hundred_thousand_images_open_in_little_memory(tmp_path):
     with (folder / "states.bin").open("wb") as file:
         file.truncate(images * regions * columns * 2)
     sizes = [min(block, images - start) for start in range(0, images, block)]
-    blocks = tuple(gallery_folder.Block(size, size * regions, "0" * 64, 0) for size in sizes)
+    blocks = tuple(Block(size, size * regions, "0" * 64, 0) for size in sizes)
     parts = {"lengths": gallery_folder.part_of(lengths), "ids": gallery_folder.part_of(ids)}
-    gallery_folder.write_description(
-        folder, gallery_folder.Description("image", "0" * 64, "float16", columns, blocks=blocks, **parts)
-    )
+    gallery_folder.write_description(folder, Description("image", "0" * 64, "float16", columns, blocks=blocks, **parts))
     program = (
         "import sys, time\nfrom caan._machine import peak_memory\nfrom caan.runtime import Gallery\n"
         "start = time.perf_counter()\ngallery = Gallery.open(sys.argv[1])\nseconds = time.perf_counter() - start\n"

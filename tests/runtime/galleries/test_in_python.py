@@ -185,7 +185,7 @@ def test_compaction_that_can_not_be(run, refused, retriever, features, tmp_path,
     assert Gallery.open(tmp_path / "gallery").live.tolist() == [3, 4]
     Gallery.open(tmp_path / "gallery").delete([3, 4])
     refused("compact", "gallery", says=["every item of gallery is deleted", "remove the folder, or append"])
-    refused("compact", "nowhere", says=["nowhere is no gallery", "caan index"])
+    refused("compact", "nowhere", says=["nowhere is not a gallery", "caan index"])
 
 
 def test_an_interrupted_append_is_given_up_with_a_warning(run, retriever, features, tmp_path):
@@ -243,7 +243,7 @@ def test_a_gallery_whose_folder_is_gone_is_not_current(retriever, features, tmp_
     gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5])
     (tmp_path / "gallery").rename(tmp_path / "elsewhere")
     assert not gallery.is_current
-    with pytest.raises(BundleError, match="is no gallery"):
+    with pytest.raises(BundleError, match="is not a gallery"):
         gallery.reload()
 
 
