@@ -18,7 +18,7 @@ from caan._machine import has_nvidia_driver
 from caan.bench.gpu_record import __main__ as driver
 from caan.bench.gpu_record import kit as kits
 from caan.bench.gpu_record import make_kit
-from caan.bench.gpu_record.plan import STEPS, TOTAL_SECONDS, Asked, Step
+from caan.bench.gpu_record.plan import STEPS, TOTAL_SECONDS, Step, StepSettings
 from caan.bench.gpu_record.record import Record
 from caan.bench.gpu_record.steps.gpu_tests import _OUTCOME
 from caan.errors import InputError, MissingError
@@ -127,7 +127,7 @@ def test_rehearsed_every_step_goes_its_whole_way(machine):
     could_not_run = {"onnxruntime_cuda": "onnxruntime_gpu", "tensorrt_rtx": "tensorrt_rtx"}
     assert statuses == {step.name: "could not run" if step.name in could_not_run else "done" for step in STEPS}, steps
     for name, wheel in could_not_run.items():
-        assert f"no wheel {wheel}* lies in" in steps[name]["reason"] and steps[name]["reason"] in page
+        assert f"there is no wheel {wheel}* in" in steps[name]["reason"] and steps[name]["reason"] in page
     assert code == 0
     assert "A rehearsal" in page
     speed, kernel = steps["speed"]["rows"], steps["kernel"]["rows"]
@@ -155,8 +155,8 @@ def test_the_limits_of_the_steps_leave_room_for_the_last():
 )
 def test_a_step_that_takes_too_long_or_dies_is_recorded_and_the_next_one_runs(tmp_path, step, seconds, status, reason):
     record = Record(tmp_path / "record", [step], False)
-    asked = Asked(tmp_path, None, tmp_path, record.json_file, ends=time.monotonic() + seconds)
-    driver._run(step, asked, record)
+    settings = StepSettings(tmp_path, None, tmp_path, record.json_file, ends=time.monotonic() + seconds)
+    driver._run(step, settings, record)
     entry = json.loads(record.json_file.read_text())["steps"][step.name]
     assert entry["status"] == status and reason in entry["reason"]
     assert f"✗ {status}: {reason}" in record.page_file.read_text()
@@ -217,7 +217,7 @@ def test_a_kit_keeps_its_size(monkeypatch, kit, tiny_folder, tmp_path):
     made = make_kit.make_kit(tmp_path / "kit", 1, tiny_folder / "data")
     assert [item.what for item in made.items if item.fits] == ["the project"]
     assert make_kit._size(tmp_path / "kit") <= 1 << 20
-    assert "1 MiB are left; raise KIT_MB" in made.table()
+    assert "only 1 MiB left; raise KIT_MB" in made.table()
 
 
 def test_a_folder_that_is_no_kit_is_not_replaced(tmp_path):
@@ -229,7 +229,7 @@ def test_a_folder_that_is_no_kit_is_not_replaced(tmp_path):
 
 @pytest.fixture
 def pieces(tmp_path, monkeypatch):
-    """(asked, folder of a wheel in pieces)."""
+    """(settings, folder of a wheel in pieces)."""
     monkeypatch.setattr(make_kit, "_PIECE", 100)
     folder = tmp_path / "kit" / "wheels"
     folder.mkdir(parents=True)
@@ -237,26 +237,26 @@ def pieces(tmp_path, monkeypatch):
         wheel.writestr("some_thing_of_ours.py", f"NUMBER = {'1' * 300}\n")
     make_kit._cut(folder / "some_thing-1.0-py3-none-any.whl")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    return Asked(tmp_path / "kit", None, tmp_path, tmp_path / "record.json"), folder
+    return StepSettings(tmp_path / "kit", None, tmp_path, tmp_path / "record.json"), folder
 
 
 def test_a_wheel_in_pieces_is_joined(pieces):
-    asked, folder = pieces
+    settings, folder = pieces
     assert len(list(folder.glob("*.whl.*"))) > 2 and not list(folder.glob("*.whl"))
-    assert kits.use_wheels(asked, "some_thing") == ["some_thing-1.0-py3-none-any.whl"]
+    assert kits.use_wheels(settings, "some_thing") == ["some_thing-1.0-py3-none-any.whl"]
     import some_thing_of_ours
 
     assert str(some_thing_of_ours.NUMBER) == "1" * 300
 
 
 def test_a_piece_that_is_missing_or_damaged_is_refused(pieces):
-    asked, folder = pieces
+    settings, folder = pieces
     first, *_, last = sorted(folder.glob("*.whl.*"))
     content = last.read_bytes()
     last.write_bytes(content[:-1] + b"?")
     with pytest.raises(InputError, match="are not what SHA256SUMS says"):
-        kits.use_wheels(asked, "some_thing")
+        kits.use_wheels(settings, "some_thing")
     last.write_bytes(content)
     first.unlink()
     with pytest.raises(MissingError, match="pieces lie in"):
-        kits.use_wheels(asked, "some_thing")
+        kits.use_wheels(settings, "some_thing")

@@ -1,4 +1,4 @@
-"""A bench that is interrupted: what was measured is kept, and taken up again."""
+"""An interrupted bench keeps its measurements and resumes from them."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def cpu_row(result):
 
 def test_it_says_what_it_will_take_and_how_to_go_on(bench, interrupted):
     assert any(text.startswith("3 rounds of 1 rows will take about ") for text in bench.said)
-    assert bench.said[-1] == "interrupted: what was measured is kept; the same command with --resume goes on from there"
+    assert bench.said[-1] == "interrupted: the measurements so far are kept; resume with the same command and --resume"
 
 
 def test_resumed_it_measures_what_is_missing(bench, interrupted, monkeypatch):
