@@ -31,7 +31,7 @@ def calibration_data(tmp_path):
     return tmp_path / "calibration"
 
 
-def test_what_the_tests_below_spoil_works(run, tiny_bundle, tiny_data, calibration_data):
+def test_valid_input_works(run, tiny_bundle, tiny_data, calibration_data):
     done = run("build-engine", tiny_bundle, "--int8", "--calibration-data", calibration_data, *LENIENT, *ONE)
     assert done.code == 0, done
     assert "engine not run: no NVIDIA GPU here" in done.out.splitlines()[-1]
@@ -58,7 +58,7 @@ def test_two_bundles_and_none_named(refused, tiny_bundle):
         (["--fp32", "--fp16"], "not fp16 and fp32"),
     ],
 )
-def test_one_precision_is_to_be_named(run, tiny_bundle, flags, says):
+def test_exactly_one_precision_must_be_named(run, tiny_bundle, flags, says):
     before = tree(tiny_bundle)
     done = run("build-engine", tiny_bundle, *flags)
     assert done.code == 2 and "name one of --fp16, --int8 and --fp32" in done.err and says in done.err
@@ -136,7 +136,7 @@ def test_a_damaged_calibration_cache_is_calibrated_again(run, tiny_bundle, calib
         ("nonsense", ["nonsense"]),
     ],
 )
-def test_a_profile_that_can_not_be(refused, tiny_bundle, profile, says):
+def test_an_impossible_profile(refused, tiny_bundle, profile, says):
     refused("build-engine", "--fp16", "--profile", profile, says=says)
 
 
@@ -168,7 +168,7 @@ def test_a_compute_capability_that_the_target_lacks(refused, tiny_bundle):
     refused(*command, says=["9.0", "7.5", "8.0", "8.6", "8.9", "12.0"])
 
 
-def test_a_node_that_is_not_there(refused, tiny_bundle):
+def test_an_unknown_node(refused, tiny_bundle):
     refused("build-engine", "--fp16", "--keep-fp32", "scorer/Sv", says=["scorer/Sv", "caan inspect"])
 
 

@@ -175,7 +175,7 @@ def test_another_format_version(searched, gallery, version, says):
 
 
 @pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "null", "5", '"x"', "\udc80", '{"format": "caan-bundle"}'])
-def test_a_description_that_is_none(searched, gallery, text):
+def test_an_invalid_description(searched, gallery, text):
     (gallery / "gallery.json").write_bytes(text.encode(errors="surrogateescape"))
     searched(says=["gallery.json", "caan index"])
 
@@ -241,7 +241,7 @@ def test_an_old_description_is_read(tmp_path):
     ],
     ids=str,
 )
-def test_a_description_sealed_wrong(searched, gallery, change):
+def test_a_description_with_a_wrong_seal(searched, gallery, change):
     write_description(gallery, replace(read_description(gallery), **change))
     searched(says=["gallery.json is no valid description", "caan index"])
 

@@ -64,7 +64,7 @@ def test_a_file_in_the_outputs_place_is_not_replaced(refused, index, tiny_folder
 
 @pytest.mark.skipif(os.name != "posix", reason="places as on POSIX")
 @pytest.mark.parametrize("place", ["file/new", "file/sub/new", "/proc/new", "x" * 300])
-def test_a_place_that_takes_no_output(refused, index, tmp_path, place):
+def test_an_unusable_output_path(refused, index, tmp_path, place):
     (tmp_path / "file").touch()
     refused(*index(place), says=["can't write", place[:200], "name another place"])
 

@@ -23,10 +23,10 @@ from caan.bench.gpu_record.record import Record
 from caan.bench.gpu_record.steps.gpu_tests import _OUTCOME
 from caan.errors import InputError, MissingError
 
-# What a machine with a GPU has, and what that needs; neither tabulate nor tqdm.
+# Packages of a machine with a GPU, besides their dependencies; neither tabulate nor tqdm.
 THERE = ("torch", "triton", "onnx", "onnxruntime", "numpy", "click", "pytest")
 NO_GPU = "there is no NVIDIA GPU here"
-# Says what Nsight Compute says, after it has run the program.
+# A stand-in for Nsight Compute: runs the program and prints a report.
 NCU = """#!/bin/sh
 [ "$1" = --version ] && echo Version 0 && exit
 while [ "$1" != -m ]; do last="$1"; shift; done
@@ -51,10 +51,10 @@ def kit(tiny_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def machine(kit, tmp_path_factory):
-    """machine(options…): what `make gpu-record` leaves as (exit code, record, page), where there is little else."""
+    """machine(options…): `make gpu-record` in a bare environment: (exit code, record, page)."""
     folder = tmp_path_factory.mktemp("machine")
     if not (kit[0] / "project.tar.gz").is_file():
-        pytest.skip("needs git, which tells what belongs to the project")
+        pytest.skip("needs git, which lists the project's files")
     with tarfile.open(kit[0] / "project.tar.gz") as archive:
         archive.extractall(folder / "some name", filter="data")
     python = bare_environment(folder / "environment")
@@ -79,7 +79,7 @@ def machine(kit, tmp_path_factory):
 
 
 def bare_environment(folder):
-    """The Python of a virtual environment that holds THERE by links, and what these require."""
+    """The Python of a virtual environment with links to THERE and their dependencies."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     waiting, done = [Requirement(name) for name in THERE], set()
@@ -100,7 +100,7 @@ def bare_environment(folder):
 
 
 def without_network():
-    """The command that takes the network away, where this user may."""
+    """The command that disables the network, if this user may."""
     for command in (["unshare", "-n"], ["unshare", "-rn"]):
         if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
             return command
@@ -163,7 +163,7 @@ def test_a_step_that_takes_too_long_or_dies_is_recorded_and_the_next_one_runs(tm
     assert record.has_failed()
 
 
-def test_a_new_record_replaces_no_old_one(tmp_path):
+def test_a_new_record_does_not_replace_an_old_one(tmp_path):
     first = driver._new_name(tmp_path, "gpu-record")
     first.with_name(f"{first.name}.json").touch()
     assert driver._new_name(tmp_path, "gpu-record").name == f"{first.name}-2"
@@ -194,8 +194,8 @@ def test_a_kit_without_a_network_holds_the_rest_and_says_what_is_missing(kit):
     assert np.load(folder / "data" / "reference.npy").shape == (6, 30)
 
 
-def test_what_this_python_lacks_is_unpacked_from_the_kit(tmp_path, monkeypatch):
-    """By its module's name, which is not always the wheel's."""
+def test_missing_packages_are_unpacked_from_the_kit(tmp_path, monkeypatch):
+    """A package is found by its module's name, which may differ from the wheel's."""
     (tmp_path / "wheels").mkdir()
     for name in (
         "nvidia_ml_py-13.0-py3-none-any",
@@ -220,7 +220,7 @@ def test_a_kit_keeps_its_size(monkeypatch, kit, tiny_folder, tmp_path):
     assert "only 1 MiB left; raise KIT_MB" in made.table()
 
 
-def test_a_folder_that_is_no_kit_is_not_replaced(tmp_path):
+def test_a_folder_that_is_not_a_kit_is_not_replaced(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(InputError, match="is not a kit"):
         make_kit.make_kit(tmp_path, 60, None)
@@ -254,9 +254,9 @@ def test_a_piece_that_is_missing_or_damaged_is_refused(pieces):
     first, *_, last = sorted(folder.glob("*.whl.*"))
     content = last.read_bytes()
     last.write_bytes(content[:-1] + b"?")
-    with pytest.raises(InputError, match="are not what SHA256SUMS says"):
+    with pytest.raises(InputError, match="do not match SHA256SUMS"):
         kits.use_wheels(settings, "some_thing")
     last.write_bytes(content)
     first.unlink()
-    with pytest.raises(MissingError, match="pieces lie in"):
+    with pytest.raises(MissingError, match="pieces are in"):
         kits.use_wheels(settings, "some_thing")

@@ -1,4 +1,4 @@
-"""The bench of more requests than the machine can do: what is divided by what."""
+"""The overload bench: how its ratios are computed."""
 
 import time
 

@@ -29,7 +29,7 @@ class Stopped(BaseException):
 
 @pytest.fixture
 def interrupted(bench, monkeypatch):
-    """A bench that was interrupted in its second round; returns what it had measured in the first."""
+    """A bench interrupted in its second round."""
     honest, rounds = bench_run._Worker.send, []
 
     def send(self, message):
@@ -49,7 +49,7 @@ def cpu_row(result):
     return next(row for row in result.rows if row.reason is None)
 
 
-def test_it_says_what_it_will_take_and_how_to_go_on(bench, interrupted):
+def test_it_reports_its_duration_and_how_to_resume(bench, interrupted):
     assert any(text.startswith("3 rounds of 1 rows will take about ") for text in bench.said)
     assert bench.said[-1] == "interrupted: the measurements so far are kept; resume with the same command and --resume"
 
@@ -61,7 +61,7 @@ def test_resumed_it_measures_what_is_missing(bench, interrupted, monkeypatch):
     row = cpu_row(bench(resume=True))
     assert asked.count("measure") == 2 and len(row.rounds) == 3
     assert row.metrics is not None and row.tuning["pairs"].tried and row.pair_work.flop > 0
-    # Done: nothing is left to take up.
+    # Complete: nothing is left to resume.
     asked.clear()
     bench(resume=True)
     assert asked.count("measure") == 3
@@ -74,19 +74,19 @@ def test_scores_are_not_computed_again(bench, interrupted, tmp_path):
     assert np.array_equal(cpu_row(bench(resume=True)).scores, marked)
 
 
-def test_without_resume_it_begins_again(bench, interrupted, tmp_path):
+def test_without_resume_it_starts_over(bench, interrupted, tmp_path):
     (scores,) = (tmp_path / "cache" / "bench").rglob("*.npy")
     np.save(scores, np.full_like(np.load(scores), 0.25))
     assert not (cpu_row(bench()).scores == 0.25).all()
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"0 onnxruntime fp32": 1}', b"\xff"])
-def test_a_damaged_record_is_as_good_as_none(bench, interrupted, tmp_path, damage):
+def test_a_damaged_record_is_ignored(bench, interrupted, tmp_path, damage):
     (record,) = (tmp_path / "cache" / "bench").rglob("rows.json")
     record.write_bytes(damage)
     assert len(cpu_row(bench(resume=True)).rounds) == 3
 
 
-def test_a_row_that_is_not_there_is_refused_with_those_that_are(bench):
+def test_an_unknown_row_is_refused_with_the_known_ones(bench):
     with pytest.raises(InputError, match=r"no row is called 'onyx'; --only takes one of: pytorch, research form fp32"):
         bench(only=("onyx",))

@@ -136,7 +136,7 @@ def test_galleries_that_python_wrote(tiny, on_disk, tiny_folder, tmp_path, optio
     assert_same_hits(theirs.search_many(asked, found, 5), ours.search_many(queries, gallery, 5))
 
 
-def test_auto_is_what_python_takes(caan_c, library, unavailable, demo_precisions):
+def test_auto_makes_pythons_choice(caan_c, library, unavailable, demo_precisions):
     need_native(unavailable)
     for precision in ("fp32", "fp16", "int8"):
         ours = Retriever.open(demo_precisions, precision=precision, device="cpu").backend.name

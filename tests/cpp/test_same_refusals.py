@@ -160,7 +160,7 @@ def test_features_that_are_not_finite(open_both, tiny_folder, caan_c, value):
         {"backend": "auto", "precision": "bf16", "device": "cuda"},
     ],
 )
-def test_options_that_are_not_there(caan_c, library, tiny_folder, options):
+def test_unknown_options(caan_c, library, tiny_folder, options):
     given_options = {"backend": "onnxruntime", "device": "cpu", **options}
     with pytest.raises(CaanError) as expected:
         Retriever.open(tiny_folder / "model.caan", **given_options)
@@ -202,7 +202,7 @@ def test_weights_of_the_scorer(outcomes, tiny_folder, tmp_path, name):
 
 
 @pytest.mark.parametrize("scale", [None, True, "4", float("nan"), float("inf"), []])
-def test_a_scale_of_the_attention_that_is_none(outcomes, tiny_folder, tmp_path, scale):
+def test_an_invalid_attention_scale(outcomes, tiny_folder, tmp_path, scale):
     folder = shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["config"]["attention_scale"] = scale
@@ -211,7 +211,7 @@ def test_a_scale_of_the_attention_that_is_none(outcomes, tiny_folder, tmp_path, 
     assert expected[0] == 2 and found == expected
 
 
-def test_a_gallery_of_which_nothing_is_left(outcomes, open_both, tiny_folder, tmp_path):
+def test_a_gallery_of_only_deleted_items(outcomes, open_both, tiny_folder, tmp_path):
     bundle = tiny_folder / "model.caan"
     retriever, _ = open_both(bundle)
     images = Images(retriever, np.ones((2, 5, 12), np.float32))

@@ -89,7 +89,7 @@ def test_any_bytes(tokenizers, text):
     assert in_cpp(caption) == in_python(caption)
 
 
-def test_every_character_is_cut_alike(tokenizers):
+def test_every_character_is_tokenized_alike(tokenizers):
     """Between two known words each character is space, part of a word, or a word of its own: the ids show which."""
     in_python, in_cpp = tokenizers
     characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]

@@ -52,14 +52,14 @@ def test_a_pipe_in_a_bundle(outcomes, tiny_bundle, name):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", [*IDS, "twice"])
-def test_ids_that_are_no_texts(outcomes, tiny_folder, gallery, kind):  # noqa: F811
+def test_ids_that_are_not_text(outcomes, tiny_folder, gallery, kind):  # noqa: F811
     with_ids(gallery, IDS.get(kind, b'"a"\n"b"\n"a"\n'))
     expected, found = outcomes(tiny_folder / "model.caan", gallery)
     assert found == expected and expected[0] == 2
 
 
 @pytest.mark.parametrize("kind", DESCRIPTIONS)
-def test_a_description_that_is_not_what_was_written(outcomes, tiny_folder, gallery, kind):  # noqa: F811
+def test_an_altered_description(outcomes, tiny_folder, gallery, kind):  # noqa: F811
     opens = with_description(gallery, kind)
     expected, found = outcomes(tiny_folder / "model.caan", gallery)
     assert found == expected and expected[0] == (0 if opens else 2)

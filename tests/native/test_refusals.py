@@ -84,7 +84,7 @@ def test_scores_that_do_not_fit(caan_native, case):
     refused(case, caan_native, TypeError, scores=fixed)
 
 
-def test_things_that_are_no_arrays(caan_native, case):
+def test_values_that_are_not_arrays(caan_native, case):
     refused(case, caan_native, TypeError, image_states=[[1.0]])
     refused(case, caan_native, TypeError, text_lengths=None)
 

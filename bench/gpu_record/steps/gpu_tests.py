@@ -14,7 +14,11 @@ from ..plan import Put, StepSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 # Only files with GPU tests: others may import packages that such a machine lacks. GPU-only files first.
-_FILES = ("tests/runtime/*/test_on_gpu.py", "tests/bench/test_gpu_kernel.py", "tests/runtime/backends/triton/test_*.py")
+_FILES = (
+    "tests/runtime/backends/*/test_on_gpu.py",
+    "tests/bench/test_gpu_kernel.py",
+    "tests/runtime/backends/triton/test_*.py",
+)
 _MOST_PROCESSES = 8
 # "tests/a.py::b[1 2] PASSED [ 50%]"; from pytest-xdist "[gw0] [ 50%] PASSED tests/a.py::b[1 2]"
 _OUTCOME = re.compile(r"(?:\[gw\d+\] \[.{4}\] (?P<early>[A-Z]+) )?(?P<test>tests/.+?)(?: (?P<late>[A-Z]{4,}).*)?")

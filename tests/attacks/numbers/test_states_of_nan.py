@@ -1,4 +1,4 @@
-"""States that hold NaN or infinity, as a damaged file or an overflow leaves them: skipped and named, never ranked."""
+"""States with NaN or infinity, from a damaged file or an overflow: skipped and named, never ranked."""
 
 import json
 import warnings
@@ -64,7 +64,7 @@ def test_a_gallery_without_any_score_is_an_error(retriever, good):
         retriever.search("w1", spoilt(good, range(IMAGES)))
 
 
-def test_deleted_items_are_not_missed(retriever, good):
+def test_deleted_items_are_not_reported(retriever, good):
     gone = np.arange(IMAGES) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -86,8 +86,8 @@ def test_a_score_matrix_keeps_them_and_says_which(retriever, good):
     assert (scores[~is_bad] == expected[~is_bad]).all()
 
 
-def test_an_attention_scale_beyond_all_reason(tmp_path, vocabulary):
-    """There are hits of real items, or an error that names the caption."""
+def test_an_extreme_attention_scale(tmp_path, vocabulary):
+    """Either hits of real items, or an error that names the caption."""
     from caan.export.bundle_from_checkpoint import export_checkpoint
     from caan.model.caan import CAAN, CaanConfig
     from caan.model.checkpoint import load_checkpoint, save_checkpoint
@@ -118,7 +118,7 @@ def test_a_batch_leaves_them_out_too(retriever, good):
 
 @settings(max_examples=30)
 @given(data=st.data())
-def test_what_is_found_are_the_items_with_a_score_in_their_order(retriever, good, data):
+def test_hits_are_the_items_with_a_score_in_order(retriever, good, data):
     bad = data.draw(st.sets(st.integers(0, IMAGES - 1), max_size=IMAGES - 1))
     k = data.draw(st.integers(1, IMAGES))
     value, column = data.draw(st.sampled_from(BAD)), data.draw(st.integers(0, 40))
@@ -133,7 +133,7 @@ def test_what_is_found_are_the_items_with_a_score_in_their_order(retriever, good
 
 
 def test_a_file_of_states_with_nan(run, tiny_folder, tiny_data, tmp_path, monkeypatch):
-    """As a gallery that other software wrote; the command says which image, and prints no placeholder."""
+    """As in a gallery written by other software; the command names the image and prints no placeholder."""
     from caan.data.scan import open_features
     from caan.runtime import index
 

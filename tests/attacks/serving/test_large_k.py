@@ -1,4 +1,4 @@
-"""One request for very many hits among small ones: the others don't pay for it."""
+"""One request with a huge k among small ones: it does not slow the others."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ FOREVER = 60_000.0  # ms: a batch leaves when it is full, not before
 
 
 class Recorded:
-    """A Retriever that keeps for how many hits it was asked, and for how many queries."""
+    """A Retriever that records k and the number of queries of each call."""
 
     def __init__(self, retriever):
         self.backend, self._retriever, self.calls = retriever.backend, retriever, []

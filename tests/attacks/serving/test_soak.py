@@ -1,4 +1,4 @@
-"""Many requests while another process appends, deletes, and is killed again and again, and galleries are reopened."""
+"""Many requests while another process appends, deletes, and is killed repeatedly, and galleries are reopened."""
 
 import random
 import signal
