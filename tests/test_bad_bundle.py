@@ -40,7 +40,7 @@ def rewritten(evaluated, tiny_bundle):
 
 
 def test_an_undamaged_bundle_opens(tiny_bundle):
-    """What the tests below damage is not refused for some other reason."""
+    """The undamaged input of the tests below is accepted."""
     assert open_bundle(tiny_bundle).precisions == ["fp32"]
 
 
@@ -235,7 +235,7 @@ JSON = st.recursive(
 
 
 def places(value, path=()):
-    """Every place in a JSON value, as the keys that lead there."""
+    """Every place in a JSON value, as a path of keys."""
     yield path
     if isinstance(value, dict):
         for key in value:

@@ -1,4 +1,4 @@
-"""Checkpoints that can't be exported: what `caan export` says, and that it leaves nothing and runs nobody's code."""
+"""Checkpoints that can't be exported: `caan export`'s message; it leaves no files and runs no code from them."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ class Attack:
 
 @pytest.fixture
 def content(tiny_folder) -> dict:
-    """The tiny checkpoint's dictionary, to be changed."""
+    """The tiny checkpoint's dictionary, for a test to change."""
     return torch.load(tiny_folder / "model.pt", weights_only=True)
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_name_inside_the_archive(refused, tmp_path, tiny_folder):
 
 
 def test_a_tensor_that_is_marked_as_a_folder(refused, tiny_folder, tmp_path):
-    """PyTorch would fill it with what happens to be in memory."""
+    """PyTorch would leave its memory uninitialized."""
     damaged = bytearray((tiny_folder / "model.pt").read_bytes())
     entry = damaged.rfind(b"PK\x01\x02", 0, damaged.rfind(b"/data/12"))
     damaged[entry + 38] ^= 0x10  # the external attributes in the central directory

@@ -1,4 +1,4 @@
-"""Features, captions and ids that can't be used: what `caan eval`, `caan index` and the Python interface say."""
+"""Unusable features, captions and ids: the messages of `caan eval`, `caan index` and the Python interface."""
 
 import numpy as np
 import pytest
@@ -274,6 +274,6 @@ def test_one_string_in_place_of_a_list_of_captions(retriever):
 
 
 def test_a_good_data_set_passes(tiny_data, run, tiny_folder):
-    """What the tests above damage is not refused for some other reason."""
+    """The undamaged input of the tests above is accepted."""
     assert len(open_split(tiny_data).features) == 6
     assert run("eval", tiny_folder / "model.caan", "--data", tiny_data).code == 0

@@ -1,4 +1,4 @@
-"""`caan build-engine` with what users get wrong: refused in one or two lines, and the bundle is as it was."""
+"""Wrong input to `caan build-engine`: refused in one or two lines, and the bundle stays as it was."""
 
 import importlib
 import json
@@ -152,7 +152,7 @@ def test_tensorrt_rtx_not_installed_names_the_extra(refused, tiny_bundle, monkey
 
 
 def test_a_missing_onnx_names_the_extra(tiny_bundle):
-    """In a process of its own: what is loaded already can't be missing."""
+    """In a separate process: a loaded module can't be missing."""
     command = "main(['build-engine', 'model.caan', '--fp16'])"
     code = f"import sys; sys.modules['onnx'] = None; from caan.cli import main; {command}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tiny_bundle.parent, capture_output=True, text=True)
@@ -223,10 +223,10 @@ def test_a_full_temporary_disk(tiny_bundle, small_disk, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 def test_ctrl_c_leaves_the_bundle_as_it_was(tiny_bundle, tmp_path):
     before = tree(tiny_bundle)
-    # Many profiles make a build of many seconds, which nothing but the signal ends in time.
+    # Many profiles make the build take many seconds, so that only the signal ends it in time.
     profiles = [f"--profile=scorer:p{n}:images=1/2/{n},captions=1/2/4,regions=1/5/5,words=2/4/8" for n in range(4, 64)]
     command = [Path(sys.executable).with_name("caan"), "build-engine", tiny_bundle, "--fp16", *profiles]
-    # A shell's background job ignores Ctrl-C, and so would what the tests start in one.
+    # A shell's background job ignores Ctrl-C, and so would its children.
     ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

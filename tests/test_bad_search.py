@@ -1,4 +1,4 @@
-"""Queries, galleries, backends and devices that can't be used: what `caan search` and its relatives say."""
+"""Unusable queries, galleries, backends and devices: the messages of `caan search` and related commands."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def evaluated(refused, tiny_folder, tiny_data):
 
 
 def test_a_good_search_passes(run, gallery):
-    """What the tests below spoil is not refused for some other reason."""
+    """The undamaged input of the tests below is accepted."""
     done = run("search", gallery, "w1 w2", "-k", 6)
     assert (done.code, len(done.out.splitlines()), done.err) == (0, 6, "")
 

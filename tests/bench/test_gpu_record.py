@@ -23,8 +23,9 @@ from caan.bench.gpu_record.record import Record
 from caan.bench.gpu_record.steps.gpu_tests import _OUTCOME
 from caan.errors import InputError, MissingError
 
-# Packages of a machine with a GPU, besides their dependencies; neither tabulate nor tqdm.
-THERE = ("torch", "triton", "onnx", "onnxruntime", "numpy", "click", "pytest")
+# Packages of a machine with a GPU, besides their dependencies; neither tabulate nor tqdm. The kit would bring msgspec,
+# which is compiled, but here pip has no network.
+THERE = ("torch", "triton", "onnx", "onnxruntime", "numpy", "click", "pytest", "msgspec")
 NO_GPU = "there is no NVIDIA GPU here"
 # A stand-in for Nsight Compute: runs the program and prints a report.
 NCU = """#!/bin/sh

@@ -39,7 +39,7 @@ def assert_same_scores(found, expected):
 
 
 def assert_same_hits(found, expected):
-    """found (queries, k) of C++, expected of Python: the same scores, and the same items up to ties."""
+    """found (queries, k) from C++, expected from Python: the same scores, and the same items up to ties."""
     for theirs, ours in zip(found, expected, strict=True):
         scores = np.array([hit.score for hit in ours])
         assert np.abs(theirs["score"] - scores).max() <= TOLERANCE
@@ -47,7 +47,7 @@ def assert_same_hits(found, expected):
             if theirs["index"][rank] != hit.index:
                 others = np.delete(scores, rank)
                 is_tied = np.abs(others - scores[rank]).min(initial=np.inf) <= 2 * TOLERANCE
-                # What ties with the last one may have been left out.
+                # Items tied with the last one may have been left out.
                 assert is_tied or rank == len(ours) - 1, (rank, ours, theirs)
 
 
@@ -165,7 +165,7 @@ def test_warnings_are_the_same(tiny):
 
 
 def test_the_folder_may_go_once_a_bundle_is_open(open_both, tiny_folder, tmp_path):
-    """Everything was read; only the expander of compact galleries is opened when it is first used."""
+    """Everything was read; only the expander of compact galleries is opened on first use."""
     folder = Path(shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan"))
     ours, theirs = open_both(folder)
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Numbers that go wrong, in both runtimes from one table: the same hits, warnings and refusals."""
+"""Invalid numbers, in both runtimes from one table: the same hits, warnings and refusals."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def both(open_both, tiny_folder, request):
 
 @pytest.fixture
 def spoilt(both, caan_c, library, tiny_folder, tmp_path):
-    """spoilt(kind, items, value): a gallery on disk whose states of some items hold this value, as both open it."""
+    """spoilt(kind, items, value): a gallery on disk with this value in some items' states, opened by both."""
     retriever = both[0]
 
     def make(kind, items, value):
@@ -47,7 +47,7 @@ def spoilt(both, caan_c, library, tiny_folder, tmp_path):
 
 
 def said_by_both(both, ask):
-    """What `ask(retriever, which)` says of 0, Python's retriever, and 1, C++'s: warnings, or an error's message."""
+    """Warnings or error message of `ask(retriever, which)` for 0, Python's retriever, and 1, C++'s."""
 
     def in_python():
         with warnings.catch_warnings(record=True) as said:

@@ -21,14 +21,14 @@ from caan.runtime.index import Images, delete_items, index_items
 from tests import test_bad_bundle, test_bad_gallery
 from tests.cpp.conftest import BACKENDS, need_native
 
-# What only the commands do, not the runtime.
+# Checks of the commands, not of the runtime.
 COMMANDS_ALONE = {
     "test_no_bundle_here",
     "test_two_bundles_here_and_none_named",
     "test_an_append_to_a_damaged_gallery_does_not_hide_the_damage",
     "test_a_deletion_from_a_damaged_gallery",
 }
-# What another JSON parser, or another programming language, says in its own words.
+# Messages that depend on the JSON parser or the programming language.
 OWN_WORDS = re.compile(
     r"(?<=be read as JSON \().*(?=\); )|(?<=as an array \().*(?=\); )|(?<=valid description \().*(?=\); )"
     r"|(?<=UTF-8 \().*(?=\))",
@@ -90,7 +90,7 @@ def outcomes(caan_c, library):
 
 @pytest.fixture
 def refused(outcomes, tmp_path, monkeypatch):
-    """As conftest's: the command's arguments say what is opened."""
+    """As conftest's: opens what the command's arguments name."""
     monkeypatch.chdir(tmp_path)
 
     def check(command, first, *rest, says, code=2):
@@ -349,8 +349,8 @@ def test_a_mutated_manifest_is_treated_alike(outcomes, unavailable, tiny_folder,
     assert found == expected
 
 
-# NaN and infinity are no JSON, but Python writes and reads them. What is printed inside a list or object is ASCII, as
-# C++ escapes all else, and integers are no larger than C++ takes a size to be.
+# NaN and infinity are not JSON, but Python writes and reads them. Text inside a list or object is ASCII, since C++
+# escapes the rest, and integers are at most the largest size in C++.
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**47), 2**47) | st.floats() | st.text("ab/'\n", max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/", max_size=8), inner, max_size=3),

@@ -1,4 +1,4 @@
-"""What came from anywhere, asked of both runtimes: the same is refused, with the same message and exit code."""
+"""Untrusted files in both runtimes: the same are refused, with the same message and exit code."""
 
 import json
 import os

@@ -12,7 +12,7 @@ from caan.errors import DataError
 WORDS = {**SPECIAL_TOKENS, "dog": 4, "snow": 5, "café": 9}
 
 tokenizers = st.sampled_from(list(TOKENIZERS))
-# Text that the shell or a file could hand over: anything but lone surrogates
+# Text from a shell or a file: anything but lone surrogates
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 

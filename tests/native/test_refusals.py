@@ -1,4 +1,4 @@
-"""Arrays that do not fit: what is wrong with which."""
+"""Arrays that do not match: the message names the array and the problem."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 
 def refused(case, module, error, **changed):
-    """What is said of the case with these arrays in place of its own; nothing is written then."""
+    """The message for the case with these arrays replaced; checks that nothing is written."""
     scores = changed.pop("scores", np.full((3, 2), -7, np.float32))
     with pytest.raises(error) as caught:
         case.scorer(module).score(*replace(case, **changed).states(), scores)

@@ -1,4 +1,4 @@
-"""Scores against float64, whatever the shapes and the arrays' place in memory."""
+"""Scores against float64, whatever the shapes and the arrays' memory layout."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_items_may_be_anywhere_in_the_rows_and_overlap(caan_native, draw, order,
     case = draw(**shapes)
     images = np.concatenate([item[:length] for item, length in zip(case.image_states, case.image_lengths, strict=True)])
     starts, item_lengths = np.cumsum(case.image_lengths) - case.image_lengths, case.image_lengths
-    # Each one's end, too, as an item of its own.
+    # The end of each item, too, as a separate item.
     starts, item_lengths = np.append(starts, starts + item_lengths // 2), np.append(item_lengths, -(-item_lengths // 2))
     some = order.sample(range(len(starts)), len(starts))
     packed = replace(case, image_states=images, image_starts=starts[some], image_lengths=item_lengths[some])

@@ -1,4 +1,4 @@
-"""Graphs with features that caan does not export, or with other inputs and outputs: refused at once, in one sentence."""
+"""Graphs with features caan does not export, or other inputs and outputs: refused at once, in one sentence."""
 
 import json
 
