@@ -51,7 +51,7 @@ template <typename Body> int guarded(const Body& body) noexcept {
     } catch (const std::exception& error) {
         return failed(CAAN_FAILED, error.what());
     } catch (...) {
-        return failed(CAAN_FAILED, "something failed that is no std::exception");
+        return failed(CAAN_FAILED, "an unknown exception was thrown");
     }
 }
 

@@ -127,7 +127,7 @@ TEST_CASE("logits as large as the pooling weights allow") {
   check_accuracy(drawn);
 }
 
-TEST_CASE("a pooling weight that is no number spoils all scores") {
+TEST_CASE("a NaN pooling weight spoils all scores") {
   Drawn drawn(20, 20, 1, range(1, 9), range(1, 9));
   (GENERATE(true, false) ? drawn.w_v : drawn.w_u)[19] = std::numeric_limits<float>::quiet_NaN();
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);

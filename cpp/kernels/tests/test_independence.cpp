@@ -106,7 +106,7 @@ TEST_CASE("a scorer remembers nothing of the call before") {
   }
 }
 
-TEST_CASE("what is no number spoils its item's scores, and no others") {
+TEST_CASE("NaN spoils only the scores of its item") {
   const float bad = GENERATE(std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN());
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);
   const Drawn good = some();

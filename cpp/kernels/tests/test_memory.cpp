@@ -207,7 +207,7 @@ TEST_CASE("from the second call on nothing is allocated") {
   });
 }
 
-TEST_CASE("nothing to score is no error, and an item of length 0 is one") {
+TEST_CASE("nothing to score is not an error, an item of length 0 is one") {
   const Drawn drawn(3, 4, 1, {2}, {2});
   const auto images = drawn.image_states(), captions = drawn.caption_states();
   float found = -77;
