@@ -36,7 +36,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Check
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
+.PHONY: check demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole workflow: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -51,6 +51,9 @@ native-if-possible: $(INSTALLED)
 # Not --quiet, which keeps MkDocs from counting warnings.
 docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+check: lint  ## what to run after a change: lint, types, and the tests that are not slow
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not attack and not gpu"
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -68,14 +71,15 @@ attack: $(INSTALLED)  ## all of tests/attacks, including the long ones
 	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
 
 test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
-	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON
+	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	cmake --build cpp/build-release
+	$(CPP_CHECKED) -B cpp/build-asan -DCAAN_SANITIZE=address,undefined -DCAAN_BUILD_TESTS=ON \
+	  -DCAAN_PREBUILT_KERNELS=$(CURDIR)/cpp/build-release
 	cmake --build cpp/build-asan --target caan caan-tests caan-allocation-tests caan-kernel-tests
 	ctest --test-dir cpp/build-asan --output-on-failure -R '^caan-(tests|allocation-tests|kernel-tests)$$'
 	$(CPP_CHECKED) -B cpp/build-tsan -DCAAN_SANITIZE=thread -DCAAN_BUILD_TESTS=ON
 	cmake --build cpp/build-tsan --target caan-thread-tests caan-kernel-thread-tests
 	setarch -R ctest --test-dir cpp/build-tsan --output-on-failure -R '^caan-(kernel-)?thread-tests$$'
-	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
-	cmake --build cpp/build-release
 	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ with suppress(ImportError):
     settings.register_profile("caan", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     settings.load_profile("caan")
 
+_DAY = 24 * 3600
 SHARED = Path(__file__).parents[1].parent / "shared"
 TINY = CaanConfig(
     region_dim=12, embed_dim=10, word_dim=6, attention_dim=7, vocab_size=24, num_regions=5, attention_scale=4.0
@@ -63,15 +69,42 @@ def own_cache(tmp_path_factory) -> None:
     os.environ["CAAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@cache
+def kept_folder() -> Path:
+    """The folder of fixtures kept between runs, since training and export take seconds; outdated ones are removed.
+
+    Its name is a hash of everything they depend on: sources, these fixtures, and package versions.
+    """
+    root = Path(__file__).parents[1]
+    sources = [root / "tests" / "conftest.py", *root.glob("*.py")]
+    sources += [path for room in ("_files", "data", "export", "model") for path in (root / room).rglob("*.py")]
+    digest = hashlib.sha256(platform.python_version().encode())
+    for package in ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "numpy"):
+        with suppress(PackageNotFoundError):
+            digest.update(version(package).encode())
+    for path in sorted(sources):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    kept = root / ".pytest_cache" / "made-once"
+    folder = kept / digest.hexdigest()[:16]
+    for old in kept.glob("*"):
+        if old != folder and time.time() - old.stat().st_mtime > _DAY:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """make_once(name, make): a folder filled by `make(folder)`, once for all of pytest-xdist's workers."""
+    """make_once(name, make): a folder filled by `make(folder)`, once for all of pytest-xdist's workers.
+
+    kept=True: kept between runs, until a source file of the rooms that make it changes.
+    """
     base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
-    root.mkdir(exist_ok=True)
+    base_root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
     from filelock import FileLock
 
-    def once(name: str, make: Callable[[Path], None]) -> Path:
+    def once(name: str, make: Callable[[Path], None], *, kept: bool = False) -> Path:
+        root = kept_folder() if kept else base_root
+        root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{name}.lock"):
             folder = root / name
             if not folder.is_dir():
@@ -101,7 +134,7 @@ def tiny_folder(make_once, vocabulary) -> Path:
         export_checkpoint(load_checkpoint(folder / "model.pt"), folder / "model.pt", folder / "model.caan")
         write_tiny_data(folder / "data")
 
-    return make_once("tiny", make)
+    return make_once("tiny", make, kept=True)
 
 
 @pytest.fixture
@@ -221,7 +254,7 @@ def demo_run(make_once) -> DemoRun:
         write_world(folder / "world")
         train(folder / "world", folder / "model.pt")
 
-    folder = make_once("demo", make)
+    folder = make_once("demo", make, kept=True)
     return DemoRun(folder / "world", folder / "model.pt")
 
 
@@ -262,7 +295,7 @@ def flickr8k_bundle(make_once, flickr8k) -> Path:
         export_checkpoint = exporter()
         export_checkpoint(load_checkpoint(source), source, folder / "model.caan")
 
-    return make_once("flickr8k", make) / "model.caan"
+    return make_once("flickr8k", make, kept=True) / "model.caan"
 
 
 def write_tiny_data(folder: Path, images: int = 6, split: str = "test", seed: int = 0) -> None:

@@ -66,13 +66,13 @@ def demo_run(make_once) -> DemoRun:
     """As the package's, but in a separate process, since PyTorch is slow under a sanitizer."""
     code = "from caan.data.demo.world import write_world; from caan.model.train import train; from pathlib import Path"
     code += "; write_world(Path('world')); train(Path('world'), Path('model.pt'))"
-    folder = make_once("demo", lambda folder: run_plainly(sys.executable, "-c", code, cwd=folder))
+    folder = make_once("demo", lambda folder: run_plainly(sys.executable, "-c", code, cwd=folder), kept=True)
     return DemoRun(folder / "world", folder / "model.pt")
 
 
 @pytest.fixture(scope="session")
 def demo_bundle(make_once, demo_run) -> Path:
-    return make_once("demo-bundle", lambda folder: export(demo_run.checkpoint, folder)) / "model.caan"
+    return make_once("demo-bundle", lambda folder: export(demo_run.checkpoint, folder), kept=True) / "model.caan"
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,8 @@ def demo_precisions(make_once, demo_bundle, demo_run) -> Path:
 
 @pytest.fixture(scope="session")
 def flickr8k_bundle(make_once, flickr8k) -> Path:
-    return make_once("flickr8k", lambda folder: export(flickr8k / "model.pt", folder)) / "model.caan"
+    folder = make_once("flickr8k", lambda folder: export(flickr8k / "model.pt", folder), kept=True)
+    return folder / "model.caan"
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def waiting(tmp_path, scratch):
     def call(**how):
         environment = {**os.environ, "TMPDIR": str(scratch)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path, **how}
+        pipes.setdefault("preexec_fn", heed_signals)
         running.append(subprocess.Popen([sys.executable, "-c", WAITING], env=environment, **pipes))
         assert running[-1].stdout.readline() == "waiting\n", running[-1].communicate()
         assert len(tree(tmp_path)) > 6
@@ -54,6 +55,12 @@ def waiting(tmp_path, scratch):
     for process in running:
         process.kill()
         process.communicate()
+
+
+def heed_signals():
+    """As in a terminal: tests that run in the background, or under nohup, hand on that these are ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
