@@ -186,12 +186,12 @@ def test_outcomes_are_read_from_pytests_lines(line, word, test):
 
 
 def test_a_kit_without_a_network_holds_the_rest_and_says_what_is_missing(kit):
-    folder, made = kit
-    told = (folder / make_kit.CONTENTS).read_text()
-    assert made.table() in told
-    lacking = {item.what for item in made.items if not item.fits}
+    folder, built = kit
+    contents = (folder / make_kit.CONTENTS).read_text()
+    assert built.table() in contents
+    lacking = {item.what for item in built.items if not item.fits}
     assert {"wheel tabulate", "wheel psutil", "wheel nvidia-ml-py", "wheel onnxruntime-gpu"} <= lacking
-    assert "pip could not get it" in told
+    assert "pip could not get it" in contents
     assert np.load(folder / "data" / "reference.npy").shape == (6, 30)
 
 
@@ -215,10 +215,10 @@ def test_a_kit_keeps_its_size(monkeypatch, kit, tiny_folder, tmp_path):
     monkeypatch.setattr(make_kit, "_download", lambda name, to, python: str((to / "big").write_bytes(bytes(2 << 20))))
     monkeypatch.setattr(make_kit, "_project", lambda to: str((to / "small").write_bytes(bytes(1 << 10))))
     monkeypatch.setattr(make_kit, "_bundle", lambda data, bundle, to: str((to / "big").write_bytes(bytes(2 << 20))))
-    made = make_kit.make_kit(tmp_path / "kit", 1, tiny_folder / "data")
-    assert [item.what for item in made.items if item.fits] == ["the project"]
+    built = make_kit.make_kit(tmp_path / "kit", 1, tiny_folder / "data")
+    assert [item.what for item in built.items if item.fits] == ["the project"]
     assert make_kit._size(tmp_path / "kit") <= 1 << 20
-    assert "only 1 MiB left; raise KIT_MB" in made.table()
+    assert "only 1 MiB left; raise KIT_MB" in built.table()
 
 
 def test_a_folder_that_is_not_a_kit_is_not_replaced(tmp_path):

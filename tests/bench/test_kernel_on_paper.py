@@ -44,8 +44,8 @@ def clocks(instructions, **kind):
 )
 def test_what_an_instruction_costs(instruction, unit, expected):
     """If four warps score four pairs, a pair's clocks are those of one warp."""
-    found = clocks([instruction])
-    assert found[unit] == pytest.approx(expected) and found["issue"] == 1 / 4
+    result = clocks([instruction])
+    assert result[unit] == pytest.approx(expected) and result["issue"] == 1 / 4
 
 
 def test_shared_loads_cost_less_per_pair():
@@ -57,12 +57,12 @@ def test_shared_loads_cost_less_per_pair():
 
 
 def test_the_slowest_unit_binds():
-    found = predict(Counter({"MUFU.TANH": 100_000, "FFMA": 100_000}), choice(), compiled(), 2)
-    assert found.binding == "special functions"
-    assert found.least == pytest.approx(PAIRS * 200_000 / CLOCKS)
+    result = predict(Counter({"MUFU.TANH": 100_000, "FFMA": 100_000}), choice(), compiled(), 2)
+    assert result.binding == "special functions"
+    assert result.least == pytest.approx(PAIRS * 200_000 / CLOCKS)
     # Registers for 4 programs of 4 warps: each scheduler has 4 to hide the additions
-    assert (found.programs, found.warps) == (4, 16)
-    assert found.expected == pytest.approx(PAIRS * (200_000 + 25_000 / 4) / CLOCKS)
+    assert (result.programs, result.warps) == (4, 16)
+    assert result.expected == pytest.approx(PAIRS * (200_000 + 25_000 / 4) / CLOCKS)
 
 
 @pytest.mark.parametrize(

@@ -55,16 +55,16 @@ def test_it_reports_its_duration_and_how_to_resume(bench, interrupted):
 
 
 def test_resumed_it_measures_what_is_missing(bench, interrupted, monkeypatch):
-    asked = []
+    messages = []
     honest = bench_run._Worker.send
-    monkeypatch.setattr(bench_run._Worker, "send", lambda self, m: (asked.append(m), honest(self, m))[1])
+    monkeypatch.setattr(bench_run._Worker, "send", lambda self, m: (messages.append(m), honest(self, m))[1])
     row = cpu_row(bench(resume=True))
-    assert asked.count("measure") == 2 and len(row.rounds) == 3
+    assert messages.count("measure") == 2 and len(row.rounds) == 3
     assert row.metrics is not None and row.tuning["pairs"].tried and row.pair_work.flop > 0
     # Complete: nothing is left to resume.
-    asked.clear()
+    messages.clear()
     bench(resume=True)
-    assert asked.count("measure") == 3
+    assert messages.count("measure") == 3
 
 
 def test_scores_are_not_computed_again(bench, interrupted, tmp_path):

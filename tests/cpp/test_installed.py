@@ -30,12 +30,14 @@ def searched(demo_bundle, demo_run, tmp_path):
 
     def check(program):
         lines = run_plainly(program, demo_bundle, tmp_path / "features.npy", caption).splitlines()
-        found = [re.fullmatch(r" *(\d+) +(-?\d+\.\d{4}) +(\d+)", line).groups() for line in lines]
+        printed = [re.fullmatch(r" *(\d+) +(-?\d+\.\d{4}) +(\d+)", line).groups() for line in lines]
         python = Retriever.open(demo_bundle, "onnxruntime")
         hits = python.search(caption, python.encode_images(features), k=10)
-        assert [int(rank) for rank, _, _ in found] == list(range(1, 11))
-        assert np.abs([float(score) - hit.score for (_, score, _), hit in zip(found, hits, strict=True)]).max() <= 1e-4
-        assert [int(index) for _, _, index in found] == [hit.index for hit in hits]
+        assert [int(rank) for rank, _, _ in printed] == list(range(1, 11))
+        assert (
+            np.abs([float(score) - hit.score for (_, score, _), hit in zip(printed, hits, strict=True)]).max() <= 1e-4
+        )
+        assert [int(index) for _, _, index in printed] == [hit.index for hit in hits]
 
     return check
 

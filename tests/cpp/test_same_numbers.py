@@ -75,15 +75,15 @@ def said_or_refused(said):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("items", [[3], [0, 2, 3, 6], range(IMAGES)])
 def test_images_without_a_score(both, spoilt, value, items):
-    galleries, found = spoilt("image", list(items), value), {}
+    galleries, actual = spoilt("image", list(items), value), {}
 
     def ask(retriever, which):
-        found[which] = retriever.search_many(CAPTIONS, galleries[which], IMAGES)
+        actual[which] = retriever.search_many(CAPTIONS, galleries[which], IMAGES)
 
     expected, theirs = said_by_both(both, ask)
     assert theirs == expected and expected
     if len(items) < IMAGES:
-        for ours, row in zip(found[0], found[1], strict=True):
+        for ours, row in zip(actual[0], actual[1], strict=True):
             assert [hit.index for hit in ours] == row["index"][: len(ours)].tolist()
             assert set(row["index"][len(ours) :]) == {-1}  # C's hits are as many as were asked for
 

@@ -141,9 +141,9 @@ def test_a_scorer_keeps_its_weights(caan_native, case):
     expected = case.scores(caan_native)
     scorer = case.scorer(caan_native)
     case.w_v[:], case.w_u[:] = np.nan, np.nan
-    found = np.empty_like(expected)
-    scorer.score(*case.states(), found)
-    assert np.array_equal(found, expected)
+    actual = np.empty_like(expected)
+    scorer.score(*case.states(), actual)
+    assert np.array_equal(actual, expected)
 
 
 def test_no_items_make_no_scores(caan_native, case):

@@ -41,8 +41,8 @@ def test_sent_to_a_process_however_it_is_started(tiny_folder, features, gallery,
     expected = [retriever.search("w1 w2", some, 3) for some in opened]
     monkeypatch.chdir("/")
     with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
-        found = [pool.submit(Retriever.search, retriever, "w1 w2", some, 3).result(timeout=120) for some in opened]
-    for hits, others in zip(found, expected, strict=True):
+        actual = [pool.submit(Retriever.search, retriever, "w1 w2", some, 3).result(timeout=120) for some in opened]
+    for hits, others in zip(actual, expected, strict=True):
         assert [hit.index for hit in hits] == [hit.index for hit in others]
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], abs=1e-6)
 
