@@ -1,14 +1,14 @@
-# The environment lives in .venv/ in this checkout; every target sets it up if it is not there yet.
+# The environment is .venv/ in this checkout; every target sets it up if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# The environment with the oldest versions that pyproject.toml allows.
+# An environment with the oldest versions that pyproject.toml allows.
 LOWEST := .venv/lowest
-# Where the demo's files go; ignored by git.
+# The demo's output folder, ignored by git.
 DEMO ?= demo
 
-# What make gpu-kit gathers, ignored by git, its size, and the data set that its model was trained on: SCAN's format, with
-# model.pt; none: the demo's. Where make gpu-record writes to, and more options of it, as --rehearse.
+# Output of make gpu-kit, ignored by git, its size, and its data set: SCAN's format, with model.pt; none: the demo's.
+# Output folder of make gpu-record, and more options for it, as --rehearse.
 KIT ?= gpu-kit
 KIT_OPTIONS ?=
 KIT_MB ?= 60
@@ -16,39 +16,39 @@ FLICKR8K ?= $(wildcard ../shared/data/flickr8k)
 RECORD ?= docs/benchmarks
 RECORD_OPTIONS ?=
 
-# Seconds that each of the C++ fuzzers runs.
+# Seconds per C++ fuzzer.
 FUZZ_SECONDS ?= 60
 
 DOCS_INSTALLED := .venv/.docs-installed
 
-# Builds lie in cpp/build-*, ignored by git, each with what its checks need alone. ONNX Runtime does not lie below cpp/:
-# CMake installs no path to a library inside the project.
+# Builds are in cpp/build-*, ignored by git, each with only what its checks need. ONNX Runtime is outside cpp/: CMake
+# installs no path to a library inside the project.
 CPP_DATA := $(CURDIR)/cpp/build-data
 CPP_ROOMS := cpp/src cpp/include cpp/kernels cpp/python cpp/examples cpp/bench cpp/tests cpp/fuzz
 CPP_SETUP := .venv/.cpp-installed
 ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
-# Highway, where no package of 1.2 or newer is installed.
+# Highway, if no package of 1.2 or newer is installed.
 HIGHWAY_ROOT ?= $(CURDIR)/.venv/highway
 NATIVE := .venv/.native-installed
 CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) -DCMAKE_PREFIX_PATH=$(HIGHWAY_ROOT)
 CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
-# AddressSanitizer must be in a process from the start, and finds exceptions only if their library is; Python leaks.
+# AddressSanitizer and libstdc++ must be preloaded, or it does not see exceptions. Python itself leaks.
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
 .PHONY: check demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
 
-demo: $(INSTALLED) native-if-possible  ## the whole job: world, training, export, bench, search
+demo: $(INSTALLED) native-if-possible  ## the whole workflow: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
 
 native: $(NATIVE)  ## caan-native, the faster scorer for CPUs; needs a C++ compiler
 
-# For what runs without it too.
+# For targets that also work without it.
 native-if-possible: $(INSTALLED)
 	@$(MAKE) --no-print-directory native >.venv/native.log 2>&1 || \
-	  echo "going on without caan-native, the faster scorer for CPUs; make native says what it needs" >&2
+	  echo "continuing without caan-native, the faster scorer for CPUs; make native says what it needs" >&2
 
-# Not --quiet: MkDocs then counts no warnings.
+# Not --quiet, which keeps MkDocs from counting warnings.
 docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
@@ -58,16 +58,16 @@ check: lint  ## what to run after a change: lint, types, and the tests that are 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest -n 2 --dist loadfile
 
-test-each: $(INSTALLED)  ## every test file in a process of its own, in random order: for once a week
+test-each: $(INSTALLED)  ## every test file in its own process, in random order: run weekly
 	@failed=; for file in $$(find tests -name 'test_*.py' | shuf); do \
 	  echo "$$file"; $(BIN)/pytest -q --no-header $$file; code=$$?; \
 	  test $$code -eq 0 || test $$code -eq 5 || failed="$$failed $$file"; \
 	done; echo "failed alone:$${failed:- none}"; test -z "$$failed"
 
-test-lowest: $(LOWEST)/.installed  ## export, engine, eval and search once with the oldest versions that are allowed
+test-lowest: $(LOWEST)/.installed  ## export, engine, eval and search once with the oldest allowed versions
 	$(LOWEST)/bin/python tests/lowest.py
 
-attack: $(INSTALLED)  ## every attack of tests/attacks, the long ones too
+attack: $(INSTALLED)  ## all of tests/attacks, including the long ones
 	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
 
 test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
@@ -83,12 +83,12 @@ test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: 
 	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
 
-test-cpp-static: $(NATIVE) $(CPP_SETUP)  ## a static library, installed and linked by programs elsewhere
+test-cpp-static: $(NATIVE) $(CPP_SETUP)  ## the static library, installed and linked by external programs
 	$(CPP_CMAKE) -B cpp/build-static -DBUILD_SHARED_LIBS=OFF
 	cmake --build cpp/build-static
 	CAAN_CPP_BUILD=cpp/build-static $(BIN)/pytest tests/cpp/test_installed.py -k 'program or command'
 
-fuzz-cpp: $(CPP_SETUP)  ## every reader of files in C++, FUZZ_SECONDS each
+fuzz-cpp: $(CPP_SETUP)  ## every file reader in C++, FUZZ_SECONDS each
 	cpp/tools/install_packages.sh fuzz
 	$(CPP_CHECKED) -B cpp/build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
 	  -DCAAN_SANITIZE=fuzzer-no-link,address,undefined -DCAAN_BUILD_FUZZERS=ON
@@ -118,30 +118,30 @@ dist: $(NATIVE)  ## wheels and sdists of caan-deploy and caan-native, checked, i
 	if test -x $(BIN)/twine; then $(BIN)/twine check dist/*; fi
 	CAAN_DIST=dist $(BIN)/pytest -q tests/test_distribution.py
 
-test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the bench, whose numbers go to docs/benchmarks/
+test-gpu: $(INSTALLED)  ## on a machine with an NVIDIA GPU: its tests, then the bench, with results in docs/benchmarks/
 	$(BIN)/caan doctor
 	$(BIN)/pytest -m gpu
 	$(BIN)/caan-bench --synthetic --json docs/benchmarks/$$(date +%F)-gpu-synthetic.json
 	$(BIN)/python -m caan.bench.gpu_kernel
 
-# Without a virtual environment or a network: the machine's own Python finds the project by a link of its name.
-gpu-record:  ## on a machine with an NVIDIA GPU: all that only a GPU can tell, in 8 minutes, into docs/benchmarks/
+# Works without a virtual environment or a network: the machine's own Python finds the project by a link of its name.
+gpu-record:  ## on a machine with an NVIDIA GPU: all GPU measurements in 8 minutes, into docs/benchmarks/
 	mkdir -p .gpu-record && ln -sfn .. .gpu-record/caan
 	PYTHONPATH="$(CURDIR)/.gpu-record$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m caan.bench.gpu_record \
 	  --kit $(KIT) --output $(RECORD) $(if $(FLICKR8K),--data $(FLICKR8K)) $(RECORD_OPTIONS)
 
-gpu-kit: $(INSTALLED)  ## what such a machine lacks, gathered in gpu-kit/, KIT_MB=60 MiB of it
+gpu-kit: $(INSTALLED)  ## what such a machine lacks, in gpu-kit/, at most KIT_MB=60 MiB
 	$(BIN)/python -m caan.bench.gpu_record.make_kit $(KIT) --megabytes $(KIT_MB) $(if $(FLICKR8K),--data $(FLICKR8K)) $(KIT_OPTIONS)
 
 bench: $(INSTALLED) native-if-possible  ## speed at the paper's size, without a trained model
 	$(BIN)/caan-bench --synthetic --retrieval
 
-bench-cpp: $(NATIVE) $(CPP_SETUP)  ## the runtime in C++ beside Python's: pairs per second, opening, memory
+bench-cpp: $(NATIVE) $(CPP_SETUP)  ## the C++ runtime against Python's: pairs per second, opening, memory
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 	cmake --build cpp/build-release --target caan-bench-cpp
 	$(BIN)/python cpp/bench/bench.py cpp/build-release/caan-bench-cpp
 
-bench-memory: $(INSTALLED)  ## the memory to search 25,000 captions in 5,000 images, 125 million pairs: half an hour
+bench-memory: $(INSTALLED)  ## memory of searching 25,000 captions in 5,000 images, 125 million pairs: half an hour
 	$(BIN)/python -m caan.bench.memory
 
 clean:

@@ -1,4 +1,4 @@
-"""Two bundles of one bench side by side: ratios of rows that took turns."""
+"""Compare two bundles of one bench: ratios of alternating rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .run import BenchResult
 
 def compare_bundles(first: BenchResult, second: BenchResult) -> list[dict[str, Any]]:
     """One entry per row that ran in both: the second's pairs/s ÷ the first's (median over rounds), the first's p50 of
-    a text query ÷ the second's, and both rsums where there is a data set."""
+    a text query ÷ the second's, and with a data set both rsums."""
     others = {row.name: row for row in second.rows if row.reason is None}
     return [_compare(row, others[row.name]) for row in first.rows if row.reason is None and row.name in others]
 

@@ -1,4 +1,4 @@
-"""Scores in float64, computed plainly from states: what the compiled scorer's rounding is measured against."""
+"""Float64 scores computed from states by the plain equations: the reference for the compiled scorer's rounding."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..runtime.backends.scorer_weights import attention_scale, scorer_weights
 
 
 def exact_scores(bundle: Bundle, images: Gallery, captions: Gallery) -> NDArray[np.float64]:
-    """Scores (N, M) float64 of all pairs by the equations of docs/model.md; slow, so of a few items.
+    """Scores (N, M) float64 of all pairs by the equations of docs/model.md; slow, so use it for a few items.
 
-    Raises BundleError for a bundle that was exported before it held the scorer's weights.
+    Raises BundleError for an older bundle without the scorer's weights.
     """
     w_v, w_u = scorer_weights(bundle).astype(np.float64)
     scale = attention_scale(bundle)

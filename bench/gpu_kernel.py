@@ -1,7 +1,7 @@
 """The fused kernel's block choices on a GPU, against the same equations in PyTorch: `python -m caan.bench.gpu_kernel`.
 
-States of the paper's size lie on the device; what is measured is scoring alone, all images with all captions: every
-choice of blocks, `torch.compile`, and the plain equations replayed as a CUDA graph. Medians, by the GPU's own clock.
+States of the paper's size are on the device; only scoring is measured, all images with all captions: every choice of
+blocks, `torch.compile`, and the plain equations replayed as a CUDA graph. Medians, by the GPU's own clock.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .timing import seconds, sustained_seconds
 if TYPE_CHECKING:
     from torch import Tensor
 
-DTYPES = ("bfloat16", "float16", "float32")  # what matters most comes first
-# Rounds of one measurement: as many as take so long, up to the most.
+DTYPES = ("bfloat16", "float16", "float32")  # the most important first
+# A measurement runs rounds for this long, up to a maximum number.
 _SECONDS, _MOST_ROUNDS = 1.0, 7
-_WARM_UP = 0.3  # seconds, in which a GPU's clock rises
+_WARM_UP = 0.3  # seconds for a GPU's clock to rise
 _CHECKED = (40, 200)  # images and captions whose scores are compared with float32's
-# What all must keep to it: far more than rounding costs, far less than a wrong block would.
+# Allowed difference: far more than rounding errors, far less than the error of a wrong block.
 _AGREES = {"bfloat16": 5e-2, "float16": 1e-2, "float32": 1e-4}
 _KERNEL = "kernel"
 RIVALS = (_COMPILED, _GRAPHED) = ("torch.compile", "CUDA-graphed eager")
@@ -45,8 +45,8 @@ Put = Callable[[str, Row], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is scored. `few`: images for what takes long, all rivals and float32. `sides`: images and captions of the
-    rivals' tiles, which write what they compute; each divides both counts, so that a compiled tile fits everywhere."""
+    """Sizes of the workload. `few`: images for the slow cases, all rivals and float32. `sides`: images and captions of
+    the rivals' tiles, which write their intermediates; each divides both counts, so that one compiled tile fits all."""
 
     images: int = 1000
     captions: int = 5000
@@ -55,7 +55,7 @@ class Sizes:
     dim: int = PAPER_DIM
     few: int = 200
     sides: tuple[int, ...] = (50, 100, 200)
-    product: int = 8192  # of the square matrices whose product is the limit
+    product: int = 8192  # side of the square matrices whose product gives the limit
 
 
 PAPER = Sizes()
@@ -64,7 +64,7 @@ TINY = Sizes(1, 1, 5, 3, 16, 1, (1,), 64)
 
 
 class Inputs:
-    """States of a size and type on a device, and what scores them."""
+    """States of a size and type on a device, and the ways to score them."""
 
     def __init__(self, sizes: Sizes, dtype: str, device: str) -> None:
         import torch
@@ -89,14 +89,14 @@ class Inputs:
 
     @property
     def work(self) -> PairWork:
-        """Of a pair, in the cheapest order of products."""
+        """Work of a pair, in the cheapest order of products."""
         s = self.sizes
         config = {"embed_dim": s.dim, "attention_dim": s.dim}
         return pair_work(config, np.array([s.regions]), np.array([s.words]))
 
     @property
     def padded_flop(self) -> float:
-        """Of a pair as the kernel's products are launched: R and T padded, and V Uᵀ formed instead of two poolings."""
+        """FLOP of a pair as the kernel launches it: R and T padded, and V Uᵀ formed instead of two poolings."""
         from ..runtime.backends.triton.launch import padded_sizes, region_parts
 
         _, T = padded_sizes(self.sizes.regions, self.sizes.words, self.tile[0].element_size())
@@ -105,7 +105,7 @@ class Inputs:
 
     @cached_property
     def choices(self) -> list[Any]:
-        """Every choice of blocks that the autotuner may try on these."""
+        """Every choice of blocks that the autotuner may try on these inputs."""
         from ..runtime.backends.triton.launch import choices
 
         return choices(self.tile[0].dtype, self.sizes.regions, self.sizes.words)
@@ -126,7 +126,7 @@ class Inputs:
         return score_states(*self.tile, self.weights, self.scale, blocks)
 
     def part(self, images: int, captions: int) -> tuple[Tensor, ...]:
-        """The first of both."""
+        """The first images and captions."""
         return (*(t[:images] for t in self.tile[:2]), *(t[:captions] for t in self.tile[2:]))
 
     def in_tiles(self, score: Callable[..., Tensor], side: int) -> Tensor:
@@ -151,7 +151,7 @@ class Inputs:
         return torch.compile(self.model.score_states, backend=backend, dynamic=False)
 
     def graphed(self, side: int) -> Callable[[], Tensor]:
-        """The plain equations on tiles of side × side, each a CUDA graph's replay; without a GPU just as they are."""
+        """The plain equations on tiles of side × side, each replayed as a CUDA graph; without a GPU run directly."""
         import torch
 
         if self.device != "cuda":
@@ -159,7 +159,7 @@ class Inputs:
         fixed = [t.clone() for t in self.part(side, side)]
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.inference_mode(), torch.cuda.stream(stream):
-            for _ in range(3):  # libraries make their work spaces now: they can't while a graph is captured
+            for _ in range(3):  # libraries allocate workspaces now: they can't while a graph is captured
                 self.model.score_states(*fixed)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -187,7 +187,7 @@ def gpu_device() -> str:
 
 
 def measure(sizes: Sizes, device: str, put: Put, dtypes: Sequence[str] = DTYPES) -> None:
-    """Measure everything; `put(name, row)` gets each row as soon as it is known, at last one for each type."""
+    """Measure everything; `put(name, row)` receives each row at once, and at the end a summary for each type."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -207,12 +207,12 @@ def block_name(blocks: Any) -> str:
 
 
 def _measure(inputs: Inputs, limit: float, put: Put) -> None:
-    found: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
 
     def measured(what: str, make: Callable[[], Callable[[], Tensor]], also: Row | None = None) -> None:
-        """make: prepares, and returns what is timed."""
-        found[what] = (also or {}) | _timed(inputs, make, limit)
-        put(f"{inputs.dtype} {what}", found[what])
+        """make: prepares, and returns the call to time."""
+        rows[what] = (also or {}) | _timed(inputs, make, limit)
+        put(f"{inputs.dtype} {what}", rows[what])
 
     for index, blocks in enumerate(inputs.choices):
         also = {"dtype": inputs.dtype, "choice": index}
@@ -221,11 +221,11 @@ def _measure(inputs: Inputs, limit: float, put: Put) -> None:
     for side in inputs.sizes.sides:
         measured(f"{_COMPILED}, tiles of {side}²", partial(partial, inputs.in_tiles, compiled, side))
         measured(f"{_GRAPHED}, tiles of {side}²", partial(inputs.graphed, side))
-    put(inputs.dtype, _compared(found))
+    put(inputs.dtype, _compared(rows))
 
 
 def _timed(inputs: Inputs, make: Callable[[], Callable[[], Tensor]], limit: float) -> Row:
-    """One row. What does not fit this GPU is no failure; anything else that is raised is one, of this row alone."""
+    """One row. A choice that does not fit this GPU is not a failure; any other exception fails this row alone."""
     import torch
 
     from ..runtime.backends.triton.launch import TooLargeError
@@ -256,20 +256,21 @@ def _timed(inputs: Inputs, make: Callable[[], Callable[[], Tensor]], limit: floa
     }
 
 
-def _compared(found: dict[str, Row]) -> Row:
+def _compared(rows: dict[str, Row]) -> Row:
     """The best of each kind."""
-    rows = [{"what": what, **row} for what, row in found.items() if row.get("ok")]
+    valid = [{"what": what, **row} for what, row in rows.items() if row.get("ok")]
     best = {
-        kind: max((row for row in rows if row["what"].startswith(kind)), key=lambda row: row["pairs/s"], default={})
+        kind: max((row for row in valid if row["what"].startswith(kind)), key=lambda row: row["pairs/s"], default={})
         for kind in (_KERNEL, *RIVALS)
     }
-    own = best[_KERNEL].get("pairs/s")
-    times = {f"÷ {kind}": own / row["pairs/s"] for kind, row in best.items() if own and row and kind != _KERNEL}
-    return {"best": best[_KERNEL].get("what", "none"), "seconds": best[_KERNEL].get("seconds"), "pairs/s": own, **times}
+    kernel = best[_KERNEL]
+    speed = kernel.get("pairs/s")
+    times = {f"÷ {kind}": speed / row["pairs/s"] for kind, row in best.items() if speed and row and kind != _KERNEL}
+    return {"best": kernel.get("what", "none"), "seconds": kernel.get("seconds"), "pairs/s": speed, **times}
 
 
 def _seconds(call: Callable[[], object], device: str) -> list[float]:
-    """Of several calls in turn, each timed alone."""
+    """Seconds of several calls in a row, each timed alone."""
     taken = [_once(call, device)]
     while device == "cuda" and len(taken) < _MOST_ROUNDS and sum(taken) + taken[-1] <= _SECONDS:
         taken.append(_once(call, device))
@@ -311,28 +312,28 @@ def _copy_limit(device: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m caan.bench.gpu_kernel", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every row there, after each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, after each one")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU, with TRITON_INTERPRET=1")
     parser.add_argument(
-        "--launch", nargs=2, metavar=("DTYPE", "CHOICE"), help="this choice alone, twice: for a profiler"
+        "--launch", nargs=2, metavar=("DTYPE", "CHOICE"), help="run only this choice, twice: for a profiler"
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     rows: dict[str, Row] = {}
 
     def put(name: str, row: Row) -> None:
         rows[name] = row
         print(f"{name}: {row_text(row)}", flush=True)
-        if given.json is not None:
-            with atomic_file(given.json) as file:
+        if options.json is not None:
+            with atomic_file(options.json) as file:
                 file.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     try:
-        device = "cpu" if given.rehearse else gpu_device()
-        sizes = TINY if given.rehearse else PAPER
-        if given.launch:
-            inputs = Inputs(replace(sizes, images=min(sizes.images, 64)), given.launch[0], device)
+        device = "cpu" if options.rehearse else gpu_device()
+        sizes = TINY if options.rehearse else PAPER
+        if options.launch:
+            inputs = Inputs(replace(sizes, images=min(sizes.images, 64)), options.launch[0], device)
             for _ in range(2):
-                inputs.kernel(inputs.choices[int(given.launch[1])])
+                inputs.kernel(inputs.choices[int(options.launch[1])])
         else:
             measure(sizes, device, put)
     except CaanError as error:

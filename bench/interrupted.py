@@ -1,4 +1,4 @@
-"""What an interrupted bench had measured, kept in the user's cache until the same bench is done."""
+"""Measurements of an interrupted bench, kept in the user's cache until the same bench is complete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .._files import atomic_file
 from ..errors import OutputError
 
 
-class Measured:
-    """Rows by name: what was found in preparing them, their scores, and their rounds.
+class SavedMeasurements:
+    """Rows by name: the results of preparing them, their scores, and their rounds.
 
-    A damaged or foreign file is as good as none. Where nothing can be written, nothing is kept.
+    Damaged or foreign files are ignored. If the cache is not writable, nothing is saved.
     """
 
     def __init__(self, identity: object, resume: bool) -> None:
-        """identity: what makes two benches the same, as `repr` writes it; resume: go on with what is there."""
+        """identity: benches with the same `repr` of it are the same; resume: load the saved measurements."""
         key = hashlib.sha256(repr(identity).encode()).hexdigest()[:40]
         self._folder = cache_folder("bench") / key
         self.rows: dict[str, dict[str, Any]] = {}
@@ -34,7 +34,7 @@ class Measured:
                 self.rows = {name: row for name, row in rows.items() if isinstance(row["rounds"], list)}
 
     def scores(self, row: str, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-        """A row's scores (images, captions); None if they are not there."""
+        """A row's scores (images, captions); None if they are not saved."""
         if row not in self.rows:
             return None
         with suppress(OSError, ValueError):
@@ -43,9 +43,9 @@ class Measured:
                 return scores
         return None
 
-    def keep(self, row: str, found: dict[str, Any], scores: NDArray[np.float32] | None = None) -> None:
-        """Remember what a row has so far."""
-        self.rows[row] = found
+    def keep(self, row: str, result: dict[str, Any], scores: NDArray[np.float32] | None = None) -> None:
+        """Save a row's results so far."""
+        self.rows[row] = result
         with suppress(OutputError, OSError):
             if scores is not None:
                 with atomic_file(self._scores_file(row)) as temporary, temporary.open("wb") as stream:

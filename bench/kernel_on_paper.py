@@ -1,9 +1,9 @@
-"""What each choice of the GPU kernel should cost, by its machine code alone: `python -m caan.bench.kernel_on_paper`.
+"""Estimate the GPU kernel's speed for each choice from machine code: `python -m caan.bench.kernel_on_paper`.
 
-Needs Triton and PyTorch, no GPU. Every choice is compiled for each compute capability with Triton's own assembler; the
-instructions that a pair takes are counted, those of loops as often as they turn; and an H200's time for 1,000 ×
-5,000 pairs follows from what each of its units does in a clock. Which unit is slowest is the limit that binds. Where
-an H200 takes much longer than `expected` says, or another choice is fastest, the numbers below are wrong.
+Needs Triton and PyTorch, no GPU. Every choice is compiled for each compute capability with Triton's own assembler. The
+instructions per pair are counted, those of loops times their iterations, and an H200's time for 1,000 × 5,000 pairs
+follows from the throughput of each unit. The slowest unit is the bound. If an H200 takes much longer than `expected`,
+or another choice is fastest, the numbers below are wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import CaanError, MissingError, needs
 from .gpu_kernel import PAPER
 from .synthetic import PAPER_DIM
 
-# Compute capability → bytes of shared memory that one program may have, and all of a processor; threads of a processor.
+# Compute capability → bytes of shared memory per program and per SM; threads per SM.
 GPUS = {
     90: (227 << 10, 228 << 10, 2048),  # H100, H200
     80: (163 << 10, 164 << 10, 2048),  # A100
@@ -26,34 +26,34 @@ GPUS = {
     120: (99 << 10, 100 << 10, 1536),  # RTX 50, RTX PRO
 }
 _DTYPES = ("float16", "bfloat16", "float32")
-_REGISTERS = 1 << 16  # of a processor
-_RESERVED = 1 << 10  # bytes of shared memory that a program takes beside its own
+_REGISTERS = 1 << 16  # per SM
+_RESERVED = 1 << 10  # bytes of shared memory reserved by the system per program
 
-# An H200: 132 processors at 1.98 GHz. Its units' work in a clock and processor, from NVIDIA's programming guide
-# (throughput of native arithmetic instructions, 9.0) where nothing else is said.
+# An H200: 132 SMs at 1.98 GHz. Throughput of its units per clock and SM, from NVIDIA's programming guide (throughput of
+# native arithmetic instructions, 9.0) unless another source is named.
 _PROCESSORS, _CLOCK = 132, 1.98e9
 _WARP = 32
-_ISSUED = 4  # instructions, of a warp each
+_ISSUED = 4  # warp instructions
 _SPECIAL = 16  # numbers: tanh, exp2, 1/x, 1/√x
 _FLOAT = 128  # numbers: additions, multiplications
 _INTEGER = 64  # numbers: integers, comparisons, moves of bytes, roundings to 16 bits
-_SHARED = 128  # bytes, of shared memory and the first cache
+_SHARED = 128  # bytes, of shared memory and the L1 cache
 _SHUFFLED = 32  # numbers passed between threads, by the same unit
 _MULTIPLY_ADDS = 2048  # of 16-bit numbers by tensor cores: 1,070 TFLOP/s
-_WARP_GROUPS = 790 / 1070  # of these for `wgmma`: cuBLAS's best, as measured on the H200
+_WARP_GROUPS = 790 / 1070  # share of these for `wgmma`: cuBLAS's best, as measured on the H200
 _SINGLE_WARPS = 0.63  # for `mma.sync`: Luo et al., arXiv 2402.13499
-_L2 = 28  # bytes from the second cache: 5.6 TB/s of 114 processors at 1.755 GHz (chipsandcheese.com, H100 PCIe)
+_L2 = 28  # bytes from the L2 cache: 5.6 TB/s of 114 SMs at 1.755 GHz (chipsandcheese.com, H100 PCIe)
 
 _UNITS = ("tensor cores", "special functions", "float", "integer", "shared memory", "L2", "issue")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A choice on an H200, of clocks of a processor for a pair."""
+    """A choice on an H200, in clocks of an SM per pair."""
 
     clocks: Mapping[str, float]  # of each unit
-    programs: int  # that a processor has at a time; 0 if it has no room for one
-    warps: int  # of these together
+    programs: int  # resident per SM; 0 if none fits
+    warps: int  # resident per SM
 
     @property
     def binding(self) -> str:
@@ -61,15 +61,15 @@ class Prediction:
 
     @property
     def least(self) -> float:
-        """Seconds if the slowest unit never waits."""
+        """Seconds if the slowest unit never stalls."""
         return _seconds(self.clocks[self.binding])
 
     @property
     def expected(self) -> float:
-        """Seconds if what is fetched ahead is never waited for, and the rest is hidden by a scheduler's other warps."""
-        own = [clocks for unit, clocks in self.clocks.items() if unit not in ("L2", "issue")]
-        waiting = (sum(own) - max(own)) * _ISSUED / max(self.warps, _ISSUED)
-        return _seconds(max(max(own) + waiting, self.clocks["L2"], self.clocks["issue"]))
+        """Seconds if prefetched data never stalls, and a scheduler's other warps hide the rest."""
+        units = [clocks for unit, clocks in self.clocks.items() if unit not in ("L2", "issue")]
+        waiting = (sum(units) - max(units)) * _ISSUED / max(self.warps, _ISSUED)
+        return _seconds(max(max(units) + waiting, self.clocks["L2"], self.clocks["issue"]))
 
 
 def predict(counts: Counter[str], choice: Any, compiled: Any, itemsize: int, dim: int = PAPER_DIM) -> Prediction:
@@ -81,14 +81,14 @@ def predict(counts: Counter[str], choice: Any, compiled: Any, itemsize: int, dim
         for unit, cost in _costs(instruction):
             clocks[unit] += cost * count * warps_per_pair
         clocks["issue"] += count * warps_per_pair / _ISSUED
-    # Whole rows of both states, once a program; what is padded is not loaded.
+    # Whole rows of both states, once per program; padding is not loaded.
     loaded = 5 * PAPER.regions * dim / choice.captions + 4 * PAPER.words * dim / choice.images
     clocks["L2"] = loaded * itemsize / _L2
     return Prediction(clocks, programs, programs * choice.warps)
 
 
 def programs_at_once(compiled: Any, choice: Any, capability: int) -> int:
-    """Programs of a processor: what registers, shared memory and threads are there for."""
+    """Resident programs per SM, as registers, shared memory and threads allow."""
     most, shared, threads = GPUS[capability]
     if compiled.shared > most:
         return 0
@@ -97,15 +97,15 @@ def programs_at_once(compiled: Any, choice: Any, capability: int) -> int:
 
 
 def _costs(instruction: str) -> Iterator[tuple[str, float]]:
-    """(unit, clocks of a processor) of one warp's instruction."""
+    """(unit, clocks of an SM) of one warp instruction."""
     name, *parts = instruction.split(".")
     if name == "HMMA":
-        # m16n8k8 and m16n8k16: 16 rows, 8 columns, then the depth; of TF32 half the depth
+        # m16n8k8 and m16n8k16: 16 rows, 8 columns, then the depth; half the depth for TF32
         depth = int(parts[0][3:])
         yield "tensor cores", 16 * 8 * depth / _MULTIPLY_ADDS / _SINGLE_WARPS
     elif name == "HGMMA":
         rows, columns, depth = map(int, parts[0].split("x"))
-        # Four warps issue one product together.
+        # Four warps issue one product.
         yield "tensor cores", rows * columns * depth / 4 / _MULTIPLY_ADDS / _WARP_GROUPS
         read = columns * depth + (rows * depth if parts[-1] == "shared" else 0)
         yield "shared memory", 2 * read / 4 / _SHARED
@@ -160,54 +160,54 @@ def tables(progress: Callable[[str], None], regions: int = PAPER.regions, words:
         raise MissingError("Triton's interpreter compiles nothing; unset TRITON_INTERPRET")
     for name in _DTYPES:
         dtype = getattr(torch, name)
-        made = {}
+        kernels = {}
         for choice in choices(dtype, regions, words):
             for capability in GPUS:
                 progress(f"{name}, {capability / 10}: {choice}")
-                made[choice, capability] = compile_choice(choice, dtype, regions, words, capability)
+                kernels[choice, capability] = compile_choice(choice, dtype, regions, words, capability)
         yield f"**{name}** on an H200, {PAPER.images:,} × {PAPER.captions:,} pairs at D = d = {PAPER_DIM:,}:"
-        yield from ("", *_on_h200(made, dtype.itemsize), "", "On other GPUs:", "", *_elsewhere(made), "")
+        yield from ("", *_on_h200(kernels, dtype.itemsize), "", "On other GPUs:", "", *_elsewhere(kernels), "")
 
 
-def _on_h200(made: Mapping[tuple[Any, int], Any], itemsize: int) -> Iterator[str]:
+def _on_h200(kernels: Mapping[tuple[Any, int], Any], itemsize: int) -> Iterator[str]:
     yield from _header(
         ["choice", "registers", "spilled", "shared, KiB", "warps", "tensor cores", *(f"{u}, s" for u in _UNITS),
          "binds", "least, s", "expected, s", "compiled, s"]
     )  # fmt: skip
-    for choice, capability in made:
+    for choice, capability in kernels:
         if capability != 90:
             continue
-        compiled = made[choice, capability]
+        compiled = kernels[choice, capability]
         counts = compiled.counts(choice, PAPER_DIM, PAPER_DIM)
-        found = predict(counts, choice, compiled, itemsize)
+        result = predict(counts, choice, compiled, itemsize)
         yield _row(
-            [label(choice), compiled.registers, compiled.stack, round(compiled.shared / 1024), found.warps,
-             products(counts), *(f"{_seconds(found.clocks[unit]):.3f}" for unit in _UNITS),
-             found.binding, f"{found.least:.2f}", f"{found.expected:.2f}", f"{compiled.seconds:.0f}"]
+            [label(choice), compiled.registers, compiled.stack, round(compiled.shared / 1024), result.warps,
+             products(counts), *(f"{_seconds(result.clocks[unit]):.3f}" for unit in _UNITS),
+             result.binding, f"{result.least:.2f}", f"{result.expected:.2f}", f"{compiled.seconds:.0f}"]
         )  # fmt: skip
 
 
-def _elsewhere(made: Mapping[tuple[Any, int], Any]) -> Iterator[str]:
+def _elsewhere(kernels: Mapping[tuple[Any, int], Any]) -> Iterator[str]:
     others = [capability for capability in GPUS if capability != 90]
     yield _row(["choice", *(f"{capability / 10}: registers, spilled, KiB, warps" for capability in others)])
     yield _row(["---"] * (len(others) + 1))
-    for choice in dict.fromkeys(choice for choice, _ in made):
+    for choice in dict.fromkeys(choice for choice, _ in kernels):
         cells = []
         for capability in others:
-            one = made[choice, capability]
+            one = kernels[choice, capability]
             warps = programs_at_once(one, choice, capability) * choice.warps
             cells.append(f"{one.registers}, {one.stack}, {round(one.shared / 1024)}, {warps or '–'}")
         yield _row([label(choice), *cells])
 
 
 def products(counts: Counter[str]) -> str:
-    """Which instructions of tensor cores a choice has."""
+    """A choice's tensor-core instructions."""
     kinds = {"HGMMA": "wgmma", "HMMA": "mma"}
     return " + ".join(kinds[kind] for kind in kinds if any(name.startswith(kind) for name in counts)) or "none"
 
 
 def label(choice: Any) -> str:
-    """images × captions, block of D / block of d, warps, stages; what else differs."""
+    """images × captions, block of D / block of d, warps, stages; `whole` if regions are not split."""
     text = (
         f"{choice.images} × {choice.captions}, {choice.block_d}/{choice.block_a}, {choice.warps} w, {choice.stages} st"
     )

@@ -1,4 +1,4 @@
-"""The memory of a large search, in a process of its own, since a peak never falls again: `make bench-memory`."""
+"""Memory of a large search, in its own process, since a peak never falls: `make bench-memory`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class SearchMemory:
 
 def measure_memory(threads: int | None, progress: Callable[[str], None]) -> SearchMemory:
     """Search IMAGES × CAPTIONS of random float16 states, memory-mapped, for the best K images of each caption."""
-    with synthetic_bundle(progress, DIM) as bundle, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
+    spawn = multiprocessing.get_context("spawn")
+    with synthetic_bundle(progress, DIM) as bundle, ProcessPoolExecutor(1, spawn) as pool:
         progress(f"searching {CAPTIONS:,} captions in {IMAGES:,} images: half an hour or more")
         with away_from_here():
-            measured = own.submit(_search, bundle, threads)
+            measured = pool.submit(_search, bundle, threads)
         return measured.result()
 
 
@@ -53,7 +54,7 @@ def _search(bundle: Path, threads: int | None) -> SearchMemory:
 
 
 def _random_gallery(retriever: Retriever, kind: Kind, items: int, length: int, folder: Path) -> Gallery:
-    """States of the size that encoders give."""
+    """States as large as the encoders' output."""
     width = state_widths(retriever.backend.model.config)[kind]
     generator = np.random.default_rng(0)
     path, shape = folder / f"{kind}.npy", (items * length, width)
@@ -68,7 +69,7 @@ def _random_gallery(retriever: Retriever, kind: Kind, items: int, length: int, f
 
 
 if __name__ == "__main__":
-    found = measure_memory(None, lambda message: print(message, file=sys.stderr))
+    result = measure_memory(None, lambda message: print(message, file=sys.stderr))
     print(describe_machine())
     print(f"{CAPTIONS:,} captions searched in {IMAGES:,} images, D = d = {DIM}, k = {K}, float16 states memory-mapped")
-    print(f"peak resident memory {found.peak / 2**20:,.0f} MiB, {found.pairs_per_second:,.0f} pairs/s")
+    print(f"peak resident memory {result.peak / 2**20:,.0f} MiB, {result.pairs_per_second:,.0f} pairs/s")

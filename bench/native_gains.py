@@ -1,4 +1,4 @@
-"""What the compiled scorer gains on a CPU: the rows of `native` against ONNX Runtime's best tile in the same run."""
+"""The compiled scorer's gain on a CPU: the rows of `native` against ONNX Runtime's best tile in the same run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NativeGain:
-    """Ratios of one row. The rows took turns: pairs/s are compared round by round, and the median counts."""
+    """Ratios of one row. Rows alternate: pairs/s are compared round by round; the median is reported."""
 
     row: str  # its name, as "native bf16"
     pairs: float  # all pairs/s ÷ onnxruntime fp32's
-    text_query: float  # p50 of one text over 1,000 images: onnxruntime fp32's seconds ÷ its own
-    threads: float | None  # all pairs/s ÷ those of one thread; None where there is but one
+    text_query: float  # p50 of one text over 1,000 images: onnxruntime fp32's seconds ÷ this row's
+    threads: float | None  # all pairs/s ÷ those of one thread; None with a single thread
     score_error: float | None  # the largest difference of its scores from float64
 
 

@@ -1,4 +1,4 @@
-"""What a BatchingRetriever still answers in time when more is asked of it than the machine can do."""
+"""Goodput of a BatchingRetriever under overload."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ..errors import Overloaded
 from ..runtime import BatchingRetriever, Gallery, Retriever
 from ..runtime.retriever import Caption, Hit
 
-# How many times the capacity arrives, and after how many full batches' time an answer is no longer wanted.
+# Arrival rates as multiples of the capacity; timeout of a request in times of a full batch.
 LOADS, PATIENCE = (1, 2, 10), 4
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Overload:
-    """Answers in time per second ÷ those of a machine that is just busy, medians of the rounds."""
+    """Answers in time per second ÷ the capacity, medians of the rounds."""
 
-    capacity: float  # requests per second, of full batches without a break
+    capacity: float  # requests per second, in full batches back to back
     timeout: float  # seconds, of every request
-    goodput: dict[int, float]  # times the capacity that arrived → the share of it that was answered in time
+    goodput: dict[int, float]  # arrival rate ÷ capacity → rate answered in time ÷ capacity
 
 
 def measure_overload(
     retriever: Retriever, gallery: Gallery, captions: Sequence[Caption], *, seconds: float = 8.0, rounds: int = 3
 ) -> Overload:
-    """Requests arrive at their times whatever becomes of the others, for `seconds` at each of LOADS in each round.
+    """Open-loop load: requests arrive on schedule, for `seconds` at each of LOADS in each round.
 
-    Capacity is measured before every one of them, so that a drift of the machine hits both alike.
+    Capacity is measured before each of them, so that a drift of the machine affects both alike.
     """
     requests = cycle(captions)
     with BatchingRetriever(retriever, max_batch=_BATCH) as batching:
@@ -83,5 +83,5 @@ def _answered_in_time(
         except Overloaded:
             continue
     wait(accepted)
-    took = time.monotonic() - start  # what waits at the end is answered too
+    took = time.monotonic() - start  # requests queued at the end are answered too
     return sum(answer.exception() is None for answer in accepted) / took

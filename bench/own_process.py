@@ -1,4 +1,4 @@
-"""Starting the bench's processes: they import what is installed, and nothing that lies in the current folder."""
+"""Start the bench's processes so that they import only installed packages, nothing from the current folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def away_from_here() -> Iterator[None]:
-    """Around starting a process with multiprocessing: neither it nor its helpers look for modules in this folder.
+    """Start a process with multiprocessing inside this: neither it nor its helpers import from the current folder.
 
-    They would before anything else: they are started with `python -c`, and told where this process looks.
+    By default they look there first: they run with `python -c` and inherit this process's sys.path.
     """
     path, safe = sys.path, os.environ.get("PYTHONSAFEPATH")
     sys.path = [entry for number, entry in enumerate(path) if not _is_here(number, entry)]

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class PairWork:
-    """What a pair costs on average, in the cheapest order of products."""
+    """Average cost of a pair, in the cheapest order of products."""
 
     flop: float  # a multiply-add counted as 2
     tanh: float
 
 
 def pair_work(config: Mapping[str, Any], regions: NDArray[np.int64], words: NDArray[np.int64]) -> PairWork:
-    """Of all pairs of images with so many regions and captions with so many words (docs/performance.md).
+    """Average over all pairs of images with these regions and captions with these words (docs/performance.md).
 
     2RTD (H) + 6RTd (Zv) + 2T²d + 2RTd (Zu) + 2(R + T)D (the pooled product), and (R + T)d + RT tanh.
     """

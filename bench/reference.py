@@ -1,4 +1,4 @@
-"""PyTorch as the reference: the form that research code has, and the fastest that the same model allows."""
+"""PyTorch as the reference: the form used by research code, and the fastest form of the same model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TILE_MEGABYTES = (1, 4, 16, 64, 256)
 
 
 class ResearchScorer:
-    """All-pairs scores as the evaluation of research code computes them: 128 × 128 shards of the plain equations.
+    """All-pairs scores as research code evaluates them: 128 × 128 shards of the plain equations.
 
-    Every shard projects its regions and words again; nothing is kept per item but the encoders' output.
+    Every shard projects its regions and words again; only the encoders' output is kept per item.
     """
 
     def __init__(self, backend: TorchBackend, images: Gallery, captions: Gallery) -> None:

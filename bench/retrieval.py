@@ -1,4 +1,4 @@
-"""What the runtime adds to the backend's own calls, and what the forms of a gallery cost: the rows of --retrieval."""
+"""The runtime's overhead over the backend's calls, and the cost of each form of a gallery: the rows of --retrieval."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .overload import Overload, measure_overload
 from .serving import CALLERS, FEW_IMAGES, ServingSpeed, measure_serving
 from .timing import seconds
 
-# search_many of so many captions over so many images, against tiles that lie ready.
+# Captions and images of search_many, compared with tiles already gathered.
 MANY_CAPTIONS, MANY_IMAGES = 1000, 1000
-_READY = 64  # images × captions whose tiles lie ready
+_READY = 64  # images and captions of the gathered tiles
 _ROUNDS, _QUERY_ROUNDS = 3, 9
 _TOGETHER = 128  # captions of one search_many per form of gallery
 
@@ -35,16 +35,16 @@ class Form:
     bytes_per_image: float
     seconds_alone: float  # median of single queries
     seconds_together: float  # per query, of _TOGETHER at once
-    images_per_second: float | None  # indexed; None for a form that is not written
+    images_per_second: float | None  # indexed; None for a form that is not on disk
 
 
 @dataclass(frozen=True)
 class RetrievalSpeed:
-    """What `measure_retrieval` found."""
+    """Result of `measure_retrieval`."""
 
     images: int
     captions: int
-    share_of_tiles: float  # pairs/s of search_many ÷ the backend's on tiles that lie ready, median of the rounds
+    share_of_tiles: float  # pairs/s of search_many ÷ the backend's on gathered tiles, median of the rounds
     pairs_per_second: float  # of search_many
     forms: tuple[Form, ...]
     serving: ServingSpeed
@@ -70,7 +70,7 @@ def measure_retrieval(
         share, speed = _against_tiles(retriever, gallery, captions)
         progress("batching concurrent callers")
         serving = measure_serving(retriever, gallery, gallery.first(FEW_IMAGES), captions[:CALLERS])
-        progress("asking for more than the machine can do")
+        progress("overloading it")
         overload = measure_overload(retriever, gallery, captions)
     return RetrievalSpeed(len(gallery), len(captions), share, speed, measured, serving, overload)
 
@@ -80,19 +80,19 @@ def _forms(retriever: Retriever, bundle: Path, features: Any, folder: Path) -> d
     options = {"float16": IndexOptions("float16"), "float16, compact": IndexOptions("float16", compact=True)}
     if retriever.backend.state_dtype == np.float32:
         options = {"float32": IndexOptions("float32"), **options}
-    found: dict[str, tuple[Gallery, float | None]] = {}
+    galleries: dict[str, tuple[Gallery, float | None]] = {}
     for name, chosen in options.items():
         write = partial(index_items, retriever, bundle, Images(retriever, features), folder / name, None, chosen)
         took = seconds(write)
-        found[name] = Gallery.open(folder / name), len(features) / took
-    exact = "float32" if "float32" in found else "float16"
-    return {"in memory": (retriever.load(found[exact][0]), None), **found}
+        galleries[name] = Gallery.open(folder / name), len(features) / took
+    exact = "float32" if "float32" in galleries else "float16"
+    return {"in memory": (retriever.load(galleries[exact][0]), None), **galleries}
 
 
 def _measure_forms(
     retriever: Retriever, forms: dict[str, tuple[Gallery, float | None]], captions: Sequence[Any]
 ) -> tuple[Form, ...]:
-    """Every form in turns; a first query of each comes before, which reads and checks its file."""
+    """Alternate between the forms; a first query of each, which reads and verifies its file, is not counted."""
     alone: dict[str, list[float]] = {name: [] for name in forms}
     together: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(_QUERY_ROUNDS + 1):
@@ -115,11 +115,10 @@ def _measure_forms(
 
 
 def _against_tiles(retriever: Retriever, gallery: Gallery, captions: Sequence[Any]) -> tuple[float, float]:
-    """(search_many's pairs/s ÷ the backend's, median of rounds in turns; search_many's pairs/s)."""
+    """(search_many's pairs/s ÷ the backend's, median of alternating rounds; search_many's pairs/s)."""
     texts = retriever.encode_captions(captions)
     choice = retriever.choice(len(gallery), len(texts))
-    some = gallery.first(_READY), texts.first(_READY)
-    ready = list(tiles_of(retriever.backend, choice, *some))
+    ready = list(tiles_of(retriever.backend, choice, gallery.first(_READY), texts.first(_READY)))
     times = -(-len(gallery) * len(texts) // (_READY * _READY))
 
     def score_ready() -> None:

@@ -1,4 +1,4 @@
-"""How near the compiled scorer comes to what the processor can do: a pair's arithmetic, limits of the same run."""
+"""The compiled scorer against the processor's roofline: a pair's arithmetic, limits from the same run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Roofline:
-    """One row's share of what the processor's multipliers and its fastest tanh allow; medians over rounds."""
+    """One row's share of the limit set by the processor's FMA units and the fastest tanh; medians over rounds."""
 
     row: str
     flop_per_second: float  # the scorer's
     flop_limit: float  # fused multiply-adds on registers
-    tanh_limit: float  # tanh per second on numbers in the first cache
+    tanh_limit: float  # tanh per second on numbers in the L1 cache
     seconds_of_products: float  # of a pair, at the limit
     seconds_of_tanh: float
-    fraction: float  # both, one after the other, ÷ the time that a pair took
+    fraction: float  # sum of both ÷ the measured time of a pair
 
 
 def rooflines(rows: Sequence[Row]) -> list[Roofline]:
@@ -47,7 +47,7 @@ def _roofline(row: Row, work: PairWork) -> Roofline:
     kind = "bf16" if row.spec.precision == "bf16" else "fp32"
     pairs = np.array([r["pairs_per_second"] for r in row.rounds])
     flop, tanh = (np.array([r["limits"][f"{kind}_{what}"] for r in row.rounds]) for what in ("flop", "tanh"))
-    # Round by round: the processor's clock moves, and with it both the limit and what was reached.
+    # Per round: the processor's clock rate varies, and limit and speed with it.
     limit = work.flop / flop + work.tanh / tanh
     return Roofline(
         row.name,

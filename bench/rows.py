@@ -1,4 +1,4 @@
-"""The rows of a bench: what each ran, and what was measured of it."""
+"""The rows of a bench: what each ran, and its measurements."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .pair_work import PairWork
 from .retrieval import RetrievalSpeed
 from .worker import RowSpec, TunedShape
 
-_KEPT = ("peak_bytes", "tile_bytes", "score_error")  # of a bench that was interrupted, beside the structured ones
+_KEPT = ("peak_bytes", "tile_bytes", "score_error")  # kept from an interrupted bench, beside the structured ones
 
 
 @dataclass
 class Row:
-    """One row. A row that could not run has a reason and no numbers. Seconds; medians and percentiles over rounds."""
+    """One row; without numbers and with a reason if it could not run. Seconds; medians, percentiles over rounds."""
 
     spec: RowSpec
     reason: str | None = None
@@ -42,12 +42,12 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As "onnxruntime fp16 cuda"; the CPU goes without saying."""
+        """As "onnxruntime fp16 cuda"; the CPU is not mentioned."""
         device = "" if self.spec.device == "cpu" else f" {self.spec.device}"
         return f"{self.spec.label} {self.spec.precision}{device}"
 
     def as_measured(self) -> dict[str, Any]:
-        """What an interrupted bench keeps, as JSON can hold it."""
+        """The JSON that an interrupted bench keeps."""
         full = self.as_dict()
         return {key: full[key] for key in (*_KEPT, "tuning", "pair_work", "rounds")}
 

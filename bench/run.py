@@ -1,4 +1,4 @@
-"""Run the bench: every row in its own process, measured in turns, so that a drift of the machine hits all alike."""
+"""Run the bench: every row in its own process, in alternating rounds, so that all share a drift of the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..metrics import parity, retrieval_metrics
 from ..runtime.backends.contract import BF16
 from ..runtime.backends.native import PRECISIONS as NATIVE_PRECISIONS
 from ..runtime.backends.triton.backend import PRECISIONS as TRITON_PRECISIONS
-from .interrupted import Measured
+from .interrupted import SavedMeasurements
 from .native_gains import native_gains
 from .own_process import away_from_here
 from .roofline import rooflines
@@ -61,8 +61,8 @@ class BenchResult:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How a bench is run. `only`: names of rows, or what they begin with; `limit`: images of the data set;
-    `resume`: go on where the same bench was interrupted."""
+    """How a bench is run. `only`: row names or prefixes of them; `limit`: images of the data set; `resume`: continue an
+    interrupted run of the same bench."""
 
     data: Path | None = None
     split: str = "test"
@@ -84,12 +84,12 @@ def run_bench(bundle_path: Path, progress: Callable[[str], None] = lambda messag
 def run_benches(
     bundle_paths: Sequence[Path], options: BenchOptions, progress: Callable[[str], None] = lambda message: None
 ) -> list[BenchResult]:
-    """Measure every backend and precision of each bundle against PyTorch, all rows in turns.
+    """Measure every backend and precision of each bundle against PyTorch, in alternating rounds.
 
-    With `data`, R@K and the differences from PyTorch on its split; without, random inputs and speed alone.
-    `retrieval`: also what galleries, search_many and batching cost, with one row of each device; `trust_engines`: also
-    engines that were not built here. A row that can't run here carries the reason. Raises BundleError or DataError for
-    inputs that can't be used, InputError for bundles that can't be compared or a name in `only` that no row has.
+    With `data`, also R@K and the differences from PyTorch on its split; without, only speed on random inputs.
+    `retrieval`: also galleries, search_many and batching, with one row of each device; `trust_engines`: also engines
+    not built here. A row that can't run here carries the reason. Raises BundleError or DataError for unusable inputs,
+    InputError for bundles that can't be compared or a name in `only` that matches no row.
     """
     bundles = [open_bundle(path) for path in bundle_paths]
     load = _loader(bundles, options)
@@ -103,13 +103,13 @@ def run_benches(
     if options.only:
         _keep_only(results, options.only)
     identity = ([sha256_of(bundle.folder / MANIFEST) for bundle in bundles], workload.description, options.threads)
-    measured = Measured((*identity, str(options.data and options.data.resolve())), options.resume)
+    measured = SavedMeasurements((*identity, str(options.data and options.data.resolve())), options.resume)
     rows = [(f"{number} {row.name}", row) for number, result in enumerate(results) for row in result.rows]
     try:
         _measure(rows, options, load, workload, measured, progress)
     except BaseException:
         if measured.rows:
-            progress("interrupted: what was measured is kept; the same command with --resume goes on from there")
+            progress("interrupted: the measurements so far are kept; resume with the same command and --resume")
         raise
     for bundle, result in zip(bundles, results, strict=True):
         for row in result.rows:
@@ -127,7 +127,7 @@ def _measure(
     options: BenchOptions,
     load: Callable[[], Workload],
     workload: Workload,
-    measured: Measured,
+    measured: SavedMeasurements,
     progress: Callable[[str], None],
 ) -> None:
     with temporary_folder("bench") as scratch, _stopped_at_the_end() as workers:
@@ -140,8 +140,8 @@ def _measure(
             folder.mkdir()
             spec = replace(row.spec, scored=row.scores is not None)
             workers[number] = _Worker(spec, load, options.threads, folder)
-            if (found := _prepare(row, workers[number])) is not None:
-                round_seconds[number] = found
+            if (duration := _prepare(row, workers[number])) is not None:
+                round_seconds[number] = duration
                 measured.keep(key, row.as_measured(), row.scores)
         _raise_if_none_ran([row for _, row in rows])
         running = [(worker, *rows[number]) for number, worker in workers.items() if rows[number][1].reason is None]
@@ -166,8 +166,8 @@ def _measure(
             row.retrieval = worker.receive()["retrieval"]
 
 
-def _restore(row: Row, key: str, measured: Measured, options: BenchOptions, workload: Workload) -> bool:
-    """Whether all of a row was measured by an interrupted bench; its rounds are taken from there in any case."""
+def _restore(row: Row, key: str, measured: SavedMeasurements, options: BenchOptions, workload: Workload) -> bool:
+    """Take a row's rounds from an interrupted bench; whether the row is complete."""
     saved = measured.rows.get(key)
     if saved is None:
         return False
@@ -181,9 +181,9 @@ def _restore(row: Row, key: str, measured: Measured, options: BenchOptions, work
 
 def _keep_only(results: Sequence[BenchResult], only: Sequence[str]) -> None:
     names = dict.fromkeys(row.name for result in results for row in result.rows)
-    for wanted in only:
-        if not any(name.lower().startswith(wanted.lower()) for name in names):
-            raise InputError(f"no row is called {wanted!r}; --only takes one of: {', '.join(names)}")
+    for prefix in only:
+        if not any(name.lower().startswith(prefix.lower()) for name in names):
+            raise InputError(f"no row is called {prefix!r}; --only takes one of: {', '.join(names)}")
     for result in results:
         result.rows[:] = [r for r in result.rows if r.name.lower().startswith(tuple(o.lower() for o in only))]
 
@@ -203,7 +203,7 @@ def _stopped_at_the_end() -> Iterator[dict[int, _Worker]]:
 
 
 def _loader(bundles: Sequence[Bundle], options: BenchOptions) -> Callable[[], Workload]:
-    """What opens the workload, here and in every row's process."""
+    """A function that opens the workload, here and in every row's process."""
     if options.data is not None:
         return partial(data_workload, options.data.resolve(), options.split, options.limit)
     vocabularies = [Vocabulary.load(bundle.folder / VOCABULARY) for bundle in bundles]
@@ -216,7 +216,7 @@ def _loader(bundles: Sequence[Bundle], options: BenchOptions) -> Callable[[], Wo
 
 
 def _rows(bundle: Bundle, checkpoint: Path | None, trust_engines: bool = False) -> list[Row]:
-    """Every row there could be; those that need the checkpoint carry the reason if it is not to be had."""
+    """Every possible row; without the checkpoint, those that need it carry the reason."""
     reason = None
     source = bundle.folder
     try:
@@ -247,8 +247,8 @@ def _rows(bundle: Bundle, checkpoint: Path | None, trust_engines: bool = False) 
         for precision in (*bundle.precisions, BF16)
         if precision in NATIVE_PRECISIONS
     ]
-    own_rows = [*onnx_rows, *native_rows, *engine_rows, *kernel_rows]
-    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in own_rows]
+    bundle_rows = [*onnx_rows, *native_rows, *engine_rows, *kernel_rows]
+    return [Row(spec, reason=reason) for spec in torch_rows] + [Row(spec) for spec in bundle_rows]
 
 
 def _first_of_each_device(running: list[tuple[_Worker, str, Row]]) -> list[tuple[_Worker, Row]]:
@@ -260,7 +260,7 @@ def _first_of_each_device(running: list[tuple[_Worker, str, Row]]) -> list[tuple
 
 
 def _prepare(row: Row, worker: _Worker) -> float | None:
-    """Seconds that a round of this row will take; None if it can't run."""
+    """Expected seconds of a round of this row; None if it can't run."""
     try:
         prepared = worker.receive()
     except CaanError as error:
@@ -275,7 +275,7 @@ def _prepare(row: Row, worker: _Worker) -> float | None:
 
 
 def _raise_if_none_ran(rows: list[Row]) -> None:
-    """The same wrong input fails every row: that is the command's error, not a table of reasons."""
+    """If the same bad input fails every row, raise it as the command's error instead of listing reasons."""
     errors = [row.error for row in rows if row.error is not None]
     if errors and all(row.reason for row in rows):
         raise errors[0]
@@ -312,7 +312,7 @@ def _compare(rows: list[Row], image_of_caption: NDArray[np.int64]) -> None:
 
 
 def _complete_records(bundle: Bundle, rows: list[Row], workload: Workload) -> None:
-    """Engines ran, perhaps for the first time; without PyTorch's scores there is nothing to compare them with."""
+    """Record the checks of engines that ran, perhaps for the first time; needs PyTorch's scores."""
     reference = _reference(rows)
     ran = {row.spec.precision: row.scores for row in rows if row.spec.backend == "tensorrt" and row.scores is not None}
     if reference is not None and reference.scores is not None:
@@ -323,7 +323,7 @@ class _Worker:
     """The parent's end of one row's process."""
 
     def __init__(self, spec: RowSpec, load: Callable[[], Workload], threads: int | None, folder: Path) -> None:
-        # Spawned, not forked: a child starts with none of the parent's memory or threads.
+        # Spawned, not forked: a child inherits neither memory nor threads.
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.label = spec.label
@@ -351,7 +351,7 @@ class _Worker:
         return result
 
     def _ended(self) -> CaanError:
-        return CaanError(f"the process of '{self.label}' ended unexpectedly, probably for lack of memory")
+        return CaanError(f"the process of '{self.label}' ended unexpectedly, probably out of memory")
 
     def stop(self) -> None:
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What batching concurrent callers costs, and what it brings: both as ratios of two ways to the same answers."""
+"""Cost and gain of batching concurrent callers, as ratios of two ways to the same answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..runtime import BatchingRetriever, Gallery, Retriever
 from ..runtime.retriever import Caption
 from .timing import seconds
 
-# Single queries at a time, and a gallery in which one of them does not fill the machine.
+# Concurrent queries, and a gallery so small that a single query does not use the whole machine.
 CALLERS, FEW_IMAGES = 16, 50
 
 
@@ -38,10 +38,10 @@ def measure_serving(
     rounds: int = 5,
     few_rounds: int = 25,
 ) -> ServingSpeed:
-    """One caller per caption, each in a thread of its own, with the BatchingRetriever's defaults.
+    """One caller per caption, each in its own thread, with the BatchingRetriever's defaults.
 
-    gallery, few: galleries of images, `few` with about FEW_IMAGES; captions: CALLERS of them. The two ways take turns,
-    so that a drift of the machine hits both alike. One round comes before, as a warm-up.
+    gallery, few: galleries of images, `few` with about FEW_IMAGES; captions: CALLERS of them. The two ways alternate,
+    so that a drift of the machine affects both alike. The first round is a warm-up.
     """
     with BatchingRetriever(retriever) as batching, ThreadPoolExecutor(len(captions)) as callers:
 
@@ -65,7 +65,7 @@ def measure_serving(
 
 
 def _in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[tuple[float, float]]:
-    """Seconds of both, per round; which one begins changes from round to round."""
+    """Seconds of both, per round; the order changes from round to round."""
     pairs = []
     for number in range(rounds + 1):
         if number % 2:
@@ -77,5 +77,5 @@ def _in_turns(first: Callable[[], object], second: Callable[[], object], rounds:
 
 
 def _median_ratio(rounds: list[tuple[float, float]]) -> float:
-    """How many times as much the first gets done as the second in the same time."""
+    """Median throughput of the first ÷ the second's."""
     return float(np.median([second / first for first, second in rounds]))

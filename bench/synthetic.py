@@ -1,4 +1,4 @@
-"""An untrained CAAN of the paper's size, for measuring speed where no trained one of that size is at hand."""
+"""An untrained CAAN of the paper's size, for measuring speed without a trained model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._files import temporary_folder
 from .._machine import has_nvidia_driver
 from ..errors import CaanError, needs
 
-# Bottom-up attention features; 1,000 words, since speed does not depend on more.
+# Bottom-up attention features; 1,000 words, since speed does not depend on the vocabulary.
 _REGION_DIM, _WORD_DIM, _WORDS = 2048, 300, 1000
 PAPER_DIM = 1024  # the paper's joint dimension
 
@@ -39,7 +39,7 @@ def synthetic_bundle(progress: Callable[[str], None], dim: int = PAPER_DIM) -> I
 
 
 def _add_engine(bundle: Path, progress: Callable[[str], None]) -> None:
-    """FP16 plans, ungated: random weights retrieve nothing. Left out with the reason where they can't be built."""
+    """FP16 plans, ungated, since random weights retrieve nothing. Skipped with the reason if they can't be built."""
     from ..bundle import open_bundle
     from ..export.engine_from_bundle import EngineJob, build_engine
     from ..export.plan_from_graph import BuildOptions

@@ -38,8 +38,8 @@ _QUALITY_HEADERS = [
 ]
 
 _ROUNDING = (
-    "FP16 and INT8 in ONNX Runtime skip roundings that a GPU makes, and that the gate of caan-build-engine made: its\n"
-    "numbers differ a little from these."
+    "ONNX Runtime skips FP16 and INT8 roundings that a GPU makes and that the gate of caan-build-engine emulates: the\n"
+    "gate's numbers differ a little from these."
 )
 _FORM_HEADERS = [
     "gallery",
@@ -161,12 +161,12 @@ def _retrieval(row: Row, found: RetrievalSpeed, style: str) -> list[str]:
     goodput = ", ".join(f"{share:.2f} of that at {times} ×" for times, share in overload.goodput.items())
     lines = [
         f"search_many, {found.captions:,} captions × {found.images:,} images: {found.pairs_per_second:,.0f} pairs/s,"
-        f" {found.share_of_tiles:.2f} × the backend's on tiles that lie ready",
+        f" {found.share_of_tiles:.2f} × the backend's on tiles already gathered",
         f"{s.callers} callers at once through BatchingRetriever: {s.queries_per_second:.1f} queries/s,"
         f" {s.against_many:.2f} × search_many with the same {s.callers}",
         f"the same callers, a gallery of {s.few_images} images: {s.against_one_by_one:.2f} × one by one",
-        f"answered within {overload.timeout:.2g} s when more arrives than the {overload.capacity:.1f} queries/s that it"
-        f" can do: {goodput}",
+        f"answered within {overload.timeout:.2g} s under load beyond the capacity of {overload.capacity:.1f} queries/s:"
+        f" {goodput}",
     ]
     title = f"{row.name}, a gallery of {found.images:,} images in each of its forms"
     return [f"{title}\n\n{_table(forms, _FORM_HEADERS, style)}", "\n".join(lines)]

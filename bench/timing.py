@@ -1,4 +1,4 @@
-"""Seconds of calls."""
+"""Timing of calls."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def sustained_seconds(call: Callable[[], object], at_least: float = 1.0) -> float:
-    """Wall-clock seconds per call, of as many in a row as take `at_least` so many together.
+    """Wall-clock seconds per call, averaged over calls in a row that take `at_least` so many seconds.
 
-    What was asleep or cold when a call begins weighs on a fast one more than on a slow one: what is compared must run
-    for equally long.
+    Cold caches and sleeping cores slow down a fast call more than a slow one: compare calls that run equally long.
     """
     start, calls = time.perf_counter(), 0
     while True:

@@ -1,4 +1,4 @@
-"""One row of the bench, in a process of its own: no other backend's threads, and a peak memory of its own."""
+"""One row of the bench, in its own process, for its own threads and peak memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .timing import seconds, sustained_seconds
 PAIRS_SIDE = 128
 _TEXT_QUERIES, _IMAGE_QUERIES = 6, 2  # per round
 _ENCODED = 64  # items per round
-_CHECKED_SIDE = 16  # images and captions whose scores are computed in float64 too
+_CHECKED_SIDE = 16  # images and captions whose scores are checked against float64
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,25 @@ class RowSpec:
     device: str = "cpu"
     research_form: bool = False
     tune_tile: bool = False
-    trust_engines: bool = False  # also those that were not built here
-    scored: bool = False  # the data set's scores are there from an interrupted run
+    trust_engines: bool = False  # also those not built here
+    scored: bool = False  # an interrupted run has kept the data set's scores
 
 
 @dataclass(frozen=True)
 class TunedShape:
-    """How one shape is scored, single queries or many captions × many images, and the speeds of what was tried."""
+    """The choice for one shape, single queries or many captions × many images, and the speeds of all trials."""
 
     tile_bytes: int
-    workers: int | None  # scorer calls at a time, and threads of each; None where the backend has but one way
+    workers: int | None  # concurrent scorer calls, and threads of each; None if the backend has only one layout
     threads: int | None
-    short_of_best: float  # percent that it is slower than the fastest, in trials it was not chosen by
+    short_of_best: float  # percent slower than the fastest, in trials other than those it was chosen by
     tried: list[tuple[int, Layout | None, float]]  # tile bytes, layout, pairs/s
 
     @classmethod
     def of(cls, choice: Choice, trials: Sequence[Trial]) -> TunedShape:
-        own = next(trial for trial in trials if trial.choice == choice)
+        chosen = next(trial for trial in trials if trial.choice == choice)
         workers, threads = choice.layout or (None, None)
-        short = 100.0 * (1 - own.pairs_per_second / best(trials).pairs_per_second)
+        short = 100.0 * (1 - chosen.pairs_per_second / best(trials).pairs_per_second)
         tried = [(*trial.choice, trial.pairs_per_second) for trial in trials]
         return cls(choice.tile_bytes, workers, threads, short, tried)
 
@@ -82,18 +82,18 @@ def serve(
 ) -> None:
     """Answer the bench's calls: `ready`, then one measurement per message, until None. Runs in the child process.
 
-    The messages are "measure" and, for what the runtime adds, "retrieval".
-    `load` opens the workload here: features stay memory-mapped. `folder` is the row's own, and the caller's to remove.
+    The messages are "measure" and, for the runtime's overhead, "retrieval".
+    `load` opens the workload here: features stay memory-mapped. `folder` belongs to this row; the caller removes it.
     """
-    tempfile.tempdir = str(folder)  # what this process can't remove itself when it is ended
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this process
+    tempfile.tempdir = str(folder)  # the parent removes it even if this process is killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    warnings.simplefilter("ignore", UnknownWordWarning)  # all rows lack the same words
+    warnings.simplefilter("ignore", UnknownWordWarning)  # the same for all rows
     try:
         row = _Row(spec, load(), threads, folder)
         connection.send(row.prepare())
-        while (asked := connection.recv()) is not None:
-            connection.send(row.measure() if asked == "measure" else row.retrieval())
+        while (message := connection.recv()) is not None:
+            connection.send(row.measure() if message == "measure" else row.retrieval())
     except CaanError as error:
         connection.send(error)
     except Exception:
@@ -101,7 +101,7 @@ def serve(
 
 
 def _end_with_parent() -> None:
-    """However the parent ends, this process must not go on scoring without it."""
+    """However the parent ends, this process must not keep running without it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -183,8 +183,8 @@ class _Row:
         result["text_query"] = [seconds(partial(r.search, q, self.images)) for q in queries]
         features = [np.asarray(w.features[i % len(w.features)]) for i in range(_IMAGE_QUERIES)]
         result["image_query"] = [seconds(partial(r.search, q, self.captions)) for q in features]
-        some, texts = np.array(w.features[:_ENCODED]), w.captions[:_ENCODED]
-        result["images_per_second"] = len(some) / seconds(lambda: r.encode_images(some))
+        images, texts = np.array(w.features[:_ENCODED]), w.captions[:_ENCODED]
+        result["images_per_second"] = len(images) / seconds(lambda: r.encode_images(images))
         result["captions_per_second"] = len(texts) / seconds(lambda: r.encode_captions(texts))
         return result
 
@@ -199,7 +199,7 @@ class _Row:
         return float(np.abs(self.retriever.score_matrix(images, captions) - exact).max())
 
     def _tune(self, images: Gallery) -> dict[str, TunedShape] | None:
-        """What the runtime chose to score with; how far that is from the best is told by other trials than its own."""
+        """The runtime's choice; new trials show how far it is from the best."""
         r = self.retriever
         if not is_tunable(r.backend):
             return None
@@ -228,7 +228,7 @@ class _Row:
 
 
 def _repeated(gallery: Gallery, count: int) -> Gallery:
-    """A gallery of `count` items, repeating these: latency does not depend on what the states say."""
+    """A gallery of `count` items, repeating these: latency does not depend on the states' values."""
     if len(gallery) >= count:
         return gallery.first(count)
     items = np.arange(count) % len(gallery)

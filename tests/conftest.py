@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share. What takes seconds is made once per run, whichever worker comes first."""
+"""Fixtures shared by several rooms' tests. Slow ones are made once per run, by the first worker that needs them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# Two processes run the tests on what may be two cores: more threads would only wait for each other.
+# Two processes run the tests, perhaps on two cores: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests that need a GPU also run on machines that have little else (make gpu-record): what these may lack is imported
-# where it is used.
+# GPU tests also run on machines with few packages (make gpu-record): packages that may be missing are imported where
+# they are used.
 import numpy as np
 import pytest
 import torch
@@ -50,7 +50,7 @@ WORDS = [f"w{number}" for number in range(20)]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left: exit code, standard output and standard error."""
+    """A command's exit code, standard output and standard error."""
 
     code: int
     out: str
@@ -71,9 +71,9 @@ def own_cache(tmp_path_factory) -> None:
 
 @cache
 def kept_folder() -> Path:
-    """Where fixtures stay that training and export take seconds to make; older ones are removed.
+    """The folder of fixtures kept between runs, since training and export take seconds; outdated ones are removed.
 
-    Its name is a hash of all that makes them: sources, these fixtures, and the packages' versions.
+    Its name is a hash of everything they depend on: sources, these fixtures, and package versions.
     """
     root = Path(__file__).parents[1]
     sources = [root / "tests" / "conftest.py", *root.glob("*.py")]
@@ -94,9 +94,9 @@ def kept_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """make_once(name, make): the folder that `make(folder)` filled, made once for all of pytest-xdist's workers.
+    """make_once(name, make): a folder filled by `make(folder)`, once for all of pytest-xdist's workers.
 
-    kept=True: kept from run to run, until a source file of the rooms that it is made with changes.
+    kept=True: kept between runs, until a source file of the rooms that make it changes.
     """
     base = tmp_path_factory.getbasetemp()
     base_root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
@@ -139,13 +139,13 @@ def tiny_folder(make_once, vocabulary) -> Path:
 
 @pytest.fixture
 def tiny_bundle(tiny_folder, tmp_path) -> Path:
-    """A copy of the tiny bundle that a test may damage."""
+    """A copy of the tiny bundle, which a test may damage."""
     return Path(shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan"))
 
 
 @pytest.fixture
 def tiny_data(tmp_path) -> Path:
-    """A SCAN data set for the tiny model that a test may damage: 6 images, 30 captions."""
+    """A SCAN data set for the tiny model, which a test may damage: 6 images, 30 captions."""
     write_tiny_data(tmp_path / "data")
     return tmp_path / "data"
 
@@ -190,7 +190,7 @@ def refused(run, tmp_path, monkeypatch) -> Callable[..., str]:
 
 @pytest.fixture
 def mounted(tmp_path) -> Callable[..., Path]:
-    """mounted(*options): a folder of tmp_path with a file system of its own in it, taken away afterwards."""
+    """mounted(*options): a folder of tmp_path with a file system mounted on it, unmounted afterwards."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("needs Linux and root, to mount a file system")
     folder = tmp_path / "mounted"
@@ -208,12 +208,12 @@ def mounted(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def small_disk(mounted) -> Path:
-    """A disk of 8 KiB: less than any result."""
+    """A disk of 8 KiB, smaller than any result."""
     return mounted("-o", "size=8k")
 
 
 def exporter() -> Callable[..., Any]:
-    """`export_checkpoint`, which needs more than a machine that only runs bundles has."""
+    """`export_checkpoint`, imported late: it needs packages that a machine for running bundles may lack."""
     pytest.importorskip("onnxscript", reason="makes a bundle: pip install '.[export]'")
     from caan.export.bundle_from_checkpoint import export_checkpoint
 
@@ -246,7 +246,7 @@ def tree(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def demo_run(make_once) -> DemoRun:
-    """The demo world and the CAAN that `caan train` makes of it with its defaults."""
+    """The demo world and the CAAN that `caan train` trains on it with its defaults."""
     from caan.data.demo.world import write_world
     from caan.model.train import train
 
@@ -260,13 +260,13 @@ def demo_run(make_once) -> DemoRun:
 
 @dataclass(frozen=True)
 class Reader:
-    folder: Path  # a data set, its checkpoint, and what README's examples made of them
-    printed: list[str]  # by each example
+    folder: Path  # a data set, its checkpoint, and the output files of README's examples
+    printed: list[str]  # output of each example
 
 
 @pytest.fixture(scope="session")
 def reader(make_once) -> Reader:
-    """Somebody who typed README's examples."""
+    """A reader who has run README's examples."""
     from tests.pages import README, prepare, run_examples
 
     def make(folder: Path) -> None:
@@ -288,7 +288,7 @@ def flickr8k() -> Path:
 
 @pytest.fixture(scope="session")
 def flickr8k_bundle(make_once, flickr8k) -> Path:
-    """The bundle of the CAAN that was trained on Flickr8k."""
+    """The bundle of the CAAN trained on Flickr8k."""
     source = flickr8k / "model.pt"
 
     def make(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model's whole way, once, with whatever versions are installed: make test-lowest runs it with the oldest allowed.
+"""Export to search, once, with the installed versions: make test-lowest runs it with the oldest ones allowed.
 
 Exits with an error at the first command that fails.
 """
@@ -22,7 +22,7 @@ CONFIG = CaanConfig(
     region_dim=12, embed_dim=10, word_dim=6, attention_dim=7, vocab_size=24, num_regions=5, attention_scale=4.0
 )
 ENGINE = ("--target", "tensorrt-rtx")
-# A random model's R@K says nothing.
+# A random model's R@K is meaningless.
 ANY_RSUM = ("--gate-rsum", "600")
 PRECISIONS = ("fp32", "fp16", "int8")
 COMMANDS = (

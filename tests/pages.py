@@ -1,4 +1,4 @@
-"""README and the pages of docs/: their examples, and what a reader has who types them."""
+"""README and the pages of docs/: their examples, and the files that a reader needs for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LANGUAGES = {"sh", "python", "cpp", "cmake", "json", "text"}
 _FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
 )
-# The bench measures for minutes whatever the data, and on so few images one rank moves rsum by more than a gate allows.
+# The bench takes minutes whatever the data, and on so few images one rank moves rsum by more than the gate allows.
 _SHORTENED = """
 caan-bench() { command caan-bench "$@" --quick --limit 8 --only onnxruntime; }
 caan-build-engine() { command caan-build-engine "$@" --gate-rsum 600; }
@@ -40,12 +40,12 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def run_examples(page: Path, folder: Path) -> list[str]:
-    """Run a page's shell and Python examples in a folder, one after the other; what each printed."""
+    """Run a page's shell and Python examples in a folder, one after the other; the output of each."""
     return [_run(block, folder) for block in blocks(page) if block.language in ("sh", "python") and not block.reason]
 
 
 def prepare(folder: Path) -> None:
-    """What README says the reader has, `model.pt` and `data/`: a small world, and a CAAN that saw it once."""
+    """README's prerequisites, `model.pt` and `data/`: a small world, and a CAAN trained on it for one epoch."""
     from caan.data.demo.world import write_world
     from caan.model.train import TrainOptions, train
 

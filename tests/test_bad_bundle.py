@@ -40,7 +40,7 @@ def rewritten(evaluated, tiny_bundle):
 
 
 def test_an_undamaged_bundle_opens(tiny_bundle):
-    """What the tests below damage is not refused for some other reason."""
+    """The undamaged input of the tests below is accepted."""
     assert open_bundle(tiny_bundle).precisions == ["fp32"]
 
 
@@ -75,7 +75,7 @@ def test_a_folder_in_a_files_place(evaluated, tiny_bundle):
 @pytest.mark.parametrize(
     "name", ["../secret", "onnx/../../secret", "onnx\\..\\secret", "C:secret", "a\0b", "x" * 5_000]
 )
-def test_a_name_that_leads_outside(rewritten, manifest, tmp_path, name):
+def test_a_name_outside_the_bundle(rewritten, manifest, tmp_path, name):
     (tmp_path / "secret").write_text("x")
     manifest["files"][name] = manifest["files"]["vocab.json"]
     rewritten(manifest, ["outside the bundle", "do not trust this bundle"])
@@ -136,7 +136,7 @@ def test_a_manifest_that_is_not_json(evaluated, tiny_bundle, text):
 
 
 @pytest.mark.parametrize("content", [None, [], 5, "caan-bundle", {}, {"format": "caan-gallery"}])
-def test_json_that_is_no_manifest(rewritten, content):
+def test_json_that_is_not_a_manifest(rewritten, content):
     rewritten(content, ["is not a caan-bundle manifest"])
 
 
@@ -205,19 +205,19 @@ def test_a_vocabulary_larger_than_the_embedding(evaluated, tiny_bundle, manifest
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "caan-vocabulary", "words": {}, "tokenizer": ["x"]}'])
-def test_a_vocabulary_that_is_none(evaluated, tiny_bundle, manifest, content):
+def test_an_invalid_vocabulary(evaluated, tiny_bundle, manifest, content):
     (tiny_bundle / "vocab.json").write_text(content)
     write_manifest(tiny_bundle, manifest)
     evaluated(["vocab.json"])
 
 
-def test_a_graph_that_is_none(evaluated, tiny_bundle, manifest):
+def test_an_invalid_graph(evaluated, tiny_bundle, manifest):
     (tiny_bundle / ENCODER).write_bytes(b"no graph")
     write_manifest(tiny_bundle, manifest)
     evaluated(["ONNX Runtime", "can't load", ENCODER])
 
 
-def test_a_folder_that_is_no_bundle(refused, tmp_path, tiny_data):
+def test_a_folder_that_is_not_a_bundle(refused, tmp_path, tiny_data):
     (tmp_path / "empty.caan").mkdir()
     refused("eval", "empty.caan", "--data", tiny_data, says=["empty.caan is not a bundle", "caan-export model.pt"])
     refused("eval", "nowhere.caan", "--data", tiny_data, says=["nowhere.caan is not a bundle", "caan-export model.pt"])
@@ -243,7 +243,7 @@ JSON = st.recursive(
 
 
 def places(value, path=()):
-    """Every place in a JSON value, as the keys that lead there."""
+    """Every place in a JSON value, as a path of keys."""
     yield path
     if isinstance(value, dict):
         for key in value:

@@ -1,4 +1,4 @@
-"""Checkpoints that can't be exported: what `caan export` says, and that it leaves nothing and runs nobody's code."""
+"""Checkpoints that can't be exported: `caan export`'s message; it leaves no files and runs no code from them."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ class Attack:
 
 @pytest.fixture
 def content(tiny_folder) -> dict:
-    """The tiny checkpoint's dictionary, to be changed."""
+    """The tiny checkpoint's dictionary, for a test to change."""
     return torch.load(tiny_folder / "model.pt", weights_only=True)
 
 
@@ -66,12 +66,12 @@ def rejected_scan(refused, scan_content, vocabulary, tmp_path):
     return check
 
 
-def test_a_file_that_is_not_there(refused):
+def test_a_missing_file(refused):
     refused("export", "model.pt", says=["no checkpoint at model.pt", "name the model.pt"])
 
 
 @pytest.mark.parametrize("content", [b"epoch,rsum\n1,200\n", b"\x80", b"\x00" * 100, b"PK\x03\x04 no archive"])
-def test_a_file_that_is_no_checkpoint(refused, tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint(refused, tmp_path, content):
     (tmp_path / "model.pt").write_bytes(content)
     refused("export", "model.pt", says=["model.pt"])
 
@@ -136,7 +136,7 @@ def test_a_damaged_name_inside_the_archive(refused, tmp_path, tiny_folder):
 
 
 def test_a_tensor_that_is_marked_as_a_folder(refused, tiny_folder, tmp_path):
-    """PyTorch would fill it with what happens to be in memory."""
+    """PyTorch would leave its memory uninitialized."""
     damaged = bytearray((tiny_folder / "model.pt").read_bytes())
     entry = damaged.rfind(b"PK\x01\x02", 0, damaged.rfind(b"/data/12"))
     damaged[entry + 38] ^= 0x10  # the external attributes in the central directory
@@ -173,17 +173,17 @@ def test_all_that_does_not_fit_is_named_at_once(rejected, content):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_weight_that_is_no_number_is_named(rejected, content, value):
+def test_a_weight_that_is_not_a_number_is_named(rejected, content, value):
     content["state_dict"]["scorer.Q5"][2, 3] = value
     rejected(content, says=["scorer.Q5", "NaN or infinity", "export an earlier checkpoint"])
 
 
-def test_a_parameter_that_is_no_tensor_is_named(rejected, content):
+def test_a_parameter_that_is_not_a_tensor_is_named(rejected, content):
     content["state_dict"]["scorer.K"] = "a string"
     rejected(content, says=["mis-shaped: scorer.K"])
 
 
-def test_a_parameter_whose_name_is_no_text(rejected, content):
+def test_a_parameter_whose_name_is_not_text(rejected, content):
     content["state_dict"][7] = torch.ones(1)
     rejected(content, says=["unexpected: 7"])
 
@@ -230,7 +230,7 @@ def test_a_dictionary_of_neither_family(rejected, content):
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.ones(3), "text"])
-def test_a_file_that_holds_no_dictionary(rejected, content):
+def test_a_file_without_a_dictionary(rejected, content):
     rejected(content, says=["not a checkpoint dictionary"])
 
 
@@ -257,7 +257,7 @@ def test_a_scan_checkpoint_that_lacks_parameters(rejected_scan, scan_content):
     rejected_scan(says=[*says, "--key-map MAP.json"])
 
 
-def test_a_scan_checkpoint_with_parameters_too_many(rejected_scan, scan_content):
+def test_a_scan_checkpoint_with_extra_parameters(rejected_scan, scan_content):
     scan_content["model"][0]["bn.weight"] = scan_content["model"][2]["Q9"] = torch.ones(1)
     rejected_scan(says=["no place for: 0.bn.weight, 2.Q9"])
 

@@ -1,4 +1,4 @@
-"""Features, captions and ids that can't be used: what `caan eval`, `caan index` and the Python interface say."""
+"""Unusable features, captions and ids: the messages of `caan eval`, `caan index` and the Python interface."""
 
 import numpy as np
 import pytest
@@ -40,26 +40,26 @@ def ones(images=3, regions=REGIONS, dimension=DIMENSION):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
-def test_features_that_are_no_number_name_the_image(indexed, value):
+def test_features_that_are_not_finite_name_the_image(indexed, value):
     features = ones().astype(np.float64)
     features[1, 2, 3] = value
     indexed(features, says=["image 1 can't be encoded", "NaN, infinity or huge", "extract them again"])
 
 
-def test_features_that_are_no_number_name_the_images_id(indexed, tmp_path):
+def test_features_that_are_not_finite_name_the_images_id(indexed, tmp_path):
     features = ones()
     features[2, 0, 0] = np.nan
     (tmp_path / "ids.txt").write_text("cat.jpg\ndog.jpg\nowl.jpg\n")
     indexed(features, "--ids", "ids.txt", says=["image 2 (owl.jpg) can't be encoded"])
 
 
-def test_a_nan_beyond_an_images_regions_is_no_error(retriever):
+def test_nan_beyond_an_images_regions_is_allowed(retriever):
     features = ones()
     features[1, 3:] = np.nan
     assert len(retriever.encode_images(features, lengths=[5, 3, 5])) == 3
 
 
-def test_evaluating_features_that_are_no_number_names_the_image(evaluated, tiny_data):
+def test_evaluating_features_that_are_not_finite_names_the_image(evaluated, tiny_data):
     features = np.load(tiny_data / "test_ims.npy")
     features[4, 0, 7] = np.inf
     np.save(tiny_data / "test_ims.npy", features)
@@ -90,7 +90,7 @@ def test_no_image(indexed, retriever):
 @pytest.mark.parametrize(
     "features", [np.ones((3, 12)), np.ones((3, 5, 12), int), np.ones((3, 5, 12), complex), np.array(["a"]), np.ones(())]
 )
-def test_an_array_that_is_no_features(indexed, retriever, features):
+def test_an_array_that_does_not_hold_features(indexed, retriever, features):
     indexed(features, says=["features.npy", "expected floats (images, regions, features)"])
     with pytest.raises(DataError, match="features must be a float array"):
         retriever.encode_images(features)
@@ -106,7 +106,7 @@ def test_features_holding_objects_are_not_unpickled(indexed):
 
 
 @pytest.mark.parametrize("content", [b"", b"no features", b"PK\x03\x04", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{"])
-def test_a_file_that_is_no_features(refused, tiny_folder, tmp_path, content):
+def test_a_file_that_does_not_hold_features(refused, tiny_folder, tmp_path, content):
     (tmp_path / "features.npy").write_bytes(content)
     command = ["index", tiny_folder / "model.caan", "features.npy", "-o", "gallery"]
     refused(*command, says=["features.npy is no .npy file of numbers, or is truncated"])
@@ -125,7 +125,7 @@ def test_features_in_an_archive(refused, tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing.npy", "."])
-def test_features_that_are_no_file(refused, tiny_folder, name):
+def test_features_that_are_not_a_file(refused, tiny_folder, name):
     refused("index", tiny_folder / "model.caan", name, "-o", "gallery", says=[f"can't read {name}"])
 
 
@@ -209,13 +209,13 @@ def test_a_data_set_with_a_file_missing(evaluated, tiny_data, name):
     evaluated(says=[f"{name} is missing", "splits in this folder", "--split"])
 
 
-def test_a_split_that_is_not_there(refused, tiny_folder, tiny_data):
+def test_a_missing_split(refused, tiny_folder, tiny_data):
     command = ["eval", tiny_folder / "model.caan", "--data", tiny_data, "--split", "dev"]
     refused(*command, says=["dev_ims.npy is missing", "splits in this folder: test"])
 
 
 @pytest.mark.parametrize("name", ["nowhere", "data/test_ims.npy"])
-def test_a_data_set_that_is_no_folder(refused, tiny_folder, tiny_data, name):
+def test_a_data_set_that_is_not_a_folder(refused, tiny_folder, tiny_data, name):
     command = ["eval", tiny_folder / "model.caan", "--data", name]
     refused(*command, says=[f"no data set at {name}", "test_ims.npy and test_caps.txt"])
 
@@ -274,6 +274,6 @@ def test_one_string_in_place_of_a_list_of_captions(retriever):
 
 
 def test_a_good_data_set_passes(tiny_data, run, tiny_folder):
-    """What the tests above damage is not refused for some other reason."""
+    """The undamaged input of the tests above is accepted."""
     assert len(open_split(tiny_data).features) == 6
     assert run("eval", tiny_folder / "model.caan", "--data", tiny_data).code == 0

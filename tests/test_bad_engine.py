@@ -1,4 +1,4 @@
-"""`caan build-engine` with what users get wrong: refused in one or two lines, and the bundle is as it was."""
+"""Wrong input to `caan build-engine`: refused in one or two lines, and the bundle stays as it was."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def calibration_data(tmp_path):
     return tmp_path / "calibration"
 
 
-def test_what_the_tests_below_spoil_works(run, tiny_bundle, tiny_data, calibration_data):
+def test_valid_input_works(run, tiny_bundle, tiny_data, calibration_data):
     done = run("build-engine", tiny_bundle, "--int8", "--calibration-data", calibration_data, *LENIENT, *ONE)
     assert done.code == 0, done
     assert "engine not run: no NVIDIA GPU here" in done.out.splitlines()[-1]
@@ -58,7 +58,7 @@ def test_two_bundles_and_none_named(refused, tiny_bundle):
         (["--fp32", "--fp16"], "not fp16 and fp32"),
     ],
 )
-def test_one_precision_is_to_be_named(run, tiny_bundle, flags, says):
+def test_exactly_one_precision_must_be_named(run, tiny_bundle, flags, says):
     before = tree(tiny_bundle)
     done = run("build-engine", tiny_bundle, *flags)
     assert done.code == 2 and "name one of --fp16, --int8 and --fp32" in done.err and says in done.err
@@ -136,7 +136,7 @@ def test_a_damaged_calibration_cache_is_calibrated_again(run, tiny_bundle, calib
         ("nonsense", ["nonsense"]),
     ],
 )
-def test_a_profile_that_can_not_be(refused, tiny_bundle, profile, says):
+def test_an_impossible_profile(refused, tiny_bundle, profile, says):
     refused("build-engine", "--fp16", "--profile", profile, says=says)
 
 
@@ -152,7 +152,7 @@ def test_tensorrt_rtx_not_installed_names_the_extra(refused, tiny_bundle, monkey
 
 
 def test_a_missing_onnx_names_the_extra(tiny_bundle):
-    """In a process of its own: what is loaded already can't be missing."""
+    """In a separate process: a loaded module can't be missing."""
     command = "main(['build-engine', 'model.caan', '--fp16'])"
     code = f"import sys; sys.modules['onnx'] = None; from caan.cli import main; {command}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tiny_bundle.parent, capture_output=True, text=True)
@@ -168,7 +168,7 @@ def test_a_compute_capability_that_the_target_lacks(refused, tiny_bundle):
     refused(*command, says=["9.0", "7.5", "8.0", "8.6", "8.9", "12.0"])
 
 
-def test_a_node_that_is_not_there(refused, tiny_bundle):
+def test_an_unknown_node(refused, tiny_bundle):
     refused("build-engine", "--fp16", "--keep-fp32", "scorer/Sv", says=["scorer/Sv", "caan inspect"])
 
 
@@ -223,10 +223,10 @@ def test_a_full_temporary_disk(tiny_bundle, small_disk, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 def test_ctrl_c_leaves_the_bundle_as_it_was(tiny_bundle, tmp_path):
     before = tree(tiny_bundle)
-    # Many profiles make a build of many seconds, which nothing but the signal ends in time.
+    # Many profiles make the build take many seconds, so that only the signal ends it in time.
     profiles = [f"--profile=scorer:p{n}:images=1/2/{n},captions=1/2/4,regions=1/5/5,words=2/4/8" for n in range(4, 64)]
     command = [Path(sys.executable).with_name("caan"), "build-engine", tiny_bundle, "--fp16", *profiles]
-    # A shell's background job ignores Ctrl-C, and so would what the tests start in one.
+    # A shell's background job ignores Ctrl-C, and so would its children.
     ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

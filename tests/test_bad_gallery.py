@@ -1,4 +1,4 @@
-"""Damaged galleries: refused by the file's name, with the command that mends it; never other results."""
+"""Damaged galleries: refused by the file's name, with the command that fixes it; never wrong results."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ def whole(retriever, tiny_folder, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def gallery(whole, tmp_path) -> Path:
-    """A copy of the first gallery that a test may damage."""
+    """A copy of the first gallery, which a test may damage."""
     return Path(shutil.copytree(whole["first"], tmp_path / "gallery"))
 
 
@@ -81,7 +81,7 @@ def searched(refused, gallery, tiny_folder):
 
 
 def test_a_whole_gallery_is_searched(run, gallery, tiny_folder):
-    """What the tests below spoil is not refused for some other reason."""
+    """The undamaged input of the tests below is accepted."""
     done = run("search", gallery, "w1 w2", "--bundle", tiny_folder / "model.caan", "-k", IMAGES)
     assert (done.code, len(done.out.splitlines()), done.err) == (0, IMAGES, "")
 
@@ -177,7 +177,7 @@ def test_another_format_version(searched, gallery, version, says):
 
 
 @pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "null", "5", '"x"', "\udc80", '{"format": "caan-bundle"}'])
-def test_a_description_that_is_none(searched, gallery, text):
+def test_an_invalid_description(searched, gallery, text):
     (gallery / "gallery.json").write_bytes(text.encode(errors="surrogateescape"))
     searched(says=["gallery.json", "caan index"])
 
@@ -210,7 +210,7 @@ def test_an_old_gallery_is_compared_with_its_seal(searched, gallery):
 
 
 def test_an_old_description_is_read(tmp_path):
-    """As an older caan wrote it."""
+    """Written by an older caan."""
     (tmp_path / "gallery.json").write_text(OLD_DESCRIPTION)
     description = read_description(tmp_path)
     assert (description.items, description.rows, description.bundle) == (40, 325, "../../model.caan")
@@ -244,7 +244,7 @@ def test_an_old_description_is_read(tmp_path):
     ],
     ids=str,
 )
-def test_a_description_sealed_wrong(searched, gallery, change):
+def test_a_description_with_a_wrong_seal(searched, gallery, change):
     write_description(gallery, replace(read_description(gallery), **change))
     searched(says=["gallery.json is not a valid description", "caan index"])
 

@@ -1,4 +1,4 @@
-"""Results that can't be written: existing, misplaced, forbidden or on a full disk; nothing half is ever left."""
+"""Results that can't be written: existing, misplaced, forbidden or on a full disk; no partial file is ever left."""
 
 import os
 import subprocess
@@ -64,7 +64,7 @@ def test_a_file_in_the_outputs_place_is_not_replaced(refused, index, tiny_folder
 
 @pytest.mark.skipif(os.name != "posix", reason="places as on POSIX")
 @pytest.mark.parametrize("place", ["file/new", "file/sub/new", "/proc/new", "x" * 300])
-def test_a_place_that_takes_no_output(refused, index, tmp_path, place):
+def test_an_unusable_output_path(refused, index, tmp_path, place):
     (tmp_path / "file").touch()
     refused(*index(place), says=["can't write", place[:200], "name another place"])
 
@@ -82,7 +82,7 @@ def test_a_folder_without_permission(refused, index, tmp_path):
 
 
 def test_an_index_on_a_full_disk_leaves_nothing(tiny_folder, tmp_path, small_disk):
-    """As a process of its own: written through a memory map, a full disk would be a bus error."""
+    """In a separate process: with a memory map, a full disk would be a bus error."""
     np.save(tmp_path / "features.npy", np.ones((60, 5, 12), np.float32))
     caan = Path(sys.executable).with_name("caan")
     command = [caan, "index", tiny_folder / "model.caan", "features.npy", "-o", small_disk / "gallery"]
@@ -122,7 +122,7 @@ def test_an_export_on_a_full_disk_keeps_the_old_bundle(refused, tiny_folder, sma
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The bench without its minutes of measuring: one row that says nothing, in a result of 20 kB."""
+    """The bench without measuring: one dummy row, in a result of 20 kB."""
     row = bench_run.Row(bench_run.RowSpec("none", "onnxruntime", "fp32", "cpu"), reason="x" * 20_000)
     result = bench_run.BenchResult("nothing", [row])
     monkeypatch.setattr(bench_run, "run_bench", lambda *arguments, **options: result)

@@ -1,4 +1,4 @@
-"""Queries, galleries, backends and devices that can't be used: what `caan search` and its relatives say."""
+"""Unusable queries, galleries, backends and devices: the messages of `caan search` and related commands."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def evaluated(refused, tiny_folder, tiny_data):
 
 
 def test_a_good_search_passes(run, gallery):
-    """What the tests below spoil is not refused for some other reason."""
+    """The undamaged input of the tests below is accepted."""
     done = run("search", gallery, "w1 w2", "-k", 6)
     assert (done.code, len(done.out.splitlines()), done.err) == (0, 6, "")
 
@@ -97,7 +97,7 @@ def test_the_installed_command_given_bytes_that_are_not_utf8(gallery):
     assert done.stderr.startswith("Error: the caption 'caf\\udce9 w1' is not UTF-8 text; convert it first")
 
 
-def test_a_result_the_terminals_encoding_lacks_is_printed_all_the_same(tiny_folder, tiny_data):
+def test_a_result_outside_the_terminals_encoding_is_still_printed(tiny_folder, tiny_data):
     command = [Path(sys.executable).with_name("caan"), "eval", tiny_folder / "model.caan", "--data", tiny_data]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
@@ -110,12 +110,12 @@ def test_k_larger_than_the_gallery(refused, gallery):
 
 
 @pytest.mark.parametrize("k", ["0", "-1", "ten", "2.5"])
-def test_k_that_is_no_count(refused, gallery, k):
+def test_k_that_is_not_a_count(refused, gallery, k):
     refused("search", gallery, "w1", "-k", k, says=["Invalid value for '-k'", k])
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_k_that_is_no_count_in_python(tiny_folder, gallery, k):
+def test_k_that_is_not_a_count_in_python(tiny_folder, gallery, k):
     with pytest.raises(DataError, match=f"k is {k}, the gallery has 6 items; ask for 1 to 6"):
         Retriever.open(tiny_folder / "model.caan").search("w1", Gallery.open(gallery), k)
 
@@ -152,7 +152,7 @@ def test_cuda_where_pytorch_has_none(refused, tiny_folder, tiny_data):
 
 
 @needs_no_cuda
-def test_a_provider_that_onnxruntime_drops_in_silence_is_named(evaluated, monkeypatch, recwarn):
+def test_a_provider_silently_dropped_by_onnxruntime_is_named(evaluated, monkeypatch, recwarn):
     claimed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
     evaluated("--device", "cuda", code=4, says=["ONNX Runtime dropped CUDAExecutionProvider", "caan doctor"])
@@ -203,7 +203,7 @@ def test_a_gallery_whose_bundle_was_moved(refused, gallery, bundle, shown):
     refused("search", gallery, "w1", says=["no longer at", shown, "--bundle"])
 
 
-def test_things_in_each_others_place(refused, gallery, tiny_folder, tiny_bundle):
+def test_swapped_arguments(refused, gallery, tiny_folder, tiny_bundle):
     checkpoint = tiny_folder / "model.pt"
     refused("search", tiny_bundle, "w1", says=["model.caan is not a gallery", "caan index BUNDLE FEATURES"])
     refused("search", checkpoint, "w1", says=["model.pt is not a gallery", "caan index BUNDLE FEATURES"])

@@ -1,4 +1,4 @@
-"""The bundle: what is written can be opened, and a reader sees the old one or the new one, never a half."""
+"""The bundle: a written one can be opened, and a reader sees the old one or the new one, never a mixture."""
 
 import json
 import threading

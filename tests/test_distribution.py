@@ -23,11 +23,11 @@ ENDINGS = (".py", ".jinja", "py.typed")
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """The files that git would commit, in a folder of another name."""
-    told = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    if told.returncode:
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
         pytest.skip("needs git, which tells what belongs to the project")
     folder = tmp_path_factory.mktemp("copy") / "another-name"
-    for name in filter(None, told.stdout.split("\0")):
+    for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)

@@ -1,4 +1,4 @@
-"""The pages: examples run, links lead somewhere both on a code host and on the site, and the site builds."""
+"""The pages: examples run, links work both on a code host and on the site, and the site builds."""
 
 import os
 import re
@@ -76,7 +76,7 @@ def sections(page):
 
 
 def test_every_page_can_be_reached():
-    """From the site's navigation; strict MkDocs tells of the rest."""
+    """From the site's navigation; strict MkDocs checks the rest."""
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in PAGES[2:]:
         assert f"{page.relative_to(ROOT / 'docs').as_posix()}\n" in navigation, page

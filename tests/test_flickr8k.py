@@ -26,8 +26,8 @@ def test_onnxruntime_scores_real_pairs_as_pytorch_does(flickr8k, flickr8k_bundle
         retriever = Retriever.open(path, backend)
         scores[backend] = retriever.score_matrix(retriever.encode_images(data.features[:IMAGES]), captions)
     assert np.abs(scores["torch"] - scores["onnxruntime"]).max() <= 1e-5
-    found, expected = (retrieval_metrics(scores[name], truth) for name in ("onnxruntime", "torch"))
-    assert abs(found.rsum - expected.rsum) <= 0.1
+    actual, expected = (retrieval_metrics(scores[name], truth) for name in ("onnxruntime", "torch"))
+    assert abs(actual.rsum - expected.rsum) <= 0.1
     # 60 of the 1,000 photos are an easier task than the published one; a model that saw nothing gets about 55
     assert expected.rsum > 350
 
@@ -37,8 +37,8 @@ def test_a_typed_caption_finds_dogs_in_snow(flickr8k, flickr8k_bundle):
     retriever = Retriever.open(flickr8k_bundle)
     gallery = retriever.encode_images(data.features[:IMAGES], ids=data.ids and data.ids[:IMAGES])
     hits = retriever.search("Two dogs play in the snow", gallery, k=3)
-    found = [" ".join(data.captions[5 * hit.index : 5 * hit.index + 5]) for hit in hits]
-    assert any("dogs" in text and "snow" in text for text in found)
+    actual = [" ".join(data.captions[5 * hit.index : 5 * hit.index + 5]) for hit in hits]
+    assert any("dogs" in text and "snow" in text for text in actual)
 
 
 @pytest.fixture(scope="module")

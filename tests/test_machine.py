@@ -92,9 +92,9 @@ def test_without_its_package_a_gpu_is_there_all_the_same(install):
 
 def test_the_record_says_what_the_driver_answers(install):
     install(fake_nvml())
-    told = step._by_driver()
-    assert "NVIDIA gpu 0" in told and "compute capability 9.0" in told and "power limit, W 700.0" in told
-    assert "MIG (current, pending) –" in told
+    described = step._by_driver()
+    assert "NVIDIA gpu 0" in described and "compute capability 9.0" in described and "power limit, W 700.0" in described
+    assert "MIG (current, pending) –" in described
     install(fake_nvml(starts=False))
     assert step._by_driver() == "Driver Not Loaded"
     install(fake_nvml(gpus=0))

@@ -161,8 +161,14 @@ def test_five_folds_that_do_not_divide_are_refused(shape):
 
 def test_a_matrix_equals_itself():
     scores = np.random.default_rng(4).standard_normal((6, 30)).astype(np.float32)
-    found = parity(scores, scores, np.arange(30) // 5)
-    assert (found.max_abs, found.mean_abs, found.top10_overlap, found.rank_flips, found.delta_rsum) == (0, 0, 100, 0, 0)
+    result = parity(scores, scores, np.arange(30) // 5)
+    assert (result.max_abs, result.mean_abs, result.top10_overlap, result.rank_flips, result.delta_rsum) == (
+        0,
+        0,
+        100,
+        0,
+        0,
+    )
 
 
 def test_parity_counts_differences_flips_and_lost_captions():
@@ -170,12 +176,12 @@ def test_parity_counts_differences_flips_and_lost_captions():
     reference[1] -= 0.5
     scores = reference.copy()
     scores[0, 0] = 30.0  # now image 0's best, and 10 falls out of its ten
-    found = parity(scores, reference, np.arange(20) % 2)
-    assert found.max_abs == 30
-    assert found.mean_abs == pytest.approx(30 / 40)
-    assert found.top10_overlap == pytest.approx(95)
-    assert found.rank_flips == 1
-    assert found.delta_rsum == pytest.approx(
+    result = parity(scores, reference, np.arange(20) % 2)
+    assert result.max_abs == 30
+    assert result.mean_abs == pytest.approx(30 / 40)
+    assert result.top10_overlap == pytest.approx(95)
+    assert result.rank_flips == 1
+    assert result.delta_rsum == pytest.approx(
         retrieval_metrics(scores, np.arange(20) % 2).rsum - retrieval_metrics(reference, np.arange(20) % 2).rsum
     )
 
@@ -200,9 +206,9 @@ def noisy_pair(change: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_the_interval_of_delta_rsum_holds_it_and_is_nothing_for_equal_scores():
     for change in (0.05, 0.3):
-        found = parity(*noisy_pair(change))
-        low, high = found.delta_rsum_interval
-        assert low < found.delta_rsum < high
+        result = parity(*noisy_pair(change))
+        low, high = result.delta_rsum_interval
+        assert low < result.delta_rsum < high
     scores, _, truth = noisy_pair(0)
     assert parity(scores, scores, truth).delta_rsum_interval == (0, 0)
 

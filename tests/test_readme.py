@@ -1,4 +1,4 @@
-"""README's examples run as they stand, one after the other; it stays short, and says what has run on a GPU."""
+"""README's examples run unchanged, one after the other; it stays short, and says what has run on a GPU."""
 
 import re
 

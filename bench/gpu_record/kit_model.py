@@ -15,58 +15,58 @@ from ...bundle import open_bundle
 from ...errors import MissingError
 from ...runtime import Retriever
 from ...runtime.choices import Device
-from .plan import Asked, Row
+from .plan import Row, StepSettings
 
 BUNDLE, DATA, REFERENCE = "model.caan", "data", "reference.npy"
 
 
-def kit_bundle(asked: Asked) -> Path:
+def kit_bundle(settings: StepSettings) -> Path:
     """The kit's bundle. Raises MissingError if there is none."""
-    bundle = asked.kit / BUNDLE
+    bundle = settings.kit / BUNDLE
     if not bundle.is_dir():
-        raise MissingError(f"there is no {BUNDLE} in {asked.kit}; make gpu-kit, where caan is installed, makes one")
+        raise MissingError(f"there is no {BUNDLE} in {settings.kit}; make one where caan is installed: make gpu-kit")
     return bundle
 
 
-def some_inputs(asked: Asked, graphs: Retriever) -> tuple[NDArray[np.floating], list[Any]]:
+def random_inputs(settings: StepSettings, graphs: Retriever) -> tuple[NDArray[np.floating], list[Any]]:
     """Random features and captions of a model's sizes."""
     workload = random_workload(graphs.backend.model.config, list(graphs.backend.model.vocabulary.words)[4:])
-    images, captions = (2, 4) if asked.rehearse else (32, 100)
+    images, captions = (2, 4) if settings.rehearse else (32, 100)
     return workload.features[:images], list(workload.captions[:captions])
 
 
 class Gates:
-    """The gate of each precision on the kit's data set, or on the one that was asked for."""
+    """The gate of each precision, on the kit's data set or on the one given."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, settings: StepSettings) -> None:
         """Raises MissingError if there is no data set, CheckpointError if its model.pt is not the bundle's."""
-        self.bundle = kit_bundle(asked)
-        folder = asked.data or asked.kit / DATA
+        self.bundle = kit_bundle(settings)
+        folder = settings.data or settings.kit / DATA
         if not folder.is_dir():
             raise MissingError(f"there is no data set at {folder}; name one: make gpu-record FLICKR8K=DIR")
         self.workload = data_workload(folder, "test")
         kept = folder / REFERENCE
-        self.reference = np.load(kept) if kept.is_file() else _reference(self.bundle, folder, self.workload, asked)
+        self.reference = np.load(kept) if kept.is_file() else _reference(self.bundle, folder, self.workload, settings)
         truth = self.workload.image_of_caption
-        if asked.rehearse and truth is not None:
-            some = np.arange(2)
-            captions = np.flatnonzero(np.isin(truth, some))
-            self.reference = self.reference[np.ix_(some, captions)]
-            self.workload = self.workload.subset(some)
+        if settings.rehearse and truth is not None:
+            images = np.arange(2)
+            captions = np.flatnonzero(np.isin(truth, images))
+            self.reference = self.reference[np.ix_(images, captions)]
+            self.workload = self.workload.subset(images)
 
     def row(self, precision: str, backend: str, device: str) -> Row:
-        """How far a backend's R@K is from PyTorch's."""
+        """A backend's R@K against PyTorch's."""
         gate = AccuracyGate(self.workload, self.reference, PYTORCH, DEFAULT_LIMITS[precision])
-        found = gate.check(self.bundle, precision, backend, device)
-        row: Row = {"ok": found["passed"], "data": found["data"], "": found["summary"]}
-        return row | {name: found["metrics"][name] for name in ("rsum",) if "metrics" in found}
+        check = gate.check(self.bundle, precision, backend, device)
+        row: Row = {"ok": check["passed"], "data": check["data"], "": check["summary"]}
+        return row | {name: check["metrics"][name] for name in ("rsum",) if "metrics" in check}
 
 
-def _reference(bundle: Path, folder: Path, workload: Workload, asked: Asked) -> NDArray[np.float32]:
-    """PyTorch's scores in FP32 on the GPU, without TF32: a data set of 5 million pairs takes seconds there."""
+def _reference(bundle: Path, folder: Path, workload: Workload, settings: StepSettings) -> NDArray[np.float32]:
+    """PyTorch's FP32 scores on the GPU, without TF32: a data set of 5 million pairs takes seconds there."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     checkpoint = checkpoint_of(open_bundle(bundle), folder / "model.pt")
-    retriever = Retriever.open(checkpoint, "torch", device=cast(Device, asked.device))
+    retriever = Retriever.open(checkpoint, "torch", device=cast(Device, settings.device))
     return retriever.score_dataset(workload.features, workload.captions)

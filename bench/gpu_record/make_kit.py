@@ -1,7 +1,8 @@
-"""Gather what a GPU machine without a network lacks into one folder of a given size: `make gpu-kit`.
+"""Collect what a GPU machine without a network lacks, in a folder of limited size: `make gpu-kit`.
 
-In order of worth: small wheels, the project, a trained model with its FP16 graphs, a data set for the gate, the model's
-checkpoint, TensorRT for RTX with plans, ONNX Runtime's CUDA provider. KIT.txt says what is there and what did not fit.
+In order of priority: small wheels, the project, a trained model with FP16 graphs, a data set for the gate, the model's
+checkpoint, TensorRT for RTX with plans, ONNX Runtime's CUDA provider. KIT.txt lists what is included and what did not
+fit.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTENTS = "KIT.txt"
 _MIB = 1 << 20
 _PIECE = 29 * _MIB
-_MARGIN = 64 << 10  # for KIT.txt, hashes, files' heads
-_FEWEST_IMAGES = 50  # fewer tell nothing of R@K
+_MARGIN = 64 << 10  # for KIT.txt, hashes, file headers
+_FEWEST_IMAGES = 50  # R@K of fewer images means nothing
 _PYTHON = "3.12"
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
 _HOW = """What a machine with an NVIDIA GPU and no network lacks (make gpu-kit). There:
@@ -47,32 +48,32 @@ _HOW = """What a machine with an NVIDIA GPU and no network lacks (make gpu-kit).
 @dataclass
 class _Item:
     what: str
-    size: int | None  # bytes; None where it was not made
+    size: int | None  # bytes; None if it could not be made
     note: str
     fits: bool
 
 
 class Kit:
-    """A folder that is filled up to a size."""
+    """A folder with a size limit."""
 
     def __init__(self, folder: Path, most: int) -> None:
         self.folder, self.items = folder, list[_Item]()
         self.room = most
 
     def add(self, what: str, parts: Callable[[Path], str], where: str = ".", at_least: int = 0) -> bool:
-        """`parts(scratch)` makes files there and returns a note; they go to `where` in the kit if there is room.
+        """`parts(scratch)` makes files there and returns a note; they are added to `where` in the kit if they fit.
 
-        at_least: bytes that it is known to take. Whatever is raised is the reason that it is not in the kit.
+        at_least: a lower bound of its bytes. If it raises, the error is listed as the reason for leaving it out.
         """
         with temporary_folder("kit") as scratch:
             try:
                 if at_least > self.room:
-                    raise InputError(f"more than the {self.room / _MIB:.0f} MiB that are left; raise KIT_MB")
+                    raise InputError(f"more than the {self.room / _MIB:.0f} MiB left; raise KIT_MB")
                 note = parts(scratch)
                 size = _size(scratch)
                 fits = size <= self.room
                 if not fits:
-                    note = f"{self.room / _MIB:.0f} MiB are left; raise KIT_MB"
+                    note = f"only {self.room / _MIB:.0f} MiB left; raise KIT_MB"
             except PackageNotFoundError as error:
                 size, fits, note = None, False, f"{error.name} is not installed here"
             except (CaanError, OSError, subprocess.SubprocessError) as error:
@@ -92,11 +93,11 @@ class Kit:
 
 
 def make_kit(folder: Path, megabytes: int, data: Path | None, bundle: Path | None = None, python: str = _PYTHON) -> Kit:
-    """Fill `folder`, replacing an earlier kit. data: a data set in SCAN's format with its `model.pt`; None: the demo's.
+    """Fill `folder`, replacing an earlier kit.
 
-    bundle: what model.pt was exported to, instead of exporting it again; python: the version on the GPU machine.
-
-    Raises OutputError for a folder that can't be written, InputError for one that holds something else.
+    data: a data set in SCAN's format with its `model.pt`; None: the demo's; bundle: an export of that model.pt, to save
+    exporting it again; python: the version on the GPU machine.
+    Raises OutputError for a folder that can't be written, InputError for one with other content.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CONTENTS).is_file():
         raise InputError(f"{folder} is not a kit, so it is not replaced; name another: make gpu-kit KIT=DIR")
@@ -116,24 +117,24 @@ def make_kit(folder: Path, megabytes: int, data: Path | None, bundle: Path | Non
         if fits:
             kit.add("plans of TensorRT for RTX, FP16", lambda to: _plans(folder / BUNDLE, to), BUNDLE)
         else:
-            kit.items.append(_Item("plans of TensorRT for RTX, FP16", None, "of no use without its wheels", False))
+            kit.items.append(_Item("plans of TensorRT for RTX, FP16", None, "useless without its wheels", False))
     kit.add("wheel onnxruntime-gpu", lambda to: _download("onnxruntime-gpu", to, python), WHEELS, at_least=150 * _MIB)
     (folder / CONTENTS).write_text(f"{_HOW}\n{kit.table()}\n", encoding="utf-8")
     return kit
 
 
 def _project(to: Path) -> str:
-    """The files that git knows, as they are now."""
-    told = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """The files tracked by git, as they are now."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     with tarfile.open(to / "project.tar.gz", "w:gz") as archive:
-        for name in filter(None, told.stdout.split("\0")):
+        for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file():
                 archive.add(ROOT / name, name)
-    return "make gpu-record needs nothing else of it"
+    return "all of the project that make gpu-record needs"
 
 
 def _demo() -> Path:
-    """The demo's world with a CAAN trained on it, made once and kept in the user's cache."""
+    """The demo's world with a CAAN trained on it, made once and cached."""
     from ...data.demo.world import write_world
     from ...model.train import train
 
@@ -165,12 +166,12 @@ def _checkpoint(data: Path, to: Path) -> str:
 
 
 def _data(data: Path, bundle: Path, to: Path, room: int) -> str:
-    """As many images as there is room for, their captions, and PyTorch's scores of all pairs."""
+    """As many images as fit, their captions, and PyTorch's scores of all pairs."""
     workload = data_workload(data, "test")
     images, captions = len(workload.features), len(workload.captions)
     fit = next((n for n in range(images, 0, -1) if _bytes_of(workload, n) <= room), 0)
     if fit < min(images, _FEWEST_IMAGES):
-        raise InputError(f"there is room for {fit} images, and fewer than {_FEWEST_IMAGES} tell nothing; raise KIT_MB")
+        raise InputError(f"only {fit} images fit, and R@K needs at least {_FEWEST_IMAGES}; raise KIT_MB")
     part = workload.subset(spread(np.arange(images), fit))
     np.save(to / "test_ims.npy", part.features.astype(np.float16))
     (to / "test_caps.txt").write_text("".join(f"{caption}\n" for caption in part.captions), encoding="utf-8")
@@ -180,14 +181,14 @@ def _data(data: Path, bundle: Path, to: Path, room: int) -> str:
 
 
 def _bytes_of(workload: Workload, images: int) -> int:
-    """Of so many images in the kit, captions of 100 bytes."""
+    """Size of so many images in the kit, with captions of 100 bytes."""
     per_image: int = workload.features[0].size * 2
     captions = images * len(workload.captions) // len(workload.features)
     return images * per_image + captions * (100 + 4 * images)
 
 
 def _plans(bundle: Path, to: Path) -> str:
-    """Plans for compute capability 8.0 and newer; what they change in the bundle."""
+    """Plans for compute capability 8.0 and newer: the files they add or change in the bundle."""
     from ...export.engine_from_bundle import EngineJob, build_engine
     from ...export.plan_from_graph import BuildOptions
     from ...export.profiles import Statistics, default_profiles
@@ -205,8 +206,8 @@ def _plans(bundle: Path, to: Path) -> str:
 
 
 def _rtx(to: Path, python: str) -> str:
-    """Two wheels, and the package over them, which is distributed as source of a few lines."""
-    version = installed_version("tensorrt-rtx-cu13")  # plans load in the version that built them alone
+    """Two wheels, and the package over them, which is distributed as a small source package."""
+    version = installed_version("tensorrt-rtx-cu13")  # plans load only in the version that built them
     for part in ("-bindings", "-libs"):
         _download(f"tensorrt-rtx-cu13{part}=={version}", to, python)
     _pip("wheel", "--no-deps", "--wheel-dir", str(to), f"tensorrt-rtx-cu13=={version}")
@@ -214,7 +215,7 @@ def _rtx(to: Path, python: str) -> str:
 
 
 def _download(package: str, to: Path, python: str | None) -> str:
-    """A package's wheel, without what it depends on; python: for which, on Linux x86-64; None: a pure one."""
+    """A package's wheel, without dependencies; python: its version, on Linux x86-64; None: a pure wheel."""
     platform = [argument for name in _PLATFORMS for argument in ("--platform", name)]
     target = [*platform, "--python-version", python] if python else []
     _pip("download", "--no-deps", "--only-binary=:all:", "--dest", str(to), *target, package)
@@ -228,13 +229,11 @@ def _pip(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "pip", *arguments, "--quiet"], capture_output=True, text=True)
     if done.returncode:
         errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise CaanError(
-            f"pip could not get it: {(errors or done.stderr.splitlines() or ['it says nothing'])[-1][:200]}"
-        )
+        raise CaanError(f"pip could not get it: {(errors or done.stderr.splitlines() or ['no message'])[-1][:200]}")
 
 
 def _cut(wheel: Path) -> None:
-    """Into pieces that gpu-record joins, checked by the whole's hash in SHA256SUMS."""
+    """Split a wheel into pieces that gpu-record joins; SHA256SUMS holds the wheel's hash."""
     count = -(-wheel.stat().st_size // _PIECE)
     with wheel.open("rb") as file:
         for number in range(1, count + 1):
@@ -251,17 +250,19 @@ def _size(folder: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser("make gpu-kit", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--megabytes", type=int, default=60, metavar="MIB", help="of the whole kit")
+    parser.add_argument("--megabytes", type=int, default=60, metavar="MIB", help="size of the whole kit")
     parser.add_argument("--data", type=Path, metavar="DIR", help="in SCAN's format, with its model.pt; else the demo's")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="exported from that model.pt; else it is now")
-    parser.add_argument("--python", default=_PYTHON, metavar="X.Y", help="of the GPU machine")
-    given = parser.parse_args()
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="an export of that model.pt; else it is exported now"
+    )
+    parser.add_argument("--python", default=_PYTHON, metavar="X.Y", help="the GPU machine's version")
+    options = parser.parse_args()
     try:
-        kit = make_kit(given.folder, given.megabytes, given.data, given.bundle, given.python)
+        kit = make_kit(options.folder, options.megabytes, options.data, options.bundle, options.python)
     except CaanError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{kit.table()}\n\n{given.folder}: {_size(given.folder) / _MIB:.1f} MiB")
+    print(f"{kit.table()}\n\n{options.folder}: {_size(options.folder) / _MIB:.1f} MiB")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The record as a page in Markdown: how each step ended, what it found, one table a step."""
+"""The record as a Markdown page: each step's status and results, one table per step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _SIGNS = {"done": "✓", "failed": "✗", "timed out": "✗", "could not run": "
 
 
 def page_of(record: dict[str, Any], json_name: str, log_name: str) -> str:
-    """The page of a record as record.py holds it."""
-    what = "A rehearsal: tiny sizes on the CPU, no speed in it means anything." if record["rehearsal"] else ""
+    """The page of a record (see record.py)."""
+    what = "A rehearsal: tiny sizes on the CPU, speeds are meaningless." if record["rehearsal"] else ""
     when = (
         f"{record['started']} to {record['finished']}" if record["finished"] else f"{record['started']}, not finished"
     )
@@ -28,13 +28,13 @@ def page_of(record: dict[str, Any], json_name: str, log_name: str) -> str:
 
 
 def status_text(entry: dict[str, Any]) -> str:
-    """✓ done, or with the reason."""
+    """As `✓ done`; with the reason if there is one."""
     reason = f": {entry['reason']}" if entry["reason"] else ""
     return f"{_SIGNS[entry['status']]} {entry['status']}{reason}"
 
 
 def _tables(rows: dict[str, Row]) -> list[str]:
-    """One table for each kind of row: a kind is what its columns are. `ok` is a sign before the row's name."""
+    """One table for each set of columns. `ok` becomes a sign before the row's name."""
     kinds: dict[tuple[str, ...], dict[str, Row]] = {}
     for name, row in rows.items():
         kinds.setdefault(tuple(column for column in row if column != "ok"), {})[name] = row

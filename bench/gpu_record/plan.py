@@ -1,4 +1,4 @@
-"""The steps of the record, in their order, and what each is given."""
+"""The record's steps in order, and their settings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 Put = Callable[[str, Row], None]
-"""put(name, row): what a step has found, written to disk at once; a row with `ok` false is a failed check."""
+"""put(name, row): a step's result, written to disk at once; a row with `ok` false is a failed check."""
 
 
 class Step(NamedTuple):
-    """One file in `steps/`, with a function `run(asked, put)`."""
+    """One file in `steps/`, with a function `run(settings, put)`."""
 
     name: str
     title: str
-    seconds: float  # that it may take
+    seconds: float  # time limit
     needs_gpu: bool = True
 
 
-# Together 8 minutes; the last one has what the others leave.
+# 8 minutes in all; the last step gets the time left by the others.
 STEPS = (
     Step("machine", "The machine", 20, needs_gpu=False),
     Step("compile", "Compiling every kernel at once", 80),
@@ -39,15 +39,15 @@ TOTAL_SECONDS = 480.0
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the steps are given."""
+class StepSettings:
+    """Settings of the steps."""
 
-    kit: Path  # what `make gpu-kit` gathered, if it is there
+    kit: Path  # the folder of `make gpu-kit`; may be missing
     data: Path | None  # a data set in SCAN's format for the gate, instead of the kit's
-    scratch: Path  # for what a step unpacks
-    record: Path  # the JSON file of what is found so far
+    scratch: Path  # where a step unpacks files
+    record: Path  # the JSON file of the results so far
     rehearse: bool = False  # tiny sizes on the CPU, in Triton's interpreter
-    ends: float = 0.0  # of the step at work, by time.monotonic()
+    ends: float = 0.0  # the current step's deadline, by time.monotonic()
 
     @property
     def device(self) -> str:
@@ -61,7 +61,9 @@ class Asked:
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def from_json(cls, text: str) -> Asked:
-        given = cls(**json.loads(text))
-        data = Path(given.data) if given.data else None
-        return replace(given, kit=Path(given.kit), data=data, scratch=Path(given.scratch), record=Path(given.record))
+    def from_json(cls, text: str) -> StepSettings:
+        loaded = cls(**json.loads(text))
+        data = Path(loaded.data) if loaded.data else None
+        return replace(
+            loaded, kit=Path(loaded.kit), data=data, scratch=Path(loaded.scratch), record=Path(loaded.record)
+        )

@@ -1,4 +1,4 @@
-"""The record as files: JSON, a page to read, the steps' output. Each is whole whenever one looks."""
+"""The record's files: JSON, a page, the steps' output. JSON and page are replaced atomically."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .plan import Step
 from .run_step import FAILED, TIMED_OUT
 
 FORMAT = "caan-gpu-record"
-_MOST_LOG = 1 << 20  # bytes of one step's output that are kept: its end
+_MOST_LOG = 1 << 20  # bytes kept of one step's output, from its end
 
 
 class Record:
-    """What is found so far. base: the files' path without its ending."""
+    """The results so far. base: the files' path without suffix."""
 
     def __init__(self, base: Path, steps: Sequence[Step], rehearsal: bool) -> None:
         self.json_file, self.page_file, self.log_file = (
@@ -41,13 +41,13 @@ class Record:
         self.log_file.write_bytes(b"")
         self._save()
 
-    def update(self, step: Step, found: dict[str, Any], seconds: float) -> None:
-        """found: as run_step.py writes it; {} before its first row."""
+    def update(self, step: Step, result: dict[str, Any], seconds: float) -> None:
+        """result: as run_step.py writes it; {} before its first row."""
         entry = self._content["steps"][step.name]
         new = {
-            "status": found.get("status") or "running",
-            "reason": found.get("reason", ""),
-            "rows": found.get("rows", {}),
+            "status": result.get("status") or "running",
+            "reason": result.get("reason", ""),
+            "rows": result.get("rows", {}),
         }
         if any(entry[name] != value for name, value in new.items()):
             entry |= new | {"seconds": round(seconds, 1)}
@@ -63,7 +63,7 @@ class Record:
         self._save()
 
     def line(self, step: Step) -> str:
-        """How a step ended, in one line."""
+        """A step's status in one line."""
         return status_text(self._content["steps"][step.name])
 
     def has_failed(self) -> bool:
@@ -79,7 +79,7 @@ class Record:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file that is written whole; {} if it is not there yet."""
+    """A JSON file that is replaced atomically; {} if it does not exist yet."""
     with suppress(OSError):
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return content
@@ -93,9 +93,9 @@ def _now() -> str:
 def _commit() -> str | None:
     """Of this checkout; None in a copy without git."""
     with suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
             cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
-        return told.stdout.strip()
+        return described.stdout.strip()
     return None

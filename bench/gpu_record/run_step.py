@@ -1,6 +1,6 @@
-"""One step in a process of its own: `python -m caan.bench.gpu_record.run_step NAME ROWS ASKED`.
+"""One step in its own process: `python -m caan.bench.gpu_record.run_step NAME ROWS SETTINGS`.
 
-What it finds goes into the JSON file ROWS, after every row; its last words are the status and the reason.
+It rewrites the JSON file ROWS after every row, and adds the status and its reason at the end.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ from typing import Any
 from ..._files import atomic_file
 from ..._machine import has_nvidia_driver
 from ...errors import MissingError
-from .plan import STEPS, Asked, Row
+from .plan import STEPS, Row, StepSettings
 
 DONE, FAILED, TIMED_OUT, COULD_NOT_RUN = "done", "failed", "timed out", "could not run"
 
 
-def main(name: str, file: str, asked: str) -> None:
+def main(name: str, file: str, encoded: str) -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    found: dict[str, Any] = {"status": None, "reason": "", "rows": {}}
+    result: dict[str, Any] = {"status": None, "reason": "", "rows": {}}
 
     def save(**more: Any) -> None:
-        found.update(more)
+        result.update(more)
         with atomic_file(Path(file)) as temporary:
-            temporary.write_text(json.dumps(found), encoding="utf-8")
+            temporary.write_text(json.dumps(result), encoding="utf-8")
 
     def put(row: str, values: Row) -> None:
-        found["rows"][row] = values
+        result["rows"][row] = values
         save()
 
     step = next(step for step in STEPS if step.name == name)
-    given = Asked.from_json(asked)
+    settings = StepSettings.from_json(encoded)
     try:
-        if step.needs_gpu and not given.rehearse:
+        if step.needs_gpu and not settings.rehearse:
             _check_gpu()
-        import_module(f".steps.{name}", __package__).run(given, put)
+        import_module(f".steps.{name}", __package__).run(settings, put)
     except MissingError as error:
         save(status=COULD_NOT_RUN, reason=str(error))
     except Exception as error:
         traceback.print_exc()
         save(status=FAILED, reason=f"{type(error).__name__}: {error}"[:500])
     else:
-        bad = [row for row, values in found["rows"].items() if values.get("ok") is False]
-        save(status=FAILED if bad else DONE, reason=f"not as it should be: {'; '.join(bad)}"[:500] if bad else "")
+        bad = [row for row, values in result["rows"].items() if values.get("ok") is False]
+        save(status=FAILED if bad else DONE, reason=f"failed checks: {'; '.join(bad)}"[:500] if bad else "")
 
 
 def _check_gpu() -> None:
-    """Raise MissingError where PyTorch has no GPU. Without a driver PyTorch is not even loaded."""
+    """Raise MissingError if PyTorch sees no GPU. Without a driver PyTorch is not even loaded."""
     if not has_nvidia_driver():
-        raise MissingError("there is no NVIDIA GPU here, or no driver of it: libcuda.so.1 does not load")
+        raise MissingError("there is no NVIDIA GPU here, or no driver for it: libcuda.so.1 does not load")
     import torch
 
     if not torch.cuda.is_available():
-        raise MissingError(f"PyTorch {torch.__version__} sees no NVIDIA GPU; the step 'machine' says what is there")
+        raise MissingError(f"PyTorch {torch.__version__} sees no NVIDIA GPU; see the step 'machine'")
 
 
 def _end_with_parent(parent: int) -> None:
-    """However the record ends, nothing of it must go on using the GPU."""
+    """However the record ends, its processes must not keep using the GPU."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.killpg(0, signal.SIGKILL)

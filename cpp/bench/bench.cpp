@@ -1,5 +1,5 @@
-/// caan-bench-cpp BUNDLE BACKEND FEATURES.npy CAPTIONS.txt: how long opening takes, how many pairs are scored per
-/// second, and how much memory is resident then, as one line of JSON. bench.py runs it.
+/// caan-bench-cpp BUNDLE BACKEND FEATURES.npy CAPTIONS.txt: measures the time to open, pairs per second and resident
+/// memory, and prints one line of JSON. Run by bench.py.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -21,7 +21,7 @@ template <typename Work> double seconds(const Work& work) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// A line of what Linux tells of this process, in bytes.
+/// A line of /proc/self/status, in bytes.
 double memory(const std::string& name) {
     std::ifstream status("/proc/self/status");
     for (std::string line; std::getline(status, line);) {
@@ -46,7 +46,7 @@ void bench(const std::string& bundle, const std::string& backend, const std::str
     caan::Options options;
     options.backend = backend;
     options.device = "cpu";
-    // What is fastest for onnxruntime on a CPU; native has no use for either.
+    // The fastest for onnxruntime on a CPU; native ignores both.
     options.tile_bytes = std::size_t{8} << 20;
     options.workers = backend == "onnxruntime" ? 2 : 0;
 
@@ -61,7 +61,7 @@ void bench(const std::string& bundle, const std::string& backend, const std::str
     const double resident = memory("VmRSS");
     std::vector<double> openings;
     for (int round = 0; round < ROUNDS; ++round) {
-        std::optional<caan::Retriever> another; // closed when the clock no longer runs
+        std::optional<caan::Retriever> another; // closed after the clock has stopped
         openings.push_back(seconds([&] { another.emplace(caan::Retriever::open(bundle, options)); }));
     }
     std::sort(openings.begin(), openings.end());

@@ -89,6 +89,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 5:
         measure_python(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
     else:
-        given = [nullcontext(Path(path)) for path in sys.argv[2:]]
-        with given[0] if given else synthetic_bundle(lambda _: None) as made:
+        bundles = [nullcontext(Path(path)) for path in sys.argv[2:]]
+        with bundles[0] if bundles else synthetic_bundle(lambda _: None) as made:
             main(sys.argv[1], made)

@@ -1,7 +1,7 @@
 # Finds ONNX Runtime's headers and library: ONNXRuntime::ONNXRuntime.
 #
 # ONNXRUNTIME_ROOT, a CMake or environment variable, names a folder with include/ and lib/, such as its release archive.
-# Without it: its own CMake package (vcpkg, conan), pkg-config's libonnxruntime (Debian), and the system's folders.
+# Otherwise: its own CMake package (vcpkg, conan), pkg-config's libonnxruntime (Debian), and the system's folders.
 
 set(_onnxruntime_root ${ONNXRUNTIME_ROOT} $ENV{ONNXRUNTIME_ROOT})
 if(NOT _onnxruntime_root)

@@ -121,11 +121,11 @@ class Retriever(Owned):
         self.warnings: list[str] = []
         # A local function would be freed while the library still calls it.
         self._warn = Warn(lambda message, _: self.warnings.append(message.decode()))
-        given = Options(warn=self._warn)
-        given.struct_size = ctypes.sizeof(Options)
+        c_options = Options(warn=self._warn)
+        c_options.struct_size = ctypes.sizeof(Options)
         for name, value in options.items():
-            setattr(given, name, value.encode() if isinstance(value, str) else value)
-        self.check(library.caan_open(os.fsencode(bundle), ctypes.byref(given), ctypes.byref(self.handle)))
+            setattr(c_options, name, value.encode() if isinstance(value, str) else value)
+        self.check(library.caan_open(os.fsencode(bundle), ctypes.byref(c_options), ctypes.byref(self.handle)))
 
     @property
     def backend(self) -> str:

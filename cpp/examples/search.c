@@ -16,7 +16,7 @@ static int print_best(const caan_retriever* retriever, const caan_gallery* galle
     return code;
 }
 
-/* A message may quote a caption or a file's name: what a terminal would obey is left out. */
+/* A message may quote a caption or a file's name: control characters are left out. */
 static void print_error(const char* message) {
     fputs("Error: ", stderr);
     for (; *message != '\0'; ++message) {

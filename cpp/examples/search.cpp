@@ -1,5 +1,5 @@
-/// caan-search-cpp BUNDLE FEATURES.npy|GALLERY "caption" [K]: the K images, 10 by default, that fit a caption best, of
-/// a file of features or of a gallery that `caan index` wrote.
+/// caan-search-cpp BUNDLE FEATURES.npy|GALLERY "caption" [K]: the K best images for a caption, 10 by default, from a
+/// file of features or a gallery written by `caan index`.
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
@@ -19,7 +19,7 @@ caan::Gallery gallery_of(const caan::Retriever& retriever, const std::string& pa
     return retriever.encode_images(file.features());
 }
 
-/// A caption's, id's or file's name may hold what a terminal would obey: it is left out.
+/// Captions, ids and file names may contain control characters: they are left out.
 std::string shown(std::string text) {
     const auto is_control = [](unsigned char byte) { return std::iscntrl(byte) != 0; };
     std::replace_if(text.begin(), text.end(), is_control, '?');
@@ -47,7 +47,7 @@ int fail(const std::string& message, int code) {
 } // namespace
 
 int main(int count, char** arguments) {
-    const long k = count == 5 ? std::strtol(arguments[4], nullptr, 10) : 10; // 0 if it is no number
+    const long k = count == 5 ? std::strtol(arguments[4], nullptr, 10) : 10; // 0 if it is not a number
     if (count < 4 || count > 5 || k < 1) {
         return fail("Usage: caan-search-cpp BUNDLE FEATURES.npy|GALLERY \"caption\" [K]", 2);
     }

@@ -1,7 +1,7 @@
 /// A gallery's three small files, one after the other with a zero byte between: gallery.json, lengths.bin, ids.jsonl.
-/// They are read, and then fit each other, or refused with a BundleError.
+/// They are read and match each other, or are refused with a BundleError.
 ///
-/// No fuzzer finds a SHA-256: the description gets its checksum here, or its seal in format 2.
+/// A fuzzer can't find a SHA-256: the description's checksum, or in format 2 its seal, is computed here.
 #include <algorithm>
 #include <string>
 

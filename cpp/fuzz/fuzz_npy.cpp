@@ -1,4 +1,4 @@
-/// A file of features is opened, and then all of its values can be read, or refused with a DataError.
+/// A file of features is opened and all its values can be read, or it is refused with a DataError.
 #include <numeric>
 #include <string>
 #include <vector>

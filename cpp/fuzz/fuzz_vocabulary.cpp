@@ -1,4 +1,4 @@
-/// The first line is a caption, the rest a vocabulary: the ids lie within its size, or there is a DataError.
+/// The first line is a caption, the rest a vocabulary: the ids are within its size, or there is a DataError.
 #include <algorithm>
 #include <string>
 

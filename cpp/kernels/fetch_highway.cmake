@@ -1,4 +1,4 @@
-# hwy::hwy from Highway's release archive: by its checksum, and built with what includes this.
+# hwy::hwy from Highway's release archive, verified by checksum and built with the including project.
 set(CAAN_HIGHWAY_URL "https://github.com/google/highway/archive/refs/tags/1.2.0.tar.gz" CACHE STRING "Highway 1.2.0")
 set(highway_sha256 7e0be78b8318e8bdbf6fa545d2ecb4c90f947df03f7aadc42c1967f019e63343)
 set(highway_archive ${CMAKE_CURRENT_BINARY_DIR}/highway-1.2.0.tar.gz)
@@ -34,7 +34,7 @@ set(HWY_ENABLE_EXAMPLES OFF CACHE INTERNAL "")
 set(HWY_ENABLE_CONTRIB OFF CACHE INTERNAL "")
 set(HWY_ENABLE_INSTALL OFF CACHE INTERNAL "")
 add_subdirectory(${highway_source} ${CMAKE_CURRENT_BINARY_DIR}/highway EXCLUDE_FROM_ALL)
-# As if it were installed: our warnings are not for its headers.
+# A system include, so that our warnings do not apply to its headers.
 set_target_properties(hwy PROPERTIES
   POSITION_INDEPENDENT_CODE ON INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${highway_source})
 add_library(hwy::hwy ALIAS hwy)

@@ -2,7 +2,7 @@
 
 #include "targets.hpp"
 
-// This file is compiled once per instruction set, each in a namespace of its own.
+// This file is compiled once per instruction set, each time in its own namespace.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernel.cpp"
 #include <hwy/foreach_target.h>
@@ -42,7 +42,7 @@ struct Functions {
     for (std::size_t i = 0; i < number; i += kGroup) {
       const std::size_t members = HWY_MIN(kGroup, number - i);
       Ahead ahead{};
-      // Earlier it would be gone again, for the captions in between.
+      // Fetched earlier, it would be evicted again by the captions in between.
       if (i + kGroup >= number && next.bytes > 0)
         ahead = fetched_during(model, next, image.length, captions + i, members);
       score_group(model, view, image.length, captions + i, members, scratch, scores + i, ahead);

@@ -11,14 +11,14 @@ struct Model {
   float attention_scale;      // λ
   const float* w_v;           // (d,), zeros behind up to a multiple of kColumnPadding
   const float* w_u;
-  float largest_w_v;  // by absolute value; NaN if any is none
+  float largest_w_v;  // by absolute value; NaN if any element is
   float largest_w_u;
 };
 
-/// A multiple of every instruction set's column block.
+/// A common multiple of all instruction sets' column blocks.
 constexpr std::size_t kColumnPadding = 64;
 
-/// Buffers start at a multiple of this many bytes: a cache line, so that no two threads' share one.
+/// Alignment of buffers in bytes: a cache line, so that threads never share one.
 constexpr std::size_t kAlignment = 64;
 
 /// An image's or a caption's state as it is stored: rows one after the other, at any address.
@@ -33,7 +33,7 @@ struct Packed {
   std::size_t length;
 };
 
-/// Memory that this thread reads when all is scored.
+/// Memory that this thread reads next, after all is scored.
 struct Upcoming {
   const void* at = nullptr;
   std::size_t bytes = 0;
@@ -46,16 +46,16 @@ struct Kernel {
   std::size_t (*scratch_bytes)(const Model&, std::size_t regions, std::size_t words);
   void (*pack_image)(const Model&, const State&, std::byte* packed);
   void (*pack_caption)(const Model&, const State&, std::byte* packed);
-  /// One image against some captions. `scratch` is large enough for the longest of them. What comes next is fetched
+  /// One image against some captions. `scratch` is large enough for the longest of them. `next` is prefetched
   /// meanwhile.
   void (*score)(const Model&, const Packed& image, const Packed* captions, std::size_t number, std::byte* scratch,
                 float* scores, const Upcoming& next);
 };
 
-/// The best that this processor has, in float32 or bfloat16.
+/// The best kernel for this processor, in float32 or bfloat16.
 Kernel find_kernel(bool bfloat16);
 
-/// Whether it multiplies bfloat16 itself; elsewhere they are widened, which costs more than float32.
+/// Whether it has bfloat16 instructions; without them bfloat16 is widened, which is slower than float32.
 bool has_native_bfloat16();
 
 }  // namespace caan::kernels

@@ -1,4 +1,4 @@
-// How a state lies in memory for the products. Included once per instruction set, by kernel.cpp.
+// Memory layout of states for the products. Included once per instruction set, by kernel.cpp.
 
 #if defined(CAAN_KERNELS_LAYOUT_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
 #ifdef CAAN_KERNELS_LAYOUT_INL_HPP_
@@ -13,7 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
 
-/// Cuts arrays off one buffer, each on a cache line of its own; without a buffer it only counts.
+/// Allocates arrays from one buffer, each aligned to a cache line; without a buffer it only counts bytes.
 class Arena {
  public:
   explicit Arena(std::byte* start) : start_(start) {}
@@ -36,12 +36,12 @@ constexpr std::size_t up(std::size_t number, std::size_t multiple) {
   return (number + multiple - 1) / multiple * multiple;
 }
 
-/// Columns are worked on two vectors at a time.
+/// Columns are processed two vectors at a time.
 HWY_INLINE std::size_t block_width() { return 2 * hn::Lanes(DF()); }
 HWY_INLINE std::size_t blocks_of(std::size_t columns) { return (columns + block_width() - 1) / block_width(); }
 
-/// Words from row to row of VK and U. One vector more than needed: rows a multiple of 4 KiB apart would all claim
-/// the same few lines of the first cache.
+/// Row stride of VK and U in words. One vector more than needed: rows a multiple of 4 KiB apart would all map to the
+/// same few lines of the L1 cache.
 template <class F>
 HWY_INLINE std::size_t row_stride(const Model& model) {
   return up(model.embed_dim, block_width()) / F::kPerWord + hn::Lanes(DF());
@@ -49,8 +49,8 @@ HWY_INLINE std::size_t row_stride(const Model& model) {
 
 constexpr std::size_t words_for(std::size_t rows, std::size_t per_word) { return (rows + per_word - 1) / per_word; }
 
-/// VK: rows, plain and of words alike. Per column block: VQ1 (R, width) plain; V, VQ2 and VQ6 (R / per word, width)
-/// words.
+/// VK: rows; plain and word layouts are the same. Per column block: VQ1 (R, width) plain; V, VQ2 and VQ6 (R / per word,
+/// width) words.
 template <class F>
 struct Image {
   Image(const Model& model, std::byte* data, std::size_t regions) : arena(data) {
@@ -64,7 +64,7 @@ struct Image {
   }
   Arena arena;
   std::uint32_t *v, *vk, *vq1, *vq2, *vq6;
-  float* spoilt;  // NaN if what goes into tanh isn't all finite, where fixed point would lose that; else 0
+  float* spoilt;  // NaN if tanh's arguments aren't all finite and fixed point would lose that; else 0
 };
 
 /// U: rows. Per column block: UQ4 (T, width) plain, UQ3 and UQ5 (T / per word, width) words.
@@ -83,7 +83,7 @@ struct Caption {
   float* spoilt;
 };
 
-/// A vector of a stored row, with zeros beyond its `left` numbers.
+/// A vector of a stored row, zero beyond its `left` numbers.
 HWY_INLINE VF load_stored(const float* from, std::size_t left) {
   const DF d;
   return left >= hn::Lanes(d) ? hn::LoadU(d, from) : hn::LoadN(d, from, left);
@@ -94,8 +94,7 @@ HWY_INLINE VF load_stored(const hwy::float16_t* from, std::size_t left) {
   return hn::PromoteTo(d, left >= hn::Lanes(d) ? hn::LoadU(half, from) : hn::LoadN(half, from, left));
 }
 
-/// Two vectors of columns, for `load_plain`. Along the columns of a product's operands it is an order as good as any,
-/// if both have it.
+/// Two vectors of columns, for `load_plain`. Any order of columns works for a product if both operands share it.
 template <class F>
 HWY_INLINE void store_plain(VF left, VF right, std::uint32_t* to) {
   const DU du;
@@ -107,7 +106,7 @@ HWY_INLINE void store_plain(VF left, VF right, std::uint32_t* to) {
   }
 }
 
-/// What is summed up for tanh, in the unit that it is taken of.
+/// The sums that are tanh's argument, in its unit.
 template <class F>
 struct Summand {
   HWY_INLINE Summand() : spoilt(hn::Zero(DF())) {}
@@ -122,7 +121,7 @@ struct Summand {
     return x;
   }
 
-  /// NaN if one of them is infinite or NaN, else 0.
+  /// NaN if any of them is infinite or NaN, else 0.
   HWY_INLINE float nan_or_zero() const { return hn::ReduceSum(DF(), spoilt); }
 
   VF spoilt;
@@ -132,8 +131,8 @@ struct AsItIs {
   HWY_INLINE VF operator()(VF x) { return x; }
 };
 
-/// Rows of plain numbers, `step` numbers from row to row of the source: each `stride` words after the one before, or,
-/// in column blocks, (block, rows, width).
+/// Rows of plain numbers, with a stride of `step` numbers in the source: with a stride of `stride` words, or in column
+/// blocks (block, rows, width).
 template <class F, class T, class Change>
 HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, std::size_t columns, std::uint32_t* to,
                            std::size_t stride, std::size_t block_step, Change& change) {

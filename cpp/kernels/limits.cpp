@@ -19,13 +19,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
 
-/// Returns the operations done, in `rounds` rounds.
+/// Returns the number of operations in `rounds` rounds.
 template <class F>
 double multiply(std::size_t rounds, float* sink) {
-  constexpr std::size_t kNumber = 12;  // as many as keep two multipliers busy, and fit the registers with 2 operands
+  constexpr std::size_t kNumber = 12;  // enough to keep two FMA units busy; fits the registers with 2 operands
   const DF d;
   const DU du;
-  // Numbers that the compiler does not know: it must not calculate beforehand.
+  // Unknown to the compiler, so that it can't compute the result in advance.
   volatile std::uint32_t factor = 0x3C003C00u;
   const VU a = hn::Set(du, factor);
   const VU b = hn::Set(du, factor);
@@ -93,7 +93,7 @@ namespace {
 
 using Loop = double (*)(std::size_t rounds, float* sink);
 
-/// What all threads together do in a second, at best: a neighbour on the machine can only slow it down.
+/// Operations per second of all threads together; the maximum, since other load can only slow it down.
 double per_second(ThreadPool& pool, Loop loop, std::size_t rounds) {
   using Clock = std::chrono::steady_clock;
   double best = 0;

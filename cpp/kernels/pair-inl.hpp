@@ -16,13 +16,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
 
-/// So many captions of a run share the last step, which reads all of V.
+/// Captions of a run that share the last step, which reads all of V.
 constexpr std::size_t kGroup = 4;
 
-/// H is turned over in squares of so many rows.
+/// H is transposed in squares of this many rows.
 constexpr std::size_t kSquare = 4;
 
-/// What a pair keeps from its attention to its pooling. Matrices are (rows, padded columns) of words along the rows.
+/// A pair's data from attention to pooling. Matrices are (rows, padded columns) of words along the rows.
 template <class F>
 struct Attention {
   Attention(std::byte* data, std::size_t regions, std::size_t words)
@@ -41,17 +41,17 @@ struct Attention {
   std::uint32_t *hu, *a;         // Huᵀ and Aᵀ (T, R)
   std::uint32_t *hv, *a_r, *su;  // Hv and A (R, T), Su (T, T)
   std::uint32_t* logits;         // Zv w_v and Zu w_u (R + T, lanes): Activation's sums
-  float* spoilt;                 // as an image's, of H
+  float* spoilt;                 // as an image's, for H
 };
 
-/// The least step of fixed-point weights with which 32 bits hold the sum of a lane, two products a column block,
-/// whatever tanh is.
+/// The smallest step of fixed-point weights for which a lane's sum, two products per column block, fits 32 bits for any
+/// tanh.
 HWY_INLINE float weight_step(float largest_weight, const Model& model) {
   const float sum = 262000.0f / 2 / static_cast<float>(blocks_of(model.attention_dim));  // 2^31 / Fixed16::kOne
   return largest_weight / HWY_MIN(sum, 32767.0f);
 }
 
-/// One thread's memory for images of so many regions and captions of up to so many words.
+/// One thread's memory for images of this many regions and captions of up to this many words.
 template <class F>
 struct Scratch {
   Scratch(const Model& model, std::byte* data, std::size_t regions, std::size_t words) : arena(data) {
@@ -59,7 +59,7 @@ struct Scratch {
     group_av = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * kGroup);
     group_u = arena.take<float>(kGroup * blocks_of(model.embed_dim) * width);
     divisors = arena.take<float>(kGroup);
-    // Whole squares of them are turned over.
+    // They are transposed in whole squares.
     h = arena.take<float>(up(regions, kSquare) * up(words, width));
     h_t = arena.take<float>(up(words, kSquare) * up(regions, width));
     b = arena.take<std::uint32_t>(words_for(regions, F::kPerWord) * up(words, width));
@@ -78,21 +78,21 @@ struct Scratch {
 
   Arena arena;
   std::uint32_t* group_av;  // of a group's pairs: av (R, kGroup), words along R
-  float* group_u;           // of them: auᵀ U (kGroup, D)
-  float* divisors;          // of them: the products of their sums
+  float* group_u;           // of the group's pairs: auᵀ U (kGroup, D)
+  float* divisors;          // of the group's pairs: the products of their sums
   float *h, *h_t;           // λ H (R, T) and its transpose
   std::uint32_t* b;         // B (R, T), words along R
   float *largest, *scale;   // of a softmax, per column
   float* weights;           // a pooling softmax, not yet divided by its sum
   float* exps;              // of a softmax, before they are rounded
   std::uint32_t* x;         // of one column block: Aᵀ V Q2 (T, width)
-  std::uint32_t* z;         // what tanh is taken of (R + T, argument width)
+  std::uint32_t* z;         // tanh's arguments (R + T, argument width)
   float step_v, step_u;     // of w_v and w_u in fixed point
   std::size_t pair_bytes;
   std::byte* pairs;
 };
 
-/// Row i of words along the rows, of rows that row(i) calculates.
+/// Row i of words along the rows, from rows computed by row(i).
 template <class F, class Row>
 HWY_INLINE void store_word_row(std::size_t i, std::size_t rows, const Row& row, std::uint32_t* to) {
   const DU du;
@@ -104,13 +104,13 @@ HWY_INLINE void store_word_row(std::size_t i, std::size_t rows, const Row& row, 
   }
 }
 
-/// Per column of h (rows, stride): its softmax, and that divided by its norm, words along the rows; also the largest
-/// value and the factor that makes exp(h - largest) the latter.
+/// Per column of h (rows, stride): its softmax, and the softmax divided by its norm, words along the rows; also the
+/// largest value and the factor from exp(h - largest) to the latter.
 template <class F>
 HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t columns, std::size_t stride,
                                    std::uint32_t* softmax, std::uint32_t* unit, const Scratch<F>& s) {
   const DF d;
-  // One float is one word: it stays where it is.
+  // One float is one word: nothing moves.
   float* exps = F::kPerWord == 1 ? reinterpret_cast<float*>(softmax) : s.exps;
   for (std::size_t j = 0; j < columns; j += hn::Lanes(d)) {
     VF top = hn::Load(d, h + j);
@@ -123,7 +123,7 @@ HWY_INLINE void softmax_of_columns(const float* h, std::size_t rows, std::size_t
       sum = hn::Add(sum, e);
       squares = hn::MulAdd(e, e, squares);
     }
-    // A softmax over n numbers has a norm of at least 1/sqrt(n): nothing to guard against.
+    // A softmax over n numbers has a norm of at least 1/sqrt(n): no guard needed.
     const VF to_softmax = hn::Div(hn::Set(d, 1.0f), sum);
     const VF to_unit = hn::Div(hn::Set(d, 1.0f), hn::Sqrt(squares));
     hn::Store(top, d, s.largest + j);
@@ -200,12 +200,12 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
   for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(du), du, pair.logits + i * hn::Lanes(du));
 }
 
-/// How tanh(z) w comes to the logits: `add` of some rows of a column block, z (rows, argument width), to sums
-/// (rows, lanes); of kRows it takes as many as it likes best.
+/// How tanh(z) w is added to the logits: `add` adds rows of a column block, z (rows, argument width), to sums
+/// (rows, lanes); kRows is its preferred number of rows.
 template <class Argument>
 struct Activation;
 
-/// Sums of -tanh(z) w / 2, or of that and w / 2: a pooling softmax does not see what is added to all its logits.
+/// Sums of -tanh(z) w / 2, or of that plus w / 2: a pooling softmax ignores a constant added to all logits.
 template <>
 struct Activation<Float32> {
   static constexpr std::size_t kRows = kTileRows > 8 ? 4 : 2;
@@ -238,7 +238,7 @@ struct Activation<Float32> {
 };
 
 #if CAAN_FIXED_TANH
-/// Sums of whole numbers: w in steps, times tanh(z) in fixed point.
+/// Integer sums: w in steps, times tanh(z) in fixed point.
 template <>
 struct Activation<Fixed16> {
   static constexpr std::size_t kRows = 8;
@@ -316,7 +316,7 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   activate<F>(z_u, words, model.w_u + block * width, s.step_u, pair.logits + regions * hn::Lanes(DF()));
 }
 
-/// The steps of a pair's `contextualize`, nearly.
+/// Approximate number of steps of a pair's `contextualize`.
 template <class F>
 HWY_INLINE std::size_t steps_of(const Model& model, std::size_t regions, std::size_t words) {
   const std::size_t r_words = words_for(regions, F::kPerWord);
@@ -348,7 +348,7 @@ HWY_INLINE float pooling_weights(const std::uint32_t* sums, std::size_t rows, fl
   return hn::ReduceSum(d, sum);
 }
 
-/// `numbers` as words, in their place; they are followed by zeros up to a whole vector.
+/// `numbers` as words, in place, followed by zeros up to a whole vector.
 template <class F>
 HWY_INLINE const std::uint32_t* consecutive_words(float* numbers, std::size_t number) {
   const auto words = reinterpret_cast<std::uint32_t*>(numbers);
@@ -407,7 +407,7 @@ HWY_INLINE void pool_caption(const Model& model, const Image<F>& image, std::siz
   pool_words<F, 1>(s.weights, caption.u, words, row_stride<F>(model), done, end, pooled);
 }
 
-/// (avᵀ V) · (auᵀ U) of a group's pairs together: V is read once.
+/// (avᵀ V) · (auᵀ U) of all pairs of a group: V is read once.
 template <class F>
 HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_t regions, const Scratch<F>& s,
                            std::size_t number, float* scores, Ahead& ahead) {
@@ -437,9 +437,9 @@ HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_
 template <class F>
 HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
                             std::size_t number, std::byte* scratch, float* scores, Ahead ahead) {
-  // In float32 an image and a caption fill the second cache: column block by column block, captions side by side read
-  // the image once. In bfloat16 they fit, and one caption after the other keeps its own matrices in the first cache:
-  // so too where vectors are short, and those matrices larger than the image's part of a column block.
+  // In float32 an image and a caption fill the L2 cache: column block by column block, captions side by side read the
+  // image once. In bfloat16 they fit, and scoring one caption after the other keeps its matrices in the L1 cache. The
+  // same holds if vectors are short, and those matrices larger than the image's part of a column block.
   constexpr std::size_t kTogether = F::kPerWord == 1 && hn::MaxLanes(DF()) >= 16 ? kGroup : 1;
   std::size_t longest = 0;
   for (std::size_t i = 0; i < number; ++i) longest = HWY_MAX(longest, captions[i].length);

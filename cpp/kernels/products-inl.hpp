@@ -1,4 +1,4 @@
-// The matrix products of a pair, in tiles that stay in registers. Included once per instruction set, by kernel.cpp.
+// The matrix products of a pair, in register tiles. Included once per instruction set, by kernel.cpp.
 //
 // A "word" is 32 bits of a product's operand along its inner dimension: one float, or two bfloat16 of consecutive
 // indices, so that every loop below is the same for both.
@@ -19,14 +19,14 @@
 
 #include "kernel.hpp"
 
-// Accumulators must be registers, so loops over them have to be unrolled whatever the compiler thinks it costs.
+// Accumulators must be registers, so loops over them must be unrolled, whatever the compiler's cost model says.
 #if defined(__clang__)
 #define CAAN_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define CAAN_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-// Beside bfloat16 products, tanh is taken of 16-bit fixed point.
+// With bfloat16 products, tanh is computed in 16-bit fixed point.
 #undef CAAN_FIXED_TANH
 #if HWY_ARCH_X86 && HWY_NATIVE_DOT_BF16
 #define CAAN_FIXED_TANH 1
@@ -43,7 +43,7 @@ using DU = hn::ScalableTag<std::uint32_t>;
 using VF = hn::Vec<DF>;
 using VU = hn::Vec<DU>;
 
-// Tiles as large as the registers allow: 32 with AVX-512 and on ARM, else 16.
+// Tiles as large as the register file allows: 32 registers with AVX-512 and on ARM, else 16.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr std::size_t kTileRows = 14;
 constexpr std::size_t kDotRows = 6;
@@ -67,15 +67,14 @@ HWY_INLINE VU rounded_to_bfloat16(VF x) {
 }
 
 #if CAAN_FIXED_TANH
-/// 16 bits of fixed point, from -4 to just below 4: what is beyond becomes the last of them. Two vectors' numbers times
-/// kOne, in an order that all have.
+/// 16-bit fixed point, from -4 to just below 4, saturating. Two vectors' numbers times kOne, in an order common to all.
 struct Fixed16 {
-  static constexpr std::size_t kPerWord = 1;  // rows, as of the others: its two numbers are of one row
+  static constexpr std::size_t kPerWord = 1;  // rows, as in the others: its two numbers belong to one row
   static constexpr float kOne = 8192.0f;
   using D = hn::Repartition<std::int16_t, DF>;
 
   static HWY_INLINE hn::Vec<D> of(VF left, VF right) {
-    // Numbers below those of 32 bits, and NaN, become the least of them; those above must not.
+    // Numbers below the 32-bit range, and NaN, become the minimum; larger ones must not.
     const hn::RebindToSigned<DF> di;
     const VF most = hn::Set(DF(), 32767.0f);
     return hn::ReorderDemote2To(D(), hn::ConvertInRangeTo(di, hn::Min(most, left)),
@@ -83,12 +82,12 @@ struct Fixed16 {
   }
 };
 
-/// Lane i of the first half beside lane i of the second.
+/// Interleaves lane i of the first half with lane i of the second.
 HWY_ALIGN constexpr std::uint16_t kSideBySide[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 #endif
 
-/// Two rows as words of two bfloat16.
+/// Two rows as words of two bfloat16 each.
 HWY_INLINE VU paired(VF even, VF odd) {
   const DU du;
 #if HWY_ARCH_X86 && HWY_NATIVE_DOT_BF16
@@ -102,10 +101,10 @@ HWY_INLINE VU paired(VF even, VF odd) {
 #endif
 }
 
-// Numbers that are not multiplied as words are "plain": two vectors of columns at a time, by `load_plain`.
+// Numbers not multiplied as words are "plain": two vectors of columns at a time, by `load_plain`.
 struct Float32 {
   static constexpr std::size_t kPerWord = 1;
-  using Argument = Float32;  // what tanh is taken of
+  using Argument = Float32;  // type of tanh's argument
   static HWY_INLINE void load_plain(const std::uint32_t* at, VF& left, VF& right) {
     const DF d;
     const DU du;
@@ -155,19 +154,19 @@ struct Factor {
   const std::uint32_t* words;  // (depth, two vectors)
   std::size_t words_stride;
   std::size_t depth;
-  std::size_t next;  // where the next call's words will be, counted from these: fetched meanwhile
+  std::size_t next;  // offset of the next call's words from these, prefetched meanwhile
 };
 
-/// Memory to fetch during the products: they themselves read caches alone. In every `accumulate`, `pace` bytes a step:
-/// what is fetched all at once takes every place where a missing line is waited for, and the products wait for theirs.
+/// Memory to prefetch during the products, which themselves read only from caches. Every `accumulate` fetches `pace`
+/// bytes per step: fetching all at once would fill the line-fill buffers and stall the products.
 struct Ahead {
   const char* at;
   const char* end;
   std::size_t pace;
 };
 
-/// Cache lines that a step fetches, until its call's share is reached. With wide vectors a caption takes fewer steps
-/// than an image has lines, and there is no share to keep.
+/// Cache lines per step, up to a call's share. With wide vectors a caption takes fewer steps than an image has lines,
+/// and there is no share to keep.
 constexpr std::size_t kLinesAhead = kTileRows > 8 ? 2 : 1;
 
 template <class F, std::size_t kRows>
@@ -178,7 +177,7 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   const char* next = ahead.at;
   const char* stop = ahead.end;
   if (kLinesAhead == 1) {
-    // The last line fetched may have reached beyond the end.
+    // The last prefetched line may be beyond the end.
     const std::ptrdiff_t share = static_cast<std::ptrdiff_t>(factor.depth * ahead.pace);
     stop = next + HWY_MIN(ahead.end - next, share);
   }
@@ -204,7 +203,7 @@ HWY_INLINE void accumulate(const Factor& factor, VF (&left)[kRows], VF (&right)[
   ahead.at = next;
 }
 
-/// Two vectors of one row, as `Out` has them.
+/// Two vectors of one row, in Out's layout.
 template <class Out>
 HWY_INLINE void store_row(VF left, VF right, std::uint32_t* out) {
   const DU du;
@@ -235,7 +234,7 @@ HWY_INLINE void store_words(const VF (&left)[kRows], const VF (&right)[kRows], s
   }
 }
 
-/// Words of a row of a column block, where it is plain and where tanh is taken of it.
+/// Words per row of a column block, plain and as tanh's argument.
 template <class F>
 HWY_INLINE std::size_t plain_width() {
   return 2 * hn::Lanes(DF()) / F::kPerWord;
@@ -245,7 +244,7 @@ HWY_INLINE std::size_t argument_width() {
   return 2 * hn::Lanes(DF()) / (std::is_same_v<typename F::Argument, Float32> ? 1 : 2);
 }
 
-/// out (kRows, two vectors, as Out has them) = start (the same, plain, or null: 0) + first + second.
+/// out (kRows, two vectors in Out's layout) = start (the same, plain, or null: 0) + first + second.
 template <class F, class Out, std::size_t kRows>
 HWY_NOINLINE void tile(const std::uint32_t* start, std::uint32_t* out, std::size_t stride, const Factor& first,
                        const Factor& second, Ahead& ahead) {
@@ -274,7 +273,7 @@ HWY_INLINE void tile_of(std::size_t rows, const std::uint32_t* start, std::uint3
   }
 }
 
-/// `tile` for any number of rows, in tiles of nearly equal height: all but the last of whole words.
+/// `tile` for any number of rows, in tiles of nearly equal height; all but the last hold whole words.
 template <class F, class Out = Float32>
 HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint32_t* out, std::size_t stride,
                         Factor first, Factor second, Ahead& ahead) {
@@ -291,7 +290,7 @@ HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint3
   }
 }
 
-/// The four vectors' sums.
+/// Sums of the four vectors.
 HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float* out) {
   const DF d;
   const hn::Repartition<double, DF> dd;
@@ -299,7 +298,7 @@ HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float* out) {
                         HWY_ATTR { return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)); };
   const auto ab = hn::BitCast(dd, pair(a, b));
   const auto ce = hn::BitCast(dd, pair(c, e));
-  // In every block of 128 bits: what that block adds to each of the four sums.
+  // Each 128-bit block: its contribution to each of the four sums.
   VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(dd, ab, ce)));
   const hn::CappedTag<float, 4> d4;
 #if HWY_TARGET <= HWY_AVX3
@@ -326,7 +325,7 @@ HWY_NOINLINE void dot_tile(const std::uint32_t* a, std::size_t a_stride, const s
     for (std::size_t j = 0; j < kColumns; ++j) sums[i][j] = hn::Zero(d);
   }
   for (std::size_t k = 0; k < depth; k += hn::Lanes(d)) {
-    // The fewer of both wait in registers.
+    // The smaller operand stays in registers.
     if constexpr (kColumns <= kRows) {
       VU columns[kColumns];
       CAAN_UNROLL

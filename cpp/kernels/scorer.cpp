@@ -20,15 +20,15 @@
 namespace caan::kernels {
 namespace {
 
-// Packed captions wait in the last cache that the cores share while image after image is scored against them.
+// Packed captions stay in the shared last-level cache while image after image is scored against them.
 constexpr std::size_t kCaptionBytes = std::size_t{8} << 20;
 
-// One image meets captions so many at a time, each of which is packed just before.
+// Captions per step for a single image, packed just before use.
 constexpr std::size_t kFewCaptions = 4;
 
 constexpr const char* kTooLarge = "larger than 1,048,576";
 
-/// Bytes from a cache line on, zeros at first; they grow, and never shrink.
+/// Bytes aligned to a cache line, initially zero; they grow, and never shrink.
 class Buffer {
  public:
   std::byte* at_least(std::size_t bytes) {
@@ -50,7 +50,7 @@ class Buffer {
   std::size_t bytes_ = 0;
 };
 
-/// One thread's memory, with no cache line that is another's.
+/// One thread's memory, sharing no cache line with another thread.
 struct alignas(kAlignment) Worker {
   Buffer image, captions, scratch;
   std::size_t packed = static_cast<std::size_t>(-1);  // the image that lies in `image`
@@ -127,7 +127,7 @@ Scorer::Scorer(const Parameters& parameters, Precision precision, std::size_t th
 
 Scorer::~Scorer() {
   const Work* work = work_;
-  // A fork's copy waits for its threads, which are not in this process, forever: it ends with the process.
+  // A forked copy would wait forever for threads that this process lacks: it is leaked, and ends with the process.
   if (work != nullptr && work->process == this_process()) delete work;
 }
 
@@ -140,14 +140,14 @@ Scorer& Scorer::operator=(Scorer&& other) noexcept {
 
 const char* Scorer::instruction_set() const { return work_.load()->kernel.instruction_set; }
 
-/// This process's. Its parent's stays as it is: any lock of it may be held by a thread that is not there.
+/// This process's pool. The parent's is left alone: a thread that does not exist here may hold its locks.
 Scorer::Work& Scorer::own_work() {
   Work* there = work_;
   if (there->process == this_process()) return *there;
   const Model& model = there->model;
   const Parameters parameters{model.embed_dim, model.attention_dim, model.attention_scale, model.w_v, model.w_u};
   auto own = std::make_unique<Work>(parameters, there->kernel, there->pool.size());
-  // Another thread of this process may have come first.
+  // Another thread of this process may have been first.
   return work_.compare_exchange_strong(there, own.get()) ? *own.release() : *there;
 }
 
@@ -179,7 +179,7 @@ void Scorer::score(const State* images, std::size_t number_of_images, const Stat
   }
 }
 
-/// Nobody else needs the packed captions: each thread keeps its own in its caches, and fetches the next meanwhile.
+/// No other thread needs the packed captions: each keeps its own in its caches, and prefetches the next ones.
 void Scorer::Work::score_one_image(const State& image, const State* captions, std::size_t number, std::size_t words,
                                    float* scores) {
   const std::size_t caption_bytes = kernel.caption_bytes(model, words);
@@ -197,7 +197,7 @@ void Scorer::Work::score_one_image(const State& image, const State* captions, st
       kernel.pack_caption(model, captions[i], to);
       some[i - first] = {to, captions[i].length};
     }
-    // Captions of a call mostly lie one after the other; to fetch something else would be of no use, and no harm.
+    // Captions of a call are mostly adjacent in memory; prefetching something else is useless but harmless.
     const std::size_t after = task + pool.size();
     Upcoming next;
     if (after * few < number) next.at = captions[after * few].rows;
@@ -219,7 +219,8 @@ void Scorer::Work::pack(const State* from, std::size_t number) {
   });
 }
 
-/// One image and a part of the packed captions at a time: all of them, unless images are too few to share out.
+/// One image and a part of the packed captions at a time: all captions, unless there are too few images for the
+/// threads.
 void Scorer::Work::score_packed(const State* images, std::size_t number, std::size_t stride, float* scores) {
   const std::size_t all = packed.size();
   const std::size_t wanted = 4 * pool.size();
@@ -233,7 +234,7 @@ void Scorer::Work::score_packed(const State* images, std::size_t number, std::si
     std::byte* at = worker.image.at_least(0);
     if (worker.packed != image) kernel.pack_image(model, images[image], at);
     worker.packed = image;
-    // Threads that all take as long as each other take tasks in turns.
+    // Threads of equal speed take tasks alternately.
     const std::size_t after = (task + pool.size()) / parts;
     Upcoming next;
     if (after != image && after < number) next = {images[after].rows, bytes_of_image(images[after])};

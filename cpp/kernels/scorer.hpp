@@ -5,16 +5,16 @@
 
 #include "kernel.hpp"
 
-/// CAAN's scorer for a processor: states in, scores out, and nothing between them leaves the processor's caches.
+/// CAAN's scorer for CPUs: states in, scores out; intermediates never leave the processor's caches.
 namespace caan::kernels {
 
-/// No model's dimension and no item is larger: products of them, in bytes, stay far below 64 bits.
+/// Limit for dimensions and item lengths: their products, in bytes, stay far below 64 bits.
 inline constexpr std::size_t kLargestSize = std::size_t{1} << 20;
 inline constexpr std::size_t kMostThreads = 4096;
 
 enum class Precision { kFloat32, kBFloat16 };
 
-/// What the scorer has of the model (equations: README, "The model").
+/// The scorer's parameters (equations: docs/model.md).
 struct Parameters {
   std::size_t embed_dim;      // D
   std::size_t attention_dim;  // d
@@ -23,8 +23,8 @@ struct Parameters {
   const float* w_u;           // (d,), copied
 };
 
-/// Scores all pairs of some images and captions. Thread-safe: calls take turns, each on all threads. A process that was
-/// forked has none of the threads, and starts its own with its first call.
+/// Scores all pairs of images and captions. Thread-safe: calls are serialized, each on all threads. A forked process
+/// inherits none of the threads and starts its own with its first call.
 class Scorer {
  public:
   /// Throws std::invalid_argument for a dimension of 0 or above kLargestSize, no threads or more than kMostThreads, and
@@ -37,7 +37,7 @@ class Scorer {
   /// scores (images, captions), row-major. A pair's score does not depend on the others. From the second call with
   /// items no longer than the first's, nothing is allocated.
   ///
-  /// A score is NaN where the states that it comes from hold NaN.
+  /// A score is NaN if its states hold NaN.
   ///
   /// Throws std::invalid_argument for an item of length 0 or above kLargestSize, std::bad_alloc; in a forked process,
   /// std::system_error where threads can't be started.

@@ -13,8 +13,8 @@ HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// exp(2x) is 2^(n/kRoots) 2^(r/kRoots) with n an integer and |r| <= 1/2: a table of as many roots of 2 as one or two
-// instructions choose from, and a polynomial for what is left.
+// exp(2x) is 2^(n/kRoots) 2^(r/kRoots) with n an integer and |r| <= 1/2: a table of roots of 2, small enough for one or
+// two lookup instructions, and a polynomial for the remainder.
 #if HWY_TARGET <= HWY_AVX3
 constexpr int kRootBits = 5;
 #else
@@ -29,18 +29,18 @@ HWY_ALIGN constexpr std::uint32_t kRootsOf32[32] = {
     0x3F7504F3, 0x3F74FBAF, 0x3F7508A4, 0x3F752C4D, 0x3F75672A, 0x3F75B9BE, 0x3F76248C, 0x3F76A81E,
     0x3F7744FD, 0x3F77FBB8, 0x3F78CCDF, 0x3F79B907, 0x3F7AC0C7, 0x3F7BE4BA, 0x3F7D257D, 0x3F7E83B3};
 
-/// Every eighth of them: the same for 2^(n/4). Once for each half of a vector of 8.
+/// Every eighth of them: the same for 2^(n/4). Repeated for each half of a vector of 8.
 HWY_ALIGN constexpr std::uint32_t kRootsOf4[8] = {0x3F800000, 0x3F7837F0, 0x3F7504F3, 0x3F7744FD,
                                                   0x3F800000, 0x3F7837F0, 0x3F7504F3, 0x3F7744FD};
 
-/// The table's entries of the last kRootBits of n.
+/// The table's entries for the last kRootBits of n.
 HWY_INLINE VU root_of(VU n) {
   const DU du;
 #if HWY_TARGET <= HWY_AVX3
   return hn::TwoTablesLookupLanes(du, hn::Load(du, kRootsOf32), hn::Load(du, kRootsOf32 + 16),
                                   hn::IndicesFromVec(du, hn::And(n, hn::Set(du, 31u))));
 #elif HWY_TARGET == HWY_AVX2
-  // Highway looks up across halves, which is two instructions on some processors. This one reads 2 bits alone.
+  // Highway's lookup works across halves, two instructions on some processors. This one uses only 2 bits.
   const DF d;
   return hn::BitCast(du, VF{_mm256_permutevar_ps(hn::BitCast(d, hn::Load(du, kRootsOf4)).raw, n.raw)});
 #else
@@ -62,19 +62,18 @@ HWY_INLINE VF exp_of_steps(VF r) {
 
 /// x becomes 1 / (1 + exp(2x)), which is (1 - tanh x) / 2, to an absolute error of 2e-7. NaN stays NaN.
 ///
-/// On AVX-512 this takes 7 operations of the multipliers, which the products need, and what else there is of others:
-/// fewer than a quotient of polynomials, and than a division. With AVX2 a division costs less than what takes its
-/// place. Several vectors step by step together: one alone waits for itself, and the processor does not look far enough
-/// ahead to find the next.
+/// On AVX-512 this takes 7 operations of the FMA units, which the products need, plus others elsewhere: fewer than a
+/// quotient of polynomials, or a division. With AVX2 a division is cheaper than its replacement. Several vectors are
+/// interleaved: a single one stalls on its latency, and the out-of-order window is too short to reach the next.
 template <std::size_t kNumber>
 HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
   const DF d;
   const DU du;
-  // Beyond 20 nothing changes any more. The limit comes first: a comparison with NaN gives the second operand.
+  // Beyond 20 the result is constant. The limit comes first: a comparison with NaN gives the second operand.
   const VF limit = hn::Set(d, 20.0f);
   const VF one = hn::Set(d, 1.0f);
   const VF steps = hn::Set(d, 2.88539008f * kRoots);  // 2 / ln 2, times that
-  // So large a number that its last bit is 1: adding it rounds, and leaves n in the last bits.
+  // So large that its last bit has the value 1: adding it rounds, and leaves n in the last bits.
   const VF magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23
   VF r[kNumber];
   VU n[kNumber];
@@ -97,7 +96,7 @@ HWY_INLINE void half_complement_of_tanh(VF (&x)[kNumber]) {
 #if HWY_TARGET <= HWY_AVX3
   CAAN_UNROLL
   for (std::size_t i = 0; i < kNumber; ++i) r[i] = hn::ApproximateReciprocal(x[i]);  // 14 bits
-  // A step of Newton's method makes them 23.
+  // A Newton step makes them 23.
   CAAN_UNROLL
   for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::NegMulAdd(x[i], r[i], one);
   CAAN_UNROLL
@@ -122,8 +121,8 @@ HWY_ALIGN constexpr std::int16_t kSlopes[64] = {
     144,   64,    81,    103,   135,   173,   221,   281,   373,   472,   606,   777,   987,   1265,  1612,  2072,
     2611,  3322,  4203,  5297,  6640,  8259,  10226, 12508, 15127, 18033, 21124, 24242, 27206, 29735, 31596, 32572};
 
-/// x becomes tanh(x), both of fixed point, to an absolute error of 1e-3, half of what bfloat16 leaves of 1: a straight
-/// piece for every eighth. Numbers of 16 bits are twice as many a vector, and their products' sums whole numbers.
+/// x becomes tanh(x), both in fixed point, to an absolute error of 1e-3, half of bfloat16's at 1: piecewise linear, one
+/// piece per eighth. A vector holds twice as many 16-bit numbers, and sums of their products are exact integers.
 template <std::size_t kNumber>
 HWY_INLINE void fixed_tanh(hn::Vec<Fixed16::D> (&x)[kNumber]) {
   const Fixed16::D d;
@@ -148,10 +147,10 @@ HWY_INLINE void scaled_tanh(VF (&x)[kNumber], float scale) {
   for (std::size_t i = 0; i < kNumber; ++i) x[i] = hn::MulAdd(hn::Set(d, -2.0f * scale), x[i], hn::Set(d, scale));
 }
 
-/// exp to 2 units in the last place for x <= 0, which is all that a softmax asks for; 0 below -87.3, NaN stays NaN.
+/// exp to 2 units in the last place for x <= 0, all that a softmax needs; 0 below -87.3, NaN stays NaN.
 HWY_INLINE VF exp_of_negative(VF x) {
   const DF d;
-  // x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts, so that n's multiple of it loses nothing.
+  // x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts, so that n ln 2 is exact.
   const VF n = hn::Round(hn::Mul(x, hn::Set(d, 1.44269504f)));
   VF r = hn::NegMulAdd(n, hn::Set(d, 0.693145752f), x);
   r = hn::NegMulAdd(n, hn::Set(d, 1.42860677e-6f), r);

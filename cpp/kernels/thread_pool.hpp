@@ -9,10 +9,10 @@
 
 namespace caan::kernels {
 
-/// Threads that wait for work; the caller is one of them. `run` is for one caller at a time.
+/// A pool of threads, including the caller. Only one caller may be in `run` at a time.
 class ThreadPool {
  public:
-  /// Throws std::system_error where no thread can be started.
+  /// Throws std::system_error if a thread can't be started.
   explicit ThreadPool(std::size_t threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -20,8 +20,8 @@ class ThreadPool {
 
   std::size_t size() const { return workers_.size() + 1; }
 
-  /// Calls work(worker, task) once for each task from 0 to tasks - 1, tasks handed out one by one as threads get free;
-  /// `worker` is from 0 to size() - 1, one per thread. Returns when all are done. `work` must not throw.
+  /// Calls work(worker, task) once for each task from 0 to tasks - 1, handing out tasks one by one as threads become
+  /// free; `worker` is from 0 to size() - 1, one per thread. Returns when all are done. `work` must not throw.
   template <class Work>
   void run(std::size_t tasks, const Work& work) {
     run(tasks, &call_work<Work>, &work);
@@ -47,7 +47,7 @@ class ThreadPool {
   Call call_ = nullptr;
   const void* work_ = nullptr;
   std::size_t tasks_ = 0;
-  // On a cache line of its own: every thread writes it for every task.
+  // On its own cache line: every thread writes it for every task.
   alignas(64) std::atomic<std::size_t> next_{0};
   alignas(64) std::vector<std::thread> workers_;
 };

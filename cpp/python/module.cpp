@@ -16,7 +16,7 @@ namespace kernels = caan::kernels;
 
 namespace {
 
-// Anything that is an array in this machine's memory: what else it must be is checked here, to say what is wrong.
+// Any array in host memory; everything else is checked here, for clear messages.
 using Array = nb::ndarray<nb::ro, nb::device::cpu>;
 using WritableArray = nb::ndarray<nb::device::cpu>;
 
@@ -37,7 +37,7 @@ template <class AnyArray>
 bool is_contiguous(const AnyArray& array) {
   std::int64_t step = 1;
   for (std::size_t i = array.ndim(); i-- > 0;) {
-    // A dimension of 1 is never stepped through; of no numbers, none is.
+    // The stride of a dimension of size 1 or of an empty array does not matter.
     if (array.shape(i) > 1 && array.stride(i) != step && array.size() > 0) return false;
     step *= static_cast<std::int64_t>(array.shape(i));
   }
@@ -57,7 +57,7 @@ void check(const AnyArray& array, const std::string& name, std::size_t dimension
   }
 }
 
-/// The w_v or w_u of a model.
+/// A model's w_v or w_u.
 const float* weights(const Array& array, const char* name, std::size_t attention_dim) {
   check(array, name, 1, "(attention_dim,)", array.dtype() == nb::dtype<float>(), "float32");
   if (array.shape(0) != attention_dim) {
@@ -68,7 +68,7 @@ const float* weights(const Array& array, const char* name, std::size_t attention
   return static_cast<const float*>(array.data());
 }
 
-/// Of each item, from an array that may lie at any address.
+/// One value per item, from an array of any alignment.
 std::vector<std::int64_t> numbers(const Array& array, const std::string& name) {
   check(array, name, 1, "(items,)", array.dtype() == nb::dtype<std::int64_t>(), "int64");
   std::vector<std::int64_t> result(array.shape(0));
@@ -76,7 +76,7 @@ std::vector<std::int64_t> numbers(const Array& array, const std::string& name) {
   return result;
 }
 
-/// Where each item's rows lie; `kind`: "image" or "text"; `width`: a state's columns, `formula` in words.
+/// The rows of each item; `kind`: "image" or "text"; `width`: a state's columns, `formula`: the same as text.
 std::vector<kernels::State> items(const Array& states, const Array& starts, const Array& lengths,
                                   const std::string& kind, std::size_t width, const char* formula) {
   const bool half =
@@ -100,7 +100,7 @@ std::vector<kernels::State> items(const Array& states, const Array& starts, cons
   std::vector<kernels::State> result;
   result.reserve(first.size());
   for (std::size_t i = 0; i < first.size(); ++i) {
-    // Neither sum nor difference leaves 64 bits.
+    // Neither sum nor difference overflows 64 bits.
     if (many[i] < 1 || first[i] < 0 || first[i] > rows || many[i] > rows - first[i]) {
       throw nb::value_error((kind + " " + std::to_string(i) + " has length " + std::to_string(many[i]) + " from row " +
                              std::to_string(first[i]) + " on, and " + name + " has the rows 0.." +

@@ -36,7 +36,7 @@ const Tensor& end_of(const std::vector<Tensor>& ends, const std::string& name, c
     throw BundleError(bundle.folder + ": one of its graphs has no " + name + "; export the checkpoint again");
 }
 
-/// Throws BundleError for INT8 graphs that this ONNX Runtime computes wrong: docs/precision.md.
+/// Throws BundleError for INT8 graphs that this ONNX Runtime computes incorrectly (docs/precision.md).
 void check_rounding(const Bundle& bundle, const std::string& precision) {
     if (precision != "int8") {
         return;
@@ -85,7 +85,7 @@ Backend::Backend(const Bundle& bundle, const Options& options)
         if (options.device != "auto" || device_.tensorrt) {
             throw;
         }
-        // ONNX Runtime for GPUs on a machine without a usable one: "auto" allowed the CPU.
+        // ONNX Runtime for GPUs without a usable GPU: "auto" falls back to the CPU.
         device_.name = "cpu";
         open_sessions(bundle, precision);
     }
@@ -97,7 +97,7 @@ bool Backend::takes_native(const Bundle& bundle, const Options& options) const {
     if (options.backend != "auto") {
         return options.backend == "native";
     }
-    // bf16 is the kernel's alone: a bundle without its weights is refused.
+    // Only the kernel supports bf16: a bundle without its weights is refused.
     return options.precision != graph_precision(options.precision) ||
            (device_.name == "cpu" && has_native(bundle, options.precision));
 }
@@ -114,15 +114,15 @@ void Backend::open_sessions(const Bundle& bundle, const std::string& precision) 
         const auto [content, path] = read(graph);
         return Session(content, path, device_, threads, calls);
     };
-    // Graphs of other precisions are slow, or round otherwise, without all optimisations.
+    // Without all optimisations, graphs of other precisions are slow or round differently.
     const Calls encoding = device_.name == "cpu" && precision == "fp32" ? Calls::few : Calls::many;
-    // Optimising a graph keeps one core busy: the larger ones are opened side by side.
+    // Optimising a graph keeps one core busy: the larger ones are opened in parallel.
     auto text_encoder = std::async(std::launch::async, open, "text_encoder", threads_, encoding);
     if (native_ == nullptr) {
         const auto [content, path] = read("scorer");
         scorer_.emplace(content, path, device_, threads_, Calls::many);
         if (device_.name == "cpu" && threads_ > 1) {
-            // Threads that share one call wait for each other after every product; calls of one thread each don't.
+            // Threads of one call wait for each other after every product; single-threaded calls don't.
             single_scorer_.emplace(content, path, device_, 1, Calls::many);
         }
     }
@@ -190,7 +190,7 @@ const Session& Backend::expander() const {
     } catch (const std::system_error& error) {
         throw BundleError("can't read " + path + ": " + reason(error) + "; open the bundle again");
     }
-    // Hashed and loaded from the same bytes: nothing can come in between.
+    // Hashed and loaded from the same bytes: no change can slip in between.
     if (sha256_of(content.data(), content.size()) != expander_hash_) {
         throw BundleError(path + " is not the file this bundle was opened with, it was replaced; open it again");
     }
@@ -199,7 +199,7 @@ const Session& Backend::expander() const {
     return *expander_;
 }
 
-/// The manifest has no hash of its own: a size changed in it must not reach an array.
+/// No hash covers the manifest: a size changed in it must not reach an array.
 void Backend::check_sizes(const Bundle& bundle) const {
     const auto check = [&](const std::vector<Tensor>& ends, const char* name, std::int64_t size) {
         const std::int64_t columns = end_of(ends, name, bundle).shape.back();

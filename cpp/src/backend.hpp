@@ -25,11 +25,10 @@ struct Padded {
     std::int64_t items, longest;
 };
 
-/// May be used from several threads: sessions run concurrently, calls of the kernel take turns.
+/// May be used from several threads: sessions run concurrently, kernel calls are serialized.
 class Backend {
 public:
-    /// `options` that were checked. Throws BundleError for a bundle that can't be used, MissingError for a device that
-    /// is not there.
+    /// options: already checked. Throws BundleError for an unusable bundle, MissingError for a missing device.
     Backend(const Bundle& bundle, const Options& options);
 
     /// features (n, R, F) → states (n, R, S).
@@ -37,15 +36,15 @@ public:
     /// tokens (m, T), lengths (m) → states (m, T, S).
     void encode_captions(const std::int64_t* tokens, const std::int64_t* lengths, std::int64_t captions,
                          std::int64_t words, void* states) const;
-    /// The kernel, which scores states wherever they lie; null where a graph scores.
+    /// The kernel, which scores states in place; null if a graph scores.
     kernels::Scorer* native() const noexcept { return native_.get(); }
-    /// States of n images and m captions → scores (n, m), by the graph. `alone`: on one thread, beside other calls.
+    /// States of n images and m captions → scores (n, m), by the graph. `alone`: on one thread, with calls in parallel.
     void score(const Padded& images, const Padded& captions, float* scores, bool alone) const;
     /// Regions (n, R, D), the first columns of image states → the whole states (n, R, S), in float32.
     /// Throws BundleError for a bundle without that graph, or replaced since it was opened.
     void expand_regions(const float* regions, std::int64_t images, std::int64_t longest, float* states) const;
 
-    /// The most that one call of each graph takes.
+    /// Largest inputs of one call of each graph.
     const CallSizes& most() const noexcept { return most_; }
     const Vocabulary& vocabulary() const noexcept { return vocabulary_; }
     const Sizes& sizes() const noexcept { return sizes_; }
@@ -54,7 +53,7 @@ public:
         return native_ != nullptr ? "native" : device_.tensorrt ? "tensorrt" : "onnxruntime";
     }
     const std::string& device() const noexcept { return device_.name; }
-    /// Hash of what makes the states of this kind.
+    /// Hash of the encoder for this kind.
     const std::string& encoder(Kind kind) const noexcept { return encoders_[kind == Kind::image ? 0 : 1]; }
     /// float16 or float32.
     Dtype state_dtype() const noexcept { return state_dtype_; }
@@ -81,9 +80,9 @@ private:
     int threads_;
     Dtype state_dtype_ = Dtype::float32;
     std::unique_ptr<kernels::Scorer> native_;
-    std::optional<Session> image_encoder_, text_encoder_, scorer_, single_scorer_; // no scorer beside the kernel
+    std::optional<Session> image_encoder_, text_encoder_, scorer_, single_scorer_; // no scorer with the kernel
 
-    // The expander is opened when it is first used.
+    // The expander is opened on first use.
     std::string folder_, expander_hash_; // hash: empty if the bundle has none
     mutable std::mutex opening_;
     mutable std::unique_ptr<Session> expander_;

@@ -1,4 +1,4 @@
-/// Comparing a gallery's states with the hashes that they were written with, a block at a time.
+/// Verifies a gallery's states against their recorded hashes, a block at a time.
 #pragma once
 
 #include <atomic>
@@ -20,22 +20,21 @@ struct Block {
     std::string sha256; // of their states
 };
 
-/// Compares blocks of mapped states with their hashes, each when it is first used, and again once the file was changed
-/// where it lies. Threads may share one.
+/// Verifies blocks of mapped states, each on first use, and again after the file was modified in place. Threads may
+/// share one.
 class BlockCheck {
 public:
     /// states (rows, row_bytes), from the beginning of the file, which must outlive this.
     BlockCheck(std::string path, std::vector<Block> blocks, const MappedFile& states, std::size_t row_bytes);
 
-    /// To be called before rows are used: throws BundleError if rows start to end, the latter excluded, are not those
-    /// that were written.
+    /// Call before using rows: throws BundleError if rows [start, end) are not as written.
     void operator()(std::int64_t start, std::int64_t end);
 
-    /// To be called after rows were used: throws BundleError if any that was compared is another now.
+    /// Call after using rows: throws BundleError if any verified row has changed since.
     void confirm();
 
 private:
-    /// Looks at the file, and forgets what was compared if it was changed. Throws BundleError if it was shortened.
+    /// Checks the file, and drops earlier results if it was changed. Throws BundleError if it was truncated.
     void notice();
     void compare(std::size_t number);
 
@@ -45,15 +44,15 @@ private:
     const MappedFile& states_;
     std::size_t row_bytes_;
     std::unique_ptr<std::atomic<bool>[]> good_; // (blocks)
-    std::atomic<std::size_t> unknown_;          // blocks that were not compared yet
+    std::atomic<std::size_t> unknown_;          // blocks not verified yet
     std::mutex comparing_;
-    std::mutex noticing_; // of what follows, and of setting the two above
+    std::mutex noticing_; // guards the members below, and writes to the two above
     FileStatus seen_;
     std::size_t changes_ = 0;
-    std::set<std::size_t> doubtful_; // blocks that were good, and used, before the file was changed
+    std::set<std::size_t> doubtful_; // blocks verified and used before the file was changed
 };
 
-/// Throws BundleError unless a block's states are those that were written.
+/// Throws BundleError unless a block's states are as written.
 void compare_block(const std::string& path, const std::vector<Block>& blocks, std::size_t number,
                    const std::byte* states, std::size_t row_bytes);
 

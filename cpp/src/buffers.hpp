@@ -1,4 +1,4 @@
-/// Memory that is used again: tile after tile, and call after call.
+/// Reusable memory for tiles and calls.
 #pragma once
 
 #include <atomic>
@@ -13,12 +13,12 @@ namespace caan::detail {
 /// Uninitialised memory that only grows.
 class Buffer {
 public:
-    /// How often a buffer had to grow, of all that share this count.
+    /// How often a buffer had to grow, over all buffers that share this count.
     using Growths = std::atomic<std::size_t>;
 
     explicit Buffer(Growths& growths) : growths_(growths) {}
 
-    /// At least so many elements; what was there before is lost if it had to grow.
+    /// At least this many elements; growing loses the previous content.
     template <typename T> T* get(std::size_t elements) {
         const std::size_t bytes = elements * sizeof(T);
         if (bytes > size_) {
@@ -36,16 +36,16 @@ private:
     Growths& growths_;
 };
 
-/// What one thread needs to prepare and score tiles, or to encode.
+/// One thread's buffers for preparing and scoring tiles, or for encoding.
 struct Workspace {
     explicit Workspace(Buffer::Growths& growths)
         : states(growths), regions(growths), wide(growths), items(growths), lengths(growths), tokens(growths),
           scores(growths) {}
 
-    Buffer states;  // padded states as the scorer takes them
+    Buffer states;  // padded states in the scorer's type
     Buffer regions; // V alone of compact galleries, features for the image encoder
-    Buffer wide;    // what the expander makes, before it is narrowed
-    Buffer items;   // where each item's states lie
+    Buffer wide;    // the expander's output, before it is narrowed
+    Buffer items;   // addresses of the items' states
     Buffer lengths; // of each item
     Buffer tokens;
     Buffer scores;

@@ -40,7 +40,7 @@ bool was_built_here(const std::string& sha256) {
         return false;
     }
     try {
-        // The name alone could be given to a file of the user's that says something else.
+        // The name alone proves nothing: another file of the user's could have it.
         return read_file(path, sha256.size() + 1) == sha256;
     } catch (const std::system_error&) {
         return false;

@@ -1,4 +1,4 @@
-/// Which engine plans were built here, as engines/built_plans.py keeps them: a plan is a program.
+/// Records of engine plans built here, in the format of engines/built_plans.py: a plan is a program.
 #pragma once
 
 #include <string>

@@ -21,7 +21,7 @@ constexpr const char* MANIFEST = "manifest.json";
 constexpr const char* OLD_SEAL = "seal";
 constexpr const char* AGAIN = " copy the bundle again, or export the checkpoint again";
 constexpr std::size_t LONGEST_NAME = 255; // bytes
-// Larger sizes are no model's, and products of them would overflow.
+// No model has larger sizes, and their products would overflow.
 constexpr std::int64_t LARGEST_SIZE = std::int64_t{1} << 48;
 
 std::string read_manifest(const std::string& folder) {
@@ -36,9 +36,9 @@ std::string read_manifest(const std::string& folder) {
     }
 }
 
-/// Whether this is the name of a file in a folder, links aside.
+/// Whether this names a file inside a folder, ignoring links.
 bool is_inside(const std::string& name) {
-    // Backslash and colon are separators to Windows; no file has a zero byte in its name, or one that is longer.
+    // Backslash and colon are separators on Windows; file names have no zero byte and a limited length.
     if (name.rfind('/', 0) == 0 || name.find_first_of(std::string("\\:\0", 3)) != std::string::npos) {
         return false;
     }
@@ -91,7 +91,7 @@ void check_hash(const std::string& path, const std::string& expected) {
     }
 }
 
-/// Call `work` with every number below `count`, from as many threads as are of use.
+/// Call `work` with every number below `count`, in parallel.
 void side_by_side(std::size_t count, const std::function<void(std::size_t)>& work) {
     std::atomic<std::size_t> next{0};
     const auto take = [&] {
@@ -107,8 +107,8 @@ void side_by_side(std::size_t count, const std::function<void(std::size_t)>& wor
     take();
 }
 
-/// Whether the entries that decide results are those that were written: config, tokenizer, opset and limits, which are
-/// in no file that has a hash.
+/// Whether the entries that affect results are as written: config, tokenizer, opset and limits, which no file's hash
+/// covers.
 bool is_as_written(const OrderedJson& manifest, const std::string& text) {
     if (manifest.contains(CHECKSUM)) {
         return is_intact(text, 2);

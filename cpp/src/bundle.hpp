@@ -1,4 +1,4 @@
-/// The bundle: a folder of ONNX graphs, vocabulary and manifest, read and verified as bundle.py does.
+/// The bundle: a folder of ONNX graphs, vocabulary and manifest, read and verified as in bundle.py.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace caan::detail {
 
-/// The manifest's sizes that the runtime relies on, all 1 or more.
+/// The manifest's sizes used by the runtime, all 1 or more.
 struct Sizes {
     std::int64_t region_dim, embed_dim, attention_dim, vocab_size;
     std::int64_t most_regions, most_words;
@@ -29,26 +29,26 @@ struct Sizes {
     std::int64_t longest(Kind kind) const noexcept { return kind == Kind::image ? most_regions : most_words; }
 };
 
-/// An opened bundle. Hashing its files takes as long as opening its graphs: each is compared with its hash when it is
-/// first asked for, by the thread that asks, so that the others are opened meanwhile.
+/// An opened bundle. Hashing its files takes as long as opening its graphs, so each is verified on first use, by the
+/// thread that uses it, while other threads open other graphs.
 class Bundle {
 public:
     std::string folder;
     OrderedJson manifest;
     Sizes sizes;
 
-    /// Throws BundleError, naming the file, if the folder is not a bundle, is of a newer format version, or a file is
-    /// missing, of another size, or named outside the bundle.
+    /// Throws BundleError, naming the file, if the folder is not a bundle or has a newer format version, or if a file
+    /// is missing, has another size, or is outside the bundle.
     explicit Bundle(const std::string& path);
 
-    /// Throws BundleError, naming what there is, if the precision is not there.
+    /// Throws BundleError, naming the bundle's precisions, if this one is missing.
     void require_precision(const std::string& precision) const;
-    /// The bytes of a listed file, which have the manifest's hash: what is checked is what is used. Throws BundleError.
-    /// Threads may share it.
+    /// The verified bytes of a listed file: the bytes checked are the bytes used. Throws BundleError. Threads may share
+    /// it.
     std::string content(const std::string& file) const;
     /// The path of a listed file that has the manifest's hash. Throws BundleError. Threads may share it.
     std::string verified(const std::string& file) const;
-    /// Compare every file with its hash. Throws BundleError of the first in the manifest's order that differs.
+    /// Compare every file with its hash. Throws BundleError for the first mismatch in the manifest's order.
     void verify() const;
     /// SHA-256 of a file, as the manifest gives it.
     std::string hash_of(const std::string& file) const;
@@ -57,31 +57,31 @@ public:
 private:
     Bundle(std::string path, const std::string& text); // of the manifest
 
-    std::map<std::string, std::shared_future<void>> checks_; // each done by who first waits for it
+    std::map<std::string, std::shared_future<void>> checks_; // each run by the first thread that waits for it
     mutable std::mutex reading_;
-    mutable std::set<std::string> read_; // files whose content was compared
+    mutable std::set<std::string> read_; // verified files
 };
 
 inline constexpr const char* VOCABULARY_FILE = "vocab.json";
 inline constexpr const char* GRAPHS[] = {"image_encoder", "text_encoder", "scorer"};
 
-/// Whether a manifest holds a checksum, or the seal that was its forerunner. The oldest ones hold neither.
+/// Whether a manifest has a checksum, or its predecessor, a seal. The oldest ones have neither.
 bool is_sealed(const OrderedJson& manifest);
 
 /// A graph's path inside a bundle.
 std::string graph_file(const std::string& name, const std::string& precision);
 
-/// Call `read` with the bundle, and verify what it did not ask for; again, if the bundle was replaced while its files
-/// were being read. Throws as `Bundle` and its `verify`, and what `read` throws of a bundle that is still there.
+/// Call `read` with the bundle, then verify the files it did not use. Repeats if the bundle was replaced meanwhile.
+/// Throws as `Bundle` and its `verify`, and whatever `read` throws for a bundle that was not replaced.
 void from_bundle(const std::string& folder, const std::function<void(const Bundle&)>& read);
 
-/// The checked content of a manifest that was read from `path`. Throws BundleError.
+/// The validated content of a manifest read from `path`. Throws BundleError.
 OrderedJson parse_manifest(const std::string& content, const std::string& path);
 
-/// The sizes of a checked manifest.
+/// The sizes of a validated manifest.
 Sizes sizes_of(const OrderedJson& manifest);
 
-/// Throws BundleError if a file of a checked manifest is missing, of another size, or named outside the folder.
+/// Throws BundleError if a file of a validated manifest is missing, has another size, or is outside the folder.
 void check_files(const std::string& folder, const OrderedJson& manifest);
 
 } // namespace caan::detail

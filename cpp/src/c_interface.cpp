@@ -30,7 +30,7 @@ std::string& last_error() {
     return message;
 }
 
-/// Keep the message, whatever it takes: without memory for it, none is better than an exception.
+/// Keep the message; without memory for it, no message is better than an exception.
 int failed(int code, const char* message) noexcept {
     try {
         last_error() = message;
@@ -51,7 +51,7 @@ template <typename Body> int guarded(const Body& body) noexcept {
     } catch (const std::exception& error) {
         return failed(CAAN_FAILED, error.what());
     } catch (...) {
-        return failed(CAAN_FAILED, "something failed that is no std::exception");
+        return failed(CAAN_FAILED, "an unknown exception was thrown");
     }
 }
 
@@ -87,7 +87,7 @@ caan::Options options_of(const caan_options* given) {
     if (given == nullptr) {
         return options;
     }
-    // A program that was built with an earlier version has a shorter struct: what it does not have is zero.
+    // A program built with an earlier version has a shorter struct: missing members are zero.
     caan_options all{};
     const std::size_t size = given->struct_size == 0 ? sizeof all : given->struct_size;
     std::memcpy(&all, given, size < sizeof all ? size : sizeof all);
@@ -98,7 +98,7 @@ caan::Options options_of(const caan_options* given) {
     options.workers = all.workers;
     options.tile_bytes = all.tile_bytes;
     options.prebuilt_engines = all.prebuilt_engines != 0;
-    // An earlier struct may have padding here, which holds anything.
+    // An earlier struct may have padding here, with arbitrary content.
     options.trust_engines = all.trust_engines == 1;
     if (all.warn != nullptr) {
         options.warn = [all](const std::string& message) { all.warn(message.c_str(), all.warn_context); };

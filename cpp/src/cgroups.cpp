@@ -28,7 +28,7 @@ bool contains(const std::vector<std::string>& all, const std::string& one) {
     return std::find(all.begin(), all.end(), one) != all.end();
 }
 
-/// As mountinfo writes a name with a space: \040.
+/// Undoes mountinfo's escapes, as \040 for a space.
 std::string unescaped(const std::string& field) {
     std::string name;
     for (std::size_t i = 0; i < field.size(); ++i) {
@@ -42,7 +42,7 @@ std::string unescaped(const std::string& field) {
     return name;
 }
 
-/// Of this process's group in a hierarchy, as /proc/self/cgroup names it: 4:cpu,cpuacct:/docker/…, or 0::/…
+/// The path of this process's group in a hierarchy, from /proc/self/cgroup: 4:cpu,cpuacct:/docker/…, or 0::/…
 std::string own_path(const std::string& proc, const std::string& controller) {
     for (const std::string& line : split(text_of(proc + "/cgroup"), '\n')) {
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
@@ -61,7 +61,7 @@ std::string own_path(const std::string& proc, const std::string& controller) {
 std::optional<double> quota_of(const std::string& group) {
     std::istringstream words(text_of(group + "/cpu.max"));
     long long quota = 0, period = 0;
-    if (!(words >> quota >> period)) { // "max": no limit, or none of version 2
+    if (!(words >> quota >> period)) { // "max": no limit, or not version 2
         std::istringstream first(text_of(group + "/cpu.cfs_quota_us")), second(text_of(group + "/cpu.cfs_period_us"));
         if (!(first >> quota) || !(second >> period)) {
             return std::nullopt;
@@ -73,7 +73,7 @@ std::optional<double> quota_of(const std::string& group) {
     return static_cast<double>(quota) / static_cast<double>(period);
 }
 
-/// Of a group and those around it, up to what is mounted. A container may see its own group as the root.
+/// The limit of a group and its ancestors, up to the mount point. A container may see its own group as the root.
 std::optional<double> smallest_quota(const std::string& mount, const std::string& root, std::string path) {
     if (root != "/" && (path == root || path.rfind(root + "/", 0) == 0)) {
         path.erase(0, root.size());

@@ -1,4 +1,4 @@
-/// How much of the processors Linux's control groups give this process, as a container's --cpus sets it.
+/// The CPU limit of Linux's control groups for this process, as set by a container's --cpus.
 #pragma once
 
 #include <optional>
@@ -6,8 +6,8 @@
 
 namespace caan::detail {
 
-/// Processors' worth of time: of this process's group and those around it, the smallest. None: all that there are.
-/// `proc`: the process's folder, which says where its groups are.
+/// CPUs allowed by this process's group and its ancestors: the smallest limit. None: no limit. `proc`: the process's
+/// folder in /proc, which names its groups.
 std::optional<double> cpu_quota(const std::string& proc = "/proc/self");
 
 } // namespace caan::detail

@@ -8,7 +8,7 @@ namespace caan::detail {
 
 bool is_intact(const std::string& text, std::size_t indent) {
     const std::size_t start = text.rfind(BYTE_ORDER_MARK, 0) == 0 ? std::strlen(BYTE_ORDER_MARK) : 0;
-    // Deeper entries of that name have more spaces in front, and text holds no line feed.
+    // Deeper entries of that name are indented further, and strings contain no line feed.
     const std::string mark = "\n" + std::string(indent, ' ') + "\"" + CHECKSUM + "\": \"";
     const std::size_t end = text.find(mark, start);
     if (end == std::string::npos) {

@@ -1,5 +1,5 @@
-/// What vouches for a JSON file that is listed in no other: `checksum`, the SHA-256 of all bytes above its line.
-/// Python's _checksum.py writes it.
+/// Integrity of a JSON file not covered by another file's hash: `checksum`, the SHA-256 of all bytes above its line.
+/// Written by Python's _checksum.py.
 #pragma once
 
 #include <string>
@@ -10,11 +10,11 @@ namespace caan::detail {
 
 inline constexpr const char* CHECKSUM = "checksum";
 
-/// Whether a file has the checksum it holds; a byte order mark doesn't count. indent: the spaces before its entries.
+/// Whether a file matches its checksum, ignoring a byte order mark. indent: the spaces before its entries.
 bool is_intact(const std::string& text, std::size_t indent);
 
-/// What files had before there were checksums: the SHA-256 of entries as Python prints them. Once no such file is to be
-/// read any more, python_dumps goes with this.
+/// The predecessor of checksums: the SHA-256 of entries as Python prints them. Remove it together with python_dumps
+/// once such files need not be read any more.
 std::string old_seal(const Json& entries);
 
 } // namespace caan::detail

@@ -15,14 +15,14 @@
 namespace caan::detail {
 namespace {
 
-// A call's intermediate results are several times its states; so few items leave too little for a look to be worth it.
+// A call's intermediates are several times its states; for so few items returning that memory is not worth a call.
 constexpr std::size_t MANY = 16;
 
 // A region's features of this norm or more are refused: its square is beyond float32, 3.4e38, or soon will be.
 constexpr double LARGEST_NORM = 1e19F;
-// No weights make an overflow of less.
+// Below this, no weights can cause an overflow.
 constexpr float HUGE_FEATURE = 1e9F;
-// Of the length of a unit vector in float16.
+// Tolerance for the length of a unit vector in float16.
 constexpr double UNIT_ERROR = 0.01;
 
 template <typename Value> double length_of(const Value* values, std::size_t count) {
@@ -34,8 +34,8 @@ template <typename Value> double length_of(const Value* values, std::size_t coun
     return std::sqrt(squares);
 }
 
-/// A region whose norm overflows float32, or may, has no state but NaN: a runtime makes 0 or a long vector of it.
-/// features (rows, F) and what the encoder made of them, states (rows, columns), V first.
+/// A region whose norm overflows float32, or may, gets NaN: a runtime may give 0 or a vector that is too long.
+/// features (rows, F) and their states from the encoder (rows, columns), V first.
 void spoil_overflown(const float* features, std::byte* states, std::size_t rows, const Backend& backend) {
     const Sizes& sizes = backend.sizes();
     const auto columns = static_cast<std::size_t>(sizes.region_dim), D = static_cast<std::size_t>(sizes.embed_dim);
@@ -49,7 +49,7 @@ void spoil_overflown(const float* features, std::byte* states, std::size_t rows,
         }
         std::byte* state = states + row * row_bytes;
         convert(state, backend.state_dtype(), region.data(), Dtype::float32, D);
-        // Below the largest norm a large weight may do it: what should have the length 1 has another.
+        // Below the largest norm a large weight may overflow: then the vector's length is not 1.
         const bool is_sound = length_of(values, columns) < LARGEST_NORM &&
                               (!sizes.is_normalized || std::abs(length_of(region.data(), D) - 1) < UNIT_ERROR);
         if (!is_sound) {
@@ -67,7 +67,7 @@ void check_ids(const std::vector<std::string>& ids, std::size_t items) {
     }
 }
 
-/// Put an item's padded states where they belong. Throws DataError if one is not finite.
+/// Copy an item's padded states to their place. Throws DataError if one is not finite.
 void place(Gallery::Content& gallery, std::int64_t item, const std::byte* padded, const std::vector<std::string>& ids) {
     const auto rows = static_cast<std::size_t>(gallery.length(item));
     const auto start = static_cast<std::size_t>(gallery.offsets[static_cast<std::size_t>(item)]);

@@ -1,4 +1,4 @@
-/// Features and tokens → states, in batches that suit the encoders.
+/// Features and tokens → states, in batches.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,15 @@
 
 namespace caan::detail {
 
-/// Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
+/// Items per encoder call. The text encoder's recurrence benefits from a wide batch; states of one call stay small.
 std::size_t images_per_call(const Backend& backend);
 std::size_t captions_per_call(const Backend& backend);
 
-/// Encode images `start` to `end`, the latter excluded, of features (N, R, F). The states lie in `space`.
+/// Encode images [start, end) of features (N, R, F), into `space`.
 Padded encode_some_images(const Backend& backend, const Features& features, std::size_t start, std::size_t end,
                           Workspace& space);
 
-/// Encode captions of the tokens, `items` (n) indices into them. The states lie in `space`.
+/// Encode the captions with indices `items` (n) into the tokens, into `space`.
 Padded encode_some_captions(const Backend& backend, const Tokens& tokens, const std::int64_t* items, std::size_t n,
                             Workspace& space);
 

@@ -14,7 +14,7 @@ struct Target {
     const char* provider;
 };
 
-// The first one is preferred: it is tuned for one kind of GPU.
+// The first one is preferred: it is tuned for a specific GPU.
 constexpr Target TARGETS[] = {{"tensorrt", "TensorrtExecutionProvider"},
                               {"tensorrt-rtx", "NvTensorRTRTXExecutionProvider"}};
 
@@ -37,8 +37,8 @@ struct Record {
     }
 };
 
-/// The largest size of an input's axis in the first profile of a graph. Throws BundleError for one that does not begin
-/// at 1: ONNX Runtime pads nothing.
+/// The largest size of an input's axis in a graph's first profile. Throws BundleError if the smallest is not 1, since
+/// ONNX Runtime does not pad.
 std::int64_t first_profile(const Record& record, const char* graph, const char* input, std::size_t axis) {
     const OrderedJson& profiles = member(member(record.entry, "profiles"), graph);
     if (!profiles.is_array() || profiles.empty()) {
@@ -82,7 +82,7 @@ Engine engine_of(const Record& record) {
         }
         const std::string file = "engines/" + record.name + "/" + graph + ".epcontext.onnx";
         if (!record.bundle.manifest["files"].contains(file)) {
-            // Of an older caan, or without weights, which ONNX Runtime can't give back.
+            // Built by an older caan, or without weights, which ONNX Runtime can't refit.
             throw BundleError(record.where() + " has no graph for ONNX Runtime, " + file +
                               "; build it again, with its weights: " + record.rebuild());
         }
@@ -95,7 +95,7 @@ Engine engine_of(const Record& record) {
     return engine;
 }
 
-/// Throws BundleError for an engine from elsewhere: a plan is a program, and some bring one for the processor too.
+/// Throws BundleError for an engine not built here: a plan is a program, and some contain host code too.
 void check_built_here(const Record& record) {
     const auto is_from_here = [&](const std::string& file) {
         return record.bundle.manifest["files"].contains(file) && was_built_here(record.bundle.hash_of(file));

@@ -10,7 +10,7 @@
 
 namespace caan::detail {
 
-/// The most that one call of a graph takes.
+/// Largest inputs of one call of a graph.
 struct CallSizes {
     std::int64_t regions = INT64_MAX, words = INT64_MAX;                   // of an item
     std::int64_t encoded_images = INT64_MAX, encoded_captions = INT64_MAX; // by an encoder
@@ -19,13 +19,13 @@ struct CallSizes {
 
 struct Engine {
     std::map<std::string, EngineGraph> graphs; // by the graph's name
-    CallSizes most;                            // of the first profile: ONNX Runtime uses no other
+    CallSizes most;                            // of the first profile: ONNX Runtime uses only that one
 };
 
-/// The bundle's first engine of this precision that this ONNX Runtime has a provider for; TensorRT before TensorRT for
-/// RTX. Nothing is loaded yet. trust_engines: also one that was not built here.
-/// Throws, if there is none, for the one that would have been taken: BundleError for an engine that is missing, stale,
-/// or of no use to ONNX Runtime, MissingError for a provider that is not there.
+/// The bundle's first engine of this precision with a provider in this ONNX Runtime; TensorRT before TensorRT for RTX.
+/// Nothing is loaded yet. trust_engines: also engines not built here.
+/// If there is none, throws for the preferred engine: BundleError if it is missing, stale, or unusable in ONNX Runtime,
+/// MissingError if its provider is missing.
 Engine choose_engine(const Bundle& bundle, const std::string& precision, bool trust_engines);
 
 } // namespace caan::detail

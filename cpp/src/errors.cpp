@@ -2,7 +2,7 @@
 
 namespace caan {
 
-// Here, so that every program and library sees the same types: an error must be caught wherever it is thrown.
+// Defined here, so that every program and library has the same types: errors must be caught across libraries.
 Error::~Error() = default;
 InputError::~InputError() = default;
 DataError::~DataError() = default;

@@ -14,7 +14,7 @@ namespace {
 
 std::size_t bytes_of(Dtype dtype) { return dtype == Dtype::float16 ? 2 : dtype == Dtype::float32 ? 4 : 8; }
 
-/// Throws DataError unless a file holds floats (N, R, F), of which none is 0, that can be used where they lie.
+/// Throws DataError unless a file holds floats (N, R, F), with no size 0, that can be used in place.
 Dtype check_header(const detail::NpyHeader& header, const std::string& path) {
     const std::string dtype = detail::dtype_name(header.descr), shape = detail::shape_str(header.shape);
     const bool is_float = header.descr.size() > 1 && header.descr[1] == 'f';
@@ -32,7 +32,7 @@ Dtype check_header(const detail::NpyHeader& header, const std::string& path) {
     return dtype == "float16" ? Dtype::float16 : dtype == "float32" ? Dtype::float32 : Dtype::float64;
 }
 
-/// Whether the array's bytes are all there.
+/// Whether the file holds all bytes of the array.
 bool is_whole(const detail::NpyHeader& header, Dtype dtype, std::size_t file_size) {
     std::size_t room = (file_size - header.data_offset) / bytes_of(dtype);
     return std::all_of(header.shape.begin(), header.shape.end(), [&](std::size_t size) {
@@ -45,7 +45,7 @@ bool is_whole(const detail::NpyHeader& header, Dtype dtype, std::size_t file_siz
 
 struct FeatureFile::Content::OpenFiles {
     std::mutex lock;
-    std::map<const std::byte*, const Content*> files; // by where they lie
+    std::map<const std::byte*, const Content*> files; // by address
 };
 
 FeatureFile::Content::OpenFiles& FeatureFile::Content::open_files() {
@@ -126,7 +126,7 @@ void FeatureFile::Content::check(const Features& features) {
 namespace detail {
 
 void to_float32(const Features& features, std::size_t start, std::size_t count, float* out) {
-    // Values in a file need not lie on a multiple of their size: copied byte by byte, or in small pieces.
+    // Values in a file may be unaligned: copied byte by byte, or in small pieces.
     const auto* bytes = static_cast<const std::byte*>(features.data) + start * bytes_of(features.dtype);
     if (features.dtype == Dtype::float32) {
         std::memcpy(out, bytes, count * sizeof(float));

@@ -1,4 +1,4 @@
-/// Region features: files of them, and their conversion to what the image encoder takes.
+/// Region features: files, and conversion to the image encoder's input.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ struct FeatureFile::Content {
     Content(const Content&) = delete;
     Content& operator=(const Content&) = delete;
 
-    /// Features that lie in a file must be there still, before they are read and after: to read what is no longer there
-    /// ends the process. Throws DataError if the file was shortened.
+    /// Call before and after reading features from a file: reading beyond the end of a truncated file ends the process.
+    /// Throws DataError if the file was truncated.
     static void check(const Features& features);
 
     struct OpenFiles;
@@ -31,7 +31,7 @@ struct FeatureFile::Content {
 
 namespace detail {
 
-/// Copy `count` values, beginning with number `start` of the features, to float32.
+/// Copy `count` values, starting at number `start`, to float32.
 void to_float32(const Features& features, std::size_t start, std::size_t count, float* out);
 
 } // namespace detail

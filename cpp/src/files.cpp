@@ -20,7 +20,7 @@ namespace {
 
 [[noreturn]] void fail() { throw std::system_error(errno, std::generic_category()); }
 
-/// What is no file: a pipe or device would keep its reader waiting, perhaps for ever, or have no end.
+/// Not a regular file: reading a pipe or device could block forever or never end.
 class NotRegular : public std::error_category {
 public:
     const char* name() const noexcept override { return "caan"; }
@@ -29,9 +29,9 @@ public:
 
 class OpenFile {
 public:
-    /// A regular file, or what leads to one.
+    /// A regular file, or a link to one.
     explicit OpenFile(const std::string& path) {
-        // Looked at before it is opened, which some devices notice, and after, since it may have been replaced.
+        // Checked before opening, which affects some devices, and after, since it may have been replaced.
         struct stat status {};
         if (::stat(path.c_str(), &status) != 0) {
             fail();
@@ -58,7 +58,7 @@ public:
 
     std::size_t size() const { return static_cast<std::size_t>(status().st_size); }
 
-    /// Up to so many bytes; 0 at the end.
+    /// Up to this many bytes; 0 at the end.
     std::size_t read(void* target, std::size_t bytes) const {
         ssize_t got = 0;
         do {
@@ -130,7 +130,7 @@ private:
 std::string read_file(const std::string& path, std::size_t limit) {
     const OpenFile file(path);
     std::string content;
-    // A file may grow: the size only says how much to begin with.
+    // A file may grow: the size is only a first guess.
     content.resize(std::min(limit, file.size() + 1));
     std::size_t filled = 0;
     while (filled < content.size()) {
@@ -193,7 +193,7 @@ std::string sha256_of(const void* data, std::size_t bytes) {
 MappedFile::MappedFile(const std::string& path) {
     OpenFile file(path);
     size_ = file.size();
-    if (size_ > 0) { // else there is nothing to map, which the system would refuse
+    if (size_ > 0) { // an empty file can't be mapped
         void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.handle(), 0);
         if (mapped == MAP_FAILED) {
             fail();

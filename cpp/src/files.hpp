@@ -1,5 +1,4 @@
-/// Reading files, regular ones alone; an operating system's refusal is a std::system_error, printed as Python prints
-/// OSError.
+/// Reading regular files. Operating system errors are std::system_error, printed as Python prints OSError.
 #pragma once
 
 #include <algorithm>
@@ -15,27 +14,26 @@
 
 namespace caan::detail {
 
-/// All bytes of a file, or the first `limit` of them. Throws std::system_error.
+/// All bytes of a file, or its first `limit`. Throws std::system_error.
 std::string read_file(const std::string& path, std::size_t limit = static_cast<std::size_t>(-1));
 
-/// Why, as Python's `error.strerror`: "No such file or directory".
+/// The reason, as Python's `error.strerror`: "No such file or directory".
 std::string reason(const std::system_error& error);
 
 /// As Python prints the whole OSError: "[Errno 2] No such file or directory: 'path'".
 std::string os_error(const std::system_error& error, const std::string& path);
 
-/// Whether there is a file, or something that leads to one.
+/// Whether there is a file or link of this name.
 bool is_file(const std::string& path);
 
-/// Which writing of a file this is, that is always replaced and never written to; empty if there is none.
+/// Identifies a version of a file that is always replaced, never written in place; empty if there is none.
 std::vector<std::int64_t> stamp_of(const std::string& path);
 
-/// Files that belong together are read again so often while they are being replaced, with a pause that grows.
+/// Number of attempts to read files that are being replaced, with growing pauses.
 inline constexpr int MOST_READS = 60, LONGEST_PAUSE_MS = 100;
 
-/// What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile: they
-/// may be of two writings. Throws what `read` throws of files that stay, and BundleError for files that never stay long
-/// enough.
+/// The result of `read` for files of one version: repeats if `published`, the file replaced last, was replaced
+/// meanwhile. Throws what `read` throws for unchanged files, and BundleError if the files keep changing.
 template <typename Read> auto read_unmixed(const std::string& published, const Read& read) {
     for (int attempt = 0; attempt < MOST_READS; ++attempt) {
         const std::vector<std::int64_t> stamp = stamp_of(published);
@@ -61,24 +59,24 @@ std::string sha256_of_file(const std::string& path);
 /// SHA-256 in hexadecimal.
 std::string sha256_of(const void* data, std::size_t bytes);
 
-/// What a file is just now; a file that is written to in place changes its size or times.
+/// A file's current status; writing to a file in place changes its size or times.
 struct FileStatus {
     std::size_t size = 0;
     std::int64_t modified = 0, changed = 0; // ns
     std::int64_t links = 0;
 
-    /// Whether the content may be another. A name more or fewer is another file in the place of this one, or a backup:
-    /// that changes the times too.
+    /// Whether the content may have changed. A change in the number of links alone (the name was replaced, or a backup
+    /// linked the file) also sets `changed` and does not count.
     bool is_written_since(const FileStatus& before) const noexcept {
         return size != before.size || modified != before.modified ||
                (changed != before.changed && links == before.links);
     }
 };
 
-/// A file's content, memory-mapped for reading. It stays mapped as long as the object lives.
+/// A file's content, memory-mapped for reading as long as the object lives.
 ///
-/// Who shortens the file takes the memory away from whoever reads it: the system ends the process (SIGBUS). Look at its
-/// status before and after every use.
+/// If the file is truncated, reading the lost part ends the process (SIGBUS). Check its status before and after every
+/// use.
 class MappedFile {
 public:
     MappedFile() = default;
@@ -99,7 +97,7 @@ private:
     int handle_ = -1;
 };
 
-/// The first `bytes` of a regular file. Throws std::system_error; gives fewer of a file that is shorter.
+/// The first `bytes` of a regular file, or all of a shorter one. Throws std::system_error.
 std::size_t read_into(const std::string& path, std::byte* target, std::size_t bytes);
 
 } // namespace caan::detail

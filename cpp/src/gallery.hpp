@@ -1,4 +1,4 @@
-/// What a Gallery holds: states of all items one after the other without padding, and where each item begins.
+/// A Gallery's content: states of all items, concatenated without padding, and the items' offsets.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ struct Gallery::Content {
     std::string encoder;
     Dtype dtype = Dtype::float32; // float32 or float16
     std::size_t columns = 0;      // of a row
-    bool compact = false;         // states are V alone; a scorer's other columns are computed again
+    bool compact = false;         // states are V alone; the scorer's other columns are recomputed
     std::string bundle;
     const std::byte* states = nullptr; // (rows, columns); item i is rows offsets[i] to offsets[i + 1]
     std::vector<std::int64_t> offsets; // (items + 1)
@@ -29,7 +29,7 @@ struct Gallery::Content {
     std::vector<std::int64_t> live; // indices of the items that are not deleted, increasing
     std::int64_t longest = 0;       // rows of the longest item
 
-    // Where the states lie: one of these.
+    // Owner of the states: one of these.
     std::unique_ptr<std::byte[]> memory;
     detail::MappedFile file;
     std::unique_ptr<detail::BlockCheck> check; // of the file
@@ -43,7 +43,7 @@ struct Gallery::Content {
     const std::byte* row(std::int64_t number) const noexcept {
         return states + static_cast<std::size_t>(number) * row_bytes();
     }
-    /// To be called after states were used: throws BundleError if their file was changed meanwhile.
+    /// Call after using states: throws BundleError if their file was changed meanwhile.
     void confirm() const;
     /// Fill `live` and `longest` from the rest.
     void finish();

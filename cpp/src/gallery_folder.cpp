@@ -15,11 +15,11 @@ namespace caan::detail {
 namespace {
 
 constexpr const char* FORMAT = "caan-gallery";
-// They differ in what vouches for gallery.json: an old seal, or a checksum.
+// They differ in the integrity check of gallery.json: an old seal, or a checksum.
 constexpr std::int64_t OLDEST_VERSION = 2, VERSION = 3;
 constexpr const char* DESCRIPTION = "/gallery.json";
 constexpr const char* AGAIN = "run caan index again";
-// Products of sizes up to here don't overflow; no gallery is near it.
+// Products of sizes up to this don't overflow; no gallery comes close.
 constexpr std::int64_t LARGEST = std::int64_t{1} << 40;
 constexpr std::int64_t MOST_COLUMNS = std::int64_t{1} << 20;
 
@@ -32,7 +32,7 @@ bool is_sealed(const std::string& text, Json content) {
     return seal == old_seal(content);
 }
 
-/// Reads entries of a sealed description, which therefore can only be wrong on purpose. Throws JsonError.
+/// Reads entries of a verified description, so wrong ones are deliberate. Throws JsonError.
 struct Entries {
     const Json& object;
 
@@ -62,7 +62,7 @@ struct Entries {
         }
         return at(key);
     }
-    /// Nothing but these entries.
+    /// Throws for other entries than these.
     void only(std::initializer_list<const char*> keys) const {
         for (const char* key : keys) {
             at(key);
@@ -71,7 +71,7 @@ struct Entries {
             throw JsonError("it holds " + python_str(object));
         }
     }
-    /// Which of two words an entry is.
+    /// Which of two strings an entry is.
     bool is_first(const char* key, const char* first, const char* second) const {
         if (at(key) != first && at(key) != second) {
             throw JsonError("'" + std::string(key) + "' is " + python_str(at(key)));
@@ -93,7 +93,7 @@ Block block_of(const Json& content) {
     return {block.integer("items", 1, LARGEST), block.integer("rows", 1, LARGEST), block.text("sha256")};
 }
 
-/// Runs of deleted items, increasing and apart.
+/// Runs of deleted items, increasing and separate.
 void read_runs(const Json& runs, Description& description) {
     std::int64_t end = 0;
     for (const Json& run : runs) {
@@ -113,7 +113,7 @@ Description description_of(const Json& content) {
     result.encoder = entries.text("encoder");
     result.dtype = entries.is_first("dtype", "float16", "float32") ? Dtype::float16 : Dtype::float32;
     result.columns = static_cast<std::size_t>(entries.integer("columns", 1, MOST_COLUMNS));
-    // Captions' states are always whole: V is an image's.
+    // Captions' states are always whole: only images have V.
     if (!entries.at("compact").is_boolean() || (result.kind == Kind::text && entries.at("compact") == true)) {
         throw JsonError("'compact' is " + python_str(entries.at("compact")));
     }
@@ -180,7 +180,7 @@ void map_states(Gallery::Content& content, const std::string& path, const Descri
 
 void read_states(Gallery::Content& content, const std::string& path, const Description& description,
                  std::size_t expected) {
-    // Looked at first: room is made for what there is, not for what is claimed.
+    // Checked first: memory is allocated for what the file holds, not for what is claimed.
     map_states(content, path, description, expected);
     content.check.reset();
     content.file = MappedFile();
@@ -215,7 +215,7 @@ Description read_description(const std::string& folder) {
     }
 }
 
-/// Throws BundleError if two items have the same id; a deleted one's may be another's now.
+/// Throws BundleError if two items have the same id; a deleted item's id may be reused.
 void check_unique(const std::vector<std::string>& ids, const std::vector<bool>& deleted, const std::string& path) {
     std::unordered_set<std::string_view> taken;
     taken.reserve(ids.size());
@@ -226,7 +226,7 @@ void check_unique(const std::vector<std::string>& ids, const std::vector<bool>& 
     }
 }
 
-/// The gallery as it is now, or a mixture of two if it is being replaced.
+/// The gallery as it is now; a mixture of two versions if it is being replaced.
 std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Storage storage) {
     const Description description = read_description(folder);
     auto content = std::make_shared<Gallery::Content>();
@@ -320,7 +320,7 @@ std::vector<std::string> parse_ids(const std::string& content, const Description
         list.pop_back();
     }
     for (char& character : list) {
-        // Inside a string it would be written as \n.
+        // Inside a string a line feed would be escaped as \n.
         character = character == '\n' ? ',' : character;
     }
     Json names;

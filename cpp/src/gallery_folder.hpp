@@ -1,4 +1,4 @@
-/// A gallery's folder, formats 2 and 3: runtime/galleries/folder.py describes it.
+/// A gallery's folder, formats 2 and 3, as described in docs/architecture.md.
 #pragma once
 
 #include <memory>
@@ -12,13 +12,13 @@
 
 namespace caan::detail {
 
-/// How far a file counts, and the SHA-256 of that much.
+/// Size of a file's valid part, and its SHA-256.
 struct Part {
     std::size_t size;
     std::string sha256;
 };
 
-/// What gallery.json holds.
+/// Content of gallery.json.
 struct Description {
     Kind kind;
     std::string encoder;
@@ -33,12 +33,11 @@ struct Description {
     std::int64_t items = 0, rows = 0;
 };
 
-/// Open a gallery; mapped states are not yet compared with their hashes. Another process may replace it or append to it
-/// meanwhile.
+/// Open a gallery; mapped states are not verified yet. Another process may replace it or append to it meanwhile.
 /// Throws BundleError, naming the file, for one that is missing, damaged or newer.
 std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder, Storage storage);
 
-/// The checked content of a gallery.json that was read from `path`. Throws BundleError.
+/// The validated content of a gallery.json read from `path`. Throws BundleError.
 Description parse_description(const std::string& text, const std::string& path);
 
 /// lengths.bin → offsets (items + 1). Throws BundleError if it does not fit the description.

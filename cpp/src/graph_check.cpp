@@ -14,14 +14,14 @@
 namespace caan::detail {
 namespace {
 
-// onnx.proto's numbers of fields.
+// Field numbers of onnx.proto.
 constexpr std::uint64_t MODEL_GRAPH = 7, MODEL_TRAINING = 20, MODEL_FUNCTIONS = 25;
 constexpr std::uint64_t GRAPH_NODE = 1, GRAPH_INITIALIZER = 5, GRAPH_INPUT = 11, GRAPH_OUTPUT = 12, GRAPH_SPARSE = 15;
 constexpr std::uint64_t NODE_NAME = 3, NODE_TYPE = 4, NODE_ATTRIBUTE = 5, NODE_DOMAIN = 7;
 constexpr std::uint64_t ATTRIBUTE_TENSORS[] = {5, 10}, ATTRIBUTE_GRAPHS[] = {6, 11}, ATTRIBUTE_SPARSE[] = {22, 23};
 constexpr std::uint64_t TENSOR_EXTERNAL = 13, TENSOR_LOCATION = 14;
 
-/// What no graph of ours has, in words.
+/// A feature that no exported graph has, as text.
 class Foreign : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
@@ -32,7 +32,7 @@ using Axes = std::vector<std::optional<std::uint64_t>>; // none: a dynamic axis
 /// An input or output of a graph.
 struct End {
     std::string dtype;
-    std::optional<Axes> shape; // none where the graph tells none
+    std::optional<Axes> shape; // none if the graph does not give it
 
     std::string str() const {
         if (!shape) {
@@ -67,7 +67,7 @@ std::string type_name(std::uint64_t number) {
 std::pair<std::string, End> end_of(std::string_view content) {
     std::string spaces[3];
     const Fields info(content); // ValueInfoProto: name = 1, type = 2
-    // TypeProto: tensor_type = 1, each of the others another kind of value
+    // TypeProto: tensor_type = 1; the other fields are other kinds of values
     const Fields kind(info.merged(2, spaces[0]));
     if (kind.numbers() != std::set<std::uint64_t>{1}) {
         return {info.text(1), {"not a tensor", {}}};
@@ -78,7 +78,7 @@ std::pair<std::string, End> end_of(std::string_view content) {
     if (tensor.all(2).empty()) {
         return {info.text(1), {dtype, {}}};
     }
-    const Fields axes(tensor.merged(2, spaces[2])); // dim = 1, each with dim_value = 1 or none
+    const Fields axes(tensor.merged(2, spaces[2])); // dim = 1, each with dim_value = 1 or without
     Axes shape;
     for (const std::string_view axis : axes.all(1)) {
         const Fields dimension(axis);
@@ -155,7 +155,7 @@ std::pair<Ends, Ends> ends_of(std::string_view content) {
     return ends;
 }
 
-/// Whether these are shapes that differ in their last size alone.
+/// Whether these shapes differ only in their last size.
 bool differs_in_columns(const std::optional<Axes>& found, const Axes& expected) {
     return found && found->size() == expected.size() &&
            std::equal(expected.begin(), expected.end() - 1, found->begin()) && found->back() && expected.back() &&
@@ -203,7 +203,7 @@ private:
     const std::string &folder_, &name_, &path_;
 };
 
-/// The inputs and outputs that a graph must have.
+/// A graph's required inputs and outputs.
 std::pair<Ends, Ends> expected_of(const Sizes& sizes, const std::string& name) {
     const auto size = [](std::int64_t columns) { return std::optional<std::uint64_t>(columns); };
     const auto image_width = size(sizes.state_width(Kind::image));

@@ -1,5 +1,4 @@
-/// What is in an ONNX file, told from its bytes as graphs.py does: before ONNX Runtime gets one, it must be one of
-/// ours.
+/// Checks an ONNX file's bytes as graphs.py does: ONNX Runtime only receives graphs of the kind caan exports.
 #pragma once
 
 #include <string>
@@ -11,9 +10,9 @@ namespace caan::detail {
 
 inline constexpr const char* EXPANDER = "expander";
 
-/// Throws BundleError, naming what is wrong, for a file that is not such a graph as caan exports: data in other files,
-/// operators that ONNX doesn't define, loops, branches and functions, or other inputs and outputs than are fed and
-/// read. name: one of GRAPHS, or EXPANDER; folder: the bundle, whose sizes these are; path: for messages.
+/// Throws BundleError, naming the problem, for a graph that caan does not export: external data, operators that ONNX
+/// doesn't define, loops, branches, functions, or unexpected inputs and outputs. name: one of GRAPHS, or EXPANDER;
+/// folder: the bundle that these sizes belong to; path: for messages.
 void check_graph(const std::string& folder, const Sizes& sizes, const std::string& name, const std::string& path,
                  std::string_view content);
 

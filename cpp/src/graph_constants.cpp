@@ -9,13 +9,13 @@
 namespace caan::detail {
 namespace {
 
-// onnx.proto's numbers of fields, and of a type.
+// Field numbers and a type of onnx.proto.
 constexpr std::uint64_t GRAPH = 7, INITIALIZER = 5, DIMS = 1, DATA_TYPE = 2, FLOAT_DATA = 4, RAW_DATA = 9;
 constexpr std::uint64_t FLOAT = 1;
 
-/// Adds a tensor's number, if it is of float32 and one.
+/// Adds a tensor's value, if it is a float32 scalar.
 void add_scalar(std::string_view tensor, std::set<float>& found) {
-    std::map<std::uint64_t, Field> fields; // of repeated dims the last
+    std::map<std::uint64_t, Field> fields; // of repeated dims only the last
     each_field(tensor, [&](const Field& field) { fields[field.number] = field; });
     const auto is_integer = [&](std::uint64_t number, std::uint64_t value) {
         return fields.count(number) != 0 && fields[number].is_integer && fields[number].integer == value;
@@ -29,7 +29,7 @@ void add_scalar(std::string_view tensor, std::set<float>& found) {
     }
 }
 
-/// Call `take` with each message of a field.
+/// Call `take` with each message in a field.
 template <typename Take> void each_message(std::string_view content, std::uint64_t number, const Take& take) {
     each_field(content, [&](const Field& field) {
         if (field.number == number && !field.is_integer) {

@@ -1,4 +1,4 @@
-/// Scalar constants of an ONNX graph, read without a library for it.
+/// Scalar constants of an ONNX graph, read without the onnx library.
 #pragma once
 
 #include <optional>
@@ -7,7 +7,7 @@
 
 namespace caan::detail {
 
-/// The float32 initializers of a graph that are one number; nothing for what is not such a file.
+/// A graph's scalar float32 initializers; none if it is not an ONNX file.
 std::optional<std::set<float>> float_scalars(std::string_view content);
 
 } // namespace caan::detail

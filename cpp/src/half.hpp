@@ -1,4 +1,4 @@
-/// float16 ↔ float32. ONNX Runtime's Cast does the same; a call of it costs more than a tile's conversion.
+/// float16 ↔ float32. ONNX Runtime's Cast does the same, but a call costs more than converting a tile here.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace caan::detail {
 
-/// Exact for every value. Without branches, so that compilers convert several at once.
+/// Exact for every value. Branch-free, so that compilers vectorize it.
 inline float half_to_float(std::uint16_t half) {
     const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7FFF) << 13;
     float value = 0;
@@ -23,7 +23,7 @@ inline float half_to_float(std::uint16_t half) {
     return value;
 }
 
-/// Rounded to the nearest, ties to even; beyond float16 is infinity.
+/// Rounded to nearest, ties to even; overflows to infinity.
 inline std::uint16_t float_to_half(float value) {
     struct Half : onnxruntime_float16::Float16Impl<Half> {
         static std::uint16_t bits(float number) { return ToUint16Impl(number); }

@@ -35,10 +35,10 @@ std::string text_of(const Caption& caption) {
     return text;
 }
 
-/// Unknown words of captions: ten captions are named, the others counted.
+/// Unknown words of captions: up to ten captions are named, the others counted.
 class UnknownWords {
 public:
-    /// `where`: what the message begins with, as "caption 3: ".
+    /// `where`: the message's beginning, as "caption 3: ".
     void add(const std::string& where, const std::vector<std::string>& words) {
         if (messages_.size() == MOST) {
             ++more_;

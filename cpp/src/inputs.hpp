@@ -1,4 +1,4 @@
-/// What an application hands in: captions to tokens, features checked before minutes are spent on them.
+/// The application's inputs: captions to tokens; features are checked before minutes are spent on them.
 #pragma once
 
 #include <cstdint>
@@ -21,16 +21,16 @@ struct Tokens {
     std::vector<std::int64_t> lengths;
 };
 
-/// Token ids of each caption, cut to `limit`. Warns of captions that were cut, of those without a known word, and
-/// of words that are not known, which it names for ten captions.
+/// Token ids of each caption, truncated to `limit`. Warns about truncated captions, captions without a known word, and
+/// unknown words, which it names for up to ten captions.
 /// Throws DataError, naming the caption, for one that is empty or not UTF-8.
 Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabulary, std::int64_t limit,
                 const Warn& warn);
 
-/// A caption's ids, cut to `limit` with `<end>` kept. Whether anything was cut off is returned.
+/// Truncate a caption's ids to `limit`, keeping `<end>`. Returns whether anything was cut off.
 bool cut(std::vector<std::int64_t>& ids, std::int64_t limit);
 
-/// Throws DataError if no word of a caption is in the vocabulary.
+/// Throws DataError if none of a caption's words is in the vocabulary.
 void check_known(const Caption& caption, const Vocabulary& vocabulary);
 
 /// Throws DataError if features are not (N ≥ 1, 1 ≤ R ≤ limit, F).

@@ -14,11 +14,11 @@
 namespace caan::detail {
 namespace {
 
-// Python's reader gives up at about this depth; what prints and frees values is recursive too.
+// About the limit of Python's reader; printing and freeing values is recursive too.
 constexpr int DEEPEST = 900;
 constexpr std::size_t LONGEST_MESSAGE = 200;
 
-/// The reader's message without its own name in front, as text that can be shown: it quotes what it read.
+/// The reader's message without its prefix, with control characters escaped, since it quotes the input.
 std::string shown(const std::string& message) {
     // "[json.exception.parse_error.101] parse error at line 1, …"
     std::u32string text = decode(message.substr(message.find("] ") + 2)).substr(0, LONGEST_MESSAGE);
@@ -31,14 +31,14 @@ std::string shown(const std::string& message) {
     return encode(text);
 }
 
-/// What quote_names puts in front of a number's name. Whoever writes it himself gets the number.
+/// The marker that quote_names puts before a number's name. A file that contains the marker itself gets the number.
 constexpr const char* MARK = "\x01number ";
 constexpr const char* ESCAPED_MARK = "\\u0001number ";
 constexpr std::pair<const char*, double> NAMED[] = {{"NaN", std::numeric_limits<double>::quiet_NaN()},
                                                     {"Infinity", std::numeric_limits<double>::infinity()},
                                                     {"-Infinity", -std::numeric_limits<double>::infinity()}};
 
-/// The text with numbers that have names as marked strings: the reader knows no such numbers.
+/// The text with named numbers (NaN, Infinity) as marked strings, since the reader does not support them.
 std::string quote_names(const std::string& text) {
     std::string result;
     bool in_string = false;
@@ -61,7 +61,7 @@ std::string quote_names(const std::string& text) {
     return result;
 }
 
-/// Marked strings become the numbers that they name.
+/// Turns marked strings into the numbers they name.
 template <typename AnyJson> void restore_numbers(AnyJson& value) {
     if (value.is_object()) {
         for (auto item = value.begin(); item != value.end(); ++item) {
@@ -126,7 +126,7 @@ template <typename AnyJson> std::string python_repr(const AnyJson& value) {
     return python_str(value);
 }
 
-/// Python's repr of a float that is finite: the fewest digits that are read as the same number.
+/// Python's repr of a finite float: the fewest digits that round-trip.
 std::string float_repr(double value) {
     std::array<char, 32> text{};
     auto* const end = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::scientific).ptr;

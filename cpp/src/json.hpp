@@ -1,4 +1,4 @@
-/// JSON as Python reads and prints it.
+/// JSON, read and printed as Python does.
 #pragma once
 
 #include <stdexcept>
@@ -9,10 +9,10 @@
 namespace caan::detail {
 
 using Json = nlohmann::json;
-/// With keys in the file's order, as in Python's dict. A key is looked for one by one: for small objects.
+/// With keys in the file's order, as in Python's dict. Lookup is linear: for small objects.
 using OrderedJson = nlohmann::ordered_json;
 
-/// What an editor may put before a file's text, and is no part of it.
+/// UTF-8's byte order mark, which some editors put before a file's text.
 inline constexpr const char* BYTE_ORDER_MARK = "\xEF\xBB\xBF";
 
 class JsonError : public std::runtime_error {
@@ -20,19 +20,19 @@ public:
     using std::runtime_error::runtime_error;
 };
 
-/// NaN, Infinity and -Infinity are numbers, as Python's reader has it. Throws JsonError for what is no JSON in UTF-8,
-/// nested too deeply, or holds another number beyond a double.
+/// NaN, Infinity and -Infinity are numbers, as in Python's reader. Throws JsonError for text that is not JSON in UTF-8,
+/// is nested too deeply, or has another number out of a double's range.
 Json parse_json(const std::string& text);
 OrderedJson parse_ordered(const std::string& text);
 
-/// The member of an object, null if there is none or this is no object.
+/// The member of an object; null if it is missing or this is not an object.
 template <typename AnyJson> const AnyJson& member(const AnyJson& object, const std::string& key) {
     static const AnyJson none;
     const auto found = object.is_object() ? object.find(key) : object.end();
     return object.is_object() && found != object.end() ? *found : none;
 }
 
-/// Whether this is an integer; true and 1.0 are none.
+/// Whether this is an integer; true and 1.0 are not.
 template <typename AnyJson> bool is_integer(const AnyJson& value) { return value.is_number_integer(); }
 
 /// Python's `value == number`: true is 1, and 1.0 too. For Json and OrderedJson, as python_str.

@@ -23,10 +23,10 @@
 namespace caan::detail {
 namespace {
 
-// More threads than any machine has processors are a mistake, and end in a crash or a machine that stands still.
+// More threads than any machine has processors are a mistake, and would crash or freeze the machine.
 constexpr int MOST_THREADS = 1024;
 
-/// Processors that this process may use: of its affinity, and of its control groups' share, rounded up.
+/// Processors this process may use, by its affinity and its control groups' limit, rounded up.
 int cores() {
     int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #ifdef __linux__
@@ -68,7 +68,7 @@ int chosen_threads(int threads) {
     if (named.empty()) {
         return cores();
     }
-    // OpenMP's list has a number for each level of nesting; there is one here.
+    // OpenMP's list has a number for each nesting level; only the first matters here.
     int first = 0;
     for (std::size_t start = 0; start <= named.size();) {
         const std::size_t end = std::min(named.find(',', start), named.size());

@@ -1,16 +1,16 @@
-/// What this machine is.
+/// This machine's properties.
 #pragma once
 
 namespace caan::detail {
 
-/// Threads of one scorer call: as many as asked for, if it is not 0; else OMP_NUM_THREADS, as numeric programs agree;
-/// else all cores that this process may use. Throws InputError for a number that is not from 1 to 1024.
+/// Threads of one scorer call: the given number unless 0; else OMP_NUM_THREADS, as is usual for numeric programs; else
+/// all cores this process may use. Throws InputError for a number outside 1 to 1024.
 int chosen_threads(int threads = 0);
 
-/// Its number: another in a process that was forked since.
+/// The process's id: another one in a forked process.
 long this_process();
 
-/// Give memory that was freed back to the system, where the C library keeps it.
+/// Return freed memory to the system, if the C library keeps it.
 void release_freed_memory();
 
 /// Whether NVIDIA's driver library can be loaded.

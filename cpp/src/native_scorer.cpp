@@ -58,7 +58,7 @@ std::vector<float> read_weights(const Bundle& bundle) {
     return parse_weights(content, static_cast<std::size_t>(bundle.sizes.attention_dim), path);
 }
 
-/// Whether λ is a constant of the FP32 scorer's graph. True where that can't be told.
+/// Whether λ is a constant of the FP32 scorer's graph. True if that can't be determined.
 bool is_of_graph(float scale, const Bundle& bundle) {
     const std::string file = graph_file("scorer", "fp32");
     if (!bundle.manifest["files"].contains(file)) {
@@ -68,15 +68,15 @@ bool is_of_graph(float scale, const Bundle& bundle) {
     if (!others) {
         return true;
     }
-    // The mask, the squared epsilon of the norms, the squares' exponent.
+    // The mask, the squared epsilon of the norms, the exponent of the squares.
     for (const float other : {-1e4F, 1e-12F, 2.0F}) {
         others->erase(other);
     }
-    // A product with 1 is left out of the graph, and one with 2 shares the constant of the squares.
+    // A product with 1 is omitted from the graph, and one with 2 shares the constant of the squares.
     return others->empty() ? scale == 1 || scale == 2 : others->count(scale) > 0;
 }
 
-/// λ. In a bundle that was written before manifests had checksums it is compared with the scorer's graph.
+/// λ. In older bundles, whose manifest has no checksum, it is compared with the scorer's graph.
 float attention_scale(const Bundle& bundle) {
     const OrderedJson& scale = member(bundle.manifest["config"], "attention_scale");
     if (!scale.is_number() || !std::isfinite(scale.get<float>())) {

@@ -1,4 +1,4 @@
-/// Backend `native`: the scorer of cpp/kernels, with what it needs of a bundle.
+/// Backend `native`: the scorer of cpp/kernels with a bundle's parameters.
 #pragma once
 
 #include <memory>
@@ -11,18 +11,18 @@
 
 namespace caan::detail {
 
-/// The precision of the graphs that encode for this one: in bf16 the scorer alone rounds.
+/// The precision of the encoders' graphs: in bf16 only the scorer rounds.
 std::string graph_precision(const std::string& precision);
 
-/// Throws InputError for a precision or device that is not the kernel's, MissingError for bf16 where the processor has
-/// no instructions for it.
+/// Throws InputError for a precision or device that the kernel does not support, MissingError for bf16 on a processor
+/// without bfloat16 instructions.
 void check_native(const Options& options);
 
 /// Whether the kernel can score this precision of the bundle.
 bool has_native(const Bundle& bundle, const std::string& precision);
 
-/// The kernel with the bundle's w_v, w_u and λ. Throws BundleError for a bundle that was exported before it held them,
-/// or that holds something else.
+/// The kernel with the bundle's w_v, w_u and λ. Throws BundleError for an older bundle without them, or if they are
+/// invalid.
 std::unique_ptr<kernels::Scorer> native_scorer(const Bundle& bundle, const std::string& precision, int threads);
 
 } // namespace caan::detail

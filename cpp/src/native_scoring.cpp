@@ -9,12 +9,12 @@
 namespace caan::detail {
 namespace {
 
-// Scores of one call of the kernel: long beside what a call costs, small beside the states.
+// Scores of one kernel call: enough to amortize the call, small compared with the states.
 constexpr std::size_t BLOCK_PAIRS = std::size_t{1} << 16;
-// What was just computed again should still be in a cache when it is read.
+// Recomputed states should still be in a cache when they are read.
 constexpr std::size_t EXPANDED_BYTES = std::size_t{16} << 20;
 
-/// Items of one side: where they belong, and where their states lie.
+/// Items of one side: their positions, and their states.
 struct Items {
     const std::int64_t* positions; // (count)
     const kernels::State* states;  // (count)
@@ -64,7 +64,7 @@ public:
 
     void run() {
         const std::size_t all = tokens_ != nullptr ? order_.size() : captions_->live.size();
-        // Of encoded captions, more at a time where there are few images.
+        // Take more encoded captions at a time if there are few images.
         const std::size_t most = tokens_ != nullptr
                                      ? captions_per_call(backend_)
                                      : std::max(captions_per_call(backend_), BLOCK_PAIRS / gallery_.live.size());
@@ -119,7 +119,7 @@ private:
     // One of these.
     const Gallery::Content* captions_ = nullptr;
     const Tokens* tokens_ = nullptr;
-    std::vector<std::int64_t> order_; // of the tokens: encoder calls of similar lengths
+    std::vector<std::int64_t> order_; // of the tokens, so that an encoder call has similar lengths
 };
 
 } // namespace

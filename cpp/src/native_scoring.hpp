@@ -1,12 +1,12 @@
-/// Images × captions on the kernel of backend `native`: states are scored where they lie.
+/// Images × captions on the kernel of backend `native`, which reads states in place.
 #pragma once
 
 #include "scoring.hpp"
 
 namespace caan::detail {
 
-/// As `score_stream`, for a backend with a kernel. Neither side may be empty.
-/// expanded_bytes: for states of a compact gallery that are computed again for one call; 0: 16 MiB.
+/// `score_stream` for a backend with a kernel. Neither side may be empty.
+/// expanded_bytes: memory for a compact gallery's recomputed states of one call; 0: 16 MiB.
 void score_natively(const Backend& backend, std::size_t expanded_bytes, const Gallery::Content& images,
                     const Texts& texts, Spaces& spaces, const Take& take);
 

@@ -7,10 +7,10 @@ namespace caan::detail {
 namespace {
 
 constexpr std::string_view MAGIC("\x93NUMPY", 6);
-// numpy reads no longer header either: its reader of literals is not safe with one.
+// numpy's limit too: its literal parser is not safe with longer headers.
 constexpr std::size_t LONGEST_HEADER = 10000;
 
-/// Reads the header's text: a Python dict of these three keys, as numpy writes it.
+/// Parses the header's text: a Python dict of these three keys, as written by numpy.
 class HeaderReader {
 public:
     explicit HeaderReader(std::string_view text) : text_(text) {}
@@ -38,7 +38,7 @@ public:
             }
         }
         skip_space();
-        // Python's objects can only be unpickled, which may run anything.
+        // Python objects need unpickling, which may run any code.
         const bool holds_objects = header.descr.find('O') != std::string::npos;
         if (!text_.empty() || seen.size() != 3 || holds_objects) {
             fail();

@@ -10,12 +10,12 @@
 
 namespace caan::detail {
 
-/// What an .npy file's header says.
+/// An .npy file's header.
 struct NpyHeader {
     std::string descr; // as "<f4"
     bool fortran_order = false;
     std::vector<std::size_t> shape;
-    std::size_t data_offset = 0; // where the array's bytes begin
+    std::size_t data_offset = 0; // offset of the array's bytes
 };
 
 class NpyError : public std::runtime_error {
@@ -26,7 +26,7 @@ public:
 /// Throws NpyError unless `content` begins with a valid header, version 1 to 3, of a plain dtype.
 NpyHeader parse_npy_header(std::string_view content);
 
-/// numpy's name of a dtype: "<f4" → "float32"; what has none is given back as it is.
+/// numpy's name of a dtype: "<f4" → "float32"; an unknown one is returned unchanged.
 std::string dtype_name(const std::string& descr);
 
 /// Python's str of a shape: "(3, 36, 2048)", "(3,)".

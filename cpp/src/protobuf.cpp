@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::uint64_t VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5;
 
-/// Cut the next number off the front.
+/// Take the next number from the front.
 std::uint64_t next_varint(std::string_view& message) {
     std::uint64_t value = 0;
     for (unsigned shift = 0; shift < 70 && !message.empty(); shift += 7) {
@@ -21,7 +21,7 @@ std::uint64_t next_varint(std::string_view& message) {
     throw Malformed{};
 }
 
-/// Cut the value of a field that is not a number off the front.
+/// Take the value of a field that is not a number from the front.
 std::string_view next_bytes(std::string_view& message, std::uint64_t wire) {
     if (wire != FIXED64 && wire != BYTES && wire != FIXED32) {
         throw Malformed{};

@@ -1,4 +1,4 @@
-/// Protocol Buffers' wire format, in which ONNX files are written, read without a library for it.
+/// Protocol Buffers' wire format, the encoding of ONNX files, read without a library.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +11,10 @@
 
 namespace caan::detail {
 
-/// Bytes that are not a message.
+/// Thrown for bytes that are not a message.
 struct Malformed {};
 
-/// A field of a message: a number, or bytes, which are text, a message, or a number of fixed size.
+/// A field of a message: a number, or bytes (text, a message, or a fixed-size number).
 struct Field {
     std::uint64_t number;
     bool is_integer;
@@ -22,10 +22,10 @@ struct Field {
     std::string_view bytes;
 };
 
-/// Call `take` with each field of a message, in their order. Throws Malformed.
+/// Call `take` with each field of a message, in order. Throws Malformed.
 void each_field(std::string_view message, const std::function<void(const Field&)>& take);
 
-/// The fields of a message by their numbers.
+/// The fields of a message by number.
 class Fields {
 public:
     /// Throws Malformed.
@@ -36,8 +36,7 @@ public:
     /// Every occurrence of a field of bytes, text or messages. Throws Malformed for integers.
     const std::vector<std::string_view>& all(std::uint64_t number) const;
 
-    /// A message that is to occur once; of several, a parser makes one, as of their bytes one after another, which
-    /// `space` then holds.
+    /// A singular message; several occurrences are merged, as parsers do, by concatenating their bytes in `space`.
     std::string_view merged(std::uint64_t number, std::string& space) const;
 
     /// Every occurrence of a field of integers. Throws Malformed for bytes.

@@ -29,7 +29,7 @@ constexpr std::size_t DEFAULT_HITS = 10;
 const char* name_of(Kind kind) { return kind == Kind::image ? "image" : "text"; }
 
 void to_standard_error(const std::string& message) {
-    (void)std::fprintf(stderr, "Warning: %s\n", visible(message).c_str()); // it may quote an id or a caption
+    (void)std::fprintf(stderr, "Warning: %s\n", visible(message).c_str()); // may quote an id or a caption
 }
 
 void check_options(const Options& options) {
@@ -60,7 +60,7 @@ void check_options(const Options& options) {
     }
 }
 
-/// Throws nothing: warns if the precision missed its accuracy gate.
+/// Warns if the precision missed its accuracy gate. Does not throw.
 void warn_of_failed_gate(const Bundle& bundle, const std::string& precision, const Warn& warn) {
     const OrderedJson& entry = member(bundle.manifest["precisions"], precision);
     if (member(entry, "status") != "failed") {
@@ -138,7 +138,7 @@ struct Retriever::Impl {
         return std::move(best).sorted();
     }
 
-    /// How many hits a query gets that names no number.
+    /// The number of hits of a query without k.
     static std::size_t default_hits(const Gallery& gallery) {
         return std::clamp<std::size_t>(gallery.live(), 1, DEFAULT_HITS);
     }
@@ -156,7 +156,7 @@ struct Retriever::Impl {
                 }
             }
         };
-        // By reference: what it captures is more than a std::function holds without memory of its own.
+        // By reference: its captures exceed std::function's inline storage.
         score_stream(backend, choice, images, texts, spaces, std::cref(take));
         unscored.warn_of_matrix(warn);
     }
@@ -178,7 +178,7 @@ Retriever Retriever::open(const std::string& path, const Options& options) {
         impl = std::make_unique<Impl>(bundle, options);
         warn_of_failed_gate(bundle, graph_precision(options.precision), impl->warn);
     });
-    // Reading a graph takes several times its size for a moment.
+    // Reading a graph temporarily takes several times its size.
     release_freed_memory();
     return Retriever(std::move(impl));
 }

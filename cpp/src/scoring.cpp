@@ -13,13 +13,13 @@
 namespace caan::detail {
 namespace {
 
-/// Positions sorted by length, and the lengths in that order.
+/// Positions sorted by length, and lengths in that order.
 struct Sorted {
     std::vector<std::int64_t> items, lengths;
     std::int64_t longest() const { return lengths.back(); }
 };
 
-/// Captions that are encoded or gathered together, and how their tiles are cut.
+/// Captions encoded or gathered together, and their tile size.
 struct Chunk {
     std::size_t start, captions; // into the sorted captions
     TileSize tile;
@@ -56,7 +56,7 @@ Sorted sorted_texts(const Texts& texts) {
     return sorted(positions, [&](std::int64_t i) { return tokens.lengths[static_cast<std::size_t>(i)]; });
 }
 
-/// What Python does for so many pairs, without its trials: it tunes itself where that pays off at once.
+/// Python's usual choice for so many pairs, without its trials: it tunes itself if that pays off at once.
 Choice filled_in(Choice choice, const Backend& backend, const Gallery::Content& images, std::size_t pairs) {
     const bool on_cpu = backend.device() == "cpu";
     const bool is_tuned = on_cpu && !images.compact && pairs >= WORTH_TUNING_PAIRS;
@@ -98,7 +98,7 @@ private:
         const auto threads = static_cast<std::size_t>(backend_.has_single_scorer() ? backend_.threads() : 1);
         const Chunk beside{start, captions, tile_of(start, captions, threads), threads};
         const std::size_t rows = divided_up(images_.items.size(), beside.tile.images);
-        // Fewer tiles than this, and the threads that have none left would wait for the others too long.
+        // With fewer tiles than this, idle threads would wait too long for the others.
         if (choice_.workers > 1 || (choice_.workers == 0 && rows >= 2 * threads)) {
             return beside;
         }
@@ -112,11 +112,11 @@ private:
         const CallSizes& most = backend_.most();
         const TileSize tile = widen(square, std::min(images, static_cast<std::size_t>(most.images)),
                                     std::min(captions, static_cast<std::size_t>(most.captions)));
-        // Something for everybody: the last tiles decide how long a small job takes.
+        // Give every thread some tiles: the last ones determine the time of a small job.
         return {std::min(tile.images, divided_up(images, workers)), tile.captions};
     }
 
-    /// All buffers as large as this call will ever need them: none grows between tiles, or in a call like this one.
+    /// Grow all buffers to this call's maximum: none grows between tiles, or in a similar later call.
     void reserve(Spaces& spaces) {
         std::size_t images = 0, pairs = 0, workers = 1;
         for (const Chunk& chunk : chunks_) {
@@ -177,11 +177,11 @@ private:
         return encode_some_captions(backend_, *std::get<const Tokens*>(texts_), items, chunk.captions, *caption_space_);
     }
 
-    /// The captions of each tile, padded to the longest among them: moved together in the buffer that they lie in.
+    /// The captions of each tile, padded to the longest of them: compacted within their buffer.
     std::vector<Padded> cut(const Chunk& chunk, const Padded& all) const {
         const std::size_t row_bytes = backend_.state_row_bytes(Kind::text);
         const auto longest = static_cast<std::size_t>(all.longest);
-        // Captions of one length may be a view of a gallery: they stay where they are.
+        // Captions of one length may be a view of a gallery: they are not moved.
         const bool is_even = all.lengths[0] == all.longest;
         auto* states = static_cast<std::byte*>(const_cast<void*>(all.states));
         std::vector<Padded> parts;

@@ -1,4 +1,4 @@
-/// Images × captions, cut into tiles and scored: the one stream that searches and score matrices drink from.
+/// Images × captions, cut into tiles and scored: one stream for searches and score matrices.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,10 @@
 
 namespace caan::detail {
 
-/// Captions: encoded, or tokens that are encoded on the way.
+/// Captions: encoded, or tokens to be encoded on the fly.
 using Texts = std::variant<const Gallery::Content*, const Tokens*>;
 
-/// Some images (n) × some captions (m), positions, and their scores (n, m).
+/// Positions of images (n) and captions (m), and their scores (n, m).
 struct Scored {
     const std::int64_t* images;
     std::size_t n;
@@ -25,23 +25,23 @@ struct Scored {
     const float* scores;
 };
 
-/// Gets each block of scores.
+/// Receives each block of scores.
 using Take = std::function<void(const Scored&)>;
 
-/// How tiles are scored, by a backend that has them.
+/// How tiles are scored, for backends that use tiles.
 struct Choice {
-    std::size_t tile_bytes; // memory for one tile's intermediates; 0: what Python takes
-    int workers;            // scorer calls side by side; 0: one, or for many pairs as many as threads
+    std::size_t tile_bytes; // memory for one tile's intermediates; 0: Python's default
+    int workers;            // concurrent scorer calls; 0: one, or for many pairs as many as threads
 };
 
-/// Where the tiles of a call are prepared.
+/// Buffers for the tiles of a call.
 struct Spaces {
     Workspaces captions, tiles;
 };
 
-/// Score every image with every caption, deleted ones left out, a block at a time in no particular order. `take` is
-/// called with each, perhaps from several threads at once. Throws what the backend and `take` throw, and BundleError
-/// for a gallery whose file was changed.
+/// Score every live image with every live caption, in blocks in no particular order. `take` is called with each,
+/// perhaps from several threads at once. Throws what the backend and `take` throw, and BundleError if a gallery's file
+/// was changed.
 void score_stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
                   Spaces& spaces, const Take& take);
 

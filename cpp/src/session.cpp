@@ -15,12 +15,12 @@ namespace {
 constexpr const char* CUDA = "CUDAExecutionProvider";
 constexpr const char* TENSORRT = "TensorrtExecutionProvider";
 
-/// Held by whoever has a session: it must not go first.
+/// Held by every session, so that it outlives them.
 Ort::Env& environment() {
     static Ort::Env env = [] {
         Ort::Env made(ORT_LOGGING_LEVEL_ERROR, "caan");
-        // Microsoft's builds report over the network how they are used. What they say when they start, only the
-        // environment variable ORT_DISABLE_TELEMETRY=1 keeps back, which is the application's to set.
+        // Microsoft's builds send usage reports over the network. Only the environment variable
+        // ORT_DISABLE_TELEMETRY=1, which the application must set, stops the first report.
         made.DisableTelemetryEvents();
         return made;
     }();
@@ -59,15 +59,15 @@ MissingError unusable(const Device& device, const std::string& why) {
 
 void check(OrtStatus* status) { Ort::ThrowOnError(status); }
 
-/// Each fails where the provider's library or what it needs can't be loaded.
+/// Each fails if the provider's library or its dependencies can't be loaded.
 void add_cuda(Ort::SessionOptions& options) {
     const OrtApi& api = Ort::GetApi();
     OrtCUDAProviderOptionsV2* made = nullptr;
     check(api.CreateCUDAProviderOptions(&made));
     const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> cuda(
         made, api.ReleaseCUDAProviderOptions);
-    // TF32 rounds float32's factors to 10 bits, which no longer are the scores that the export checked. Memory grows by
-    // what is asked for: other programs want the GPU too.
+    // TF32 rounds float32 factors to 10 bits: the scores would differ from those checked at export. Memory grows only
+    // by the requested size, to leave the GPU's memory to other programs.
     const char* keys[] = {"use_tf32", "arena_extend_strategy"};
     const char* values[] = {"0", "kSameAsRequested"};
     check(api.UpdateCUDAProviderOptions(cuda.get(), keys, values, 2));
@@ -86,17 +86,17 @@ void add_tensorrt(Ort::SessionOptions& options) {
 Ort::SessionOptions options_of(int threads, Calls calls = Calls::many) {
     Ort::SessionOptions options;
     if (calls == Calls::few) {
-        // An arena would keep what the largest call needed, several times the states of what was encoded. And most of
-        // the time to open a large graph goes into optimisations that bring such calls nothing.
+        // An arena would keep the largest call's memory, several times the encoded states. And most of the time to open
+        // a large graph goes into optimisations that don't speed up such calls.
         options.DisableCpuMemArena();
         options.SetGraphOptimizationLevel(ORT_ENABLE_BASIC);
     }
     options.SetIntraOpNumThreads(threads);
-    options.SetLogSeverityLevel(3); // what goes wrong is thrown, once
-    // Threads that look out for work instead of sleeping take the cores from other sessions, and from the application:
-    // opening a bundle would take twice the time.
+    options.SetLogSeverityLevel(3); // errors are thrown, and need not be logged too
+    // Spinning threads would take cores from other sessions and from the application: opening a bundle would take twice
+    // as long.
     options.AddConfigEntry("session.intra_op.allow_spinning", "0");
-    // Without VNNI, INT8 products would be added up in 16 bits, which saturate.
+    // Without VNNI, INT8 products would be summed in 16 bits, which saturate.
     options.AddConfigEntry("session.x64quantprecision", "1");
     return options;
 }
@@ -159,7 +159,7 @@ Session::Session(const EngineGraph& graph, int threads) {
         } else {
             options.AppendExecutionProvider(graph.provider, std::unordered_map<std::string, std::string>{});
         }
-        // Not that the CPU could run an engine: it shall not be tried.
+        // The CPU can't run an engine anyway: don't try.
         options.AddConfigEntry("session.disable_cpu_ep_fallback", "1");
     } catch (const Ort::Exception& error) {
         throw missing_provider(graph, first_line(as_python(error)));
@@ -174,7 +174,7 @@ Session::Session(const EngineGraph& graph, int threads) {
 }
 
 void DestroySession::operator()(Ort::Session* session) const {
-    // A fork's copy waits for its threads, which are not in this process: it ends with the process.
+    // A forked copy would wait for threads that this process lacks: it is leaked, and ends with the process.
     if (process == this_process()) {
         delete session;
     }
@@ -237,7 +237,7 @@ std::string choose_device(const std::string& named) {
     if (named != "auto") {
         return named;
     }
-    // The GPU package lists its CUDA provider on any machine, and complains loudly where there is no driver.
+    // The GPU package lists its CUDA provider on any machine, and logs errors if there is no driver.
     return has_provider(CUDA) && has_nvidia_driver() ? "cuda" : "cpu";
 }
 

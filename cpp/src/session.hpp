@@ -1,4 +1,4 @@
-/// One ONNX graph, opened with ONNX Runtime on exactly the device that was asked for.
+/// One ONNX graph, opened with ONNX Runtime on exactly the requested device.
 #pragma once
 
 #include <array>
@@ -19,15 +19,15 @@ namespace caan::detail {
 /// What runs a graph.
 struct Device {
     std::string name;      // "cpu" or "cuda"
-    bool tensorrt = false; // ONNX Runtime's TensorRT provider, for what it can take
+    bool tensorrt = false; // ONNX Runtime's TensorRT provider, for the nodes it supports
 };
 
-/// A prebuilt engine's graph: one EPContext node that names the plan beside it.
+/// A prebuilt engine's graph: one EPContext node that names its plan.
 struct EngineGraph {
     std::string path;
-    std::string provider; // ONNX Runtime's name of what runs it
+    std::string provider; // name of its ONNX Runtime provider
     std::string where;    // "the engine NAME of BUNDLE", for messages
-    std::string rebuild;  // the command that builds it again
+    std::string rebuild;  // the command that rebuilds it
 };
 
 /// An input or output of a graph.
@@ -37,7 +37,7 @@ struct Tensor {
     std::vector<std::int64_t> shape; // -1: dynamic
 };
 
-/// At most three sizes, which lie in the object itself: a tile allocates nothing.
+/// At most three sizes, stored inline: a tile allocates nothing.
 class Shape {
 public:
     Shape(std::initializer_list<std::int64_t> sizes);
@@ -50,7 +50,7 @@ private:
     std::size_t axes_;
 };
 
-/// An array that a graph reads or fills, in the caller's memory.
+/// A graph's input or output array, in the caller's memory.
 struct Array {
     const char* name;
     void* data;
@@ -58,26 +58,26 @@ struct Array {
     Shape shape;
 };
 
-/// Whether a graph runs so often that it should be optimised further, and keep the memory that its largest call needed.
+/// Whether a graph runs so often that further optimisation, and keeping the memory of its largest call, pays off.
 enum class Calls { few, many };
 
-/// Destroys a session, but not in a process that was forked since.
+/// Destroys a session, except in a process forked since.
 struct DestroySession {
     long process = this_process();
     void operator()(Ort::Session* session) const;
 };
 
-/// May be used from several threads, but not in a process that was forked since: its threads are not there.
+/// May be used from several threads, but not in a process forked since, which lacks its threads.
 class Session {
 public:
-    /// Of a graph in memory, `path` is for messages. Throws MissingError if the device is not usable, BundleError if
+    /// Open a graph in memory; `path` is for messages. Throws MissingError if the device is not usable, BundleError if
     /// the graph can't be loaded.
     Session(const std::string& content, const std::string& path, const Device& device, int threads, Calls calls);
-    /// Of a prebuilt engine. Throws MissingError if its provider is not usable, BundleError if that does not load it.
+    /// Open a prebuilt engine. Throws MissingError if its provider is not usable, BundleError if it does not load.
     Session(const EngineGraph& graph, int threads);
 
-    /// Run the graph with its inputs, at most four; its result goes to `output`, whose shape must be the one that it
-    /// has. Allocates nothing itself; what ONNX Runtime allocates is its own. Throws Error.
+    /// Run the graph with its inputs, at most four, into `output`, which must have the result's shape. Allocates
+    /// nothing itself; ONNX Runtime may. Throws Error.
     void run(std::initializer_list<Array> inputs, const Array& output) const;
 
     const std::vector<Tensor>& inputs() const noexcept { return inputs_; }
@@ -90,14 +90,14 @@ private:
     std::vector<Tensor> inputs_, outputs_;
 };
 
-/// What is thrown where an engine's provider can't be used.
+/// The error for an engine's unusable provider.
 MissingError missing_provider(const EngineGraph& graph, const std::string& why);
 
 /// Whether this ONNX Runtime was built with a provider.
 bool has_provider(const std::string& name);
 
-/// The device that is meant by "cpu", "cuda" or "auto": the GPU if ONNX Runtime has a provider for it and NVIDIA's
-/// driver is there.
+/// The device for "cpu", "cuda" or "auto": the GPU if ONNX Runtime has a provider for it and NVIDIA's driver is
+/// installed.
 std::string choose_device(const std::string& named);
 
 } // namespace caan::detail

@@ -13,7 +13,7 @@ std::size_t width_of(Dtype type) { return type == Dtype::float16 ? 2 : 4; }
 struct Extent {
     std::int64_t first, last; // rows that the items lie within
     std::int64_t longest;
-    bool is_run; // equally long neighbours: nothing has to be copied
+    bool is_run; // adjacent and equally long: nothing has to be copied
 };
 
 Extent extent_of(const Gallery::Content& gallery, const std::int64_t* items, std::size_t n) {
@@ -89,7 +89,7 @@ void convert(const void* from, Dtype from_type, void* to, Dtype to_type, std::si
 }
 
 bool all_finite(const void* values, Dtype type, std::size_t count) {
-    // The largest exponent is that of NaN and infinity. Without an early end, so that several are looked at at once.
+    // NaN and infinity have the largest exponent. No early exit, so that the loop is vectorized.
     std::uint32_t found = 0;
     if (type == Dtype::float16) {
         const auto* halves = static_cast<const std::uint16_t*>(values);

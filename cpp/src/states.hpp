@@ -1,4 +1,4 @@
-/// From what a gallery holds to what a scorer takes: half precision widened, left-out columns computed again.
+/// From a gallery's states to the scorer's: half precision widened, a compact gallery's columns recomputed.
 #pragma once
 
 #include <cstddef>
@@ -10,16 +10,16 @@
 
 namespace caan::detail {
 
-/// States of items (n), indices into a gallery, in the backend's state type, padded with zeros to the longest. They
-/// lie in `space`, or where the gallery holds just that. Throws BundleError if what lies on disk is not what was
+/// States of items (n), indices into a gallery, in the backend's state type, padded with zeros to the longest. In
+/// `space`, or a view of the gallery if it holds just that. Throws BundleError if the states on disk are not as
 /// written.
 Padded gather_states(const Backend& backend, const Gallery::Content& gallery, const std::int64_t* items, std::size_t n,
                      Workspace& space);
 
-/// Values of one of the two state types to the other, or as they are; beyond float16 is infinity.
+/// Converts between the two state types, or copies; overflow to float16 gives infinity.
 void convert(const void* from, Dtype from_type, void* to, Dtype to_type, std::size_t values);
 
-/// Whether none of these values is NaN or infinity.
+/// Whether all of these values are finite.
 bool all_finite(const void* values, Dtype type, std::size_t count);
 
 } // namespace caan::detail

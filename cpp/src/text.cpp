@@ -50,7 +50,7 @@ std::string escaped(char32_t c) {
     return result;
 }
 
-/// Controls, marks of format but the two joiners, separators of lines, and bytes that are not UTF-8.
+/// Control and format characters except the two joiners, line separators, and bytes that are not UTF-8.
 bool is_hidden(char32_t c) {
     constexpr std::pair<char32_t, char32_t> HIDDEN[] = {
         {0, 0x1F},         {0x7F, 0x9F},       {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
@@ -106,7 +106,7 @@ bool has_surrogates(std::u32string_view text) {
 }
 
 std::string shortened(std::string_view text, std::size_t count) {
-    // No character has more than four bytes: the rest need not be looked at.
+    // No character has more than four bytes: ignore the rest.
     return encode(decode(text.substr(0, 4 * count)).substr(0, count));
 }
 
@@ -138,7 +138,7 @@ std::string visible(std::string_view text) {
 std::string normal_path(std::string_view path) {
     std::string result;
     if (!path.empty() && path[0] == '/') {
-        // POSIX leaves exactly two slashes to the system; pathlib keeps them.
+        // POSIX leaves exactly two leading slashes to the system; pathlib keeps them.
         result = path.substr(0, 2) == "//" && path.substr(0, 3) != "///" ? "//" : "/";
     }
     const std::size_t root = result.size();

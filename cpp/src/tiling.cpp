@@ -7,7 +7,7 @@
 namespace caan::detail {
 namespace {
 
-// Copies of the (R + T) × d products that a runtime keeps at once: the sum's three terms and its result.
+// Copies of the (R + T) × d products alive at once in a runtime: the sum's three terms and its result.
 constexpr double LIVE_COPIES = 4;
 
 } // namespace

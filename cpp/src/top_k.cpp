@@ -20,7 +20,7 @@ void TopK::add(const std::int64_t* queries, std::size_t n, std::size_t query_ste
         for (std::size_t i = 0; i < m; ++i) {
             const Hit hit{items[i], scores[q * query_step + i * item_step]};
             if (std::isnan(hit.score)) {
-                continue; // no order would hold with it
+                continue; // NaN has no place in an order
             }
             if (heap.size() < k_) {
                 heap.push_back(hit);

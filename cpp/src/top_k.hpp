@@ -1,4 +1,4 @@
-/// The best items of many queries, kept while scores stream by: queries × items never exists at once.
+/// The best items of many queries, from a stream of scores: the matrix queries × items never exists at once.
 #pragma once
 
 #include <cstddef>
@@ -10,23 +10,23 @@
 
 namespace caan::detail {
 
-/// The k best items of each query among those seen so far. Equal scores rank by the item's index. What is kept does not
-/// depend on the order or the pieces in which scores arrive. May be used from several threads.
+/// The k best items of each query so far. Ties rank by the item's index. The result does not depend on the order or
+/// the blocks in which scores arrive. May be used from several threads.
 class TopK {
 public:
     TopK(std::size_t queries, std::size_t k);
 
-    /// Let items (m), each once, compete for queries (n). Score of query q and item i: scores[q * query_step +
+    /// Add scores of items (m), each once, for queries (n). Score of query q and item i: scores[q * query_step +
     /// i * item_step].
     void add(const std::int64_t* queries, std::size_t n, std::size_t query_step, const std::int64_t* items,
              std::size_t m, std::size_t item_step, const float* scores);
 
-    /// Each query's hits, best first; fewer than k if fewer items came by.
+    /// Each query's hits, best first; fewer than k if fewer items were added.
     std::vector<std::vector<Hit>> sorted() &&;
 
 private:
     std::size_t k_;
-    std::vector<std::vector<Hit>> best_; // heaps: the worst that is kept comes first
+    std::vector<std::vector<Hit>> best_; // heaps, the worst kept hit first
     std::mutex mutex_;
 };
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr char32_t CAPITAL_SIGMA = 0x3A3, SIGMA = 0x3C3, FINAL_SIGMA = 0x3C2, CAPITAL_I_WITH_DOT = 0x130;
 
-/// The entry whose range holds a character, or null; the ranges are in order.
+/// The entry whose range holds a character, or null; the ranges are sorted.
 template <typename Entry, std::size_t N> const Entry* find(const Entry (&table)[N], char32_t character) {
     const Entry* entry = std::lower_bound(std::begin(table), std::end(table), character,
                                           [](const Entry& e, char32_t c) { return e.last < c; });

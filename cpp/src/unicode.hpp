@@ -1,4 +1,4 @@
-/// Characters as Python's str and re know them.
+/// Character classes and case as in Python's str and re.
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 
 namespace caan::detail {
 
-/// str.lower, the final sigma and U+0130 included.
+/// str.lower, including the final sigma and U+0130.
 std::u32string lower(std::u32string_view text);
 
 /// str.isspace, which is also re's \s.

@@ -62,7 +62,7 @@ void Unscored::check_hits(Kind queries, const Warn& warn) const {
 }
 
 void Unscored::warn_of_matrix(const Warn& warn) const {
-    // What one item lacks throughout is not held against each item of the other side.
+    // An item without any score is reported alone, not with each item of the other side.
     std::string names = images_.of(images_.with_more_than(captions_.without_any(images_).size()));
     const std::string texts = captions_.of(captions_.with_more_than(images_.without_any(captions_).size()));
     names += (names.empty() || texts.empty() ? "" : " and ") + texts;
@@ -101,7 +101,7 @@ std::vector<std::size_t> Unscored::Side::with_more_than(std::size_t most) const 
     return numbers;
 }
 
-/// Items that have a score with none of the other side's.
+/// Items without a score for any item of the other side.
 std::vector<std::size_t> Unscored::Side::without_any(const Side& other) const {
     return other.live == 0 ? std::vector<std::size_t>() : with_more_than(other.live - 1);
 }

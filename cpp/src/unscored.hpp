@@ -1,4 +1,4 @@
-/// Pairs without a score: what NaN in an item's states, or an overflow, leaves of it. They are named, never ranked.
+/// Pairs without a score, due to NaN in an item's states or an overflow. They are reported, never ranked.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,18 @@
 
 namespace caan::detail {
 
-/// Counts the pairs whose score is NaN or infinite while scores stream by. May be used from several threads.
+/// Counts pairs with a NaN or infinite score in a stream of scores. May be used from several threads.
 class Unscored {
 public:
     Unscored(const Gallery::Content& images, const Texts& texts);
 
-    /// Count those of a block. Its scores, with NaN for each of them: where they lie, or in `room`.
+    /// Count those of a block. Returns its scores with NaN for each of them: in place, or in `room`.
     const float* note(const Scored& scored, std::vector<float>& room);
 
-    /// After a search: throws DataError, naming it, for a query without a score with any item; warns of items that were
-    /// left out. `queries`: the side that was searched with.
+    /// After a search: throws DataError, naming it, for a query without any score; warns about items left out.
+    /// `queries`: the side of the queries.
     void check_hits(Kind queries, const Warn& warn) const;
-    /// After a score matrix: warns of images and captions that lack scores.
+    /// After a score matrix: warns about images and captions that lack scores.
     void warn_of_matrix(const Warn& warn) const;
 
 private:

@@ -15,7 +15,7 @@ namespace {
 constexpr std::pair<const char*, std::int64_t> SPECIAL_TOKENS[] = {
     {"<pad>", 0}, {"<start>", START}, {"<end>", END}, {"<unk>", UNKNOWN}};
 
-/// A word's id; true and false count as 1 and 0, as in Python. Throws DataError for what is none.
+/// A word's id; true and false count as 1 and 0, as in Python. Throws DataError if it is not an id.
 std::int64_t id_of(const Json& value) {
     if (value.is_boolean()) {
         return value.get<bool>() ? 1 : 0;
@@ -46,7 +46,7 @@ std::unordered_map<std::string, std::int64_t> numbers_of(const Json& words) {
     return ids;
 }
 
-/// Runs of characters of one class, those of class 0 left out.
+/// Runs of characters of one class, without those of class 0.
 template <typename Classify> std::vector<std::string> runs(std::u32string_view text, const Classify& classify) {
     std::vector<std::string> result;
     for (std::size_t start = 0; start < text.size();) {

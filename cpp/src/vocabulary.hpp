@@ -1,4 +1,4 @@
-/// Words to ids: the two tokenizers and the vocabulary, as data/vocabulary.py.
+/// Words to ids: the two tokenizers and the vocabulary, as in data/vocabulary.py.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ public:
     /// Read SCAN's form `{"word2idx", "idx2word", "idx"}`, this project's, or a plain `{word: id}`.
     /// Throws DataError if the file is missing, is not JSON, or holds no vocabulary.
     static Vocabulary load(const std::string& path);
-    /// As `load`, of what the file at `path` holds.
+    /// As `load`, from the content of the file at `path`.
     static Vocabulary parse(const std::string& content, const std::string& path);
 
     /// Rows that an embedding for this vocabulary needs: the largest id plus one.
@@ -27,19 +27,19 @@ public:
     /// A caption's words, lower-case, without `<start>` and `<end>`.
     std::vector<std::string> tokenize(std::u32string_view caption) const;
 
-    /// As `tokenize`; of a caption that is tokens already, these. Throws DataError if it holds no word, or is not UTF-8.
+    /// As `tokenize`; a caption's tokens, if it has them. Throws DataError if there is no word, or it is not UTF-8.
     std::vector<std::string> words_of(const Caption& caption) const;
 
-    /// The ids of a caption, `<start>` and `<end>` included. Throws as `words_of`.
+    /// The ids of a caption, including `<start>` and `<end>`. Throws as `words_of`.
     std::vector<std::int64_t> encode(const Caption& caption) const { return ids_of(words_of(caption)); }
 
-    /// As `encode`, of what `words_of` gives.
+    /// As `encode`, for the words of `words_of`.
     std::vector<std::int64_t> ids_of(const std::vector<std::string>& words) const;
 
-    /// Throws DataError if what should be one caption's tokens is a list of captions.
+    /// Throws DataError if a caption's tokens look like a list of captions.
     void check_tokens(const Caption& caption) const;
 
-    /// Whether a word has an id of its own.
+    /// Whether a word is in the vocabulary.
     bool has(const std::string& word) const { return words_.count(word) != 0; }
 
 private:
@@ -48,7 +48,7 @@ private:
     bool is_word_punct_ = false;
 };
 
-/// Whether no word of a caption's ids is in the vocabulary.
+/// Whether all words of a caption's ids are unknown.
 bool all_unknown(const std::vector<std::int64_t>& ids);
 
 } // namespace caan::detail

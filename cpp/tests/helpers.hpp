@@ -1,4 +1,4 @@
-/// What several tests share: the data that make_data.py made, copies of it to damage, and what an error says.
+/// Shared by several tests: make_data.py's data, copies of it to damage, and error messages.
 #pragma once
 
 #include <filesystem>
@@ -24,7 +24,7 @@ using nlohmann::json;
 /// A file or folder of CAAN_TEST_DATA.
 fs::path data(const std::string& name);
 
-/// A copy of one of them that is deleted with this object.
+/// A copy of one of them, deleted with this object.
 class Copy {
 public:
     explicit Copy(const std::string& name);
@@ -40,10 +40,10 @@ public:
 std::string read(const fs::path& path);
 void write(const fs::path& path, const std::string& content);
 json read_json(const fs::path& path);
-/// A manifest or a gallery's description with the checksum of all its other entries.
+/// A manifest or a gallery's description with a new checksum.
 std::string with_checksum(json content, int indent);
 
-/// What make_data.py noted of Python's answers.
+/// Python's answers, as recorded by make_data.py.
 const json& expected();
 std::vector<std::string> captions();
 std::vector<caan::Caption> caption_list();
@@ -52,7 +52,7 @@ std::vector<std::int64_t> lengths();
 /// (300, 5, 12), memory-mapped once.
 const caan::Features& features();
 
-/// The tiny bundle, opened once with each backend; its warnings go nowhere.
+/// The tiny bundle, opened once with each backend; warnings are discarded.
 const caan::Retriever& retriever(const std::string& backend = "native");
 /// Both: the test runs with one after the other.
 inline const caan::Retriever& each_retriever() {
@@ -63,15 +63,15 @@ caan::Options quiet();
 /// The features as a gallery in memory, encoded once.
 const caan::Gallery& images();
 
-/// The items that make_data.py deleted from one of the galleries.
+/// The items deleted by make_data.py from one of the galleries.
 std::vector<std::size_t> deleted();
 
 std::vector<std::int64_t> indices(const std::vector<caan::Hit>& hits);
 
-/// The largest difference to Python's scores; items that `skip` names must be -infinity.
+/// The largest difference from Python's scores; items in `skip` must be -infinity.
 float difference(const caan::Matrix& found, const std::vector<std::size_t>& skip = {});
 
-/// The message of the error of type Expected that `body` throws; fails the test if it throws none, or another type.
+/// The message of the error thrown by `body`; fails the test if none is thrown, or if it is not of type Expected.
 template <typename Expected = caan::BundleError, typename Body> std::string refused(const Body& body) {
     try {
         body();

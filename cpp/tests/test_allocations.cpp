@@ -1,8 +1,9 @@
-/// After warm-up the library allocates nothing per tile: a call's allocations are as many whatever its tiles.
+/// After warm-up the library allocates nothing per tile: the number of a call's allocations does not depend on its
+/// tiles.
 ///
-/// A program of its own, for it replaces the global operator new. What ONNX Runtime allocates inside a call passes
-/// through the same operator, and is left out by where the call came from: counted is code of this program alone, which
-/// the library is linked into. The kernel's aligned_alloc comes here through the linker (CMakeLists.txt).
+/// A separate program, since it replaces the global operator new. ONNX Runtime's allocations inside a call use the same
+/// operator and are excluded by their caller's address: only code of this program counts, which the library is linked
+/// into. The linker redirects the kernel's aligned_alloc here (CMakeLists.txt).
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -25,7 +26,7 @@ void* allocate(std::size_t bytes, std::size_t alignment, const void* caller) {
     if (address >= &__executable_start && address < &etext) {
         allocations.fetch_add(1, std::memory_order_relaxed);
     }
-    // A multiple of the alignment, and never nothing.
+    // A multiple of the alignment, and never 0.
     const std::size_t size = (bytes / alignment + 1) * alignment;
     void* memory = alignment <= alignof(std::max_align_t) ? std::malloc(size) : __real_aligned_alloc(alignment, size);
     if (memory == nullptr) {
@@ -88,7 +89,7 @@ constexpr std::size_t SMALL = 20'000, LARGE = std::size_t{1} << 30;
 
 } // namespace
 
-TEST_CASE("this counts") {
+TEST_CASE("allocations are counted") {
     const std::size_t before = allocations;
     const auto kept = std::make_unique<int>(1);
     CHECK(allocations - before == 1);

@@ -1,4 +1,4 @@
-/// Buffers for tiles grow once.
+/// Tile buffers grow only once.
 #include "helpers.hpp"
 
 using namespace caan_test;

@@ -1,4 +1,4 @@
-/// Bundles that are damaged, unsafe or newer, as tests/test_bad_bundle.py: each is refused with Python's message.
+/// Damaged, unsafe or newer bundles, as in tests/test_bad_bundle.py: each is refused with Python's message.
 #include "bundle.hpp"
 
 #include <algorithm>
@@ -23,7 +23,7 @@ struct Bundle : Copy {
         options.backend = "onnxruntime"; // which opens all the graphs
         return refused([&] { caan::Retriever::open(*this, options); });
     }
-    /// The message that this manifest gets, after the manifest's path.
+    /// The message for this manifest, after the manifest's path.
     std::string rewritten(const json& content) const {
         caan_test::write(manifest(), content.dump());
         const std::string text = message();
@@ -31,7 +31,7 @@ struct Bundle : Copy {
         REQUIRE(text.rfind(manifest(), 0) == 0);
         return text.substr(manifest().size());
     }
-    /// Give a file other content, and the manifest its hash.
+    /// Replace a file's content, and its hash in the manifest.
     void replace(const std::string& file, const std::string& text) const {
         caan_test::write(*this / file, text);
         json changed = content();
@@ -124,7 +124,7 @@ TEST_CASE("a manifest that is not JSON") {
     CHECK(has(message, "); export the checkpoint again"));
 }
 
-TEST_CASE("numbers that JSON does not have are read as Python reads them") {
+TEST_CASE("NaN and Infinity are read as Python reads them") {
     const Bundle bundle;
     std::string content = read(bundle.manifest());
     content.insert(content.find("\"tools\": {"), R"("notes": [NaN, {"NaN": -Infinity}, "NaN\"Infinity"], )");
@@ -146,7 +146,7 @@ TEST_CASE("numbers that JSON does not have are read as Python reads them") {
     }
 }
 
-TEST_CASE("JSON that is no manifest") {
+TEST_CASE("JSON that is not a manifest") {
     const std::string text =
         GENERATE(as<std::string>{}, "null", "[]", "5", "\"caan-bundle\"", "{}", "{\"format\": \"caan-gallery\"}");
     const Bundle bundle;
@@ -199,11 +199,11 @@ TEST_CASE("a size that is not the graphs'") {
     const Bundle bundle;
     json manifest = bundle.content();
     manifest["config"][key] = manifest["config"][key].get<std::int64_t>() + 1;
-    manifest.erase("checksum"); // as in bundles from before there was one
+    manifest.erase("checksum"); // as in older bundles
     CHECK(has(bundle.rewritten(manifest), " does not fit its graphs: "));
 }
 
-TEST_CASE("entries that decide results, changed under the manifest's checksum") {
+TEST_CASE("entries that affect results, changed without a new checksum") {
     const Bundle bundle;
     const std::string text = read(bundle.manifest());
     const std::pair<std::string, std::string> changes[] = {{"\"normalize\": true", "\"normalize\": false"},
@@ -224,7 +224,7 @@ TEST_CASE("entries that decide results, changed under the manifest's checksum") 
     CHECK_NOTHROW(caan::Retriever::open(bundle, quiet()));
 }
 
-TEST_CASE("a manifest from before there were checksums is compared with its seal") {
+TEST_CASE("an older manifest without a checksum is compared with its seal") {
     const Bundle bundle;
     json manifest = bundle.content();
     manifest.erase("checksum");
@@ -253,7 +253,7 @@ TEST_CASE("a file's entry without hash or size") {
     CHECK(has(bundle.message(), "vocab.json"));
 }
 
-TEST_CASE("vocabularies that don't fit, or are none") {
+TEST_CASE("vocabularies that don't fit, or are not valid") {
     const Bundle bundle;
     const std::string path = (bundle / "vocab.json").string();
     json vocabulary = read_json(path);
@@ -267,7 +267,7 @@ TEST_CASE("vocabularies that don't fit, or are none") {
     }
 }
 
-TEST_CASE("graphs that are none, or do not fit each other") {
+TEST_CASE("graphs that are not valid, or do not fit each other") {
     const Bundle bundle;
     bundle.replace(GRAPH, "no graph");
     const std::string message = bundle.message();
@@ -283,7 +283,7 @@ TEST_CASE("graphs that are none, or do not fit each other") {
               "is not the scorer of a caan bundle: it has the input 'tokens'; export the checkpoint again"));
 }
 
-TEST_CASE("what is not a bundle") {
+TEST_CASE("paths that are not bundles") {
     const Bundle bundle;
     const std::string folder = bundle.path.parent_path().string();
     const std::string says = " is not a bundle: it has no manifest.json; make one with: caan-export model.pt";

@@ -1,4 +1,4 @@
-/// caan.h: codes, messages, null handles; what fails leaves its results as they were, and no exception crosses.
+/// caan.h: codes, messages, null handles; failing calls leave their results unchanged, and no exception escapes.
 #include <caan/caan.h>
 
 #include <cstring>
@@ -106,7 +106,7 @@ TEST_CASE("a deleted query finds nothing: index -1") {
     caan_gallery_close(deleted);
 }
 
-TEST_CASE("codes and messages of what fails, with results left as they were") {
+TEST_CASE("codes and messages of failures, which leave results unchanged") {
     const Handles handles;
     auto* untouched = reinterpret_cast<caan_retriever*>(std::uintptr_t{8});
     caan_retriever* opened = untouched;
@@ -142,7 +142,7 @@ TEST_CASE("codes and messages of what fails, with results left as they were") {
     CHECK(gallery == nullptr);
 }
 
-TEST_CASE("NULL is refused by name wherever it may not be given") {
+TEST_CASE("NULL is refused by name wherever it is not allowed") {
     const Handles handles;
     caan_retriever* retriever = nullptr;
     caan_gallery* gallery = nullptr;
@@ -219,7 +219,7 @@ TEST_CASE("each thread has its own message, empty before its first error") {
     CHECK(message() == mine);
 }
 
-TEST_CASE("warnings reach the caller's function with its context, and options of an earlier version are taken") {
+TEST_CASE("warnings reach the caller's function with its context, and options of an earlier version are accepted") {
     struct Seen {
         std::vector<std::string> messages;
     } seen;

@@ -1,4 +1,4 @@
-/// Mapped files that are shortened or overwritten while they are open: an error by name, never a bus error. The cases of
+/// Mapped files that are truncated or overwritten while open: an error by name, never a bus error. The cases of
 /// tests/attacks/galleries/test_changed_in_place.py.
 #include <fstream>
 #include <functional>
@@ -82,7 +82,7 @@ TEST_CASE("states that change while they are scored, after they were read") {
     CHECK(has(refused([&] { gallery.content().confirm(); }), (folder / "states.bin").string()));
 }
 
-TEST_CASE("states in memory are out of reach") {
+TEST_CASE("states in memory are not affected") {
     const auto which = GENERATE(as<std::size_t>{}, 0, 1, 2, 3, 4);
     const Copy folder("galleries/float16");
     const caan::Gallery gallery = caan::Gallery::open(folder, caan::Storage::memory);
@@ -92,7 +92,7 @@ TEST_CASE("states in memory are out of reach") {
     CHECK(has(refused([&] { caan::Gallery::open(folder, caan::Storage::memory); }), "states.bin"));
 }
 
-TEST_CASE("what comes in a gallery's place does not reach who has it open") {
+TEST_CASE("replacing a gallery does not affect readers that have it open") {
     const Copy folder("galleries/float16");
     const caan::Gallery gallery = caan::Gallery::open(folder);
     const auto before = indices(retriever().search("w1 w2", gallery, 3));
@@ -100,7 +100,7 @@ TEST_CASE("what comes in a gallery's place does not reach who has it open") {
     CHECK(indices(retriever().search("w1 w2", gallery, 3)) == before);
 }
 
-TEST_CASE("features that are shortened while they are open") {
+TEST_CASE("features that are truncated while they are open") {
     const Copy file("features.npy");
     const caan::FeatureFile opened = caan::FeatureFile::open(file);
     fs::resize_file(file.path, 128);

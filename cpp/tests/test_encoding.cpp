@@ -43,7 +43,7 @@ TEST_CASE("captions that can't be used") {
           "there is no caption; give at least one");
 }
 
-TEST_CASE("captions that are cut or unknown are used with a warning") {
+TEST_CASE("truncated captions and unknown words are used with a warning") {
     std::vector<std::string> warnings;
     caan::Options options = quiet();
     options.warn = [&](const std::string& message) { warnings.push_back(message); };

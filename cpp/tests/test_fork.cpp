@@ -1,4 +1,4 @@
-/// A process that was forked from one that has opened a bundle: it is told to open its own, and comes to its end.
+/// A process forked from one with an open bundle gets an error that says to open its own, and ends normally.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +10,7 @@ using namespace caan_test;
 
 namespace {
 
-/// Whether `body` gives true in a forked process, that comes to its end within a minute.
+/// Whether `body` returns true in a forked process that ends within a minute.
 template <typename Body> bool in_child(const Body& body) {
     const pid_t child = ::fork();
     if (child == 0) {
@@ -24,7 +24,7 @@ template <typename Body> bool in_child(const Body& body) {
 
 } // namespace
 
-TEST_CASE("a forked process is told, may destroy what it has, and may open its own") {
+TEST_CASE("a forked process gets an error, may destroy its copies, and may open its own") {
     caan::Options options = quiet();
     options.backend = GENERATE(as<std::string>{}, "native", "onnxruntime");
     options.threads = 3;

@@ -1,4 +1,4 @@
-/// Damaged galleries, as tests/test_bad_gallery.py: refused by the file's name, never other results.
+/// Damaged galleries, as in tests/test_bad_gallery.py: refused by the file's name, never wrong results.
 #include "gallery.hpp"
 
 #include <cstring>
@@ -20,7 +20,7 @@ struct Folder : Copy {
 
     std::string file(const std::string& name) const { return (*this / name).string(); }
     json description() const { return read_json(file("gallery.json")); }
-    /// What opening and searching it says.
+    /// The error of opening and searching it.
     std::string message() const {
         return refused([&] { retriever().search("w1 w2", caan::Gallery::open(*this), 3); });
     }
@@ -38,7 +38,7 @@ std::string flipped(std::string content, std::size_t place, int bit) {
 
 } // namespace
 
-TEST_CASE("a whole gallery says what it holds") {
+TEST_CASE("an intact gallery's properties") {
     const caan::Gallery gallery = caan::Gallery::open(data("galleries/deleted"));
     CHECK(gallery.kind() == caan::Kind::image);
     CHECK(gallery.size() == 300);
@@ -126,7 +126,7 @@ TEST_CASE("another format version of a gallery") {
     CHECK(folder.message() == folder.file("gallery.json") + " has format version " + version.second);
 }
 
-TEST_CASE("a description that is none") {
+TEST_CASE("a description that is not valid") {
     const std::string text = GENERATE(as<std::string>{}, "", "[", std::string(100'000, '['), "null", "5", "\"x\"",
                                       "\x80", "{\"format\": \"caan-bundle\"}");
     const Folder folder;
@@ -145,7 +145,7 @@ TEST_CASE("a description changed under its checksum") {
     const std::string before = with_checksum(description, 1);
     description[key] = value;
     std::string text = key == "checksum" ? description.dump(1) : with_checksum(description, 1);
-    if (key != "checksum") { // the one of before
+    if (key != "checksum") { // the old one
         const std::size_t place = text.size() - std::strlen("\"\n}\n") - 64;
         text.replace(place, 64, before, before.size() - (text.size() - place), 64);
     }
@@ -154,8 +154,8 @@ TEST_CASE("a description changed under its checksum") {
           folder.file("gallery.json") + " was changed: its SHA-256 is not the one it holds" + AGAIN);
 }
 
-TEST_CASE("a description from before there were checksums") {
-    // As an older caan wrote it.
+TEST_CASE("an older description without a checksum") {
+    // Written by an older caan.
     const std::string text = R"({
  "format": "caan-gallery",
  "version": 2,
@@ -191,11 +191,11 @@ TEST_CASE("a description from before there were checksums") {
               std::string("g.json was changed: its SHA-256 is not the one it holds") + AGAIN);
     }
     std::string newer = text;
-    newer.replace(newer.find("2,"), 1, "3"); // which an old seal is not enough for
+    newer.replace(newer.find("2,"), 1, "3"); // which needs more than an old seal
     CHECK(has(refused([&] { read(newer); }), "was changed"));
 }
 
-TEST_CASE("a description sealed wrong") {
+TEST_CASE("a description with a wrong seal") {
     const std::string patch = GENERATE(
         as<std::string>{}, R"({"kind": "audio"})", R"({"kind": null})", R"({"encoder": 5})", R"({"dtype": "float64"})",
         R"({"columns": 0})", R"({"columns": "41"})", R"({"columns": 9223372036854775807})", R"({"compact": 1})",
@@ -246,7 +246,7 @@ TEST_CASE("sizes in a sealed description beyond the files'") {
     CHECK(has(other.sealed(description), other.file("states.bin") + " is truncated: "));
 }
 
-TEST_CASE("ids that are no JSON strings, or too many") {
+TEST_CASE("ids that are not JSON strings, or too many") {
     const Folder folder;
     const auto with_ids = [&](const std::string& text) {
         caan_test::write(folder / "ids.jsonl", text);

@@ -16,7 +16,7 @@ using caan::detail::cpu_quota;
 
 namespace {
 
-/// A process's folder as Linux shows it, of a process in the group `path` of what is mounted from `root`.
+/// A process's folder in /proc, for a process in the group `path` of a hierarchy mounted from `root`.
 class Machine {
 public:
     Machine(const std::string& kind, const std::string& root, const std::string& path)
@@ -63,7 +63,7 @@ private:
 
 } // namespace
 
-TEST_CASE("the smallest quota of a group and those around it counts, in both versions of control groups") {
+TEST_CASE("the smallest quota of a group and its ancestors counts, in both versions of control groups") {
     SECTION("version 1") {
         const Machine machine("cgroup", "/", "/a/b");
         machine.write("groups/cpu.cfs_quota_us", "-1\n");
@@ -96,7 +96,7 @@ TEST_CASE("the smallest quota of a group and those around it counts, in both ver
     CHECK(!cpu_quota("/nowhere"));
 }
 
-TEST_CASE("threads are those asked for, else OMP_NUM_THREADS, else the cores") {
+TEST_CASE("threads are the given number, else OMP_NUM_THREADS, else the cores") {
     const Variable unset(nullptr);
     CHECK(chosen_threads() >= 1);
     CHECK(chosen_threads(7) == 7);

@@ -1,4 +1,4 @@
-/// Backend `native`: when it is taken, what it refuses, and that its scores depend on no block that they are cut into.
+/// Backend `native`: when it is chosen, what it refuses, and that its scores do not depend on the blocks.
 #include <algorithm>
 #include <cmath>
 
@@ -18,7 +18,7 @@ caan::Options with(const std::string& backend, const std::string& precision = "f
     return options;
 }
 
-/// As bundles were before they held the scorer's weights.
+/// An older bundle without the scorer's weights.
 void age(const Copy& bundle) {
     json manifest = read_json(bundle / "manifest.json");
     manifest["files"].erase("scorer_weights.npy");
@@ -28,7 +28,7 @@ void age(const Copy& bundle) {
 
 } // namespace
 
-TEST_CASE("auto is native on a CPU, for the precisions that it has") {
+TEST_CASE("auto is native on a CPU, for the precisions it supports") {
     const std::string bundle = data("model.caan");
     CHECK(caan::Retriever::open(bundle, with("auto")).backend() == std::string("native"));
     CHECK(caan::Retriever::open(bundle, with("auto", "fp16")).backend() == std::string("native"));
@@ -38,7 +38,7 @@ TEST_CASE("auto is native on a CPU, for the precisions that it has") {
           bundle + " has no precision 'int8'; it has: fp32, fp16");
 }
 
-TEST_CASE("a bundle from before the scorer's weights: auto goes on without, native says what to do") {
+TEST_CASE("an older bundle without the scorer's weights: auto falls back, native names the remedy") {
     const Copy bundle("model.caan");
     age(bundle);
     const caan::Retriever old = caan::Retriever::open(bundle, with("auto"));
@@ -52,7 +52,7 @@ TEST_CASE("a bundle from before the scorer's weights: auto goes on without, nati
               folder + " --overwrite");
 }
 
-TEST_CASE("bf16 rounds the factors of the scorer's products alone, where the processor multiplies them") {
+TEST_CASE("bf16 rounds only the factors of the scorer's products, on processors with bfloat16 instructions") {
     if (!caan::kernels::has_native_bfloat16()) {
         CHECK(refused<caan::MissingError>([&] { caan::Retriever::open(data("model.caan"), with("native", "bf16")); }) ==
               "this processor has no instructions for bfloat16 (AVX512-BF16, AMX); use precision fp32");
@@ -67,8 +67,7 @@ TEST_CASE("bf16 rounds the factors of the scorer's products alone, where the pro
 }
 
 TEST_CASE("more images and captions than one call takes") {
-    // Four times the images and the captions, in one encoder's pieces or as galleries: each pair's score is what it
-    // was.
+    // Four times the images and the captions, in one encoder's pieces or as galleries: each pair's score is unchanged.
     const auto* values = static_cast<const float*>(features().data);
     std::vector<float> many;
     std::vector<caan::Caption> texts;

@@ -1,4 +1,4 @@
-/// Feature files: the .npy header in its three versions, and every file that is none or that can't be used.
+/// Feature files: the .npy header in its three versions, and files that are invalid or unusable.
 #include "npy.hpp"
 
 #include <cstring>
@@ -64,8 +64,8 @@ TEST_CASE("keys in any order and either quotes, with or without a last comma") {
     CHECK(caan::FeatureFile::open(File(npy(text, six<float>())).path).features().shape.size() == 3);
 }
 
-TEST_CASE("float64 and float32 beside a header of odd length are read as they are") {
-    // The values don't lie on a multiple of their size: no aligned read may touch them.
+TEST_CASE("unaligned float64 and float32 after a header of odd length are read") {
+    // The values are unaligned: no aligned read may touch them.
     const File file(npy(header("<f8", "(2, 1, 3)") + " ", six<double>()));
     const caan::FeatureFile opened = caan::FeatureFile::open(file.path);
     float values[2];
@@ -99,7 +99,7 @@ TEST_CASE("shapes whose product overflows are refused") {
     CHECK(file.message() == file.path + DAMAGED);
 }
 
-TEST_CASE("headers that are none") {
+TEST_CASE("invalid headers") {
     const std::string text = GENERATE(as<std::string>{}, "", "{", "{}", "[]", "{'descr': '<f4'}",
                                       "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
                                       "{'descr': '<f4', 'fortran_order': False, 'shape': 6}",

@@ -1,10 +1,10 @@
-/// Opening: options, providers and prebuilt engines that are not there, and what outlives what.
+/// Opening: unknown options, missing providers and prebuilt engines, and lifetimes.
 #include "helpers.hpp"
 
 using namespace caan_test;
 using caan::Gallery;
 
-TEST_CASE("options that are not known, and providers that are not there") {
+TEST_CASE("unknown options, and missing providers") {
     const auto message = [](const std::string& backend, const std::string& device, int threads = 0) {
         caan::Options options = quiet();
         options.backend = backend;
@@ -20,7 +20,7 @@ TEST_CASE("options that are not known, and providers that are not there") {
     CHECK(has(message("auto", "cpu", -1), "threads and workers must be 0 or more"));
 }
 
-TEST_CASE("a provider that is asked for and absent is an error, never the CPU") {
+TEST_CASE("a missing provider is an error, never replaced by the CPU") {
     caan::Options options = quiet();
     options.device = "cuda";
     options.backend = GENERATE(as<std::string>{}, "auto", "onnxruntime", "tensorrt");
@@ -35,7 +35,7 @@ TEST_CASE("a provider that is asked for and absent is an error, never the CPU") 
     }
 }
 
-TEST_CASE("prebuilt engines that can't be used are refused, never replaced by the CPU") {
+TEST_CASE("unusable prebuilt engines are refused, never replaced by the CPU") {
     caan::Options options = quiet();
     options.device = "auto";
     options.prebuilt_engines = true;
@@ -49,7 +49,7 @@ TEST_CASE("prebuilt engines that can't be used are refused, never replaced by th
     CHECK(has(refused([&] { caan::Retriever::open(folder, options); }), " --int8 --calibration-data DIR"));
 }
 
-TEST_CASE("a retriever that is moved goes on, and galleries outlive it") {
+TEST_CASE("a moved retriever keeps working, and galleries outlive it") {
     auto first = std::make_unique<caan::Retriever>(caan::Retriever::open(data("model.caan"), quiet()));
     const Gallery gallery = first->encode_images(features(), lengths());
     caan::Retriever second = std::move(*first);

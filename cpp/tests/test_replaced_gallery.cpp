@@ -1,4 +1,4 @@
-/// A gallery that is replaced while it is being opened: what opens is the old one or the new one, never a mixture.
+/// A gallery replaced while it is being opened: the result is the old one or the new one, never a mixture.
 #include <functional>
 #include <utility>
 
@@ -10,8 +10,8 @@ using namespace caan_test;
 
 namespace {
 
-/// Items of a copy of the gallery "float32" that becomes "deleted" while it is read for the first time, with what
-/// `first` makes of that.
+/// Items of a copy of the gallery "float32" that is replaced by "deleted" while it is first read, as modified by
+/// `first`.
 std::size_t read_while_replaced(const std::function<std::size_t()>& first) {
     const Copy gallery("galleries/float32");
     bool is_first = true;
@@ -31,15 +31,15 @@ std::size_t read_while_replaced(const std::function<std::size_t()>& first) {
 
 } // namespace
 
-TEST_CASE("replaced with parts that do not fit: it is read again") {
+TEST_CASE("replaced with parts that do not match: it is read again") {
     CHECK(read_while_replaced([]() -> std::size_t { throw caan::BundleError("of two writings"); }) == 295);
 }
 
-TEST_CASE("replaced with all parts as they were: it is read again too, for the rest may be the new one's") {
+TEST_CASE("replaced with equal parts: it is read again too, since the rest may be new") {
     CHECK(read_while_replaced([]() -> std::size_t { return 300; }) == 295);
 }
 
-TEST_CASE("replaced again and again: it is given up") {
+TEST_CASE("replaced again and again: reading gives up") {
     const Copy gallery("galleries/float32");
     const std::string description = (gallery / "gallery.json").string();
     CHECK(has(refused([&] {

@@ -1,4 +1,4 @@
-/// Scores: Python's, whatever the tiles, threads, gallery or precision.
+/// Scores equal Python's, whatever the tiles, threads, gallery or precision.
 #include <algorithm>
 #include <cmath>
 
@@ -57,7 +57,7 @@ TEST_CASE("a loaded gallery scores as the one on disk") {
     }
 }
 
-TEST_CASE("padded regions take part in nothing") {
+TEST_CASE("padded regions are ignored") {
     const auto* values = static_cast<const float*>(features().data);
     std::vector<float> padded(values, values + 60);
     std::fill(padded.begin() + 24, padded.end(), 1e9F);

@@ -1,4 +1,4 @@
-/// Searching: order, deleted items, both directions, and what can't be searched.
+/// Searching: order, deleted items, both directions, and refused searches.
 #include <algorithm>
 #include <cmath>
 
@@ -8,7 +8,7 @@ using namespace caan_test;
 using caan::Gallery;
 using caan::Hit;
 
-TEST_CASE("deleted items are never found, and k counts what is left") {
+TEST_CASE("deleted items are never found, and k counts live items") {
     const caan::Retriever& each = each_retriever();
     const Gallery gallery = Gallery::open(data("galleries/deleted"));
     const auto hits = each.search(captions()[0], gallery, 295);
@@ -21,7 +21,7 @@ TEST_CASE("deleted items are never found, and k counts what is left") {
     CHECK(std::is_sorted(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return a.score > b.score; }));
     CHECK(refused<caan::DataError>([&] { each.search("w1", gallery, 296); }) ==
           "k is 296, the gallery has 295 items; ask for 1 to 295");
-    // As queries they find nothing.
+    // As queries they have no hits.
     const auto by_image = each.search_many(gallery, Gallery::open(data("galleries/texts")), 2);
     REQUIRE(by_image.size() == 300);
     CHECK(by_image[7].empty());
@@ -38,7 +38,7 @@ TEST_CASE("images search captions as captions search images") {
             CHECK(std::abs(hit.score - scores(i, static_cast<std::size_t>(hit.index))) < 2e-6F);
         }
     }
-    // All five regions: one image alone has no lengths.
+    // All five regions: a single image has no lengths.
     const Gallery whole = each.encode_images(features());
     CHECK(indices(each.search(features().image(5), texts, 3)) == indices(each.search_many(whole, texts, 3)[5]));
     CHECK_THROWS_AS(features().image(300), std::out_of_range);

@@ -1,4 +1,4 @@
-/// Eight threads, one Retriever: all calls at once give the answers of one at a time. Also run under ThreadSanitizer.
+/// Eight threads, one Retriever: concurrent calls give the same answers as serial ones. Also run under ThreadSanitizer.
 #include <atomic>
 #include <thread>
 
@@ -20,7 +20,7 @@ template <typename Body> void at_once(const Body& body) {
     for (int number = 0; number < THREADS; ++number) {
         threads.emplace_back([&, number] {
             --waiting;
-            while (waiting > 0) { // begin together
+            while (waiting > 0) { // start together
                 std::this_thread::yield();
             }
             try {
@@ -62,10 +62,10 @@ bool same(const std::vector<std::vector<caan::Hit>>& found, const std::vector<st
 TEST_CASE("eight threads search, score and encode with one retriever and one gallery") {
     caan::Options options = quiet();
     options.tile_bytes = 200'000; // several tiles, and workers, in each call
-    // Threads of native take turns at the kernel; workers are onnxruntime's.
+    // Native serializes calls of the kernel; only onnxruntime has workers.
     options.backend = GENERATE(as<std::string>{}, "native", "onnxruntime");
     options.workers = options.backend == "native" ? 0 : GENERATE(1, 2);
-    // Nothing was used before: blocks are compared, the expander is opened and buffers grow while all run.
+    // Nothing was used before: blocks are verified, the expander is opened and buffers grow while all run.
     const caan::Retriever shared = caan::Retriever::open(data("model.caan"), options);
     const auto plain = retriever().search_many(caption_list(), caan::Gallery::open(data("galleries/float32")), 5);
     const auto half = retriever().search_many(caption_list(), caan::Gallery::open(data("galleries/compact")), 5);

@@ -21,7 +21,7 @@ std::vector<std::int64_t> indices(const std::vector<Hit>& hits) {
     return found;
 }
 
-/// The k best of scores by sorting all of them.
+/// The k best scores, by sorting all of them.
 std::vector<std::int64_t> brute_force(const std::vector<float>& scores, std::size_t k) {
     std::vector<std::int64_t> order(scores.size());
     std::iota(order.begin(), order.end(), 0);
@@ -34,7 +34,7 @@ std::vector<std::int64_t> brute_force(const std::vector<float>& scores, std::siz
 
 } // namespace
 
-TEST_CASE("equal scores rank by index, in whatever order and pieces they arrive") {
+TEST_CASE("ties rank by index, in whatever order and blocks they arrive") {
     std::mt19937 random(1);
     for (int round = 0; round < 500; ++round) {
         const std::size_t items = 1 + random() % 40, k = 1 + random() % items;

@@ -1,4 +1,4 @@
-/// Vocabularies in their three forms, the two tokenizers, and captions to ids, as tests/data/test_vocabulary.py.
+/// Vocabularies in their three forms, the two tokenizers, and captions to ids, as in tests/data/test_vocabulary.py.
 #include "vocabulary.hpp"
 
 #include "helpers.hpp"
@@ -48,7 +48,7 @@ TEST_CASE("each form of vocabulary is read") {
     CHECK(ours("word-punct").encode("dog's") == Ids{1, 4, 3, 3, 2});
 }
 
-TEST_CASE("a caption becomes ids between start and end; tokens are taken as they are") {
+TEST_CASE("a caption becomes ids between start and end; tokens are used unchanged") {
     const Vocabulary vocabulary = ours("whitespace");
     CHECK(vocabulary.encode("dog SNOW") == Ids{1, 4, 5, 2});
     CHECK(vocabulary.encode("zebra dog") == Ids{1, 3, 4, 2});
@@ -60,10 +60,10 @@ TEST_CASE("the tokenizers cut as Python's do") {
     CHECK(tokens("whitespace", "A dog, in\tthe  snow.") == Words{"a", "dog,", "in", "the", "snow."});
     CHECK(tokens("word-punct", "A dog's ball, in the snow... 3.5 m!") ==
           Words{"a", "dog", "'", "s", "ball", ",", "in", "the", "snow", "...", "3", ".", "5", "m", "!"});
-    // Unicode's spaces, and ASCII's separators 0x1C to 0x1F; a zero-width space is none.
+    // Unicode's spaces, and ASCII's separators 0x1C to 0x1F; not a zero-width space.
     CHECK(tokens("whitespace", "a\u00a0b\u3000c\x1f"
                                "d\u0085e\u200bf") == Words{"a", "b", "c", "d", "e\u200bf"});
-    // \w takes numbers of all kinds and the underscore, not combining marks.
+    // \w matches numbers of all kinds and the underscore, not combining marks.
     CHECK(tokens("word-punct", "x_½²٣ e\u0301") == Words{"x_½²٣", "e", "\u0301"});
 }
 
@@ -92,7 +92,7 @@ TEST_CASE("captions without a word, or not UTF-8") {
     }
 }
 
-TEST_CASE("what is no vocabulary") {
+TEST_CASE("files that are not vocabularies") {
     CHECK(has(message(""), "v.json is no vocabulary: not JSON in UTF-8 ("));
     CHECK(has(message("{\"\xe9\": 1}"), "v.json is no vocabulary: not JSON in UTF-8 ("));
     CHECK(message("[]") == "v.json is no vocabulary: expected {word: id} or SCAN's {'word2idx': …}");

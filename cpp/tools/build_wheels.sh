@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds caan-native's sdist with PYTHON, and from it one wheel with PYTHON and one with each newer Python that is found:
-# 3.11 has a wheel of its own, and one for the stable ABI serves 3.12 and later, whichever of them builds it.
+# Builds caan-native's sdist with PYTHON, and from it a wheel for Python 3.11 and one for the stable ABI, which works with
+# 3.12 and later, whichever of them builds it.
 #
 # Usage: build_wheels.sh PYTHON HIGHWAY_ROOT DIST, in the root of the repository; PYTHON has the package `build`
 set -euo pipefail
@@ -10,7 +10,7 @@ highway=${2:?usage: build_wheels.sh PYTHON HIGHWAY_ROOT DIST}
 dist=${3:?usage: build_wheels.sh PYTHON HIGHWAY_ROOT DIST}
 build=$PWD/cpp/build-dist
 
-# The first Python of these versions whose headers are there: on the PATH, or pyenv's.
+# The first Python of these versions with headers: on the PATH, or from pyenv.
 find_python() {
     local version candidate
     for version in "$@"; do
@@ -45,7 +45,7 @@ for wanted in "3.11" "3.12 3.13 3.14"; do
         echo "no wheel for Python ${wanted// / or }: none with headers is on the PATH or in pyenv" >&2
         continue
     fi
-    # Of both variables pip's older versions know one, newer ones the other, for the packages that a build gets.
+    # Older versions of pip read one variable, newer ones the other, for the packages of a build.
     PIP_CONSTRAINT=$PWD/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/constraints.txt \
         "$found" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$dist" "${define[@]}" "$build/sources"
 done

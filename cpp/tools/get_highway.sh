@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds Highway, the SIMD library below cpp/kernels, into DEST: static, position-independent, from Debian trixie's source
-# package, which is Highway's release as it is. Debian bookworm and Ubuntu 22.04 have an older one; where a package of
-# 1.2 or newer is installed (libhwy-dev), none of this is needed. CMake and Ninja must be on the PATH.
+# Builds Highway, the SIMD library used by cpp/kernels, into DEST: static, position-independent, from Debian trixie's source
+# package, which is Highway's unmodified release. Not needed if libhwy-dev 1.2 or newer is installed; Debian bookworm and
+# Ubuntu 22.04 have an older one. CMake and Ninja must be on the PATH.
 #
 # Usage: get_highway.sh DEST
 set -euo pipefail
@@ -9,7 +9,7 @@ set -euo pipefail
 dest=${1:?usage: get_highway.sh DEST}
 . "$(dirname "$0")/trixie_apt.sh"
 
-# The same as cpp/kernels/CMakeLists.txt would download.
+# The same archive as cpp/kernels/CMakeLists.txt would download.
 archive=highway_1.2.0.orig.tar.gz
 sha256=7e0be78b8318e8bdbf6fa545d2ecb4c90f947df03f7aadc42c1967f019e63343
 

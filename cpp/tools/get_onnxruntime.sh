@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts what a C++ build needs of ONNX Runtime into DEST: DEST/include with the headers of Debian trixie's
-# libonnxruntime-dev, DEST/lib with links to the library of the installed Python package onnxruntime. No registry has
-# ONNX Runtime's release archive; its C API is versioned, so these headers work with any newer library.
+# Puts ONNX Runtime's SDK into DEST: DEST/include with the headers of Debian trixie's libonnxruntime-dev, DEST/lib with
+# links to the library of the installed Python package onnxruntime. Package registries don't have ONNX Runtime's release
+# archive. Its C API is versioned, so these headers work with any newer library.
 #
 # Usage: get_onnxruntime.sh DEST [PYTHON]      PYTHON: the interpreter that has onnxruntime, python3 by default
 set -euo pipefail
@@ -17,7 +17,7 @@ if [ ! -d "$dest/include" ]; then
     trap 'rm -rf "$private"' EXIT
     trixie_apt "$private" deb download libonnxruntime-dev
     dpkg -x "$private"/libonnxruntime-dev_*.deb "$private/extract"
-    # Debian keeps them in include/onnxruntime, some versions one folder deeper.
+    # Debian has them in include/onnxruntime, some versions one folder deeper.
     header=$(find "$private/extract" -name onnxruntime_cxx_api.h | head -n 1)
     mv "$(dirname "$header")" "$dest/include"
 fi
@@ -32,7 +32,7 @@ PYTHON
 )
 ln -sfn "$library" "$dest/lib/libonnxruntime.so"
 ln -sfn "$library" "$dest/lib/libonnxruntime.so.1"
-# Found beside the library that asks for them: the providers' part of the same package.
+# The same package's providers, which the library loads from its own folder.
 for provider in "$(dirname "$library")"/libonnxruntime_providers_*.so; do
     [ -e "$provider" ] && ln -sfn "$provider" "$dest/lib/$(basename "$provider")"
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds caan-native (cpp/python) and installs it for PYTHON. What that needs besides a C++ compiler and Python's headers
-# it gets itself, without root: the build's packages from constraints.txt, and Highway into HIGHWAY_ROOT.
+# Builds caan-native (cpp/python) and installs it for PYTHON. Needs a C++ compiler and Python's headers; gets the rest
+# itself, without root: the build's packages from constraints.txt, and Highway into HIGHWAY_ROOT.
 #
 # Usage: install_native.sh PYTHON HIGHWAY_ROOT, in the root of the repository
 set -euo pipefail
@@ -29,7 +29,7 @@ PATH=$(cd "$(dirname "$python")" && pwd):$PATH
 
 define=(-C "build-dir=$PWD/cpp/build-python/{wheel_tag}")
 if [ ! -d "$highway/include" ] && ! pkg-config --atleast-version=1.2 libhwy 2>/dev/null; then
-    # Where it fails, CMake looks and downloads for itself, and says what to do if it can't.
+    # If this fails, CMake searches and downloads itself, and says what to do if it can't.
     cpp/tools/get_highway.sh "$highway" >/dev/null || true
 fi
 [ ! -d "$highway/include" ] || define+=(-C "cmake.define.hwy_DIR=$(cd "$highway" && pwd)/lib/cmake/hwy")

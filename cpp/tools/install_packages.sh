@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what caan in C++ needs on Debian or Ubuntu to build and test it, to fuzz it, or to lint it; without root, says
-# what is missing.
+# Installs the packages needed on Debian or Ubuntu to build and test, fuzz, or lint caan in C++; without root, lists the
+# missing ones.
 #
 # Usage: install_packages.sh build|fuzz|lint...
 set -euo pipefail
@@ -29,7 +29,7 @@ for purpose in "$@"; do
         lint) install clang-format clang-tidy ;;
         fuzz)
             install clang
-            # clang's sanitizers are a package of their own in some versions, named for the version.
+            # In some versions clang's sanitizers are a separate package, named for the version.
             fuzzer=$(clang -print-file-name=lib/linux/libclang_rt.fuzzer-"$(uname -m)".a)
             [ -e "$fuzzer" ] || install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
             ;;

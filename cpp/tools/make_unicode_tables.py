@@ -53,14 +53,14 @@ def _is_final(before: str) -> bool:
 
 
 def _ranges(name: str, what: str, holds: Callable[[str], bool]) -> None:
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for point in POINTS:
         if holds(chr(point)):
-            if found and found[-1][1] == point - 1:
-                found[-1][1] = point
+            if ranges and ranges[-1][1] == point - 1:
+                ranges[-1][1] = point
             else:
-                found.append([point, point])
-    _rows("Range", name, what, (f"{{{first:#x}, {last:#x}}}" for first, last in found))
+                ranges.append([point, point])
+    _rows("Range", name, what, (f"{{{first:#x}, {last:#x}}}" for first, last in ranges))
 
 
 def _runs(deltas: list[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:

@@ -1,7 +1,7 @@
-# Sourced by the tools that take a package of Debian trixie, whatever this machine runs. A private apt: the machine's own
-# lists, and what it would upgrade to, stay as they are.
+# Sourced by tools that use a package of Debian trixie, whatever this machine runs. A private apt: the machine's own lists
+# and upgrades are not affected.
 
-# trixie_apt FOLDER deb|deb-src apt-get's arguments...: apt-get with that source alone, run in FOLDER, which fills.
+# trixie_apt FOLDER deb|deb-src apt-get's arguments...: apt-get with only that source, run in FOLDER, which it fills.
 trixie_apt() {
     local private=$1 kind=$2
     shift 2
@@ -12,10 +12,10 @@ trixie_apt() {
     (cd "$private" && apt-get "${settings[@]}" -qq update && apt-get "${settings[@]}" -qq "$@")
 }
 
-# Debian's address and key as this machine's apt knows them, in either of its two formats.
+# Debian's address and key from this machine's apt, in either of its two formats.
 _trixie_source() {
     local uri
-    # Some of these files exist; that others don't is no error.
+    # Only some of these files exist.
     uri=$( (cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null ||
         true) | grep -v '^[[:space:]]*#' | grep -oE '[a-z]+(\+[a-z]+)?:[^ ]*/debian/?( |$)' | sed -n '1s/ *$//p' || true)
     [ -n "$uri" ] || { echo "apt has no source of Debian packages; add one to /etc/apt/sources.list.d" >&2; return 4; }

@@ -37,7 +37,7 @@ def test_every_row_that_ran_has_every_number(result):
         assert measured.peak_bytes > 20 << 20
 
 
-def test_the_research_form_is_measured_for_throughput_alone(result):
+def test_only_throughput_of_the_research_form_is_measured(result):
     research = row(result, "pytorch, research form")
     assert research.pairs_per_second > 0 and research.text_query is None
 
@@ -50,7 +50,7 @@ def test_a_backend_that_cannot_run_here_is_listed_with_the_reason(result):
     assert "not run here" in table and cuda.reason in table
 
 
-def test_the_table_s_metrics_are_the_runtime_s(result, tiny_folder):
+def test_the_table_shows_the_runtime_s_metrics(result, tiny_folder):
     data = open_split(tiny_folder / "data")
     retriever = Retriever.open(tiny_folder / "model.caan", "onnxruntime")
     scores = retriever.score_matrix(retriever.encode_images(data.features), data.captions)
@@ -91,7 +91,7 @@ def test_one_thread_is_not_compared_with_itself(result):
 
 
 def test_without_the_package_its_rows_say_so(tiny_folder, tmp_path):
-    """The rows are processes of their own: what blocks the import there comes from the environment."""
+    """Each row is a separate process, so the environment blocks the import."""
     (tmp_path / "caan_native.py").write_text("raise ModuleNotFoundError('no', name='caan_native')\n")
     code = (
         "import sys; from pathlib import Path\n"

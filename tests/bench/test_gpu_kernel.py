@@ -1,4 +1,4 @@
-"""The kernel's bench: what it says without a GPU, and on one, that its two rivals compute the same."""
+"""The kernel's bench: its message without a GPU, and on a GPU, that its two rivals compute the same."""
 
 import json
 from dataclasses import replace

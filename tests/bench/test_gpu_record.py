@@ -18,15 +18,16 @@ from caan._machine import has_nvidia_driver
 from caan.bench.gpu_record import __main__ as driver
 from caan.bench.gpu_record import kit as kits
 from caan.bench.gpu_record import make_kit
-from caan.bench.gpu_record.plan import STEPS, TOTAL_SECONDS, Asked, Step
+from caan.bench.gpu_record.plan import STEPS, TOTAL_SECONDS, Step, StepSettings
 from caan.bench.gpu_record.record import Record
 from caan.bench.gpu_record.steps.gpu_tests import _OUTCOME
 from caan.errors import InputError, MissingError
 
-# What a machine with a GPU has, and what that needs; neither tabulate nor tqdm.
-THERE = ("torch", "triton", "onnx", "onnxruntime", "numpy", "click", "pytest")
+# Packages of a machine with a GPU, besides their dependencies; neither tabulate nor tqdm. The kit would bring msgspec,
+# which is compiled, but here pip has no network.
+THERE = ("torch", "triton", "onnx", "onnxruntime", "numpy", "click", "pytest", "msgspec")
 NO_GPU = "there is no NVIDIA GPU here"
-# Says what Nsight Compute says, after it has run the program.
+# A stand-in for Nsight Compute: runs the program and prints a report.
 NCU = """#!/bin/sh
 [ "$1" = --version ] && echo Version 0 && exit
 while [ "$1" != -m ]; do last="$1"; shift; done
@@ -51,10 +52,10 @@ def kit(tiny_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def machine(kit, tmp_path_factory):
-    """machine(options…): what `make gpu-record` leaves as (exit code, record, page), where there is little else."""
+    """machine(options…): `make gpu-record` in a bare environment: (exit code, record, page)."""
     folder = tmp_path_factory.mktemp("machine")
     if not (kit[0] / "project.tar.gz").is_file():
-        pytest.skip("needs git, which tells what belongs to the project")
+        pytest.skip("needs git, which lists the project's files")
     with tarfile.open(kit[0] / "project.tar.gz") as archive:
         archive.extractall(folder / "some name", filter="data")
     python = bare_environment(folder / "environment")
@@ -79,7 +80,7 @@ def machine(kit, tmp_path_factory):
 
 
 def bare_environment(folder):
-    """The Python of a virtual environment that holds THERE by links, and what these require."""
+    """The Python of a virtual environment with links to THERE and their dependencies."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     waiting, done = [Requirement(name) for name in THERE], set()
@@ -100,7 +101,7 @@ def bare_environment(folder):
 
 
 def without_network():
-    """The command that takes the network away, where this user may."""
+    """The command that disables the network, if this user may."""
     for command in (["unshare", "-n"], ["unshare", "-rn"]):
         if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
             return command
@@ -127,7 +128,7 @@ def test_rehearsed_every_step_goes_its_whole_way(machine):
     could_not_run = {"onnxruntime_cuda": "onnxruntime_gpu", "tensorrt_rtx": "tensorrt_rtx"}
     assert statuses == {step.name: "could not run" if step.name in could_not_run else "done" for step in STEPS}, steps
     for name, wheel in could_not_run.items():
-        assert f"no wheel {wheel}* lies in" in steps[name]["reason"] and steps[name]["reason"] in page
+        assert f"there is no wheel {wheel}* in" in steps[name]["reason"] and steps[name]["reason"] in page
     assert code == 0
     assert "A rehearsal" in page
     speed, kernel = steps["speed"]["rows"], steps["kernel"]["rows"]
@@ -155,15 +156,15 @@ def test_the_limits_of_the_steps_leave_room_for_the_last():
 )
 def test_a_step_that_takes_too_long_or_dies_is_recorded_and_the_next_one_runs(tmp_path, step, seconds, status, reason):
     record = Record(tmp_path / "record", [step], False)
-    asked = Asked(tmp_path, None, tmp_path, record.json_file, ends=time.monotonic() + seconds)
-    driver._run(step, asked, record)
+    settings = StepSettings(tmp_path, None, tmp_path, record.json_file, ends=time.monotonic() + seconds)
+    driver._run(step, settings, record)
     entry = json.loads(record.json_file.read_text())["steps"][step.name]
     assert entry["status"] == status and reason in entry["reason"]
     assert f"✗ {status}: {reason}" in record.page_file.read_text()
     assert record.has_failed()
 
 
-def test_a_new_record_replaces_no_old_one(tmp_path):
+def test_a_new_record_does_not_replace_an_old_one(tmp_path):
     first = driver._new_name(tmp_path, "gpu-record")
     first.with_name(f"{first.name}.json").touch()
     assert driver._new_name(tmp_path, "gpu-record").name == f"{first.name}-2"
@@ -185,17 +186,17 @@ def test_outcomes_are_read_from_pytests_lines(line, word, test):
 
 
 def test_a_kit_without_a_network_holds_the_rest_and_says_what_is_missing(kit):
-    folder, made = kit
-    told = (folder / make_kit.CONTENTS).read_text()
-    assert made.table() in told
-    lacking = {item.what for item in made.items if not item.fits}
+    folder, built = kit
+    contents = (folder / make_kit.CONTENTS).read_text()
+    assert built.table() in contents
+    lacking = {item.what for item in built.items if not item.fits}
     assert {"wheel tabulate", "wheel psutil", "wheel nvidia-ml-py", "wheel onnxruntime-gpu"} <= lacking
-    assert "pip could not get it" in told
+    assert "pip could not get it" in contents
     assert np.load(folder / "data" / "reference.npy").shape == (6, 30)
 
 
-def test_what_this_python_lacks_is_unpacked_from_the_kit(tmp_path, monkeypatch):
-    """By its module's name, which is not always the wheel's."""
+def test_missing_packages_are_unpacked_from_the_kit(tmp_path, monkeypatch):
+    """A package is found by its module's name, which may differ from the wheel's."""
     (tmp_path / "wheels").mkdir()
     for name in (
         "nvidia_ml_py-13.0-py3-none-any",
@@ -214,13 +215,13 @@ def test_a_kit_keeps_its_size(monkeypatch, kit, tiny_folder, tmp_path):
     monkeypatch.setattr(make_kit, "_download", lambda name, to, python: str((to / "big").write_bytes(bytes(2 << 20))))
     monkeypatch.setattr(make_kit, "_project", lambda to: str((to / "small").write_bytes(bytes(1 << 10))))
     monkeypatch.setattr(make_kit, "_bundle", lambda data, bundle, to: str((to / "big").write_bytes(bytes(2 << 20))))
-    made = make_kit.make_kit(tmp_path / "kit", 1, tiny_folder / "data")
-    assert [item.what for item in made.items if item.fits] == ["the project"]
+    built = make_kit.make_kit(tmp_path / "kit", 1, tiny_folder / "data")
+    assert [item.what for item in built.items if item.fits] == ["the project"]
     assert make_kit._size(tmp_path / "kit") <= 1 << 20
-    assert "1 MiB are left; raise KIT_MB" in made.table()
+    assert "only 1 MiB left; raise KIT_MB" in built.table()
 
 
-def test_a_folder_that_is_no_kit_is_not_replaced(tmp_path):
+def test_a_folder_that_is_not_a_kit_is_not_replaced(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(InputError, match="is not a kit"):
         make_kit.make_kit(tmp_path, 60, None)
@@ -229,7 +230,7 @@ def test_a_folder_that_is_no_kit_is_not_replaced(tmp_path):
 
 @pytest.fixture
 def pieces(tmp_path, monkeypatch):
-    """(asked, folder of a wheel in pieces)."""
+    """(settings, folder of a wheel in pieces)."""
     monkeypatch.setattr(make_kit, "_PIECE", 100)
     folder = tmp_path / "kit" / "wheels"
     folder.mkdir(parents=True)
@@ -237,26 +238,26 @@ def pieces(tmp_path, monkeypatch):
         wheel.writestr("some_thing_of_ours.py", f"NUMBER = {'1' * 300}\n")
     make_kit._cut(folder / "some_thing-1.0-py3-none-any.whl")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    return Asked(tmp_path / "kit", None, tmp_path, tmp_path / "record.json"), folder
+    return StepSettings(tmp_path / "kit", None, tmp_path, tmp_path / "record.json"), folder
 
 
 def test_a_wheel_in_pieces_is_joined(pieces):
-    asked, folder = pieces
+    settings, folder = pieces
     assert len(list(folder.glob("*.whl.*"))) > 2 and not list(folder.glob("*.whl"))
-    assert kits.use_wheels(asked, "some_thing") == ["some_thing-1.0-py3-none-any.whl"]
+    assert kits.use_wheels(settings, "some_thing") == ["some_thing-1.0-py3-none-any.whl"]
     import some_thing_of_ours
 
     assert str(some_thing_of_ours.NUMBER) == "1" * 300
 
 
 def test_a_piece_that_is_missing_or_damaged_is_refused(pieces):
-    asked, folder = pieces
+    settings, folder = pieces
     first, *_, last = sorted(folder.glob("*.whl.*"))
     content = last.read_bytes()
     last.write_bytes(content[:-1] + b"?")
-    with pytest.raises(InputError, match="are not what SHA256SUMS says"):
-        kits.use_wheels(asked, "some_thing")
+    with pytest.raises(InputError, match="do not match SHA256SUMS"):
+        kits.use_wheels(settings, "some_thing")
     last.write_bytes(content)
     first.unlink()
-    with pytest.raises(MissingError, match="pieces lie in"):
-        kits.use_wheels(asked, "some_thing")
+    with pytest.raises(MissingError, match="pieces are in"):
+        kits.use_wheels(settings, "some_thing")

@@ -1,4 +1,4 @@
-"""What a choice of the GPU kernel costs on paper: from counts of instructions to seconds and the unit that binds."""
+"""Estimates for a choice of the GPU kernel: from instruction counts to seconds and the limiting unit."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -43,12 +43,12 @@ def clocks(instructions, **kind):
     ],
 )
 def test_what_an_instruction_costs(instruction, unit, expected):
-    """A pair's clocks where four warps score four pairs: those of one warp."""
-    found = clocks([instruction])
-    assert found[unit] == pytest.approx(expected) and found["issue"] == 1 / 4
+    """If four warps score four pairs, a pair's clocks are those of one warp."""
+    result = clocks([instruction])
+    assert result[unit] == pytest.approx(expected) and result["issue"] == 1 / 4
 
 
-def test_what_is_shared_costs_a_pair_less():
+def test_shared_loads_cost_less_per_pair():
     one, two, eight = (clocks([], **kind) for kind in ({}, {"images": 2}, {"captions": 8}))
     image, text = 5 * 36 * 1024 * 2 / 28, 4 * 14 * 1024 * 2 / 28
     assert one["L2"] == pytest.approx(image / 4 + text)
@@ -57,19 +57,19 @@ def test_what_is_shared_costs_a_pair_less():
 
 
 def test_the_slowest_unit_binds():
-    found = predict(Counter({"MUFU.TANH": 100_000, "FFMA": 100_000}), choice(), compiled(), 2)
-    assert found.binding == "special functions"
-    assert found.least == pytest.approx(PAIRS * 200_000 / CLOCKS)
+    result = predict(Counter({"MUFU.TANH": 100_000, "FFMA": 100_000}), choice(), compiled(), 2)
+    assert result.binding == "special functions"
+    assert result.least == pytest.approx(PAIRS * 200_000 / CLOCKS)
     # Registers for 4 programs of 4 warps: each scheduler has 4 to hide the additions
-    assert (found.programs, found.warps) == (4, 16)
-    assert found.expected == pytest.approx(PAIRS * (200_000 + 25_000 / 4) / CLOCKS)
+    assert (result.programs, result.warps) == (4, 16)
+    assert result.expected == pytest.approx(PAIRS * (200_000 + 25_000 / 4) / CLOCKS)
 
 
 @pytest.mark.parametrize(
     ("registers", "shared", "capability", "programs"),
     [(255, 8 << 10, 90, 2), (128, 8 << 10, 90, 4), (128, 100 << 10, 90, 2), (128, 100 << 10, 120, 0), (32, 0, 89, 12)],
 )
-def test_how_many_programs_a_processor_has(registers, shared, capability, programs):
+def test_resident_programs_per_sm(registers, shared, capability, programs):
     assert programs_at_once(compiled(registers, shared), choice(), capability) == programs
 
 

@@ -1,4 +1,4 @@
-"""The bench of more requests than the machine can do: what is divided by what."""
+"""The overload bench: how its ratios are computed."""
 
 import time
 
@@ -19,8 +19,8 @@ class KnownSpeed(Retriever):
 def test_goodput_is_a_share_of_what_full_batches_reach(tiny_folder):
     retriever = KnownSpeed(Retriever.open(tiny_folder / "model.caan", "onnxruntime", threads=1).backend)
     gallery = retriever.encode_images(np.random.default_rng(0).standard_normal((12, 5, 12)).astype(np.float32))
-    found = measure_overload(retriever, gallery, ["w1 w2", "w3"], seconds=0.3, rounds=1)
-    assert 0 < found.capacity <= 32 / CALL
-    assert found.timeout > 0 and tuple(found.goodput) == LOADS
+    result = measure_overload(retriever, gallery, ["w1 w2", "w3"], seconds=0.3, rounds=1)
+    assert 0 < result.capacity <= 32 / CALL
+    assert result.timeout > 0 and tuple(result.goodput) == LOADS
     # The machine may be busy: the bounds are wide.
-    assert all(0 < share < 5 for share in found.goodput.values())
+    assert all(0 < share < 5 for share in result.goodput.values())

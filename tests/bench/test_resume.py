@@ -1,4 +1,4 @@
-"""A bench that is interrupted: what was measured is kept, and taken up again."""
+"""An interrupted bench keeps its measurements and resumes from them."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ class Stopped(BaseException):
 
 @pytest.fixture
 def interrupted(bench, monkeypatch):
-    """A bench that was interrupted in its second round; returns what it had measured in the first."""
+    """A bench interrupted in its second round."""
     honest, rounds = bench_run._Worker.send, []
 
     def send(self, message):
@@ -49,22 +49,22 @@ def cpu_row(result):
     return next(row for row in result.rows if row.reason is None)
 
 
-def test_it_says_what_it_will_take_and_how_to_go_on(bench, interrupted):
+def test_it_reports_its_duration_and_how_to_resume(bench, interrupted):
     assert any(text.startswith("3 rounds of 1 rows will take about ") for text in bench.said)
-    assert bench.said[-1] == "interrupted: what was measured is kept; the same command with --resume goes on from there"
+    assert bench.said[-1] == "interrupted: the measurements so far are kept; resume with the same command and --resume"
 
 
 def test_resumed_it_measures_what_is_missing(bench, interrupted, monkeypatch):
-    asked = []
+    messages = []
     honest = bench_run._Worker.send
-    monkeypatch.setattr(bench_run._Worker, "send", lambda self, m: (asked.append(m), honest(self, m))[1])
+    monkeypatch.setattr(bench_run._Worker, "send", lambda self, m: (messages.append(m), honest(self, m))[1])
     row = cpu_row(bench(resume=True))
-    assert asked.count("measure") == 2 and len(row.rounds) == 3
+    assert messages.count("measure") == 2 and len(row.rounds) == 3
     assert row.metrics is not None and row.tuning["pairs"].tried and row.pair_work.flop > 0
-    # Done: nothing is left to take up.
-    asked.clear()
+    # Complete: nothing is left to resume.
+    messages.clear()
     bench(resume=True)
-    assert asked.count("measure") == 3
+    assert messages.count("measure") == 3
 
 
 def test_scores_are_not_computed_again(bench, interrupted, tmp_path):
@@ -74,19 +74,19 @@ def test_scores_are_not_computed_again(bench, interrupted, tmp_path):
     assert np.array_equal(cpu_row(bench(resume=True)).scores, marked)
 
 
-def test_without_resume_it_begins_again(bench, interrupted, tmp_path):
+def test_without_resume_it_starts_over(bench, interrupted, tmp_path):
     (scores,) = (tmp_path / "cache" / "bench").rglob("*.npy")
     np.save(scores, np.full_like(np.load(scores), 0.25))
     assert not (cpu_row(bench()).scores == 0.25).all()
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"0 onnxruntime fp32": 1}', b"\xff"])
-def test_a_damaged_record_is_as_good_as_none(bench, interrupted, tmp_path, damage):
+def test_a_damaged_record_is_ignored(bench, interrupted, tmp_path, damage):
     (record,) = (tmp_path / "cache" / "bench").rglob("rows.json")
     record.write_bytes(damage)
     assert len(cpu_row(bench(resume=True)).rounds) == 3
 
 
-def test_a_row_that_is_not_there_is_refused_with_those_that_are(bench):
+def test_an_unknown_row_is_refused_with_the_known_ones(bench):
     with pytest.raises(InputError, match=r"no row is called 'onyx'; --only takes one of: pytorch, research form fp32"):
         bench(only=("onyx",))

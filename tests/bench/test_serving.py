@@ -1,4 +1,4 @@
-"""The bench of concurrent callers: what is divided by what."""
+"""The bench of concurrent callers: how its ratios are computed."""
 
 import time
 

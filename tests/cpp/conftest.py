@@ -23,7 +23,7 @@ CPP = Path(__file__).parents[2] / "cpp"
 
 @pytest.fixture(scope="session")
 def unavailable() -> Callable[[str], None]:
-    """unavailable(reason): skip, or fail where everything has to be there."""
+    """unavailable(reason): skip, or fail if everything is required."""
     return pytest.fail if os.environ.get("CAAN_CPP_REQUIRED") else pytest.skip
 
 
@@ -63,7 +63,7 @@ def open_both(caan_c, library, unavailable):
 
 @pytest.fixture(scope="session")
 def demo_run(make_once) -> DemoRun:
-    """As the package's: in a process of its own, for PyTorch is slow with a sanitizer's memory."""
+    """As the package's, but in a separate process, since PyTorch is slow under a sanitizer."""
     code = "from caan.data.demo.world import write_world; from caan.model.train import train; from pathlib import Path"
     code += "; write_world(Path('world')); train(Path('world'), Path('model.pt'))"
     folder = make_once("demo", lambda folder: run_plainly(sys.executable, "-c", code, cwd=folder), kept=True)
@@ -108,7 +108,7 @@ def installed(tmp_path_factory, unavailable) -> Path:
 
 
 def need_native(unavailable: Callable[[str], None]) -> None:
-    """Skip, or fail, without Python's package of the kernel: it is what C++ is compared with."""
+    """Skip, or fail, without caan_native, the reference for C++."""
     if importlib.util.find_spec("caan_native") is None:
         unavailable("needs the package caan_native; make native builds it")
 
@@ -118,7 +118,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 
 def run_plainly(*command: object, **options: object) -> str:
-    """A program's standard output, without a sanitizer in it; fails the test with what it said."""
+    """A program's standard output, run without a sanitizer; fails the test with its messages."""
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, env=plain_environment(), **options)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
@@ -126,5 +126,5 @@ def run_plainly(*command: object, **options: object) -> str:
 
 
 def plain_environment() -> dict[str, str]:
-    """For compilers and programs that are not the library under test: no sanitizer loaded into them."""
+    """Environment without a sanitizer, for compilers and other programs than the library under test."""
     return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}

@@ -30,12 +30,14 @@ def searched(demo_bundle, demo_run, tmp_path):
 
     def check(program):
         lines = run_plainly(program, demo_bundle, tmp_path / "features.npy", caption).splitlines()
-        found = [re.fullmatch(r" *(\d+) +(-?\d+\.\d{4}) +(\d+)", line).groups() for line in lines]
+        printed = [re.fullmatch(r" *(\d+) +(-?\d+\.\d{4}) +(\d+)", line).groups() for line in lines]
         python = Retriever.open(demo_bundle, "onnxruntime")
         hits = python.search(caption, python.encode_images(features), k=10)
-        assert [int(rank) for rank, _, _ in found] == list(range(1, 11))
-        assert np.abs([float(score) - hit.score for (_, score, _), hit in zip(found, hits, strict=True)]).max() <= 1e-4
-        assert [int(index) for _, _, index in found] == [hit.index for hit in hits]
+        assert [int(rank) for rank, _, _ in printed] == list(range(1, 11))
+        assert (
+            np.abs([float(score) - hit.score for (_, score, _), hit in zip(printed, hits, strict=True)]).max() <= 1e-4
+        )
+        assert [int(index) for _, _, index in printed] == [hit.index for hit in hits]
 
     return check
 
@@ -81,7 +83,7 @@ def test_the_installed_command_says_what_is_wrong(installed, tmp_path):
 
 
 def test_only_the_interface_is_visible(installed):
-    """No name of the library's inside can clash with an application's, nor one of JSON or OpenSSL's."""
+    """No internal name can clash with an application's, nor one of JSON or OpenSSL."""
     library = next(path for path in installed.rglob("libcaan.so.*") if not path.is_symlink())
     names = [line.split(maxsplit=2)[-1] for line in run_plainly("nm", "-DC", "--defined-only", library).splitlines()]
     own = re.compile(r"(vtable for |typeinfo for |typeinfo name for )?caan(::(?!detail)|_)")
@@ -148,7 +150,7 @@ FINDS_NOTHING += [f"-DCMAKE_FIND_ROOT_PATH_MODE_{what}=ONLY" for what in ("INCLU
 
 
 def configure(unavailable, source, folder, *options, **environment):
-    """What CMake says, which must fail."""
+    """CMake's output; it must fail."""
     if shutil.which("cmake") is None or shutil.which("ninja") is None:
         unavailable("needs CMake and Ninja; make test-cpp installs both")
     command = ["cmake", "-G", "Ninja", "-S", source, "-B", folder, *options]

@@ -31,35 +31,35 @@ def on_disk(caan_c, library):
     return lambda folder: (Gallery.open(folder), caan_c.Gallery(library, str(folder)))
 
 
-def assert_same_scores(found, expected):
-    assert found.shape == expected.shape and found.dtype == expected.dtype
+def assert_same_scores(actual, expected):
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype
     finite = np.isfinite(expected)
-    assert (np.isneginf(found) == ~finite).all()
-    assert np.abs(found[finite] - expected[finite]).max() <= TOLERANCE
+    assert (np.isneginf(actual) == ~finite).all()
+    assert np.abs(actual[finite] - expected[finite]).max() <= TOLERANCE
 
 
-def assert_same_hits(found, expected):
-    """found (queries, k) of C++, expected of Python: the same scores, and the same items up to ties."""
-    for theirs, ours in zip(found, expected, strict=True):
+def assert_same_hits(actual, expected):
+    """actual (queries, k) from C++, expected from Python: the same scores, and the same items up to ties."""
+    for theirs, ours in zip(actual, expected, strict=True):
         scores = np.array([hit.score for hit in ours])
         assert np.abs(theirs["score"] - scores).max() <= TOLERANCE
         for rank, hit in enumerate(ours):
             if theirs["index"][rank] != hit.index:
                 others = np.delete(scores, rank)
                 is_tied = np.abs(others - scores[rank]).min(initial=np.inf) <= 2 * TOLERANCE
-                # What ties with the last one may have been left out.
+                # Items tied with the last one may have been left out.
                 assert is_tied or rank == len(ours) - 1, (rank, ours, theirs)
 
 
 def assert_same_answers(both, features, captions, k=10):
     ours, theirs = both
-    gallery, found = ours.encode_images(features), theirs.encode_images(features)
+    gallery, actual = ours.encode_images(features), theirs.encode_images(features)
     expected = ours.score_matrix(gallery, captions)
-    assert_same_scores(theirs.score_matrix(found, captions), expected)
-    assert_same_hits(theirs.search_many(captions, found, k), ours.search_many(captions, gallery, k))
+    assert_same_scores(theirs.score_matrix(actual, captions), expected)
+    assert_same_hits(theirs.search_many(captions, actual, k), ours.search_many(captions, gallery, k))
     texts, encoded = ours.encode_captions(captions), theirs.encode_captions(captions)
-    assert_same_scores(theirs.score_matrix(found, encoded), expected)
-    assert_same_hits(theirs.search_many(found, encoded, k), ours.search_many(gallery, texts, k))
+    assert_same_scores(theirs.score_matrix(actual, encoded), expected)
+    assert_same_hits(theirs.search_many(actual, encoded, k), ours.search_many(gallery, texts, k))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -92,9 +92,9 @@ def test_a_file_of_features_is_what_numpy_reads(tiny, caan_c, library, tmp_path)
         features = np.random.default_rng(1).standard_normal((7, 5, 12)).astype(dtype)
         np.save(tmp_path / "x.npy", features)
         lengths = [1, 2, 3, 4, 5, 5, 2]
-        found = theirs.encode_images(caan_c.Features(library, str(tmp_path / "x.npy")), lengths)
+        actual = theirs.encode_images(caan_c.Features(library, str(tmp_path / "x.npy")), lengths)
         expected = ours.score_matrix(ours.encode_images(features, lengths), ["w1 w2 w3", "w4"])
-        assert_same_scores(theirs.score_matrix(found, ["w1 w2 w3", "w4"]), expected)
+        assert_same_scores(theirs.score_matrix(actual, ["w1 w2 w3", "w4"]), expected)
 
 
 @settings(max_examples=40)
@@ -108,9 +108,9 @@ def test_any_shapes_lengths_and_captions(tiny, data):
     words = st.lists(st.sampled_from([*WORDS, "zebra"]), min_size=1, max_size=30)
     captions = data.draw(st.lists(words.map(" ".join).filter(lambda text: "w" in text), min_size=1, max_size=20))
     k = data.draw(st.integers(1, images))
-    gallery, found = ours.encode_images(features, lengths), theirs.encode_images(features, lengths)
-    assert_same_scores(theirs.score_matrix(found, captions), ours.score_matrix(gallery, captions))
-    assert_same_hits(theirs.search_many(captions, found, k), ours.search_many(captions, gallery, k))
+    gallery, actual = ours.encode_images(features, lengths), theirs.encode_images(features, lengths)
+    assert_same_scores(theirs.score_matrix(actual, captions), ours.score_matrix(gallery, captions))
+    assert_same_hits(theirs.search_many(captions, actual, k), ours.search_many(captions, gallery, k))
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_galleries_that_python_wrote(tiny, on_disk, tiny_folder, tmp_path, optio
     for deleted in ([], [ids[0], ids[150], ids[299]]):
         if deleted:
             delete_items(folder, deleted)
-        gallery, found = on_disk(folder)
-        assert_same_scores(theirs.score_matrix(found, ["w1 w2", "w3"]), ours.score_matrix(gallery, ["w1 w2", "w3"]))
-        assert_same_hits(theirs.search_many(["w1 w2"], found, 5), ours.search_many(["w1 w2"], gallery, 5))
+        gallery, actual = on_disk(folder)
+        assert_same_scores(theirs.score_matrix(actual, ["w1 w2", "w3"]), ours.score_matrix(gallery, ["w1 w2", "w3"]))
+        assert_same_hits(theirs.search_many(["w1 w2"], actual, 5), ours.search_many(["w1 w2"], gallery, 5))
     texts = [" ".join(WORDS[n % 7 : n % 7 + 1 + n % 9]) for n in range(60)]
     index_items(ours, tiny_folder / "model.caan", Captions(ours, texts), tmp_path / "texts")
-    queries, asked = on_disk(tmp_path / "texts")
-    assert_same_hits(theirs.search_many(asked, found, 5), ours.search_many(queries, gallery, 5))
+    queries, cpp_queries = on_disk(tmp_path / "texts")
+    assert_same_hits(theirs.search_many(cpp_queries, actual, 5), ours.search_many(queries, gallery, 5))
 
 
-def test_auto_is_what_python_takes(caan_c, library, unavailable, demo_precisions):
+def test_auto_makes_pythons_choice(caan_c, library, unavailable, demo_precisions):
     need_native(unavailable)
     for precision in ("fp32", "fp16", "int8"):
         ours = Retriever.open(demo_precisions, precision=precision, device="cpu").backend.name
@@ -165,10 +165,10 @@ def test_warnings_are_the_same(tiny):
 
 
 def test_the_folder_may_go_once_a_bundle_is_open(open_both, tiny_folder, tmp_path):
-    """Everything was read; only the expander of compact galleries is opened when it is first used."""
+    """Everything was read; only the expander of compact galleries is opened on first use."""
     folder = Path(shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan"))
     ours, theirs = open_both(folder)
     shutil.rmtree(folder)
     features = np.ones((2, 5, 12), np.float32)
-    found = theirs.score_matrix(theirs.encode_images(features), ["w1"])
-    assert_same_scores(found, ours.score_matrix(ours.encode_images(features), ["w1"]))
+    actual = theirs.score_matrix(theirs.encode_images(features), ["w1"])
+    assert_same_scores(actual, ours.score_matrix(ours.encode_images(features), ["w1"]))

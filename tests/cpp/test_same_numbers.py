@@ -1,4 +1,4 @@
-"""Numbers that go wrong, in both runtimes from one table: the same hits, warnings and refusals."""
+"""Invalid numbers, in both runtimes from one table: the same hits, warnings and refusals."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def both(open_both, tiny_folder, request):
 
 @pytest.fixture
 def spoilt(both, caan_c, library, tiny_folder, tmp_path):
-    """spoilt(kind, items, value): a gallery on disk whose states of some items hold this value, as both open it."""
+    """spoilt(kind, items, value): a gallery on disk with this value in some items' states, opened by both."""
     retriever = both[0]
 
     def make(kind, items, value):
@@ -47,7 +47,7 @@ def spoilt(both, caan_c, library, tiny_folder, tmp_path):
 
 
 def said_by_both(both, ask):
-    """What `ask(retriever, which)` says of 0, Python's retriever, and 1, C++'s: warnings, or an error's message."""
+    """Warnings or error message of `ask(retriever, which)` for 0, Python's retriever, and 1, C++'s."""
 
     def in_python():
         with warnings.catch_warnings(record=True) as said:
@@ -75,15 +75,15 @@ def said_or_refused(said):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("items", [[3], [0, 2, 3, 6], range(IMAGES)])
 def test_images_without_a_score(both, spoilt, value, items):
-    galleries, found = spoilt("image", list(items), value), {}
+    galleries, actual = spoilt("image", list(items), value), {}
 
     def ask(retriever, which):
-        found[which] = retriever.search_many(CAPTIONS, galleries[which], IMAGES)
+        actual[which] = retriever.search_many(CAPTIONS, galleries[which], IMAGES)
 
     expected, theirs = said_by_both(both, ask)
     assert theirs == expected and expected
     if len(items) < IMAGES:
-        for ours, row in zip(found[0], found[1], strict=True):
+        for ours, row in zip(actual[0], actual[1], strict=True):
             assert [hit.index for hit in ours] == row["index"][: len(ours)].tolist()
             assert set(row["index"][len(ours) :]) == {-1}  # C's hits are as many as were asked for
 

@@ -21,14 +21,14 @@ from caan.runtime.index import Images, delete_items, index_items
 from tests import test_bad_bundle, test_bad_gallery
 from tests.cpp.conftest import BACKENDS, need_native
 
-# What only the commands do, not the runtime.
+# Checks of the commands, not of the runtime.
 COMMANDS_ALONE = {
     "test_no_bundle_here",
     "test_two_bundles_here_and_none_named",
     "test_an_append_to_a_damaged_gallery_does_not_hide_the_damage",
     "test_a_deletion_from_a_damaged_gallery",
 }
-# What another JSON parser, or another programming language, says in its own words.
+# Messages that depend on the JSON parser or the programming language.
 OWN_WORDS = re.compile(
     r"(?<=be read as JSON \().*(?=\); )|(?<=as an array \().*(?=\); )|(?<=valid description \().*(?=\); )"
     r"|(?<=UTF-8 \().*(?=\))",
@@ -90,25 +90,25 @@ def outcomes(caan_c, library):
 
 @pytest.fixture
 def refused(outcomes, tmp_path, monkeypatch):
-    """As conftest's: the command's arguments say what is opened."""
+    """As conftest's: opens what the command's arguments name."""
     monkeypatch.chdir(tmp_path)
 
     def check(command, first, *rest, says, code=2):
         opened = (first,) if command == "eval" else (rest[rest.index("--bundle") + 1], first)
-        expected, found = outcomes(*opened)
+        expected, actual = outcomes(*opened)
         assert expected[0] == code
         # A zero byte would end C's text.
-        assert found == (code, expected[1].replace("\0", " "))
-        assert [text for text in says if text.replace("\0", " ") not in found[1]] == []
-        return found[1]
+        assert actual == (code, expected[1].replace("\0", " "))
+        assert [text for text in says if text.replace("\0", " ") not in actual[1]] == []
+        return actual[1]
 
     return check
 
 
 def test_captions_that_can_not_be_searched(outcomes, tiny_folder, gallery):
     for caption in ("", " \t", "zebra", "Zebra quagga !", "猫", "caf\udce9 w1", "x" * 300, "\udcff" * 100):
-        expected, found = outcomes(tiny_folder / "model.caan", gallery, caption)
-        assert expected[0] == 2 and found == expected
+        expected, actual = outcomes(tiny_folder / "model.caan", gallery, caption)
+        assert expected[0] == 2 and actual == expected
 
 
 @pytest.mark.parametrize("k", [0, 301])
@@ -116,9 +116,9 @@ def test_k_out_of_range(open_both, tiny_folder, caan_c, library, gallery, k):
     ours, theirs = open_both(tiny_folder / "model.caan")
     with pytest.raises(CaanError) as expected:
         ours.search("w1", Gallery.open(gallery), k)
-    with pytest.raises(caan_c.CaanError) as found:
+    with pytest.raises(caan_c.CaanError) as actual:
         theirs.search_many(["w1"], caan_c.Gallery(library, str(gallery)), k)
-    assert str(found.value) == str(expected.value)
+    assert str(actual.value) == str(expected.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 11), (2, 0, 12), (2, 900, 12), (0, 5, 12)])
@@ -160,15 +160,15 @@ def test_features_that_are_not_finite(open_both, tiny_folder, caan_c, value):
         {"backend": "auto", "precision": "bf16", "device": "cuda"},
     ],
 )
-def test_options_that_are_not_there(caan_c, library, tiny_folder, options):
+def test_unknown_options(caan_c, library, tiny_folder, options):
     given_options = {"backend": "onnxruntime", "device": "cpu", **options}
     with pytest.raises(CaanError) as expected:
         Retriever.open(tiny_folder / "model.caan", **given_options)
-    with pytest.raises(caan_c.CaanError) as found:
+    with pytest.raises(caan_c.CaanError) as actual:
         caan_c.Retriever(library, str(tiny_folder / "model.caan"), **given_options)
-    assert found.value.code == expected.value.exit_code
+    assert actual.value.code == expected.value.exit_code
     if options != {"backend": "x"}:  # C++ has no backend torch to name
-        assert str(found.value) == str(expected.value)
+        assert str(actual.value) == str(expected.value)
 
 
 WEIGHTS = {
@@ -197,28 +197,28 @@ def test_weights_of_the_scorer(outcomes, tiny_folder, tmp_path, name):
     else:
         np.save(path, WEIGHTS[name])
     write_manifest(folder, manifest)
-    expected, found = outcomes(folder, backend="native")
-    assert expected[0] == 2 and found == expected
+    expected, actual = outcomes(folder, backend="native")
+    assert expected[0] == 2 and actual == expected
 
 
 @pytest.mark.parametrize("scale", [None, True, "4", float("nan"), float("inf"), []])
-def test_a_scale_of_the_attention_that_is_none(outcomes, tiny_folder, tmp_path, scale):
+def test_an_invalid_attention_scale(outcomes, tiny_folder, tmp_path, scale):
     folder = shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["config"]["attention_scale"] = scale
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    expected, found = outcomes(folder, backend="native")
-    assert expected[0] == 2 and found == expected
+    expected, actual = outcomes(folder, backend="native")
+    assert expected[0] == 2 and actual == expected
 
 
-def test_a_gallery_of_which_nothing_is_left(outcomes, open_both, tiny_folder, tmp_path):
+def test_a_gallery_of_only_deleted_items(outcomes, open_both, tiny_folder, tmp_path):
     bundle = tiny_folder / "model.caan"
     retriever, _ = open_both(bundle)
     images = Images(retriever, np.ones((2, 5, 12), np.float32))
     index_items(retriever, bundle, images, tmp_path / "gallery", ["a", "b"])
     delete_items(tmp_path / "gallery", ["a", "b"])
-    expected, found = outcomes(bundle, tmp_path / "gallery")
-    assert expected[0] == 2 and found == expected
+    expected, actual = outcomes(bundle, tmp_path / "gallery")
+    assert expected[0] == 2 and actual == expected
 
 
 @pytest.fixture
@@ -231,9 +231,9 @@ def engines(caan_c, library, demo_precisions, tmp_path):
         manifest = json.loads((folder / "manifest.json").read_text())
         change(manifest)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-        with pytest.raises(caan_c.CaanError) as found:
+        with pytest.raises(caan_c.CaanError) as actual:
             caan_c.Retriever(library, str(folder), backend="tensorrt", precision=precision, prebuilt_engines=1)
-        return found.value.code, str(found.value).replace(str(folder), "BUNDLE")
+        return actual.value.code, str(actual.value).replace(str(folder), "BUNDLE")
 
     return refusal
 
@@ -327,9 +327,9 @@ def test_files_of_features(caan_c, library, tmp_path, name):
         path.write_bytes(content[:-1] if name == "truncated" else b"no numbers")
     with pytest.raises(CaanError) as expected:
         open_features(path)
-    with pytest.raises(caan_c.CaanError) as found:
+    with pytest.raises(caan_c.CaanError) as actual:
         caan_c.Features(library, str(path))
-    assert (found.value.code, str(found.value)) == (expected.value.exit_code, str(expected.value))
+    assert (actual.value.code, str(actual.value)) == (expected.value.exit_code, str(expected.value))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -345,12 +345,12 @@ def test_a_mutated_manifest_is_treated_alike(outcomes, unavailable, tiny_folder,
     place = data.draw(st.sampled_from(list(test_bad_bundle.places(manifest))))
     manifest = test_bad_bundle.changed(manifest, place, data.draw(values))
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    expected, found = outcomes(folder, backend=backend)
-    assert found == expected
+    expected, actual = outcomes(folder, backend=backend)
+    assert actual == expected
 
 
-# NaN and infinity are no JSON, but Python writes and reads them. What is printed inside a list or object is ASCII, as
-# C++ escapes all else, and integers are no larger than C++ takes a size to be.
+# NaN and infinity are not JSON, but Python writes and reads them. Text inside a list or object is ASCII, since C++
+# escapes the rest, and integers are at most the largest size in C++.
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**47), 2**47) | st.floats() | st.text("ab/'\n", max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/", max_size=8), inner, max_size=3),

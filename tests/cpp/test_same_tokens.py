@@ -1,4 +1,4 @@
-"""C++ cuts captions into the very tokens that Python makes, or refuses them with the same message."""
+"""C++ tokenizes captions exactly as Python does, or refuses them with the same message."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from caan.data.vocabulary import SPECIAL_TOKENS, TOKENIZERS, Vocabulary
 from caan.errors import CaanError
 from tests.cpp.conftest import CPP
 
-# Words that only a right lower case and a right cut give: the final sigma, dots, ligatures, marks, digits, apostrophes.
+# Words that need correct lower-casing and tokenizing: the final sigma, dots, ligatures, marks, digits, apostrophes.
 WORDS = ["a", "b", "ς", "σ", "ας", "i̇", "ß", "ﬁ", "é", "e", "中", "½", "_", "...", "'", "s", ",", "´", "ǆ", "ᾳ"]
 UNASSIGNED = "\u0378"  # in every version of Unicode so far
 TABLES = re.search(r"Unicode ([\d.]+)", (CPP / "src" / "unicode_tables.hpp").read_text(encoding="utf-8")).group(1)
@@ -23,7 +23,7 @@ TABLES = re.search(r"Unicode ([\d.]+)", (CPP / "src" / "unicode_tables.hpp").rea
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def tokenizers(request, open_both, tiny_folder, tmp_path_factory):
-    """Both sides' tokens of a caption, as two functions; a caption that is refused gives the message."""
+    """Two functions from a caption to each side's tokens; a refused caption gives the message."""
     bundle = tmp_path_factory.mktemp(request.param) / "model.caan"
     shutil.copytree(tiny_folder / "model.caan", bundle)
     words = {word: number for number, word in enumerate([*SPECIAL_TOKENS, *WORDS])}
@@ -89,7 +89,7 @@ def test_any_bytes(tokenizers, text):
     assert in_cpp(caption) == in_python(caption)
 
 
-def test_every_character_is_cut_alike(tokenizers):
+def test_every_character_is_tokenized_alike(tokenizers):
     """Between two known words each character is space, part of a word, or a word of its own: the ids show which."""
     in_python, in_cpp = tokenizers
     characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]
@@ -112,7 +112,7 @@ def test_a_vocabulary_with_a_byte_order_mark(open_both, tiny_folder, tmp_path):
 
 
 def test_every_capital_is_lowered_alike(open_both, tiny_folder, tmp_path):
-    """Each character that str.lower changes, against a vocabulary of what it becomes."""
+    """Each character that str.lower changes, with a vocabulary of the results."""
     capitals = [chr(code) for code in range(0x80, 0x110000) if chr(code).lower() != chr(code)]
     assert len(capitals) > 1_000
     bundle = tmp_path / "model.caan"
@@ -147,7 +147,7 @@ def is_newer(version, other):
 
 
 def test_a_python_of_another_unicode_is_excused_for_new_characters_alone(monkeypatch):
-    """On this Python: a C++ that does not know "é" has old tables, or a fault if they are as new as this Python's."""
+    """A C++ that does not know "é" has old tables; if they are as new as this Python's, it is an error."""
 
     def without_accents(caption):
         return [1, 3 if "é" in caption or UNASSIGNED in caption else 4, 2]

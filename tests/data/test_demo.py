@@ -1,4 +1,4 @@
-"""The demo world: reproducible, true captions, features of nothing but pixels."""
+"""The demo world: reproducible, true captions, features computed only from pixels."""
 
 import hashlib
 import importlib.util
@@ -23,7 +23,7 @@ from caan.data.scan import open_split
 from caan.data.vocabulary import Vocabulary
 from caan.errors import MissingError, OutputError
 
-# What the words of a caption claim, written down apart from the grammar that made it.
+# The meaning of a caption's words, independent of the grammar that made it.
 KIND_OF = {
     "dog": "dog", "cat": "cat", "horse": "horse", "sheep": "sheep", "duck": "duck", "ducks": "duck", "girl": "girl",
     "boy": "boy", "house": "house", "home": "house", "tent": "tent", "tree": "tree", "flower": "flower",
@@ -73,7 +73,7 @@ SCENES = 300
 
 
 def gap(a, b):
-    """What lies between two things from left to right; negative where they overlap."""
+    """The horizontal gap between two things; negative if they overlap."""
     return abs(a.x - b.x) - (a.width + b.width) / 2
 
 
@@ -136,7 +136,7 @@ def verb_of(tail):
 
 
 def between(words, phrases):
-    """The relation that stands right before the article of a noun phrase, and the two nouns that it joins."""
+    """The relation right before the article of a noun phrase, and the two nouns it joins."""
     for here, there in itertools.pairwise(phrases):
         start = max(i for i in range(there) if words[i] in COUNT_OF)
         middle = f" {' '.join(words[here + 1 : start])}"

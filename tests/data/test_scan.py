@@ -107,7 +107,7 @@ def test_ids_are_one_per_image(tmp_path, features):
     assert open_split(tmp_path).ids == ["a.jpg", "b.jpg", "c d.jpg", "é.jpg"]
 
 
-def test_the_split_is_the_one_asked_for(tmp_path, features):
+def test_the_requested_split_is_opened(tmp_path, features):
     write(tmp_path, features, split="test")
     write(tmp_path, features + 1, split="dev")
     np.testing.assert_array_equal(open_split(tmp_path, "dev").features, features + 1)
@@ -148,7 +148,7 @@ def test_lengths_of_any_integer_type(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("content", [np.ones(3), np.ones((3, 1), int), np.array(3), np.array(["3"])])
-def test_what_are_no_lengths_is_refused(tmp_path, content):
+def test_invalid_lengths_are_refused(tmp_path, content):
     np.save(tmp_path / "lengths.npy", content)
     with pytest.raises(DataError, match=r"lengths.npy holds .*; expected integers \(images,\), regions of each"):
         open_lengths(tmp_path / "lengths.npy")

@@ -12,7 +12,7 @@ from caan.errors import DataError
 WORDS = {**SPECIAL_TOKENS, "dog": 4, "snow": 5, "café": 9}
 
 tokenizers = st.sampled_from(list(TOKENIZERS))
-# Text that the shell or a file could hand over: anything but lone surrogates
+# Text from a shell or a file: anything but lone surrogates
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -56,7 +56,7 @@ def test_a_caption_becomes_ids_between_start_and_end():
     assert vocabulary.encode("zebra dog") == [START, UNKNOWN, 4, END]
 
 
-def test_tokens_are_taken_as_they_are():
+def test_tokens_are_used_unchanged():
     assert Vocabulary(WORDS).encode(["Dog", "dog"]) == [START, UNKNOWN, 4, END]
 
 
@@ -146,7 +146,7 @@ def test_building_counts_the_tokenizers_words():
         ({**SPECIAL_TOKENS, "dog": 4.0}, "no id"),
     ],
 )
-def test_words_that_are_no_vocabulary(tmp_path, words, says):
+def test_words_that_are_not_a_vocabulary(tmp_path, words, says):
     with pytest.raises(DataError, match=says):
         Vocabulary(words)
     with pytest.raises(DataError, match=rf"vocab\.json: .*{says}"):
@@ -162,7 +162,7 @@ def test_an_unknown_tokenizer_names_the_known_ones(tokenizer):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"x"', "5"])
-def test_a_file_that_is_no_vocabulary(tmp_path, content):
+def test_a_file_that_is_not_a_vocabulary(tmp_path, content):
     (tmp_path / "vocab.json").write_text(content)
     with pytest.raises(DataError, match=r"vocab\.json is no vocabulary"):
         Vocabulary.load(tmp_path / "vocab.json")

@@ -1,4 +1,4 @@
-"""The module caan_native itself (cpp/python); tests/runtime has the backend. Without it they skip."""
+"""The module caan_native itself (cpp/python); the backend's tests are in tests/runtime. Skipped without it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def caan_native():
 
 @dataclass
 class Case:
-    """A model's scorer and states drawn for it: items of the lengths, NaN behind each one's end.
+    """A model's scorer and random states: items of these lengths, NaN after each item's end.
 
     Item i's rows begin at i * longest, or where `starts` say.
     """
@@ -39,7 +39,7 @@ class Case:
         )
 
     def states(self):
-        """As the module takes them."""
+        """In the module's format."""
         images = rows(self.image_states, self.image_starts), self.image_lengths
         texts = rows(self.text_states, self.text_starts), self.text_lengths
         return *images[0], images[1], *texts[0], texts[1]
@@ -69,7 +69,7 @@ class Case:
 
 
 def rows(states, starts):
-    """(rows, where each item starts) of padded states (items, longest, width); what is no such array stays."""
+    """(rows, first row of each item) of padded states (items, longest, width); other values stay as they are."""
     if isinstance(states, np.ndarray) and states.ndim == 3:
         items, longest, width = states.shape
         if starts is None:

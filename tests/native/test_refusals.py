@@ -1,4 +1,4 @@
-"""Arrays that do not fit: what is wrong with which."""
+"""Arrays that do not match: the message names the array and the problem."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 
 def refused(case, module, error, **changed):
-    """What is said of the case with these arrays in place of its own; nothing is written then."""
+    """The message for the case with these arrays replaced; checks that nothing is written."""
     scores = changed.pop("scores", np.full((3, 2), -7, np.float32))
     with pytest.raises(error) as caught:
         case.scorer(module).score(*replace(case, **changed).states(), scores)
@@ -84,7 +84,7 @@ def test_scores_that_do_not_fit(caan_native, case):
     refused(case, caan_native, TypeError, scores=fixed)
 
 
-def test_things_that_are_no_arrays(caan_native, case):
+def test_values_that_are_not_arrays(caan_native, case):
     refused(case, caan_native, TypeError, image_states=[[1.0]])
     refused(case, caan_native, TypeError, text_lengths=None)
 

@@ -1,4 +1,4 @@
-"""Scores against float64, whatever the shapes and the arrays' place in memory."""
+"""Scores against float64, whatever the shapes and the arrays' memory layout."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -78,11 +78,11 @@ def test_a_score_depends_neither_on_padding_nor_on_other_items_nor_on_their_orde
 
 
 @given(seed=st.integers(0, 1000), image_lengths=lengths, text_lengths=lengths, order=st.randoms())
-def test_items_may_lie_anywhere_in_the_rows_even_in_one_another(caan_native, draw, order, **shapes):
+def test_items_may_be_anywhere_in_the_rows_and_overlap(caan_native, draw, order, **shapes):
     case = draw(**shapes)
     images = np.concatenate([item[:length] for item, length in zip(case.image_states, case.image_lengths, strict=True)])
     starts, item_lengths = np.cumsum(case.image_lengths) - case.image_lengths, case.image_lengths
-    # Each one's end, too, as an item of its own.
+    # The end of each item, too, as a separate item.
     starts, item_lengths = np.append(starts, starts + item_lengths // 2), np.append(item_lengths, -(-item_lengths // 2))
     some = order.sample(range(len(starts)), len(starts))
     packed = replace(case, image_states=images, image_starts=starts[some], image_lengths=item_lengths[some])
@@ -94,7 +94,7 @@ def test_items_may_lie_anywhere_in_the_rows_even_in_one_another(caan_native, dra
     assert np.array_equal(packed.scores(caan_native), np.concatenate(alone)[some])
 
 
-def test_float16_states_are_read_as_they_are(caan_native, case):
+def test_float16_states_are_read_in_place(caan_native, case):
     halves = replace(
         case, image_states=case.image_states.astype(np.float16), text_states=case.text_states.astype(np.float16)
     )
@@ -141,9 +141,9 @@ def test_a_scorer_keeps_its_weights(caan_native, case):
     expected = case.scores(caan_native)
     scorer = case.scorer(caan_native)
     case.w_v[:], case.w_u[:] = np.nan, np.nan
-    found = np.empty_like(expected)
-    scorer.score(*case.states(), found)
-    assert np.array_equal(found, expected)
+    actual = np.empty_like(expected)
+    scorer.score(*case.states(), actual)
+    assert np.array_equal(actual, expected)
 
 
 def test_no_items_make_no_scores(caan_native, case):
@@ -151,6 +151,6 @@ def test_no_items_make_no_scores(caan_native, case):
     assert none.scores(caan_native).shape == (0, 2)
 
 
-def test_what_runs_is_named(caan_native, case):
+def test_the_instruction_set_is_named(caan_native, case):
     assert case.scorer(caan_native).instruction_set
     assert caan_native.has_native_bfloat16() in {False, True}

@@ -1,4 +1,4 @@
-"""Python threads around a scorer: it lets go of the interpreter's lock, and they may share it."""
+"""Python threads and a scorer: it releases the GIL, and threads may share it."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_other_threads_run_while_it_scores(caan_native, draw):
     thread = threading.Thread(target=score)
     thread.start()
     inside.wait()
-    # With the lock held, this thread would get on only after the call, or in the few moments around it.
+    # If the GIL were held, this thread would run only after the call, or in the few moments around it.
     while not done.is_set():
         rounds += 1
         threading.Event().wait(0.001)

@@ -25,13 +25,13 @@ print(scores.tolist(), caan_native.__file__)
 @pytest.mark.skipif(not os.environ.get("CAAN_WHEEL"), reason="takes a minute; make test-cpp runs it")
 def test_a_wheel_built_in_a_clean_folder_works_in_a_fresh_environment(tmp_path):
     sources = tmp_path / "sources"
-    # As an sdist has it: `kernels`, a link to the folder beside it, is a folder there.
+    # As in an sdist: `kernels`, a link to the folder beside it, is a folder there.
     shutil.copytree(ROOT / "cpp" / "python", sources, ignore=shutil.ignore_patterns("__pycache__", "tests"))
     venv.create(tmp_path / "fresh", with_pip=True)
     python = tmp_path / "fresh" / "bin" / "python"
-    # Of both variables pip's older versions know one, newer ones the other, for the packages that a build gets.
+    # Older versions of pip read one variable, newer ones the other, for the packages of a build.
     constraints = {name: str(ROOT / "constraints.txt") for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
-    # The sanitizers of the C++ tests are not for pip.
+    # pip must run without the sanitizers of the C++ tests.
     environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | constraints
     define = ["-C", f"cmake.define.hwy_DIR={HIGHWAY / 'lib' / 'cmake' / 'hwy'}"] if HIGHWAY.is_dir() else []
 

@@ -1,4 +1,4 @@
-"""Compile what the later steps run, on all cores at once: it lies in Triton's and PyTorch's caches then."""
+"""Compile the later steps' kernels on all cores, into Triton's and PyTorch's caches."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any
 
 from ...._machine import cpu_count
 from ...gpu_kernel import DTYPES, PAPER, TINY
-from ..plan import Asked, Put
+from ..plan import Put, StepSettings
 
-_MOST_PROCESSES = 14  # each has a context of its own on the GPU
+_MOST_PROCESSES = 14  # each has its own context on the GPU
 
 
-def run(asked: Asked, put: Put) -> None:
-    """One row for each shape and type: how many choices of blocks compile and run, and what is too large."""
+def run(settings: StepSettings, put: Put) -> None:
+    """One row for each shape and type: how many choices of blocks compile and run, and which are too large."""
     import torch
 
     from .kernel import blocks_for, shapes
 
     jobs: list[tuple[str, tuple[Any, ...]]] = []
     for dtype in DTYPES:
-        for shape in shapes(asked.rehearse)[: 1 if asked.rehearse else None]:
+        for shape in shapes(settings.rehearse)[: 1 if settings.rehearse else None]:
             for index in range(len(blocks_for(shape, getattr(torch, dtype)))):
                 jobs.append((f"{dtype} R {shape.regions}, T {shape.words}", ("kernel", dtype, shape, index)))
-        jobs += [(f"{dtype} torch.compile", ("rival", dtype, side)) for side in _sizes(asked).sides]
-    if asked.rehearse:
+        jobs += [(f"{dtype} torch.compile", ("rival", dtype, side)) for side in _sizes(settings).sides]
+    if settings.rehearse:
         jobs = jobs[:1] + jobs[-1:]
-    # The paper's size first, and what takes longest.
-    jobs.sort(key=lambda job: job[1][0] == "kernel" and job[1][2] != shapes(asked.rehearse)[0])
+    # The paper's size and the slowest jobs first.
+    jobs.sort(key=lambda job: job[1][0] == "kernel" and job[1][2] != shapes(settings.rehearse)[0])
     rows: dict[str, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1 if asked.rehearse else min(_MOST_PROCESSES, cpu_count()), context) as pool:
-        waiting = {pool.submit(_compile, job, asked.rehearse): (name, job) for name, job in jobs}
+    with ProcessPoolExecutor(1 if settings.rehearse else min(_MOST_PROCESSES, cpu_count()), context) as pool:
+        waiting = {pool.submit(_compile, job, settings.rehearse): (name, job) for name, job in jobs}
         for done in as_completed(waiting):
             name, job = waiting[done]
             row = rows.setdefault(name, {"ok": True, "compiled": 0, "slowest, s": 0.0, "note": ""})
             try:
                 taken = done.result()
             except Exception as error:
-                # What is too large for a GPU is none of the autotuner's choices there.
+                # The autotuner does not offer choices that are too large for a GPU.
                 row["ok"] = row["ok"] and type(error).__name__ in ("TooLargeError", "OutOfMemoryError")
                 row["note"] += f"{job[-1]}: {type(error).__name__} {error} "
             else:
@@ -50,12 +50,12 @@ def run(asked: Asked, put: Put) -> None:
             put(name, row)
 
 
-def _sizes(asked: Asked) -> Any:
-    return TINY if asked.rehearse else PAPER
+def _sizes(settings: StepSettings) -> Any:
+    return TINY if settings.rehearse else PAPER
 
 
 def _compile(job: tuple[Any, ...], rehearse: bool) -> float:
-    """Run what is to be compiled once; seconds."""
+    """Run a job once, which compiles it; seconds."""
     import torch
 
     from ....runtime.backends.triton.launch import score_states

@@ -1,4 +1,4 @@
-"""Does the kernel keep R@K: every precision of the backend `triton`, on real photos and captions."""
+"""R@K of the kernel: every precision of the backend `triton`, on real photos and captions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 
 from ....errors import CaanError
 from ..kit_model import Gates
-from ..plan import Asked, Put
+from ..plan import Put, StepSettings
 
 
-def run(asked: Asked, put: Put) -> None:
+def run(settings: StepSettings, put: Put) -> None:
     """One row for each precision."""
-    gates = Gates(asked)
+    gates = Gates(settings)
     for precision in ("fp16", "bf16", "fp32"):
         start = time.perf_counter()
         try:

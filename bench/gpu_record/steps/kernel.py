@@ -1,4 +1,4 @@
-"""Are the kernel's scores right: golden cases, odd shapes, every choice of blocks, all types; against float64."""
+"""Correctness of the kernel's scores against float64: golden cases, odd shapes, every choice of blocks, all types."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ....model.caan import CAAN, CaanConfig
 from ....runtime import Retriever
 from ....runtime.backends.triton.launch import choices, score_states
 from ....runtime.choices import Precision
-from ..kit_model import kit_bundle, some_inputs
-from ..plan import Asked, Put, Row
+from ..kit_model import kit_bundle, random_inputs
+from ..plan import Put, Row, StepSettings
 
 GOLDEN = Path(__file__).resolve().parents[3] / "tests" / "golden"
-# From float64's scores of the same states.
+# Allowed error against float64 scores of the same states.
 LIMITS = {torch.float32: 1e-5, torch.float16: 3e-4, torch.bfloat16: 2e-3}
-# From float64's of states that were not rounded first, and between different encoders' states.
+# The same for states that were not rounded first, and between the states of different encoders.
 ROUNDED_LIMITS = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 3e-2}
 
 
@@ -48,34 +48,34 @@ TINY_ODD = (Shape(1, 1, 2, 1, 7, 5),)
 _ODD_CHOICES = 2  # of blocks, for odd shapes
 
 
-def run(asked: Asked, put: Put) -> None:
-    """One row for each case and type: the largest error of all its choices of blocks."""
+def run(settings: StepSettings, put: Put) -> None:
+    """One row for each case and type: the largest error over its choices of blocks."""
     for dtype in LIMITS:
-        for shape in shapes(asked.rehearse):
-            put(f"{_name(dtype)} {_text(shape)}", _check(shape, dtype, asked))
-    for file in sorted(GOLDEN.glob("tiny.npz" if asked.rehearse else "*.npz")):
+        for shape in shapes(settings.rehearse):
+            put(f"{_name(dtype)} {_text(shape)}", _check(shape, dtype, settings))
+    for file in sorted(GOLDEN.glob("tiny.npz" if settings.rehearse else "*.npz")):
         for dtype in LIMITS:
-            put(f"{_name(dtype)} golden {file.stem}", _golden(file, dtype, asked.device))
+            put(f"{_name(dtype)} golden {file.stem}", _golden(file, dtype, settings.device))
     for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
-        put(f"{_name(dtype)} like ONNX Runtime on the CPU", _like_onnxruntime(asked, precision, dtype))
+        put(f"{_name(dtype)} like ONNX Runtime on the CPU", _like_onnxruntime(settings, precision, dtype))
 
 
 def shapes(rehearse: bool) -> tuple[Shape, ...]:
-    """The paper's size, then what is odd."""
+    """The paper's size, then odd shapes."""
     return (TINY, *TINY_ODD) if rehearse else (PAPER, *ODD)
 
 
 def blocks_for(shape: Shape, dtype: torch.dtype) -> list[Any]:
     """The choices of blocks to check: all for the paper's size."""
-    found = choices(dtype, shape.regions, shape.words)
-    return list(found if shape in (PAPER, TINY) else found[:_ODD_CHOICES])
+    every = choices(dtype, shape.regions, shape.words)
+    return list(every if shape in (PAPER, TINY) else every[:_ODD_CHOICES])
 
 
 def states_of(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of `score_states` but the scale: fresh random states, for scores of about 0.1; NaN where padded.
+    """Arguments of `score_states` except the scale: fresh random states, for scores of about 0.1; NaN where padded.
 
-    A score is a mean over words and regions. Where there are few it is further from 0, and so is its rounding, for
-    which LIMITS has no room: such states are drawn smaller.
+    A score is a mean over words and regions. With few of them scores are larger, and so are their rounding errors, for
+    which LIMITS has no margin: such states are drawn smaller.
     """
     generator = torch.Generator()
     generator.seed()
@@ -94,14 +94,14 @@ def states_of(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Te
     return *images, *texts, weights.to(device)
 
 
-def _check(shape: Shape, dtype: torch.dtype, asked: Asked) -> Row:
+def _check(shape: Shape, dtype: torch.dtype, settings: StepSettings) -> Row:
     worst, exact = 0.0, torch.zeros(0)
     for blocks in blocks_for(shape, dtype):
-        arguments = states_of(shape, dtype, asked.device)
+        arguments = states_of(shape, dtype, settings.device)
         exact = _exact(*arguments, 4.0)
         with _poisoned():
-            found = score_states(*arguments, 4.0, blocks)
-        worst = max(worst, _difference(found, exact))
+            scores = score_states(*arguments, 4.0, blocks)
+        worst = max(worst, _difference(scores, exact))
     return _row(worst, LIMITS[dtype], exact)
 
 
@@ -114,27 +114,27 @@ def _golden(file: Path, dtype: torch.dtype, device: str) -> Row:
     states = [torch.from_numpy(array).to(device, dtype) for array in (image, text)]
     lengths = [torch.from_numpy(case[f"{side}_lengths"]).long().to(device) for side in ("image", "text")]
     weights = torch.from_numpy(np.stack([weight["w_v"], weight["w_u"]])).float().to(device)
-    scores, scale, worst = torch.from_numpy(case["scores"]).to(device), float(case["attention_scale"]), 0.0
+    expected, scale, worst = torch.from_numpy(case["scores"]).to(device), float(case["attention_scale"]), 0.0
     for blocks in choices(dtype, image.shape[1], text.shape[1]):
         with _poisoned():
-            found = score_states(states[0], lengths[0], states[1], lengths[1], weights, scale, blocks)
-        worst = max(worst, _difference(found, scores))
+            scores = score_states(states[0], lengths[0], states[1], lengths[1], weights, scale, blocks)
+        worst = max(worst, _difference(scores, expected))
         if device == "cpu":
-            break  # the interpreter does the same for all
-    return _row(worst, ROUNDED_LIMITS[dtype] * max(1.0, float(scores.abs().max())), scores)
+            break  # the interpreter computes the same for all
+    return _row(worst, ROUNDED_LIMITS[dtype] * max(1.0, float(expected.abs().max())), expected)
 
 
-def _like_onnxruntime(asked: Asked, precision: str, dtype: torch.dtype) -> Row:
-    """The kit's model by the backend `triton`, beside FP32's graphs."""
+def _like_onnxruntime(settings: StepSettings, precision: str, dtype: torch.dtype) -> Row:
+    """The kit's model by the backend `triton` against the FP32 graphs."""
     try:
-        bundle = kit_bundle(asked)
+        bundle = kit_bundle(settings)
     except MissingError as error:
         return {"note": str(error)}
     graphs = Retriever.open(bundle, "onnxruntime", device="cpu")
     kernel = Retriever.open(bundle, "triton", cast(Precision, precision))
-    inputs = some_inputs(asked, graphs)
-    expected, found = (torch.from_numpy(retriever.score_dataset(*inputs)) for retriever in (graphs, kernel))
-    return _row(_difference(found, expected), ROUNDED_LIMITS[dtype], expected)
+    inputs = random_inputs(settings, graphs)
+    expected, scores = (torch.from_numpy(retriever.score_dataset(*inputs)) for retriever in (graphs, kernel))
+    return _row(_difference(scores, expected), ROUNDED_LIMITS[dtype], expected)
 
 
 def _row(worst: float, allowed: float, expected: Tensor) -> Row:
@@ -164,7 +164,7 @@ def _exact(
 
 @contextmanager
 def _poisoned() -> Iterator[None]:
-    """New tensors are full of NaN: a score that the kernel does not write can't be right by chance."""
+    """Fill new tensors with NaN: a score that the kernel does not write can't be right by chance."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
@@ -172,9 +172,9 @@ def _poisoned() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """The largest; infinite where a score is NaN."""
-    return float((found.double() - expected.double()).abs().nan_to_num(float("inf")).max())
+def _difference(scores: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference; infinite if a score is NaN."""
+    return float((scores.double() - expected.double()).abs().nan_to_num(float("inf")).max())
 
 
 def _name(dtype: torch.dtype) -> str:

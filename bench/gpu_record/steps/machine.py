@@ -1,4 +1,4 @@
-"""What the machine is: GPU, driver, packages, which of caan's backends work."""
+"""The machine: GPU, driver, packages, and which of caan's backends work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ...._machine import has_nvidia_driver
 from ....runtime.doctor import diagnose
-from ..plan import Asked, Put
+from ..plan import Put, StepSettings
 
 _PACKAGES = (
     "numpy",
@@ -26,25 +26,25 @@ _PACKAGES = (
 )
 
 
-def run(asked: Asked, put: Put) -> None:
-    """One row for each thing."""
-    found = diagnose()
-    put("machine", {"": found.machine})
+def run(settings: StepSettings, put: Put) -> None:
+    """One row for each property."""
+    diagnosis = diagnose()
+    put("machine", {"": diagnosis.machine})
     put("GPU, by its driver", {"": _by_driver()})
     put(
         "GPU, by PyTorch",
-        {"": _gpu() if has_nvidia_driver() else "no driver of an NVIDIA GPU: libcuda.so.1 does not load"},
+        {"": _gpu() if has_nvidia_driver() else "no NVIDIA driver: libcuda.so.1 does not load"},
     )
-    put("nvcc", {"": _told("nvcc", "--version").splitlines()[-1]})
-    put("ncu", {"": _told("ncu", "--version").splitlines()[-1]})
-    versions = found.packages | {name: _version(name) for name in _PACKAGES}
+    put("nvcc", {"": _output_of("nvcc", "--version").splitlines()[-1]})
+    put("ncu", {"": _output_of("ncu", "--version").splitlines()[-1]})
+    versions = diagnosis.packages | {name: _version(name) for name in _PACKAGES}
     put("packages", {"": ", ".join(f"{name} {version or '–'}" for name, version in versions.items())})
-    for check in found.checks:
+    for check in diagnosis.checks:
         put(check.name, {"": f"{'✓' if check.ok else '✗'} {check.detail}"})
 
 
 def _by_driver() -> str:
-    """What NVIDIA's driver says of the first GPU, as far as it does."""
+    """The first GPU's properties, as far as NVIDIA's driver reports them."""
     try:
         import pynvml
     except ImportError:
@@ -55,7 +55,7 @@ def _by_driver() -> str:
         return str(error)
     try:
         gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-        asked: dict[str, Callable[[], object]] = {
+        queries: dict[str, Callable[[], object]] = {
             "name": lambda: pynvml.nvmlDeviceGetName(gpu),
             "compute capability": lambda: ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(gpu))),
             "driver": pynvml.nvmlSystemGetDriverVersion,
@@ -67,17 +67,17 @@ def _by_driver() -> str:
             "MIG (current, pending)": lambda: pynvml.nvmlDeviceGetMigMode(gpu),
             "persistence mode": lambda: pynvml.nvmlDeviceGetPersistenceMode(gpu),
         }
-        return ", ".join(f"{name} {_or_dash(ask, pynvml.NVMLError)}" for name, ask in asked.items())
+        return ", ".join(f"{name} {_or_dash(query, pynvml.NVMLError)}" for name, query in queries.items())
     except pynvml.NVMLError as error:
         return str(error)
     finally:
         pynvml.nvmlShutdown()
 
 
-def _or_dash(ask: Callable[[], object], refusal: type[Exception]) -> object:
-    """Not every GPU answers every question."""
+def _or_dash(query: Callable[[], object], refusal: type[Exception]) -> object:
+    """The answer, or a dash: not every GPU supports every query."""
     try:
-        return ask()
+        return query()
     except refusal:
         return "–"
 
@@ -94,12 +94,12 @@ def _gpu() -> str:
     )
 
 
-def _told(*command: str) -> str:
-    """What a program says; or that it is not there."""
+def _output_of(*command: str) -> str:
+    """A program's output, or that it is not installed."""
     if shutil.which(command[0]) is None:
         return f"{command[0]} is not installed"
     done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    return (done.stdout or done.stderr).strip() or f"{command[0]} says nothing, exit code {done.returncode}"
+    return (done.stdout or done.stderr).strip() or f"{command[0]} printed nothing, exit code {done.returncode}"
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider, from the kit's wheel onnxruntime-gpu: does it load, and score as the CPU does."""
+"""ONNX Runtime's CUDA provider, from the kit's wheel onnxruntime-gpu: whether it loads and scores as the CPU does."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import numpy as np
 
 from ....errors import CaanError, MissingError
 from ..kit import use_wheels
-from ..kit_model import kit_bundle, some_inputs
-from ..plan import Asked, Put
+from ..kit_model import kit_bundle, random_inputs
+from ..plan import Put, StepSettings
 
 LIMITS = {"fp32": 1e-4, "fp16": 1e-2}
 
 
-def run(asked: Asked, put: Put) -> None:
-    """One row for each precision. Raises MissingError where there is no CUDA provider to be had."""
+def run(settings: StepSettings, put: Put) -> None:
+    """One row for each precision. Raises MissingError if there is no CUDA provider."""
     lacking = None
     try:
-        put("wheels", {"": ", ".join(use_wheels(asked, "onnxruntime_gpu"))})
+        put("wheels", {"": ", ".join(use_wheels(settings, "onnxruntime_gpu"))})
     except MissingError as error:
-        lacking = error  # the machine's own may have it
+        lacking = error  # the machine's own onnxruntime may have it
     from ...._onnxruntime import onnxruntime
     from ....runtime import Retriever
     from ....runtime.choices import Device, Precision
 
     providers = onnxruntime().get_available_providers()
     put("onnxruntime", {"": f"{onnxruntime().__version__}: {', '.join(providers)}"})
-    if "CUDAExecutionProvider" not in providers and not asked.rehearse:
+    if "CUDAExecutionProvider" not in providers and not settings.rehearse:
         raise lacking or MissingError("the wheel has no CUDA provider")
 
-    bundle = kit_bundle(asked)
+    bundle = kit_bundle(settings)
     graphs = Retriever.open(bundle, "onnxruntime", device="cpu")
-    features, captions = some_inputs(asked, graphs)
+    features, captions = random_inputs(settings, graphs)
     expected = graphs.score_dataset(features, captions)
     for precision, allowed in LIMITS.items():
         try:
             retriever = Retriever.open(
-                bundle, "onnxruntime", cast(Precision, precision), device=cast(Device, asked.device)
+                bundle, "onnxruntime", cast(Precision, precision), device=cast(Device, settings.device)
             )
             gallery = retriever.encode_images(features)
             retriever.score_matrix(gallery, captions)
@@ -50,5 +50,5 @@ def run(asked: Asked, put: Put) -> None:
         else:
             worst = float(np.abs(scores - expected).max())
             put(precision, {"ok": worst <= allowed, "max |Δ score|": worst, "allowed": allowed, "pairs/s": rate})
-    if lacking is not None and asked.rehearse:
+    if lacking is not None and settings.rehearse:
         raise lacking

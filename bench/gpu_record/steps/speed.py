@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ...gpu_kernel import PAPER, TINY, gpu_device, measure
-from ..plan import Asked, Put
+from ..plan import Put, StepSettings
 
 
-def run(asked: Asked, put: Put) -> None:
+def run(settings: StepSettings, put: Put) -> None:
     """One row for each choice of blocks, each rival and each limit, one for each type of number."""
-    if asked.rehearse:
+    if settings.rehearse:
         measure(TINY, "cpu", put, ("bfloat16", "float32"))
     else:
         measure(PAPER, gpu_device(), put)

@@ -1,4 +1,4 @@
-"""TensorRT for RTX, from the kit's wheels: do plans that were built ahead load on this GPU, and keep R@K."""
+"""TensorRT for RTX, from the kit's wheels: whether prebuilt plans load on this GPU and keep R@K."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from ....bundle import GRAPHS, open_bundle, plan_file
 from ....errors import CaanError, MissingError
 from ..kit import use_wheels
-from ..kit_model import Gates, kit_bundle, some_inputs
-from ..plan import Asked, Put
+from ..kit_model import Gates, kit_bundle, random_inputs
+from ..plan import Put, StepSettings
 
 
-def run(asked: Asked, put: Put) -> None:
+def run(settings: StepSettings, put: Put) -> None:
     """One row for each plan, its scores and its gate. Raises MissingError without TensorRT for RTX or plans."""
     try:
-        put("wheels", {"": ", ".join(use_wheels(asked, "tensorrt_rtx"))})
+        put("wheels", {"": ", ".join(use_wheels(settings, "tensorrt_rtx"))})
     except MissingError:
         if find_spec("tensorrt_rtx") is None:
             raise
@@ -29,12 +29,12 @@ def run(asked: Asked, put: Put) -> None:
 
     trt = installed_module("tensorrt-rtx")
     if trt is None:
-        raise MissingError("TensorRT for RTX is there, but its libraries do not load")
+        raise MissingError("TensorRT for RTX is installed, but its libraries do not load")
 
     here = this_machine()
     supported = ", ".join(rtx_capabilities(trt))
     put("TensorRT for RTX", {"": f"{trt.__version__}, for {supported}; this GPU has {here.capability}"})
-    bundle = open_bundle(kit_bundle(asked))
+    bundle = open_bundle(kit_bundle(settings))
     records = [record for record in engine_records(bundle) if record.target == "tensorrt-rtx"]
     if not records:
         raise MissingError(f"{bundle.folder} has no plans of TensorRT for RTX")
@@ -46,9 +46,9 @@ def run(asked: Asked, put: Put) -> None:
         try:
             engine = Retriever.open(bundle.folder, "tensorrt", cast(Precision, record.precision))
             graphs = Retriever.open(bundle.folder, "onnxruntime", device="cpu")
-            inputs = some_inputs(asked, graphs)
+            inputs = random_inputs(settings, graphs)
             worst = float(np.abs(engine.score_dataset(*inputs) - graphs.score_dataset(*inputs)).max())
             put(f"{record.name} like ONNX Runtime", {"ok": worst <= 1e-2, "max |Δ score|": worst})
-            put(f"{record.name} gate", Gates(asked).row(record.precision, "tensorrt", "auto"))
+            put(f"{record.name} gate", Gates(settings).row(record.precision, "tensorrt", "auto"))
         except CaanError as error:
             put(record.name, {"": str(error)})

@@ -1,12 +1,11 @@
-/* caan for C and every language that can call it. What the functions do is told in caan.hpp; this is how they are
- * called.
+/* caan for C and every language with a C interface. See caan.hpp for what the functions do.
  *
- * Results:   functions that return int return CAAN_OK or an error code, and then leave what they should have filled as
- *            it was; caan_last_error() says what went wrong. No C++ exception leaves a function.
- * Text:      UTF-8, ended by a zero byte. Strings that are passed in are copied or used during the call alone.
- * Sizes:     of elements, not bytes.
- * Ownership: a handle that a function makes is the caller's, who closes it once. Closing NULL does nothing. A gallery
- *            may outlive the retriever that made it.
+ * Results:   functions that return int return CAAN_OK or an error code. On an error they leave their outputs
+ *            unchanged, and caan_last_error() returns the message. No C++ exception leaves a function.
+ * Text:      UTF-8, zero-terminated. Strings passed in are copied or used only during the call.
+ * Sizes:     count elements, not bytes.
+ * Ownership: the caller owns returned handles and closes each once. Closing NULL does nothing. A gallery may outlive
+ *            its retriever.
  * Threads:   any function may be called from several threads with the same handles, except that nothing may use a
  *            handle while or after it is closed.
  */
@@ -26,13 +25,13 @@ extern "C" {
 /* As the exit codes of the caan commands. */
 enum {
     CAAN_OK = 0,
-    CAAN_FAILED = 1, /* neither the input nor the machine, as when memory is out */
+    CAAN_FAILED = 1, /* any other failure, such as out of memory */
     CAAN_INPUT = 2,  /* wrong usage or input, a damaged bundle or gallery */
-    CAAN_MISSING = 4 /* a device or execution provider that is not there */
+    CAAN_MISSING = 4 /* a missing device or execution provider */
 };
 
 enum { CAAN_FLOAT16 = 0, CAAN_FLOAT32 = 1, CAAN_FLOAT64 = 2 };
-typedef int caan_dtype; /* one of these; another is refused, which for an enum would be undefined in C++ */
+typedef int caan_dtype; /* one of these; an int, since another value of an enum would be undefined behaviour in C++ */
 typedef enum { CAAN_IMAGE = 0, CAAN_TEXT = 1 } caan_kind;
 
 typedef struct caan_retriever caan_retriever;
@@ -44,26 +43,26 @@ typedef struct {
     float score;
 } caan_hit;
 
-/* Fill with zeros, or with caan_options_init, which also sets `struct_size`. Zero and NULL are the defaults. */
+/* Initialize with zeros, or by caan_options_init, which also sets `struct_size`. Zero and NULL are the defaults. */
 typedef struct {
-    size_t struct_size;    /* sizeof(caan_options): a later version of the library knows by it what is there */
+    size_t struct_size;    /* sizeof(caan_options): tells a later version of the library which members exist */
     const char* backend;   /* "auto", "native", "onnxruntime", "tensorrt" */
     const char* precision; /* "fp32", "fp16", "int8"; "bf16" with native */
     const char* device;    /* "auto", "cpu", "cuda" */
     int threads;
     int workers;
     size_t tile_bytes;
-    /* Gets each warning and `warn_context`, perhaps from several threads at once; the message lives during the call.
+    /* Receives warnings and `warn_context`, perhaps from several threads at once; the message is valid during the call.
      * NULL: warnings go to standard error. */
     void (*warn)(const char* message, void* warn_context);
     void* warn_context;
     int prebuilt_engines; /* not 0: the bundle's engines, with backend "tensorrt" */
-    int trust_engines;    /* 1: also engines that were not built here, which are programs */
+    int trust_engines;    /* 1: also engines not built here; an engine is a program */
 } caan_options;
 
 CAAN_API void caan_options_init(caan_options* options);
 
-/* This thread's latest error message; "" before the first. Valid until this thread's next call that fails. */
+/* This thread's latest error message, or "". Valid until this thread's next failing call. */
 CAAN_API const char* caan_last_error(void);
 
 /* As "0.1.0"; lives as long as the program. */
@@ -72,7 +71,7 @@ CAAN_API const char* caan_version(void);
 /* Open a bundle. `options` may be NULL. */
 CAAN_API int caan_open(const char* path, const caan_options* options, caan_retriever** retriever);
 CAAN_API void caan_close(caan_retriever* retriever);
-/* F, the columns that features must have. */
+/* F, the required columns of features. */
 CAAN_API size_t caan_region_dim(const caan_retriever* retriever);
 /* "native", "onnxruntime" or "tensorrt"; lives as long as the program. */
 CAAN_API const char* caan_backend(const caan_retriever* retriever);
@@ -85,15 +84,15 @@ CAAN_API void caan_features_close(caan_features* features);
 /* Its images, N. */
 CAAN_API size_t caan_features_images(const caan_features* features);
 
-/* Memory-map a gallery that `caan index` wrote. */
+/* Memory-map a gallery written by `caan index`. */
 CAAN_API int caan_gallery_open(const char* folder, caan_gallery** gallery);
 CAAN_API void caan_gallery_close(caan_gallery* gallery);
-/* Items, deleted ones included. */
+/* Items, including deleted ones. */
 CAAN_API size_t caan_gallery_size(const caan_gallery* gallery);
 /* Items that are not deleted. */
 CAAN_API size_t caan_gallery_live(const caan_gallery* gallery);
 CAAN_API caan_kind caan_gallery_kind(const caan_gallery* gallery);
-/* An item's name, which lives as long as the gallery; NULL without ids or beyond the last item. */
+/* An item's id, valid as long as the gallery; NULL without ids or beyond the last item. */
 CAAN_API const char* caan_gallery_id(const caan_gallery* gallery, size_t index);
 
 /* Encode features (images, regions, columns), in C order. lengths (images): regions of each image; NULL: all. */
@@ -106,8 +105,8 @@ CAAN_API int caan_encode_file(const caan_retriever* retriever, const caan_featur
 CAAN_API int caan_encode_captions(const caan_retriever* retriever, const char* const* captions, size_t count,
                                   caan_gallery** gallery);
 
-/* The k best images for a caption, best first, into hits (k). Where fewer than k items have a score that is a number,
- * which is a warning, the last hits have the index -1. */
+/* The k best images for a caption, best first, into hits (k). If fewer than k items have a finite score, there is a
+ * warning, and the last hits have the index -1. */
 CAAN_API int caan_search(const caan_retriever* retriever, const char* caption, const caan_gallery* gallery, size_t k,
                          caan_hit* hits);
 /* The k best captions for an image, features (regions, columns), into hits (k). */
@@ -127,12 +126,12 @@ CAAN_API int caan_score_matrix(const caan_retriever* retriever, const caan_galle
 CAAN_API int caan_score_galleries(const caan_retriever* retriever, const caan_gallery* images,
                                   const caan_gallery* captions, float* scores);
 
-/* A caption's token ids, `<start>` and `<end>` included. `count` becomes their number; `ids` gets the first `capacity`
- * of them, and may be NULL if that is 0. */
+/* A caption's token ids, including `<start>` and `<end>`. `count` receives their number, `ids` the first `capacity` of
+ * them; `ids` may be NULL if `capacity` is 0. */
 CAAN_API int caan_tokenize(const caan_retriever* retriever, const char* caption, int64_t* ids, size_t capacity,
                            size_t* count);
 
-/* How often a buffer for tiles has grown; for tests. */
+/* How often a tile buffer has grown; for tests. */
 CAAN_API size_t caan_buffer_growths(const caan_retriever* retriever);
 
 /* NOLINTEND(modernize-deprecated-headers,modernize-use-using) */

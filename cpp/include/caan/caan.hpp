@@ -1,12 +1,12 @@
-/// caan in C++: opens a bundle that `caan-export` wrote, encodes, searches and scores. The answers, defaults, checks
-/// and messages are those of the Python package's `caan.runtime`.
+/// caan in C++: open a bundle written by `caan-export`, encode, search and score. Answers, defaults, checks and
+/// messages match those of the Python package's `caan.runtime`.
 ///
 ///     caan::Retriever retriever = caan::Retriever::open("model.caan");
 ///     caan::FeatureFile file = caan::FeatureFile::open("features.npy");          // (N, R, F)
 ///     caan::Gallery gallery = retriever.encode_images(file.features());
 ///     for (const caan::Hit& hit : retriever.search("two dogs play in the snow", gallery, 10)) ...
 ///
-/// Text is UTF-8. Sizes are of elements, not bytes. Whatever fails throws a subclass of caan::Error.
+/// Text is UTF-8. Sizes count elements, not bytes. Failures throw a subclass of caan::Error.
 #pragma once
 
 #include <cstddef>
@@ -23,12 +23,12 @@
 
 namespace caan {
 
-/// Base of all errors that caan raises on purpose: something failed that is neither the input nor the machine.
+/// Base of all errors raised by caan. Thrown itself for failures due neither to the input nor to the environment.
 class CAAN_API Error : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
     ~Error() override;
-    /// What a command that meets it exits with: 1 here, 2 for InputError, 4 for MissingError.
+    /// The exit code for a command: 1 here, 2 for InputError, 4 for MissingError.
     virtual int exit_code() const noexcept;
 };
 
@@ -54,7 +54,7 @@ public:
     ~BundleError() override;
 };
 
-/// A library, device or execution provider that is not there.
+/// A missing library, device or execution provider.
 class CAAN_API MissingError : public Error {
 public:
     using Error::Error;
@@ -62,7 +62,7 @@ public:
     int exit_code() const noexcept override;
 };
 
-/// A caption: text, which the bundle's tokenizer cuts, or a list of tokens, which are taken as they are.
+/// A caption: text for the bundle's tokenizer, or a list of tokens, used unchanged.
 class Caption {
 public:
     Caption(std::string text) : content_(std::move(text)) {}                  // NOLINT(google-explicit-constructor)
@@ -79,8 +79,8 @@ private:
 
 enum class Dtype { float16, float32, float64 };
 
-/// A view of region features in C order: (images, regions, columns), or (regions, columns) of one image. The memory is
-/// the caller's and is read during the call that takes the view.
+/// A view of region features in C order: (images, regions, columns), or (regions, columns) of one image. The caller
+/// owns the memory; a call that takes the view reads it during the call only.
 struct Features {
     const void* data = nullptr;
     std::vector<std::size_t> shape;
@@ -98,8 +98,8 @@ struct Features {
 /// Region features (N, R, F) in an .npy file, memory-mapped: floats, little-endian, C order. Copies share the mapping.
 class CAAN_API FeatureFile {
 public:
-    /// Throws DataError, naming the file, if it is missing, no .npy file, truncated, empty, not of three axes, or of
-    /// another type or order.
+    /// Throws DataError, naming the file, if it is missing, not an .npy file, truncated, empty, not of three axes, or
+    /// of another type or order.
     static FeatureFile open(const std::string& path);
     /// Valid as long as this object or a copy of it lives.
     const Features& features() const noexcept;
@@ -112,23 +112,23 @@ private:
 
 enum class Kind { image, text };
 
-/// Where an opened gallery's states are: in the file, and read from there whenever they are used; or in memory, where
-/// nothing that happens to the file reaches them.
+/// Where an opened gallery's states are: in the mapped file, read on every use; or in memory, independent of later
+/// changes to the file.
 enum class Storage { mapped, memory };
 
-/// Encoded images or captions, ready to be scored: in memory, or memory-mapped from a folder that `caan index` wrote.
-/// Immutable, apart from what a Retriever notes about hashes that it has compared; copies are cheap and share it all.
-/// May be used from several threads, and with several Retrievers of the same bundle.
+/// Encoded images or captions, ready to be scored: in memory, or memory-mapped from a folder written by `caan index`.
+/// Immutable, except that it remembers which hashes were verified; copies are cheap and share everything. May be used
+/// from several threads, and with several Retrievers of the same bundle.
 class CAAN_API Gallery {
 public:
-    /// Open a gallery. Small files are compared with their hashes now, a block of mapped states when it is first used,
-    /// and again when the file was changed where it lies. Shortening a mapped file may end the process (SIGBUS): take
-    /// Storage::memory on storage that others write to.
+    /// Open a gallery. Small files are compared with their hashes now, blocks of mapped states on first use, and again
+    /// if the file was modified in place. Truncating a mapped file may end the process (SIGBUS): use Storage::memory
+    /// on storage that others write to.
     /// Throws BundleError, naming the file, for one that is missing, damaged, swapped or newer.
     static Gallery open(const std::string& folder, Storage storage = Storage::mapped);
 
     Kind kind() const noexcept;
-    /// Items, deleted ones included: an index is below this.
+    /// Items, including deleted ones: an index is below this.
     std::size_t size() const noexcept;
     /// Items that are not deleted.
     std::size_t live() const noexcept;
@@ -137,9 +137,9 @@ public:
     std::size_t length(std::size_t index) const;
     /// One name per item, or null.
     const std::vector<std::string>* ids() const noexcept;
-    /// SHA-256 of the graph that made the states.
+    /// SHA-256 of the encoder's graph.
     const std::string& encoder() const noexcept;
-    /// The bundle that made the gallery, relative to the gallery's folder; empty if that is not known.
+    /// The gallery's bundle, relative to the gallery's folder; empty if unknown.
     const std::string& bundle() const noexcept;
 
     struct CAAN_HIDDEN Content; // the library's own
@@ -166,48 +166,47 @@ struct Matrix {
 
 struct Options {
     /// "native": the scorer compiled for this processor, several times as fast as a graph; ONNX Runtime encodes.
-    /// "onnxruntime": ONNX Runtime's CPU or CUDA provider. "tensorrt": its TensorRT provider, which makes its own
-    /// engines of the bundle's graphs unless it is given prebuilt ones. "auto": native on a CPU for the precisions that
-    /// it has and a bundle that holds the scorer's weights, else onnxruntime.
+    /// "onnxruntime": ONNX Runtime's CPU or CUDA provider. "tensorrt": its TensorRT provider, which builds its own
+    /// engines from the bundle's graphs unless prebuilt ones are used. "auto": native on a CPU if it supports the
+    /// precision and the bundle holds the scorer's weights, else onnxruntime.
     std::string backend = "auto";
-    /// One that the bundle has; for native fp32, fp16, or bf16, which rounds the factors of the scorer's products.
+    /// One of the bundle's; for native fp32, fp16, or bf16, which rounds the factors of the scorer's products.
     std::string precision = "fp32";
-    /// "cpu", "cuda" or "auto": the GPU where ONNX Runtime has a provider for it and NVIDIA's driver is there.
+    /// "cpu", "cuda" or "auto": the GPU if ONNX Runtime has a provider for it and NVIDIA's driver is installed.
     std::string device = "auto";
-    /// Of the scorer on the CPU, at most 1,024. 0: OMP_NUM_THREADS where it is set, else all cores that the process may
-    /// use, by its affinity and its control group's share.
+    /// Threads of the scorer on the CPU, at most 1,024. 0: OMP_NUM_THREADS if set, else all cores that the process's
+    /// affinity and control group allow.
     int threads = 0;
-    /// Memory for one tile's intermediates; native has none, but for a compact gallery's states. 0: 64 MiB on a CPU, 1
-    /// GiB on a GPU, an engine's profile permitting; from 300,000 pairs on, where Python tunes itself, the 8 MiB that
-    /// it mostly finds for a CPU.
+    /// Memory for one tile's intermediates; native needs it only for a compact gallery's states. 0: 64 MiB on a CPU, 1
+    /// GiB on a GPU, if an engine's profile permits; from 300,000 pairs on, where Python tunes itself, 8 MiB, its usual
+    /// result for a CPU.
     std::size_t tile_bytes = 0;
-    /// Scorer calls side by side on the CPU, but not of native: 1, each with all threads, or `threads`, each with one
-    /// thread. 0: one, and from 300,000 pairs on side by side where a call has enough tiles for all.
+    /// Concurrent scorer calls on the CPU, except for native: 1 with all threads, or `threads` with one thread each. 0:
+    /// one; from 300,000 pairs on `threads`, if a call has enough tiles for all.
     int workers = 0;
-    /// With backend "tensorrt": run the engines of this precision that `caan-build-engine` put into the bundle, through
-    /// ONNX Runtime's provider for TensorRT, or that for TensorRT for RTX. It must be of the TensorRT that built them,
-    /// and knows their first profile alone. Written to ONNX Runtime's EPContext format, not yet run on a GPU.
+    /// With backend "tensorrt": run the bundle's engines of this precision, built by `caan-build-engine`, through ONNX
+    /// Runtime's provider for TensorRT or for TensorRT for RTX. The provider's TensorRT must be the version that built
+    /// them; it uses only their first profile. Follows ONNX Runtime's EPContext format; not yet run on a GPU.
     bool prebuilt_engines = false;
-    /// With `prebuilt_engines`: also run those that this user did not build on this machine. An engine is a program.
+    /// With `prebuilt_engines`: also run engines not built by this user on this machine. An engine is a program.
     bool trust_engines = false;
-    /// Gets each warning: a caption that was cut, words that are not known, a precision that missed its accuracy gate,
-    /// an item without a score.
-    /// It may be called from any thread that uses the Retriever, and must not throw. Not set: standard error.
+    /// Receives warnings: truncated captions, unknown words, a precision that missed its accuracy gate, items without a
+    /// score. It may be called from any thread that uses the Retriever, and must not throw. Not set: standard error.
     std::function<void(const std::string& message)> warn;
 };
 
 /// Encodes images and captions, and scores every pair with CAAN's cross-attention scorer.
 ///
-/// A Retriever may be used from several threads at once; calls share no state but buffers that are handed out under a
-/// lock, and take turns at the kernel of backend native. It can be moved, not copied; one that was moved from may only
-/// be destroyed or assigned to.
+/// A Retriever may be used from several threads at once; calls share only a pool of buffers behind a lock, and are
+/// serialized in the kernel of backend native. It can be moved, not copied; a moved-from one may only be destroyed or
+/// assigned to.
 class CAAN_API Retriever {
 public:
     /// Open a bundle and verify all its files.
     ///
-    /// Throws InputError for an unknown backend, device, or precision of native; BundleError for a bundle that can't be
-    /// used, or without the precision; MissingError for a device, provider or instruction that is not there: none is
-    /// ever dropped silently.
+    /// Throws InputError for an unknown backend, device, or precision of native; BundleError for an unusable bundle or
+    /// one without the precision; MissingError for a missing device, provider or instruction set: there is no silent
+    /// fallback.
     static Retriever open(const std::string& path, const Options& options = {});
 
     Retriever(Retriever&& other) noexcept;
@@ -221,54 +220,55 @@ public:
     Gallery encode_images(const Features& features, const std::vector<std::int64_t>& lengths = {},
                           const std::vector<std::string>& ids = {}) const;
 
-    /// Encode captions. One longer than the model's limit is cut, words that the vocabulary lacks are scored as unknown
-    /// ones; both with a warning. Throws DataError, naming the caption, for one that is empty or not UTF-8.
+    /// Encode captions. Captions beyond the model's limit are truncated, and words missing from the vocabulary are
+    /// encoded as unknown, both with a warning. Throws DataError, naming the caption, for one that is empty or not
+    /// UTF-8.
     Gallery encode_captions(const std::vector<Caption>& captions, const std::vector<std::string>& ids = {}) const;
 
-    /// The k best images for a caption, best first; equal scores in the gallery's order. Without k: 10, or all there
-    /// are. An item whose score is NaN or infinite, as its states or the model's numbers may make it, is left out, with
-    /// a warning that names it.
-    /// Throws DataError for k below 1 or above the items that are left, for a caption without a known word, for a query
-    /// that has a score with no item, and as encoding does; BundleError for another model's gallery, and for states
-    /// that are not those that were written.
+    /// The k best images for a caption, best first; ties in the gallery's order. Without k: 10, or all if there are
+    /// fewer. Items whose score is NaN or infinite, due to their states or the model's numbers, are left out, with a
+    /// warning that names them.
+    /// Throws DataError for k below 1 or above the number of live items, for a caption without a known word, for a
+    /// query without a valid score, and as encoding does; BundleError for another model's gallery, and for states that
+    /// do not match their hashes.
     std::vector<Hit> search(const Caption& query, const Gallery& gallery, std::size_t k) const;
     std::vector<Hit> search(const Caption& query, const Gallery& gallery) const;
     /// The k best captions for an image, features (R, F).
     std::vector<Hit> search(const Features& query, const Gallery& gallery, std::size_t k) const;
     std::vector<Hit> search(const Features& query, const Gallery& gallery) const;
 
-    /// As `search` for each query, sharing the encoder's and the scorer's work. No score matrix is ever made.
-    /// Returns k hits for each query, in their order; fewer where items have no score.
+    /// `search` for each query, sharing the encoder's and the scorer's work, without ever holding a score matrix.
+    /// Returns k hits for each query, in the queries' order; fewer if items have no score.
     std::vector<std::vector<Hit>> search_many(const std::vector<Caption>& queries, const Gallery& gallery,
                                               std::size_t k) const;
     std::vector<std::vector<Hit>> search_many(const std::vector<Caption>& queries, const Gallery& gallery) const;
-    /// With queries that are encoded: captions for a gallery of images, images for one of captions.
+    /// With encoded queries: captions for a gallery of images, images for one of captions.
     std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery, std::size_t k) const;
     std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery) const;
 
-    /// Scores of every image of a gallery with every caption. Texts are encoded on the way. One that is NaN or infinite
-    /// stays so, with a warning that names the image or caption.
+    /// Scores of every image of a gallery with every caption. Texts are encoded on the fly. NaN and infinite scores are
+    /// kept, with a warning that names the image or caption.
     Matrix score_matrix(const Gallery& images, const std::vector<Caption>& captions) const;
     Matrix score_matrix(const Gallery& images, const Gallery& captions) const;
     /// The same into the caller's memory: `out` has images.size() × captions.size() elements.
     void score_matrix(const Gallery& images, const std::vector<Caption>& captions, float* out) const;
     void score_matrix(const Gallery& images, const Gallery& captions, float* out) const;
 
-    /// The same gallery in memory, as the scorer takes it: nothing is read, widened or computed again per query.
+    /// The same gallery in memory, in the scorer's format: queries read, convert and recompute nothing.
     Gallery load(const Gallery& gallery) const;
 
-    /// A caption's token ids, `<start>` and `<end>` included, cut to the model's limit, without warnings.
+    /// A caption's token ids, including `<start>` and `<end>`, truncated to the model's limit, without warnings.
     /// Throws DataError for a caption that is empty or not UTF-8.
     std::vector<std::int64_t> tokenize(const Caption& caption) const;
 
-    /// "native", "onnxruntime" or "tensorrt": what "auto" became.
+    /// "native", "onnxruntime" or "tensorrt": the choice of "auto".
     const char* backend() const noexcept;
-    /// "cpu" or "cuda": what "auto" became.
+    /// "cpu" or "cuda": the choice of "auto".
     const std::string& device() const noexcept;
-    /// F, which features must have.
+    /// F, the required columns of features.
     std::size_t region_dim() const noexcept;
-    /// How often a buffer for tiles has grown since this Retriever was opened: for tests. Once calls of a kind have
-    /// been made, further ones of their size leave it as it is.
+    /// How often a tile buffer has grown since this Retriever was opened: for tests. Repeated calls of the same kind
+    /// and size do not increase it.
     std::size_t buffer_growths() const noexcept;
 
 private:

@@ -1,4 +1,4 @@
-/* What the library's users may see; everything else is hidden. */
+/* Marks the library's public symbols; everything else is hidden. */
 #ifndef CAAN_EXPORT_H
 #define CAAN_EXPORT_H
 

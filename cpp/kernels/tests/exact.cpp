@@ -1,5 +1,5 @@
 // The equations of "Context-Aware Attention Network for Image-Text Retrieval" (CVPR 2020,
-// doi:10.1109/CVPR42600.2020.00359) on states, as plainly as they are written (README, "The model").
+// doi:10.1109/CVPR42600.2020.00359) on states, written as plainly as possible (docs/model.md).
 #include <algorithm>
 #include <cmath>
 

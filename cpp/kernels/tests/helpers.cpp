@@ -18,7 +18,7 @@ std::vector<float> draw(std::size_t number, float scale, std::mt19937& random) {
   return result;
 }
 
-/// States of `lengths` items: the first `unit` columns of each row of length 1.
+/// States of `lengths` items; the first `unit` columns of each row form a unit vector.
 std::vector<std::vector<float>> draw_states(const std::vector<std::size_t>& lengths, std::size_t width,
                                             std::size_t unit, std::mt19937& random) {
   std::vector<std::vector<float>> result;
@@ -86,7 +86,7 @@ void on_each_instruction_set(const std::function<void()>& body) {
   const float w = 1;
   std::string last;
   for (std::int64_t left = hwy::SupportedTargets(); left != 0; left &= left - 1) {
-    // One alone: where the kernel is not compiled for it, Highway takes the next that it is compiled for.
+    // Only this one; if the kernel is not compiled for it, Highway takes the next best.
     hwy::SetSupportedTargetsForTest(left & -left);
     const std::string name = Scorer({1, 1, 1, &w, &w}, Precision::kFloat32, 1).instruction_set();
     if (name == hwy::TargetName(left & -left)) {

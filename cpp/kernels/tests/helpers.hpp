@@ -1,4 +1,4 @@
-/// What several tests share: states drawn at random, scores computed plainly, every instruction set of this machine.
+/// Shared by several tests: random states, reference scores, every instruction set of this machine.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ using caan::kernels::Precision;
 using caan::kernels::Scorer;
 using caan::kernels::State;
 
-/// The scorer's part of a model, and states that could be its: V's and U's rows have length 1, and what tanh is taken
-/// of is around 1.
+/// The scorer's part of a model, and plausible states: rows of V and U are unit vectors, and tanh's arguments are
+/// around 1.
 struct Drawn {
   /// Items of these lengths.
   Drawn(std::size_t embed_dim, std::size_t attention_dim, float attention_scale,
@@ -46,19 +46,19 @@ struct Drawn {
 /// first, first + 1, ..., last
 std::vector<std::size_t> range(std::size_t first, std::size_t last);
 
-/// (images, captions) by a scorer made for it.
+/// Scores (images, captions) of a new scorer.
 std::vector<float> scores(const Drawn& drawn, Precision precision = Precision::kFloat32, std::size_t threads = 1);
 
-/// (images, captions) by the model's equations in double precision, one by one as they are written.
+/// Scores (images, captions) by the model's equations in double precision, written plainly.
 std::vector<double> exact_scores(const Drawn& drawn);
 
-/// The largest difference; infinite where one of them is no number.
+/// The largest difference; infinite if there is a NaN.
 double difference(const std::vector<float>& found, const std::vector<double>& expected);
 
-/// Runs the body once for each instruction set that the kernel is compiled for and this processor has.
+/// Runs the body once for each instruction set that the kernel is compiled for and this processor supports.
 void on_each_instruction_set(const std::function<void()>& body);
 
-/// float32 numbers as float16, rounded; they become what they were rounded to.
+/// float32 numbers rounded to float16; the input is replaced by the rounded values.
 std::vector<std::uint16_t> to_half(std::vector<float>& numbers);
 
 }  // namespace caan_test

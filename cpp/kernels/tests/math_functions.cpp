@@ -12,7 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
 
-/// `function` on kNumber vectors at a time, the last ones filled up with zeros.
+/// `function` on kNumber vectors at a time, the last ones padded with zeros.
 template <std::size_t kNumber, class Function>
 HWY_INLINE void apply(const float* x, float* out, std::size_t number, const Function& function) {
   const DF d;

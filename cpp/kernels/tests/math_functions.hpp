@@ -8,11 +8,11 @@ namespace caan_test {
 struct MathFunctions {
   using Function = void (*)(const float* x, float* out, std::size_t number);
   Function tanh, half_complement_of_tanh;
-  Function fixed_tanh;  // null where the instruction set does without
+  Function fixed_tanh;  // null if the instruction set does not use it
   Function exp_of_negative;
 };
 
-/// Those of the best instruction set that hwy::SetSupportedTargetsForTest allows.
+/// The functions of the best instruction set allowed by hwy::SetSupportedTargetsForTest.
 MathFunctions find_math_functions();
 
 }  // namespace caan_test

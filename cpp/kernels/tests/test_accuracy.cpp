@@ -7,8 +7,8 @@ using namespace caan_test;
 
 namespace {
 
-// Seen: 5e-7 and 2e-3. bfloat16 has 8 bits, whose errors average out less the fewer dimensions there are; worst are D =
-// 1 and sharp softmaxes, where the rounding of H moves attention from one word to another (3e-3).
+// Measured: 5e-7 and 2e-3. bfloat16 has 8 bits, whose errors average out less with fewer dimensions; the worst cases
+// are D = 1 and sharp softmaxes, where rounding H moves attention from one word to another (3e-3).
 constexpr double kFloat32Error = 2e-6, kBFloat16Error = 5e-3;
 
 /// On every instruction set, in both precisions.
@@ -60,7 +60,7 @@ TEST_CASE("zero rows, and items that are all zeros") {
 }
 
 TEST_CASE("denormal states") {
-  // 1e-40 times what they were: VK and VQ1 of the first image, all of the second; UQ4 and UQ5 of the first caption.
+  // Scaled by 1e-40: VK and VQ1 of the first image, all of the second; UQ4 and UQ5 of the first caption.
   Drawn drawn(20, 20, 1, {5, 7}, {4, 6});
   for (std::size_t i = 0; i < drawn.images[0].size(); ++i) {
     if (i % drawn.image_width() >= 20 && i % drawn.image_width() < 60) drawn.images[0][i] *= 1e-40f;
@@ -94,7 +94,7 @@ TEST_CASE("pooling weights so extreme that one region and one word are all") {
   const std::vector<double> expected = exact_scores(drawn);
   on_each_instruction_set([&] {
     CHECK(difference(scores(drawn), expected) <= kFloat32Error);
-    // Of logits as large as floats get there is still a largest.
+    // Even among the largest floats there is a largest logit.
     Drawn largest = drawn;
     for (float& w : largest.w_v) w *= 1e28f;
     for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16}) {
@@ -127,7 +127,7 @@ TEST_CASE("logits as large as the pooling weights allow") {
   check_accuracy(drawn);
 }
 
-TEST_CASE("a pooling weight that is no number spoils all scores") {
+TEST_CASE("a NaN pooling weight spoils all scores") {
   Drawn drawn(20, 20, 1, range(1, 9), range(1, 9));
   (GENERATE(true, false) ? drawn.w_v : drawn.w_u)[19] = std::numeric_limits<float>::quiet_NaN();
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);

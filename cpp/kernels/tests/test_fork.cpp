@@ -1,4 +1,4 @@
-// A process that was forked from one with a scorer, whose threads it does not have.
+// A process forked from one with a scorer, whose threads it lacks.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,7 +23,7 @@ TEST_CASE("a forked process scores with threads of its own") {
   const pid_t child = fork();
   if (child == 0) {
     alarm(60);
-    // Several at once find that its threads are not there.
+    // Several threads at once notice that the pool's threads are gone.
     bool right[4];
     std::vector<std::thread> threads;
     for (bool& one : right) threads.emplace_back([&] { one = is_right(); });

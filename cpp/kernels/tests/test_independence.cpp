@@ -1,4 +1,4 @@
-// What a pair's score does not depend on.
+// Invariances of a pair's score.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -81,7 +81,7 @@ TEST_CASE("a score does not depend on the order of an image's regions") {
   Drawn mixed = drawn;
   const auto width = static_cast<std::ptrdiff_t>(drawn.image_width());
   for (auto& image : mixed.images) {
-    // The first third goes to the end, and what is first then changes places with what is last.
+    // Move the first third to the end, then swap first and last.
     const auto regions = static_cast<std::ptrdiff_t>(image.size()) / width;
     std::rotate(image.begin(), image.begin() + regions / 3 * width, image.end());
     if (regions > 1) std::swap_ranges(image.begin(), image.begin() + width, image.end() - width);
@@ -106,7 +106,7 @@ TEST_CASE("a scorer remembers nothing of the call before") {
   }
 }
 
-TEST_CASE("what is no number spoils its item's scores, and no others") {
+TEST_CASE("NaN spoils only the scores of its item") {
   const float bad = GENERATE(std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN());
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);
   const Drawn good = some();
@@ -122,7 +122,7 @@ TEST_CASE("what is no number spoils its item's scores, and no others") {
     const std::vector<float> expected = scores(good, precision);
     Scorer scorer(good.parameters(), precision, 2);
     const auto check = [&](const Drawn& drawn, const auto& is_bad) {
-      // Twice: what is left of the first time must not be seen in the second.
+      // Twice: leftovers of the first run must not affect the second.
       for (int again = 0; again < 2; ++again) {
         const auto images = drawn.image_states(), captions = drawn.caption_states();
         std::vector<float> found(drawn.pairs());

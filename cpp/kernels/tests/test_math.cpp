@@ -17,7 +17,7 @@ float from_bits(std::uint32_t bits) {
   return result;
 }
 
-/// Every 1,999th of all floats, the numbers that are special, and every power of 2 with its neighbours. No NaN.
+/// Every 1,999th float, special values, and every power of 2 with its neighbours. No NaN.
 const std::vector<float>& inputs() {
   static const std::vector<float> result = [] {
     std::vector<float> x;

@@ -1,5 +1,5 @@
-// Where a scorer reads and writes, and what it allocates. malloc and its kin, and the global operator new, count here:
-// the linker sends the kernel's calls to them through these functions (CMakeLists.txt).
+// A scorer's memory accesses and allocations. malloc and its relatives, and the global operator new, are counted: the
+// linker redirects the kernel's calls to these functions (CMakeLists.txt).
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,7 +22,7 @@ std::atomic<std::size_t> allocations{0};
 
 const std::size_t kPage = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 
-/// Memory that ends `gap` bytes before a page that nobody may touch; before its first page lies another.
+/// Memory that ends `gap` bytes before an inaccessible page, with another one before its first page.
 struct Fenced {
   Fenced(std::size_t bytes, std::size_t gap)
       : pages((bytes + gap + kPage - 1) / kPage),
@@ -38,7 +38,7 @@ struct Fenced {
   std::byte *fence, *start;
 };
 
-// The kernel's buffers, of aligned_alloc, are fenced in all of these tests.
+// The kernel's buffers, from aligned_alloc, are fenced in all of these tests.
 std::mutex buffers_mutex;
 std::array<Fenced*, 4096> buffers;
 std::size_t buffers_used = 0;
@@ -62,7 +62,7 @@ void* __wrap_aligned_alloc(std::size_t, std::size_t bytes) {
   while (slot < buffers_used && buffers[slot] != nullptr) ++slot;
   if (slot == buffers.size()) return nullptr;
   buffers_used = std::max(buffers_used, slot + 1);
-  // A multiple of the alignment, as C asks for: where it ends, and so where it starts, is aligned.
+  // A multiple of the alignment, as C requires: so end and start are aligned.
   buffers[slot] = new (__real_malloc(sizeof(Fenced))) Fenced(bytes, 0);
   return buffers[slot]->start;
 }
@@ -84,7 +84,7 @@ void __wrap_free(void* memory) {
 namespace {
 void* allocate(std::size_t bytes, std::size_t alignment) {
   ++allocations;
-  // A multiple of the alignment, and never nothing.
+  // A multiple of the alignment, and never 0.
   void* memory = __real_aligned_alloc(alignment, (bytes / alignment + 1) * alignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
@@ -95,7 +95,7 @@ void* operator new(std::size_t bytes) { return allocate(bytes, alignof(std::max_
 void* operator new[](std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
 void* operator new(std::size_t bytes, std::align_val_t alignment) { return allocate(bytes, std::size_t(alignment)); }
 void* operator new[](std::size_t bytes, std::align_val_t alignment) { return allocate(bytes, std::size_t(alignment)); }
-// The sanitizers' own versions of these two would not go with the deletes below.
+// The sanitizers' own versions of these two would not match the deletes below.
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
 void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
 void operator delete(void* memory) noexcept { std::free(memory); }
@@ -121,7 +121,7 @@ class FencedCopy {
 
   std::byte* start() const { return memory_.start; }
   void make_read_only() { memory_.make_read_only(); }
-  /// Of the page that the copy begins in, what lies before it.
+  /// The bytes before the copy in its first page.
   std::size_t before() const { return static_cast<std::size_t>(memory_.start - (memory_.fence + kPage)); }
 
  private:
@@ -207,7 +207,7 @@ TEST_CASE("from the second call on nothing is allocated") {
   });
 }
 
-TEST_CASE("nothing to score is no error, and an item of length 0 is one") {
+TEST_CASE("nothing to score is not an error, an item of length 0 is one") {
   const Drawn drawn(3, 4, 1, {2}, {2});
   const auto images = drawn.image_states(), captions = drawn.caption_states();
   float found = -77;

@@ -1,4 +1,4 @@
-// What several threads do at once; also under ThreadSanitizer, as caan-kernel-thread-tests.
+// Concurrent calls; also under ThreadSanitizer, as caan-kernel-thread-tests.
 #include <atomic>
 #include <thread>
 
@@ -37,7 +37,7 @@ TEST_CASE("16 threads may use one scorer at once") {
     std::atomic<int> wrong{0};
     at_once([&](std::size_t thread) {
       for (std::size_t again = 0; again < 10; ++again) {
-        // Fewer images in some calls than in others: buffers grow while others wait for them.
+        // Calls have different numbers of images: buffers grow while other threads wait for them.
         const std::size_t number = 1 + (thread + again) % images.size();
         std::vector<float> found(number * captions.size());
         scorer.score(images.data(), number, captions.data(), captions.size(), found.data());

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 class Scorer:
-    """Scores all pairs of some images and captions on all its threads. Thread-safe: calls take turns.
+    """Scores all pairs of images and captions on all its threads. Thread-safe: calls are serialized.
 
     w_v, w_u: (d,) float32, copied. Raises ValueError for sizes that do not fit.
     """
@@ -31,23 +31,22 @@ class Scorer:
     ) -> None:
         """Write the score of each of n images with each of m captions to `scores` (n, m).
 
-        image_states (rows, 2D + 3d) and text_states (rows, D + 3d), each float32 or float16, C-contiguous, are read as
-        they lie, without a copy: item i's are rows starts[i] to starts[i] + lengths[i]; starts and lengths (n,) and
-        (m,). The GIL is free meanwhile.
+        image_states (rows, 2D + 3d) and text_states (rows, D + 3d), each float32 or float16, C-contiguous, are read in
+        place, without a copy: item i is rows starts[i] to starts[i] + lengths[i]; starts and lengths (n,) and (m,). The
+        GIL is released meanwhile.
 
-        Raises ValueError for shapes that do not fit or an item that is not within the rows, TypeError for other dtypes
-        or layouts.
+        Raises ValueError for shapes that do not match or items outside the rows, TypeError for other dtypes or layouts.
         """
 
     @property
     def instruction_set(self) -> str:
-        """What runs here, by Highway's names: "AVX3_ZEN4", "AVX2", ..."""
+        """The instruction set used here, by Highway's name: "AVX3_ZEN4", "AVX2", ..."""
 
 def has_native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; elsewhere "bf16" is slower than "fp32"."""
+    """Whether this processor has bfloat16 instructions; without them "bf16" is slower than "fp32"."""
 
 def measure_limits(threads: int) -> dict[str, float]:
-    """What this processor does at most per second on so many threads, measured in about a second: "fp32_flop" and
+    """This processor's peak rates per second on so many threads, measured in about a second: "fp32_flop" and
     "bf16_flop", a fused multiply-add counted as two operations, on registers; "fp32_tanh" and "bf16_tanh", the scorer's
-    own activation on numbers in the first cache.
+    activation on numbers in the L1 cache.
     """

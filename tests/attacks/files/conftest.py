@@ -1,4 +1,4 @@
-"""Commands as processes of their own, perhaps in a mount namespace, with a temporary folder that the test sees."""
+"""Commands as separate processes, optionally in a mount namespace, with a temporary folder visible to the test."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ CAAN = Path(sys.executable).with_name("caan")
 
 @pytest.fixture
 def scratch(tmp_path):
-    """The temporary folder of the processes that `caan` and `start` start."""
+    """The temporary folder of the processes started by `caan` and `start`."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     return folder
@@ -66,7 +66,7 @@ def shell(tmp_path, scratch):
 
 @pytest.fixture
 def in_namespace(shell):
-    """in_namespace(mounts, script): as `shell`, with mounts that nobody else sees."""
+    """in_namespace(mounts, script): as `shell`, with private mounts."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("needs Linux's mount namespaces")
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:

@@ -73,7 +73,7 @@ def test_captions_from_a_closed_standard_input(shell, home):
 NEEDS_NO_ROOM = ["search", *[pytest.param(name, marks=pytest.mark.attack) for name in ("inspect", "doctor", "explain")]]
 
 
-# Whatever is mounted is read-only, for the script alone.
+# All mounts are read-only, only for the script.
 READ_ONLY = """mount --make-rprivate /
 for point in / /tmp /var/tmp /dev/shm; do
   if [ -d "$point" ]; then mount --bind "$point" "$point" && mount -o remount,ro,bind "$point"; fi
@@ -84,7 +84,7 @@ cd "$PWD"
 
 @pytest.fixture
 def poor(in_namespace, home):
-    """poor(script, **environment): run it where nothing can be written, and there is no home."""
+    """poor(script, **environment): run it without writable folders and without a home."""
 
     def call(script, **environment):
         environment = {"TMPDIR": "", "CAAN_CACHE": "", "XDG_CACHE_HOME": "", **environment}

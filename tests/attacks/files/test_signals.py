@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does; what only SIGKILL can leave, the next run removes."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does; the next run removes leftovers of SIGKILL."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.conftest import tree
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 
-# A command whose work waits, once it holds files and folders of every kind: a child of the test, as `caan` is.
+# A command that waits while it holds temporary files and folders of every kind: a child of the test, as `caan` is.
 WAITING = """
 import sys, time
 from pathlib import Path
@@ -39,7 +39,7 @@ cli._run(wait, "caan-wait", [])
 
 @pytest.fixture
 def waiting(tmp_path, scratch):
-    """A process that holds half-written files; it is ended with the test."""
+    """A process that holds half-written files; killed at the end of the test."""
     running = []
 
     def call(**how):
@@ -111,14 +111,14 @@ def test_the_next_run_removes_what_a_killed_one_left(waiting, tmp_path, scratch,
     assert tree(tmp_path) == {"tmp": None, "page.html": b"whole", "model.caan": None, "model.caan/whole": b""}
 
 
-def test_what_a_living_one_is_at_is_left_alone(waiting, tmp_path, scratch, monkeypatch):
+def test_files_of_a_running_command_are_left_alone(waiting, tmp_path, scratch, monkeypatch):
     waiting()
     before = tree(tmp_path)
     again(tmp_path, monkeypatch, scratch)
     assert before.items() <= tree(tmp_path).items()
 
 
-def test_what_is_called_alike_but_is_not_ours_is_left_alone(tmp_path, scratch, monkeypatch):
+def test_files_of_similar_names_are_left_alone(tmp_path, scratch, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     mine = [
         tmp_path / ".page.html.backup12.tmp",
@@ -135,7 +135,7 @@ def test_what_is_called_alike_but_is_not_ours_is_left_alone(tmp_path, scratch, m
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files away")
-def test_what_belongs_to_others_and_what_links_elsewhere_is_left_alone(tmp_path, scratch, monkeypatch):
+def test_files_of_others_and_links_are_left_alone(tmp_path, scratch, monkeypatch):
     theirs, link = (scratch / f"caan-{job}-{leftovers._machine()}01234567.tmp" for job in ("engine", "states"))
     far, forgotten = (scratch / f"caan-{job}-{other_machine()}01234567.tmp" for job in ("far", "forgotten"))
     for folder in (far, forgotten):
@@ -148,7 +148,7 @@ def test_what_belongs_to_others_and_what_links_elsewhere_is_left_alone(tmp_path,
     link.symlink_to(tmp_path / "elsewhere")
     again(tmp_path, monkeypatch, scratch)
     assert (theirs / "inside").exists() and (tmp_path / "elsewhere" / "mine").exists()
-    # Another machine's, on a drive that both have: its locks may not be seen here.
+    # Another machine's, on a shared drive: its locks may not be visible here.
     assert (far / "inside").exists() and not forgotten.exists()
 
 
@@ -185,7 +185,7 @@ def test_a_bench_ends_with_its_workers(start, home, scratch, tiny_folder):
     assert [number for number in workers if is_alive(number)] == []
 
 
-def test_an_interrupted_index_says_how_to_go_on(start, home):
+def test_an_interrupted_index_says_how_to_resume(start, home):
     np.save(home / "many.npy", np.ones((60_000, 5, 12), np.float32))
     process = start("index", "model.caan", "many.npy", "-o", "new")
     while not (home / "new.partial" / "journal.jsonl").exists():

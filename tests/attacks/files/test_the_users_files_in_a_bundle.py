@@ -21,7 +21,7 @@ root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs
 
 @pytest.fixture
 def bundle(tiny_bundle):
-    """A bundle in which the user keeps a repository, a folder, notes, a link, and something between caan's files."""
+    """A bundle with the user's own repository, folder, notes, link, and a file among caan's."""
     (tiny_bundle / ".git").mkdir(mode=0o700)
     (tiny_bundle / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     (tiny_bundle / "Documents" / "empty").mkdir(parents=True)
@@ -37,7 +37,7 @@ def users(folder):
 
 
 def statuses(folder):
-    """What the user's files are known by."""
+    """Identity and metadata of the user's files."""
     paths = [path for path in folder.rglob("*") if path.relative_to(folder).as_posix() in users(folder)]
     return {path: (s.st_ino, s.st_mode, s.st_uid, s.st_mtime_ns) for path in paths for s in [path.lstat()]}
 
@@ -80,7 +80,7 @@ def test_a_bundle_that_is_protected_is_refused_before_the_work(tiny_bundle):
         check_change(tiny_bundle, [])
 
 
-def test_a_file_that_comes_while_the_bundle_is_changed_stays(bundle):
+def test_a_file_added_while_the_bundle_is_changed_stays(bundle):
     def change(folder, manifest):
         (bundle / "later.txt").write_text("mine")
 
@@ -89,7 +89,7 @@ def test_a_file_that_comes_while_the_bundle_is_changed_stays(bundle):
 
 
 @posix
-def test_modes_of_the_folder_and_of_what_is_replaced_stay(tiny_bundle):
+def test_modes_of_the_folder_and_of_replaced_files_stay(tiny_bundle):
     tiny_bundle.chmod(0o700)
     (tiny_bundle / "onnx").chmod(0o750)
     (tiny_bundle / "manifest.json").chmod(0o600)
@@ -99,7 +99,7 @@ def test_modes_of_the_folder_and_of_what_is_replaced_stay(tiny_bundle):
 
 
 @root
-def test_owners_stay_and_what_is_new_is_the_folder_s_owner_s(tiny_bundle):
+def test_owners_stay_and_new_files_belong_to_the_folder_s_owner(tiny_bundle):
     for path in (tiny_bundle, *tiny_bundle.rglob("*")):
         os.chown(path, 4321, 1234)
     change_bundle(tiny_bundle, add_entry)
@@ -161,7 +161,7 @@ def test_a_home_folder_with_a_bundle_s_manifest_in_it(caan, home):
     assert tree(home / "home") == before
 
 
-def test_a_file_that_comes_while_a_bundle_is_replaced_is_not_lost(tiny_bundle):
+def test_a_file_added_while_a_bundle_is_replaced_is_not_lost(tiny_bundle):
     with pytest.raises(OutputError, match=r"later\.txt"), atomic_folder(tiny_bundle, overwrite=True):
         (tiny_bundle / "later.txt").write_text("mine")
     assert (tiny_bundle / "later.txt").read_text() == "mine" and open_bundle(tiny_bundle)
@@ -188,7 +188,7 @@ NOBODY = 65534
 
 @root
 def test_a_folder_that_may_not_be_moved_undoes_the_change(tiny_bundle, tmp_path):
-    """A folder of root's in the bundle of a user without rights: to move it elsewhere is forbidden."""
+    """A folder owned by root in the bundle of an unprivileged user, who may not move it."""
     for path in (tmp_path, tiny_bundle, *tiny_bundle.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
     (tiny_bundle / "root's").mkdir(mode=0o755)
@@ -199,7 +199,7 @@ def test_a_folder_that_may_not_be_moved_undoes_the_change(tiny_bundle, tmp_path)
         "try: change_bundle(Path('model.caan'), lambda folder, manifest: manifest.update(tried=True))\n"
         "except OutputError as error: print(error); sys.exit(2)\n"
     )
-    # The interpreter's folders may be closed to others: it is imported before the rights are given up.
+    # Other users may not be able to read the interpreter's folders: import before dropping privileges.
     code = f"import caan.bundle, os; os.setgid({NOBODY}); os.setuid({NOBODY})\n" + code
     for folder in tmp_path.parents:  # pytest's own are closed
         folder.chmod(folder.stat().st_mode | 0o001)
@@ -234,7 +234,7 @@ def test_a_damaged_manifest_lists_nothing(tmp_path, manifest):
 
 
 @pytest.mark.parametrize("name", ["../notes.txt", "/etc/hostname", "sub/../../notes.txt", "", "."])
-def test_a_manifest_that_lists_what_is_elsewhere(tmp_path, name):
+def test_a_manifest_that_lists_files_outside(tmp_path, name):
     folder = tmp_path / "model.caan"
     folder.mkdir()
     (tmp_path / "notes.txt").write_text("mine")
@@ -258,7 +258,7 @@ def test_links_in_a_bundle_are_removed_as_links(tmp_path):
 
 
 def killed_at(call, folder, *, before=True):
-    """Change a bundle in a process that is killed around its first call of a function."""
+    """Change a bundle in a process killed before or after its first call of a function."""
     code = (
         "import os, signal; from pathlib import Path; from caan._files import folders\n"
         "from caan.bundle import change_bundle\n"
@@ -283,8 +283,8 @@ def test_killed_while_it_is_replaced_nothing_is_lost(bundle, call, before):
 
 
 @posix
-def test_what_can_not_go_back_stays_where_it_is_and_is_named(bundle):
-    """Killed before the user's files were moved; he then wrote one of them again."""
+def test_files_that_can_not_be_restored_stay_and_are_named(bundle):
+    """Killed before the user's files were moved; the user then wrote one of them again."""
     assert killed_at("carry_over", bundle) == -9
     (bundle / "notes.txt").write_text("newer")
     with pytest.warns(CaanWarning, match=r"\.old holds notes.txt, which caan did not write and could not move"):

@@ -46,13 +46,13 @@ def gallery(index, features, tmp_path) -> Path:
 
 @pytest.fixture
 def caan():
-    """The command, to be run in a process of its own."""
+    """The command, to run as a separate process."""
     return Path(sys.executable).with_name("caan")
 
 
 @pytest.fixture
 def strace(tmp_path):
-    """strace(injection): the beginning of a command whose system calls fail so."""
+    """strace(injection): the prefix of a command whose system calls fail as given."""
     if shutil.which("strace") is None:
         pytest.skip("needs strace, to make system calls fail")
     probe = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Mapped files that are shortened, overwritten or exchanged while they are open: an error by name, never a bus error.
+"""Mapped files that are truncated, overwritten or replaced while open: an error by name, never a bus error.
 
 In processes of their own, since the wrong answer is the end of the process.
 """
@@ -84,7 +84,7 @@ def test_states_changed_while_the_gallery_is_open(retriever, gallery, change, us
 
 @pytest.mark.parametrize("change", SHORTER + OTHER)
 def test_states_changed_while_they_are_scored(retriever, gallery, monkeypatch, change):
-    """All were compared and read; that they have changed since is seen before an answer is given."""
+    """All were verified and read; a later change is detected before an answer is given."""
     opened, texts = Gallery.open(gallery), retriever.encode_captions(["w1"])
     retriever.score_matrix(opened, texts)
     confirm = opened.check.confirm
@@ -94,7 +94,7 @@ def test_states_changed_while_they_are_scored(retriever, gallery, monkeypatch, c
 
 
 def test_a_change_that_another_search_noticed_first(retriever, gallery):
-    """It looked at other blocks alone: whoever had used the changed one before is told all the same."""
+    """It used other blocks: an earlier user of the changed block still gets an error."""
     opened = Gallery.open(gallery)
     retriever.search("w1 w2", opened, 3)
     overwrite_beginning(gallery / "states.bin")
@@ -116,7 +116,7 @@ def test_a_block_is_good_again_when_its_content_is(retriever, gallery, tmp_path)
 
 
 @pytest.mark.parametrize("change", SHORTER + OTHER)
-def test_states_in_memory_are_out_of_reach(retriever, gallery, change):
+def test_states_in_memory_are_not_affected(retriever, gallery, change):
     opened = Gallery.open(gallery, storage="memory")
     expected = retriever.search("w1 w2", opened, 3)
     change(gallery / "states.bin")
@@ -125,9 +125,7 @@ def test_states_in_memory_are_out_of_reach(retriever, gallery, change):
         Gallery.open(gallery, storage="memory")
 
 
-def test_what_is_put_in_the_gallery_s_place_does_not_reach_who_has_it_open(
-    retriever, index, features, gallery, tmp_path
-):
+def test_replacing_a_gallery_does_not_affect_open_readers(retriever, index, features, gallery, tmp_path):
     opened = Gallery.open(gallery)
     expected = retriever.search("w1 w2", opened, 3)
     hashed = []
@@ -160,7 +158,7 @@ for call in (retriever.encode_images, part, lambda features: retriever.score_dat
 """
 
 
-def test_features_shortened_after_they_were_opened(tiny_folder, features, tmp_path):
+def test_features_truncated_after_opening(tiny_folder, features, tmp_path):
     np.save(tmp_path / "features.npy", features)
     command = [sys.executable, "-c", SHORTENED, tiny_folder / "model.caan", tmp_path / "features.npy"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -168,7 +166,7 @@ def test_features_shortened_after_they_were_opened(tiny_folder, features, tmp_pa
     assert (done.returncode, done.stdout.count(says)) == (0, 3), done
 
 
-def test_features_shortened_while_they_are_indexed(index, retriever, features, tmp_path):
+def test_features_truncated_while_indexing(index, retriever, features, tmp_path):
     from caan.data.scan import open_features
     from caan.runtime import Retriever
 
@@ -178,8 +176,8 @@ def test_features_shortened_while_they_are_indexed(index, retriever, features, t
         index(open_features(tmp_path / "features.npy"), by=Retriever(shortening))
 
 
-def test_features_overwritten_while_they_are_indexed(index, retriever, features, tmp_path):
-    """What was summed up for the journal is what was encoded: the next run sees that the rest is other."""
+def test_features_overwritten_while_indexing(index, retriever, features, tmp_path):
+    """The journal's checksum is of the encoded bytes: the next run detects that the rest has changed."""
     from caan.data.scan import open_features
     from caan.runtime import Retriever
 

@@ -1,10 +1,10 @@
-"""Modules that lie in the current folder under names that Python or caan imports: the bench's processes take none."""
+"""Modules in the current folder with names that Python or caan imports: the bench's processes import none of them."""
 
 import os
 import subprocess
 import sys
 
-# What is imported before a process knows where its parent looks for modules, and after.
+# Modules imported before a process has its parent's sys.path, and after.
 NAMES = ["pickle", "random", "selectors", "signal", "socket", "struct", "tempfile", "numpy", "caan", "onnxruntime"]
 BENCH = """
 import sys

@@ -1,4 +1,4 @@
-"""Links where a gallery's files are: what they lead to stays as it is."""
+"""Links in place of a gallery's files: their targets are not changed."""
 
 import os
 
@@ -31,14 +31,14 @@ def test_a_gallery_whose_file_is_a_link_is_not_written(index, features, gallery,
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_gallery_of_links_is_read(gallery, retriever, tmp_path, name):
-    """As stores that name files by their content have it; the hashes say whether they are the right ones."""
+    """As in content-addressed stores; the hashes verify the content."""
     (gallery / name).rename(tmp_path / "elsewhere")
     (gallery / name).symlink_to(tmp_path / "elsewhere")
     assert len(retriever.search("w1", Gallery.open(gallery), 3)) == 3
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "journal.jsonl.tmp", "states.new.bin", "states.bin.tmp"])
-def test_links_that_wait_where_an_append_writes(index, features, gallery, tmp_path, name):
+def test_links_at_the_paths_an_append_writes(index, features, gallery, tmp_path, name):
     (tmp_path / "victim").write_bytes(b"theirs")
     (gallery / name).symlink_to(tmp_path / "victim")
     with pytest.raises(OutputError, match=f"{name} is a link"):
@@ -106,7 +106,7 @@ def test_work_in_progress_of_another_user(index, features, tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_pipe_in_a_gallery_s_place_of_a_file_keeps_nobody_waiting(gallery, name):
+def test_a_pipe_in_place_of_a_gallery_s_file_does_not_block(gallery, name):
     (gallery / name).unlink()
     os.mkfifo(gallery / name)
     with pytest.raises(BundleError, match="gallery"):
@@ -114,7 +114,7 @@ def test_a_pipe_in_a_gallery_s_place_of_a_file_keeps_nobody_waiting(gallery, nam
 
 
 def test_work_in_progress_with_hard_links_elsewhere(index, retriever, features, tmp_path):
-    """What an interrupted run left has been backed up by links: the run that goes on leaves the backup alone."""
+    """An interrupted run's work was backed up by hard links: the resumed run leaves the backup alone."""
     many = np.concatenate([features] * 2)
     with pytest.raises(KeyboardInterrupt):
         index(many, by=Retriever(Counted(retriever.backend, IMAGES)))
@@ -126,8 +126,8 @@ def test_work_in_progress_with_hard_links_elsewhere(index, retriever, features, 
     assert before and (tmp_path / "backup").read_bytes() == before
 
 
-def test_an_old_gallery_that_waits_to_be_removed_is_not_written_to(index, retriever, features, gallery, tmp_path):
-    """A run that was killed after it had exchanged the folders: readers of the old one still have it mapped."""
+def test_an_old_gallery_pending_removal_is_not_written_to(index, retriever, features, gallery, tmp_path):
+    """A run killed after swapping the folders: readers still have the old one mapped."""
     opened = Gallery.open(gallery)
     expected = retriever.score_matrix(opened, ["w1 w2"])
     gallery.rename(tmp_path / "gallery.partial")

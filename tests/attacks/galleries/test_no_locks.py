@@ -1,4 +1,4 @@
-"""File systems without flock, as some network drives: two writers at once, of which one fails and nothing is lost."""
+"""File systems without flock, such as some network drives: of two concurrent writers one fails, and nothing is lost."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ fcntl = pytest.importorskip("fcntl", reason="locks as on POSIX")
 
 @pytest.fixture(params=["ENOLCK", "EOPNOTSUPP", "ENOSYS"])
 def no_locks(request, monkeypatch):
-    """Every lock is refused, as by such a file system."""
+    """Every lock is refused, as on such a file system."""
 
     def refuse(handle, operation):
         raise OSError(getattr(errno, request.param), os.strerror(getattr(errno, request.param)))
@@ -34,14 +34,14 @@ def names(path):
 
 
 def whole(gallery, retriever):
-    """The ids of a gallery, every block of which is as it was written."""
+    """The ids of a gallery, after verifying all blocks."""
     opened = Gallery.open(gallery)
     retriever.score_matrix(opened, ["w1 w2"])
     return opened.ids
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_it_is_said_that_there_are_no_locks(index, features, gallery):
+def test_missing_locks_are_reported(index, features, gallery):
     with pytest.warns(CaanWarning, match="there are no locks where .*gallery is"):
         index(features[:5], append=True, first=IMAGES)
     with pytest.warns(CaanWarning, match="there are no locks"):
@@ -52,7 +52,7 @@ def test_it_is_said_that_there_are_no_locks(index, features, gallery):
 @pytest.mark.filterwarnings("ignore:there are no locks")
 @pytest.mark.parametrize("other", ["append", "delete", "compact", "replace"])
 def test_an_append_beside_another_change(index, retriever, features, gallery, tmp_path, other):
-    """Whoever comes to its end first is done; the other says that it is not."""
+    """The first to finish succeeds; the other reports failure."""
     changes = {
         "append": lambda: index(features[5:15], append=True, first=1000),
         "delete": lambda: delete_items(gallery, ["3.jpg"]),
@@ -86,7 +86,7 @@ def test_two_new_galleries_of_one_name(index, retriever, features, tmp_path):
 
 @pytest.mark.usefixtures("no_locks")
 @pytest.mark.filterwarnings("ignore:there are no locks")
-def test_what_a_killed_writer_held_is_taken_over(index, retriever, features, gallery, tmp_path):
+def test_a_killed_writer_s_claim_is_taken_over(index, retriever, features, gallery, tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / ".gallery.claim").write_text(f"{dead.pid} {os.uname().nodename}\n")
@@ -107,8 +107,8 @@ def test_a_claim_of_another_machine_is_left_to_the_user(index, features, gallery
     assert tree(tmp_path) == before
 
 
-def test_a_file_system_that_locks_for_this_machine_alone(index, retriever, features, gallery, monkeypatch):
-    """Every lock is granted: another machine changes the gallery all the same."""
+def test_a_file_system_with_local_locks_only(index, retriever, features, gallery, monkeypatch):
+    """Every lock is granted, but another machine changes the gallery meanwhile."""
     monkeypatch.setattr(fcntl, "flock", lambda handle, operation: None)
     slow = Retriever(Interrupted(retriever.backend, lambda: delete_items(gallery, ["3.jpg"])))
     with warnings.catch_warnings():
@@ -120,7 +120,7 @@ def test_a_file_system_that_locks_for_this_machine_alone(index, retriever, featu
 
 @pytest.mark.parametrize("error", ["ENOLCK", "EOPNOTSUPP"])
 def test_two_commands_at_once(strace, caan, retriever, tiny_folder, features, gallery, tmp_path, error):
-    """In processes of their own: whatever they come to, what the gallery holds then is whole."""
+    """In separate processes: whatever their outcome, the gallery stays valid."""
     commands = []
     for number, part in enumerate((features[:100], features[100:])):
         np.save(tmp_path / f"{number}.npy", part)

@@ -1,4 +1,4 @@
-"""Retrievers and galleries that come to another process: sent there, or forked with it."""
+"""Retrievers and galleries in other processes: pickled or forked."""
 
 import multiprocessing
 import os
@@ -41,8 +41,8 @@ def test_sent_to_a_process_however_it_is_started(tiny_folder, features, gallery,
     expected = [retriever.search("w1 w2", some, 3) for some in opened]
     monkeypatch.chdir("/")
     with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
-        found = [pool.submit(Retriever.search, retriever, "w1 w2", some, 3).result(timeout=120) for some in opened]
-    for hits, others in zip(found, expected, strict=True):
+        actual = [pool.submit(Retriever.search, retriever, "w1 w2", some, 3).result(timeout=120) for some in opened]
+    for hits, others in zip(actual, expected, strict=True):
         assert [hit.index for hit in hits] == [hit.index for hit in others]
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], abs=1e-6)
 
@@ -129,7 +129,7 @@ print(status, np.abs(found - expected).max() < 1e-5)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("ending", ["exit", "_exit"])
 @pytest.mark.parametrize("backend", [*BACKENDS, "torch"])
-def test_a_forked_process_goes_on_or_is_told(tiny_folder, gallery, backend, ending):
+def test_a_forked_process_works_or_gets_an_error(tiny_folder, gallery, backend, ending):
     arguments = [tiny_folder / "model.caan", gallery, backend, ending]
     if backend == "torch":
         arguments = [tiny_folder / "model.pt", "", backend, "_exit"]
@@ -141,7 +141,7 @@ def test_a_forked_process_goes_on_or_is_told(tiny_folder, gallery, backend, endi
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_amid_searches_of_other_threads(tiny_folder, gallery):
-    """Locks may be held at that moment by threads that the child does not have."""
+    """Threads missing in the child may hold locks at that moment."""
     code = FORKED.replace(
         "child = os.fork()",
         "import threading\n"

@@ -1,4 +1,4 @@
-"""A process whose control group has fewer processors than the machine: no more threads than it may use."""
+"""A process whose control group allows fewer processors than the machine has: no more threads than allowed."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ _COUNT = "from caan._machine import chosen_threads; print(chosen_threads())"
 
 @pytest.fixture
 def limited():
-    """limited(command, quota): what a command prints in a group of the kernel's with so many processors."""
+    """limited(command, quota): a command's output in a control group with so many processors."""
     name = f"caan-attack-{os.getpid()}"
     made = []
 
@@ -32,7 +32,7 @@ def limited():
 
 
 def _new_group(name, quota):
-    """A folder of control groups and what to write into it. Skips where this machine has none that we may make."""
+    """A control group's folder and what to write into it. Skips if this user can't create one."""
     period = 100_000
     try:
         first = Path("/sys/fs/cgroup/cpu")

@@ -1,4 +1,4 @@
-"""Sizes that no model has, handed to the compiled scorer: refused, and never a crash of the process."""
+"""Absurd sizes for the compiled scorer: refused, never a crash of the process."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_dimensions_beyond_any_model(size):
 
 
 @pytest.mark.parametrize("size", [-1, -(2**63), 2**64, 2**70, 1.0, None, "10", float("nan")])
-def test_what_is_not_a_size(size):
+def test_values_that_are_not_sizes(size):
     for name in ("embed_dim", "attention_dim", "threads"):
         with pytest.raises(TypeError):
             scorer(**{name: size})
@@ -72,7 +72,7 @@ def test_states_of_another_width(shift):
         score(scorer(), text_columns=D + 3 * d + shift)
 
 
-def test_what_used_to_crash_in_a_process_of_its_own():
+def test_a_former_crash_in_its_own_process():
     """2D + 3d wraps around to a small number of columns."""
     code = (
         "import numpy as np, caan_native; w = np.ones(7, np.float32)\n"

@@ -1,4 +1,4 @@
-"""Numbers of a manifest that decide results, changed by hand: refused at opening, whatever the backend."""
+"""Hand-edited manifest entries that affect results: refused on opening, whatever the backend."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def manifest(tiny_bundle):
 
 @pytest.fixture
 def write(tiny_bundle):
-    """As caan writes it: what is not changed is the same bytes."""
+    """As caan writes it: unchanged entries keep their bytes."""
     return lambda content: (tiny_bundle / "manifest.json").write_text(json_text(content) + "\n")
 
 
@@ -38,7 +38,7 @@ def other(value):
     return value * 1.0001 if isinstance(value, float) else f"{value}x"
 
 
-def test_every_number_and_word_that_decides(tiny_bundle, manifest, write):
+def test_every_entry_that_affects_results(tiny_bundle, manifest, write):
     tried = 0
     for place in places(manifest):
         value = manifest
@@ -72,8 +72,8 @@ def test_another_checksum(tiny_bundle, manifest, write, checksum):
         open_bundle(tiny_bundle)
 
 
-def test_one_bit_of_what_the_checksum_covers(tiny_bundle):
-    """Spaces too: it is of bytes."""
+def test_one_bit_covered_by_the_checksum(tiny_bundle):
+    """Spaces too: the checksum is of bytes."""
     path = tiny_bundle / "manifest.json"
     content = path.read_bytes()
     end = content.index(b'  "checksum"')
@@ -103,7 +103,7 @@ def test_an_entry_of_the_same_name_deeper_is_not_the_checksum(tiny_bundle, manif
 
 
 def old_manifest(manifest):
-    """As it was written before there were checksums; the seal is not made by the code that compares it."""
+    """An older manifest without a checksum; its seal is not computed by the code under test."""
     del manifest[CHECKSUM]
     covered = {key: manifest[key] for key in COVERED}
     seal = hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
@@ -127,7 +127,7 @@ def test_an_old_manifest_is_compared_with_its_seal(tiny_bundle, manifest, write)
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 3.9999998, -4.0, 40.0, 1e38])
 def test_without_a_checksum_the_scale_is_compared_with_the_graph(tiny_bundle, manifest, write, scale):
-    """As in bundles that were written before there were seals and checksums."""
+    """As in the oldest bundles, without seal or checksum."""
     pytest.importorskip("caan_native", reason="needs the package caan_native; make native builds it")
     del manifest[CHECKSUM]
     write(manifest)

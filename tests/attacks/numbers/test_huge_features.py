@@ -1,4 +1,4 @@
-"""Features of every magnitude: where a norm would overflow float32 they are refused by name, elsewhere all agree."""
+"""Features of every magnitude: refused by name if a norm would overflow float32, otherwise all backends agree."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_float64_beyond_float32(retriever, value):
         retriever.encode_images(array)
 
 
-def test_so_it_is_by_all_that_take_features(retriever, tiny_folder, tmp_path):
+def test_every_function_that_takes_features_refuses_it(retriever, tiny_folder, tmp_path):
     array, texts = features(), retriever.encode_captions(["w1", "w2"])
     array[33, 1, 2] = 1e22
     with pytest.raises(DataError, match=f"image 33 can't be encoded: its features {REFUSED}"):
@@ -66,8 +66,8 @@ def test_rows_beyond_an_images_length_may_hold_anything(retriever):
     assert (retriever.encode_images(array, [5, 2, 5]).states == expected).all()
 
 
-def test_an_overflow_that_a_large_weight_makes_is_refused(tmp_path, vocabulary):
-    """The features' own norm is within bounds; that of what the model makes of them is not."""
+def test_an_overflow_caused_by_a_large_weight_is_refused(tmp_path, vocabulary):
+    """The features' norm is within bounds, but their projection's is not."""
     import torch
 
     from caan.export.bundle_from_checkpoint import export_checkpoint
@@ -105,7 +105,7 @@ def test_float16_subnormals_and_the_smallest_of_float32(retriever, reference):
 
 
 @pytest.mark.parametrize("magnitude", [1.0, 1e3, 6e4, 7e4, 1e6, 1e18, 1e20])
-def test_half_precision_refuses_what_it_can_not_hold(tiny_bundle, reference, magnitude):
+def test_half_precision_refuses_values_out_of_range(tiny_bundle, reference, magnitude):
     add_half_precision(tiny_bundle)
     half = Retriever.open(tiny_bundle, "onnxruntime", "fp16")
     array = features(3) * np.float32(magnitude)

@@ -1,4 +1,4 @@
-"""States that hold NaN or infinity, as a damaged file or an overflow leaves them: skipped and named, never ranked."""
+"""States with NaN or infinity, from a damaged file or an overflow: skipped and named, never ranked."""
 
 import json
 import warnings
@@ -34,9 +34,9 @@ def spoilt(gallery: Gallery, items, value=np.nan, column=slice(None)) -> Gallery
 def test_an_item_without_a_score_is_left_out_and_named(retriever, good, value):
     hits = retriever.search("w1 w2", good, 7)
     with pytest.warns(CaanWarning, match=r"instead of a score: image 3 \(3\.jpg\); left out of the hits") as said:
-        found = retriever.search("w1 w2", spoilt(good, [3], value))
+        results = retriever.search("w1 w2", spoilt(good, [3], value))
     assert [warning.filename for warning in said] == [__file__]
-    assert [hit.index for hit in found] == [hit.index for hit in hits if hit.index != 3]
+    assert [hit.index for hit in results] == [hit.index for hit in hits if hit.index != 3]
 
 
 def test_one_nan_in_any_column_is_enough(retriever, good):
@@ -47,8 +47,8 @@ def test_one_nan_in_any_column_is_enough(retriever, good):
 
 def test_many_items_are_counted(retriever, good):
     with pytest.warns(CaanWarning, match=r"4 images \(image 0 \(0\.jpg\), image 2 \(2\.jpg\), image 3 \(3\.jpg\), …\)"):
-        found = retriever.search_many(CAPTIONS, spoilt(good, [0, 2, 3, 6]), 5)
-    assert [sorted(hit.index for hit in hits) for hits in found] == [[1, 4, 5]] * 3
+        results = retriever.search_many(CAPTIONS, spoilt(good, [0, 2, 3, 6]), 5)
+    assert [sorted(hit.index for hit in hits) for hits in results] == [[1, 4, 5]] * 3
 
 
 def test_a_query_without_any_score_is_an_error_by_its_number(retriever, good):
@@ -64,7 +64,7 @@ def test_a_gallery_without_any_score_is_an_error(retriever, good):
         retriever.search("w1", spoilt(good, range(IMAGES)))
 
 
-def test_deleted_items_are_not_missed(retriever, good):
+def test_deleted_items_are_not_reported(retriever, good):
     gone = np.arange(IMAGES) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -86,8 +86,8 @@ def test_a_score_matrix_keeps_them_and_says_which(retriever, good):
     assert (scores[~is_bad] == expected[~is_bad]).all()
 
 
-def test_an_attention_scale_beyond_all_reason(tmp_path, vocabulary):
-    """There are hits of real items, or an error that names the caption."""
+def test_an_extreme_attention_scale(tmp_path, vocabulary):
+    """Either hits of real items, or an error that names the caption."""
     from caan.export.bundle_from_checkpoint import export_checkpoint
     from caan.model.caan import CAAN, CaanConfig
     from caan.model.checkpoint import load_checkpoint, save_checkpoint
@@ -110,30 +110,30 @@ def test_an_attention_scale_beyond_all_reason(tmp_path, vocabulary):
 def test_a_batch_leaves_them_out_too(retriever, good):
     with BatchingRetriever(retriever, max_delay_ms=0) as batching:
         with pytest.warns(CaanWarning, match="image 3"):
-            found = batching.search("w1 w2", spoilt(good, [3]))
-        assert sorted(hit.index for hit in found) == [0, 1, 2, 4, 5, 6]
+            results = batching.search("w1 w2", spoilt(good, [3]))
+        assert sorted(hit.index for hit in results) == [0, 1, 2, 4, 5, 6]
         with pytest.raises(DataError, match="caption 0 can't be searched with"):
             batching.search("w1 w2", spoilt(good, range(IMAGES)))
 
 
 @settings(max_examples=30)
 @given(data=st.data())
-def test_what_is_found_are_the_items_with_a_score_in_their_order(retriever, good, data):
+def test_hits_are_the_items_with_a_score_in_order(retriever, good, data):
     bad = data.draw(st.sets(st.integers(0, IMAGES - 1), max_size=IMAGES - 1))
     k = data.draw(st.integers(1, IMAGES))
     value, column = data.draw(st.sampled_from(BAD)), data.draw(st.integers(0, 40))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = retriever.search_many(CAPTIONS, spoilt(good, bad, value, column), k)
+        results = retriever.search_many(CAPTIONS, spoilt(good, bad, value, column), k)
         scores = retriever.score_matrix(spoilt(good, bad, value, column), CAPTIONS)
-    for hits, column_scores in zip(found, scores.T, strict=True):
+    for hits, column_scores in zip(results, scores.T, strict=True):
         with_score = np.flatnonzero(np.isfinite(column_scores))
         best = with_score[np.lexsort((with_score, -column_scores[with_score]))]
         assert [hit.index for hit in hits] == best[:k].tolist()
 
 
 def test_a_file_of_states_with_nan(run, tiny_folder, tiny_data, tmp_path, monkeypatch):
-    """As a gallery that other software wrote; the command says which image, and prints no placeholder."""
+    """As in a gallery written by other software; the command names the image and prints no placeholder."""
     from caan.data.scan import open_features
     from caan.runtime import index
 

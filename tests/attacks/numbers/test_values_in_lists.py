@@ -1,4 +1,4 @@
-"""Lists whose elements are not what they should be: refused by number and kind, alike by all that take lists."""
+"""Lists with elements of the wrong type: refused by position and type, in the same way by every function."""
 
 from collections import OrderedDict, deque
 from decimal import Decimal
@@ -16,11 +16,11 @@ from caan.runtime.serving.batching import BatchingRetriever
 
 
 class Text(str):
-    """A str of its own, as frameworks make them."""
+    """A subclass of str, as in some frameworks."""
 
 
 class Column:
-    """As pandas.Series: one axis, and a list of itself."""
+    """Like pandas.Series: one axis, and convertible to a list."""
 
     ndim, shape = 1, (2,)
 
@@ -32,7 +32,7 @@ class Column:
 
 
 class Frame(Column):
-    """As pandas.DataFrame."""
+    """Like pandas.DataFrame."""
 
     ndim, shape = 2, (2, 1)
 
@@ -54,7 +54,7 @@ def texts(retriever):
 
 @pytest.fixture(scope="module")
 def takers(retriever, images):
-    """All that take a list of captions."""
+    """All functions that take a list of captions."""
     return {
         "search_many": lambda captions: retriever.search_many(captions, images, 2),
         "score_matrix": lambda captions: retriever.score_matrix(images, captions),
@@ -111,13 +111,13 @@ def test_a_token_that_is_not_text(takers, taker, value, kind):
         (np.array("w1"), "an array"),
     ],
 )
-def test_what_is_not_a_list(takers, taker, captions, kind):
+def test_a_value_that_is_not_a_list(takers, taker, captions, kind):
     with pytest.raises(InputError, match=f"must be a list of (captions|queries), not {kind}"):
         takers[taker](captions)
 
 
 @pytest.mark.parametrize("taker", TAKERS)
-def test_one_string_and_no_caption(takers, taker):
+def test_one_string_or_no_caption(takers, taker):
     with pytest.raises(InputError, match="not one string"):
         takers[taker]("w1 w2")
     for empty in ([], (), np.array([], str)):
@@ -139,7 +139,7 @@ def test_one_string_and_no_caption(takers, taker):
         [np.array("w1 w2"), "w3"],
     ],
 )
-def test_what_stands_for_a_list_of_captions(retriever, images, captions):
+def test_equivalents_of_a_list_of_captions(retriever, images, captions):
     expected = retriever.score_matrix(images, ["w1 w2", "w3"])
     assert (retriever.score_matrix(images, captions) == expected).all()
     assert (retriever.score_matrix(images, retriever.encode_captions(captions)) == expected).all()
@@ -155,7 +155,7 @@ def test_a_single_query_that_is_not_one(retriever, images, value, kind):
         batching.search(value, images)
 
 
-def test_a_single_query_in_other_clothes(retriever, images):
+def test_a_single_query_of_an_equivalent_type(retriever, images):
     expected = retriever.search("w1 w2", images)
     with BatchingRetriever(retriever, max_delay_ms=0) as batching:
         for query in (Text("w1 w2"), np.str_("w1 w2"), ("w1", "w2"), np.array(["w1", "w2"]), np.array("w1 w2")):
@@ -206,7 +206,7 @@ def test_an_image_that_is_not_one(retriever, texts, value, says):
         (np.ma.masked_array(np.zeros((2, 5, 12)), True), r"masked \(2, 5, 12\)"),
     ],
 )
-def test_features_that_are_none(retriever, features, says):
+def test_invalid_features(retriever, features, says):
     for use in (retriever.encode_images, lambda given: Images(retriever, given)):
         with pytest.raises(DataError, match=rf"features must be a float array \(images, regions, 12\), not .*{says}"):
             use(features)
@@ -234,7 +234,7 @@ def test_features_of_every_float_type(retriever, dtype):
         (["a", "b", "\ud800"], "id 2 is no text"),
     ],
 )
-def test_ids_that_are_none(retriever, tiny_folder, tmp_path, ids, says):
+def test_invalid_ids(retriever, tiny_folder, tmp_path, ids, says):
     features = np.ones((3, 5, 12), np.float32)
     source, target = Images(retriever, features), tmp_path / "gallery"
     for use in (
@@ -247,7 +247,7 @@ def test_ids_that_are_none(retriever, tiny_folder, tmp_path, ids, says):
     assert not target.exists()
 
 
-def test_ids_in_other_clothes(retriever):
+def test_ids_of_an_equivalent_type(retriever):
     features = np.ones((2, 5, 12), np.float32)
     for ids in (("a", "b"), np.array(["a", "b"]), Column(["a", "b"]), [Text("a"), np.str_("b")]):
         found = retriever.encode_images(features, ids=ids).ids
@@ -305,14 +305,14 @@ def test_without_k_there_are_ten_hits_or_all(retriever, images):
         (np.array([1, 2**64 - 1, 2], np.uint64), "lengths must be 1 to 5"),
     ],
 )
-def test_lengths_that_are_none(retriever, lengths, says):
+def test_invalid_lengths(retriever, lengths, says):
     features = np.ones((3, 5, 12), np.float32)
     for use in (retriever.encode_images, lambda *given: Images(retriever, *given)):
         with pytest.raises(InputError, match=says):
             use(features, lengths)
 
 
-def test_lengths_in_other_clothes(retriever):
+def test_lengths_of_an_equivalent_type(retriever):
     features = np.ones((3, 5, 12), np.float32)
     for lengths in ((1, 2, 5), [np.int8(1), 2, 5], np.array([1, 2, 5], np.uint64), Column([1, 2, 5]), range(3, 6)):
         found = retriever.encode_images(features, lengths).lengths.tolist()
@@ -329,7 +329,7 @@ junk = st.recursive(
 
 
 @given(values=junk)
-def test_whatever_is_handed_in_there_are_scores_or_an_input_error(retriever, images, texts, values):
+def test_any_input_gives_scores_or_an_input_error(retriever, images, texts, values):
     for use in (
         lambda: retriever.score_matrix(images, values),
         lambda: retriever.search_many(values, images),

@@ -1,4 +1,4 @@
-"""Pictures that ids name: inside their folder alone, PNG, JPEG and WebP alone, of a size that memory holds."""
+"""Pictures named by ids: only inside their folder, only PNG, JPEG and WebP, and only of a size that fits memory."""
 
 import os
 import struct
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def outside(folder):
-    """Ids that lead out of a folder."""
+    """Ids that point outside a folder."""
     (folder / "link.png").symlink_to("../secret.png")
     (folder / "far.png").symlink_to(folder.parent / "secret.png")
     (folder / "up").symlink_to("..")
@@ -95,7 +95,7 @@ def test_the_three_formats_are_known_by_content(folder, form):
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG that claims this size and holds nothing of it."""
+    """A PNG that claims this size without the data."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
 
     def chunk(kind, data):
@@ -107,7 +107,7 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(10_001, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)])
-def test_more_pixels_than_memory_holds_are_refused_before_they_are_decoded(folder, size, monkeypatch):
+def test_too_many_pixels_are_refused_before_decoding(folder, size, monkeypatch):
     (folder / "bomb.png").write_bytes(png(*size))
     monkeypatch.setattr(Image.Image, "convert", lambda *_, **__: pytest.fail("decoded"))
     shown = PictureFolder(folder).thumbnail("bomb")

@@ -1,4 +1,4 @@
-"""What the requests are put to."""
+"""The retriever and gallery of the requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A signal's handler that raises, at any moment of a call in the main thread: nothing may hang or lose its place."""
+"""A signal handler that raises at any moment of a call in the main thread: nothing may hang or leak its place."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Many requests while another process appends, deletes, and is killed again and again, and galleries are reopened."""
+"""Many requests while another process appends, deletes, and is killed repeatedly, and galleries are reopened."""
 
 import random
 import signal
@@ -65,11 +65,11 @@ def soak(tmp_path, bundle, requests):
         gone = gallery.deleted if gallery.deleted is not None else np.zeros(len(gallery), bool)
         scores = expected[[int(name.split("-")[0]) for name in gallery.ids], query]
         best = np.sort(scores[~gone])[::-1][:k]
-        found = np.array([hit.score for hit in hits])
+        actual = np.array([hit.score for hit in hits])
         assert len({hit.index for hit in hits}) == len(hits) == k
         assert not gone[[hit.index for hit in hits]].any()
-        assert np.abs(found - scores[[hit.index for hit in hits]]).max() < TOLERANCE
-        assert np.abs(found - best).max() < TOLERANCE
+        assert np.abs(actual - scores[[hit.index for hit in hits]]).max() < TOLERANCE
+        assert np.abs(actual - best).max() < TOLERANCE
 
     def caller(number):
         generator = random.Random(number)

@@ -1,4 +1,4 @@
-"""Captions, ids and vocabularies in files of every editor: what they hold is theirs, what frames them is not."""
+"""Captions, ids and vocabularies in files from any editor: content is kept, framing (BOM, line ends) is not."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_what_is_not_text_is_named_by_file_and_line(read, what, content, line, s
 
 @pytest.mark.parametrize("what", READERS)
 @pytest.mark.parametrize("content", [b"", BOM])
-def test_nothing_is_not_a_file_of_them(read, what, content):
+def test_an_empty_file_is_refused(read, what, content):
     with pytest.raises(DataError, match=rf"file\.txt is empty; expected one {what} a line"):
         read(what, content)
 

@@ -1,4 +1,4 @@
-"""Ids are compared as they are: white space, case and forms of Unicode tell items apart."""
+"""Ids are compared exactly: white space, case and Unicode forms distinguish items."""
 
 import json
 from dataclasses import replace
@@ -28,14 +28,14 @@ def gallery(retriever, tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("name", IDS)
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
-def test_a_file_deletes_the_item_that_it_names_and_no_other(run, gallery, tmp_path, name, end):
+def test_a_file_deletes_only_the_items_it_names(run, gallery, tmp_path, name, end):
     (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf" + f"{name}{end}".encode())
     assert run("delete", gallery, "--ids", tmp_path / "ids.txt").code == 0
     found = Gallery.open(gallery)
     assert [found.ids[n] for n in found.live] == [other for other in IDS if other != name]
 
 
-def test_what_only_looks_like_an_id_deletes_nothing(refused, gallery, tmp_path):
+def test_text_that_only_looks_like_an_id_deletes_nothing(refused, gallery, tmp_path):
     for name in ("a  ", "\ta", "aa", "a\ufeff"):
         (tmp_path / "ids.txt").write_text(f"{name}\n", encoding="utf-8")
         refused("delete", gallery, "--ids", "ids.txt", says=["nothing was deleted"])

@@ -1,4 +1,4 @@
-"""Ids, captions, file names and manifests that would command the terminal: every command writes them out."""
+"""Ids, captions, file names and manifests with terminal escapes: every command escapes them."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from caan.bundle import write_manifest
 
-# Sets the clipboard, clears the screen, colours, turns the direction, forges a line, hides what stood before.
+# Sets the clipboard, clears the screen, colours, reverses the direction, forges a line, hides earlier text.
 HOSTILE = ["\x1b]52;c;cm0=\x07", "\x1b[2J", "\x9b31m", "\u202egpj.exe", "a\nError: b", "x\r\x08y", "\u2066z", "\x7f\0"]
 OBEYED = set(map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))) - {"\n"}
 
@@ -83,7 +83,7 @@ def test_file_names_in_errors(run, tmp_path, monkeypatch):
             check(run(*command), code=2)
 
 
-def test_what_was_typed_wrongly(run):
+def test_wrong_usage(run):
     for command in (
         ["\x1b[2J"],
         ["search", "--\x1b[2J"],

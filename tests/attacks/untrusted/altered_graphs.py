@@ -1,4 +1,4 @@
-"""Graphs that were altered, and hashed anew: what is done to a model, and what the refusal says.
+"""Altered graphs with updated hashes: the change to a model, and the expected message.
 
 Python's runtime, C++'s and caan-build-engine are asked with the same ones.
 """
@@ -53,7 +53,7 @@ def add_condition(model: onnx.ModelProto) -> None:
 
 
 def endless_loop(model: onnx.ModelProto) -> None:
-    """Once around for each number that 63 bits count."""
+    """A loop with 2^63 - 1 iterations."""
     ends = [helper.make_tensor_value_info("i", TensorProto.INT64, []), bool_end("go"), bool_end("on")]
     body = helper.make_graph([helper.make_node("Identity", ["go"], ["on"])], "body", ends[:2], ends[2:])
     add_condition(model)

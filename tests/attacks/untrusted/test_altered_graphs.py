@@ -1,4 +1,4 @@
-"""Graphs that do what no graph of caan's does, or are fed and read otherwise: refused in one sentence, and at once."""
+"""Graphs with features caan does not export, or other inputs and outputs: refused at once, in one sentence."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.attacks.untrusted.altered_graphs import CASES, DISTRUST, GRAPH, SCORE
 
 @pytest.fixture
 def alter(tiny_bundle):
-    """alter(change, file=GRAPH): the tiny bundle with one graph changed and the manifest made to fit."""
+    """alter(change, file=GRAPH): the tiny bundle with one graph changed and the manifest updated."""
 
     def make(change, file=GRAPH):
         manifest = json.loads((tiny_bundle / "manifest.json").read_text())
@@ -33,14 +33,14 @@ def test_the_runtime_refuses_it(refused, alter, tiny_data, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_engine_is_built_of_it(refused, alter, name):
+def test_no_engine_is_built_from_it(refused, alter, name):
     pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
     change, says = CASES[name]
     refused("build-engine", alter(change), "--fp16", says=says)
 
 
 @pytest.mark.parametrize("file", ["onnx/explainer.fp32.onnx", "onnx/expander.fp32.onnx"])
-def test_a_side_graph_is_looked_at_too(alter, file):
+def test_the_explainer_and_expander_are_checked_too(alter, file):
     change, says = CASES["an initializer in another file"]
     retriever = Retriever.open(alter(change, file), "onnxruntime")
     use = {
@@ -53,7 +53,7 @@ def test_a_side_graph_is_looked_at_too(alter, file):
 
 
 def test_scores_of_one_image_are_not_spread_over_all(alter):
-    """Its output is declared as it should be; what it makes has one row, which NumPy would repeat."""
+    """Its output is declared correctly, but the actual one has one row, which NumPy would broadcast."""
 
     def first_image_alone(model: onnx.ModelProto) -> None:
         for node in model.graph.node:
@@ -69,7 +69,7 @@ def test_scores_of_one_image_are_not_spread_over_all(alter):
         retriever.search("w1", gallery, 2)
 
 
-def test_what_onnx_runtime_can_not_compute_is_no_traceback(alter):
+def test_a_graph_onnx_runtime_can_not_compute_gives_no_traceback(alter):
     def narrow(model: onnx.ModelProto) -> None:
         weight = next(w for w in model.graph.initializer if list(w.dims) == [12, 10])
         weight.CopyFrom(onnx.numpy_helper.from_array(np.ones((11, 10), np.float32), weight.name))
@@ -79,7 +79,7 @@ def test_what_onnx_runtime_can_not_compute_is_no_traceback(alter):
 
 
 def test_a_graph_in_two_parts_is_read_as_one(refused, tiny_bundle, tiny_data):
-    """Protobuf joins two messages in one's place: a second graph's weights count as the first's."""
+    """Protobuf merges repeated occurrences of a message: a second graph's weights are added to the first's."""
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     more = onnx.ModelProto()
     more.graph.initializer.append(helper.make_tensor("more", onnx.TensorProto.FLOAT, [1], [1.0]))

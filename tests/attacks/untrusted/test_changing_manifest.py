@@ -1,4 +1,4 @@
-"""A manifest that is replaced again and again: the bundle opens in between or is refused; nobody reads for ever."""
+"""A manifest that is replaced repeatedly: the bundle opens or is refused; reading never loops forever."""
 
 import threading
 
@@ -10,13 +10,13 @@ from caan.errors import BundleError, DataError
 
 
 def touch(path):
-    """Another writing of the same content."""
+    """The same content, written again."""
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes())
     copy.replace(path)
 
 
-def test_files_that_never_stay_are_given_up(tmp_path, monkeypatch):
+def test_reading_gives_up_on_files_that_keep_changing(tmp_path, monkeypatch):
     monkeypatch.setattr(stamps, "_LONGEST_PAUSE", 0)
     published, reads = tmp_path / "manifest.json", []
     published.write_text("{}")
@@ -29,7 +29,7 @@ def test_files_that_never_stay_are_given_up(tmp_path, monkeypatch):
     assert 10 <= len(reads) <= 1_000
 
 
-def test_what_is_wrong_with_files_that_never_stay_is_given_up_too(tmp_path, monkeypatch):
+def test_reading_gives_up_on_invalid_files_that_keep_changing(tmp_path, monkeypatch):
     monkeypatch.setattr(stamps, "_LONGEST_PAUSE", 0)
     published = tmp_path / "manifest.json"
     published.write_text("{}")

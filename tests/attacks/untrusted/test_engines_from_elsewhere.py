@@ -1,4 +1,4 @@
-"""Engines, which are programs: those that this user did not build here run only where they are trusted."""
+"""Engines are programs: those not built here by this user run only if trusted."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def with_engine(tiny_bundle) -> Path:
-    """The tiny bundle with an engine that nobody knows."""
+    """The tiny bundle with an engine of unknown origin."""
     bundle = open_bundle(tiny_bundle)
     (tiny_bundle / "engines" / ENGINE).mkdir(parents=True)
     for graph in GRAPHS:
@@ -49,7 +49,7 @@ def choose(folder, **options):
     return choose_engine(open_bundle(folder), "fp32", lambda: MACHINE, **options).name
 
 
-def test_one_from_elsewhere_is_refused_with_both_ways_out(with_engine):
+def test_a_foreign_engine_is_refused_with_both_remedies(with_engine):
     with pytest.raises(BundleError) as refusal:
         choose(with_engine)
     message = str(refusal.value)
@@ -57,17 +57,17 @@ def test_one_from_elsewhere_is_refused_with_both_ways_out(with_engine):
     assert "add --trust-engines (trust_engines=True)" in message and "caan-build-engine" in message
 
 
-def test_one_that_is_trusted_is_taken(with_engine):
+def test_a_trusted_engine_is_used(with_engine):
     assert choose(with_engine, trust_engines=True) == ENGINE
 
 
-def test_one_that_was_built_here_is_taken(with_engine):
+def test_an_engine_built_here_is_used(with_engine):
     for graph in GRAPHS:
         remember_plan(open_bundle(with_engine).hash_of(plan_file(graph, ENGINE)))
     assert choose(with_engine) == ENGINE
 
 
-def test_every_plan_of_it_must_have_been_built_here(with_engine):
+def test_all_of_its_plans_must_have_been_built_here(with_engine):
     for graph in GRAPHS[:-1]:
         remember_plan(open_bundle(with_engine).hash_of(plan_file(graph, ENGINE)))
     with pytest.raises(BundleError, match="was not built here"):
@@ -82,7 +82,7 @@ def test_a_bundle_can_not_say_that_it_was_built_here(with_engine):
         choose(with_engine)
 
 
-def test_building_an_engine_is_remembered(run, tiny_bundle, cache):
+def test_building_an_engine_is_recorded(run, tiny_bundle, cache):
     pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
     profile = "scorer:one:images=1/2/4,captions=1/2/4,regions=1/5/5,words=2/4/8"
     assert run("build-engine", tiny_bundle, "--fp32", "--profile", profile).code == 0
@@ -92,7 +92,7 @@ def test_building_an_engine_is_remembered(run, tiny_bundle, cache):
     assert {path.name for path in cache.iterdir()} == plans and all(map(was_built_here, plans))
 
 
-def test_a_record_of_another_name_counts_for_nothing(cache):
+def test_a_record_of_another_name_is_ignored(cache):
     remember_plan(HASH)
     other = HASH[::-1]
     os.link(cache / HASH, cache / other)
@@ -100,27 +100,27 @@ def test_a_record_of_another_name_counts_for_nothing(cache):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give files to others")
-def test_a_record_that_another_user_wrote_counts_for_nothing(cache):
+def test_another_user_s_record_is_ignored(cache):
     remember_plan(HASH)
     os.chown(cache / HASH, 12345, 12345)
     assert not was_built_here(HASH)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on POSIX")
-def test_a_record_that_others_may_write_counts_for_nothing(cache):
+def test_a_record_writable_by_others_is_ignored(cache):
     remember_plan(HASH)
     (cache / HASH).chmod(0o666)
     assert not was_built_here(HASH)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
-def test_a_pipe_in_a_record_s_place(cache):
+def test_a_pipe_in_place_of_a_record(cache):
     cache.mkdir(parents=True)
     os.mkfifo(cache / HASH)
     assert not was_built_here(HASH)
 
 
-def test_a_record_that_can_not_be_kept_is_a_warning(cache):
+def test_a_record_that_can_not_be_written_is_a_warning(cache):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file in the folder's place")
     with pytest.warns(CaanWarning, match="the engine will need --trust-engines"):

@@ -1,4 +1,4 @@
-"""Galleries that came from somebody else: what they name, claim and hold in place of what caan writes."""
+"""Galleries of another origin: their names, claims and altered content."""
 
 import hashlib
 import json
@@ -61,14 +61,14 @@ IDS = {
 
 
 def with_ids(gallery: Path, content: bytes) -> Path:
-    """The gallery with other ids, sealed as if caan had written them."""
+    """The gallery with other ids and a valid checksum."""
     (gallery / "ids.jsonl").write_bytes(content)
     write_description(gallery, replace(read_description(gallery), ids=part_of(content)))
     return gallery
 
 
 def format_2(text: str) -> str:
-    """As galleries were described before there were checksums: with a hash of entries as Python prints them."""
+    """An older description, with a hash of entries as Python prints them in place of a checksum."""
     content = json.loads(text)
     del content["checksum"]
     content["version"] = 2
@@ -81,7 +81,7 @@ def another_digit(text: str, key: str) -> str:
     return f'{before}"{key}": "{"1" if after[0] == "0" else "0"}{after[1:]}'
 
 
-# gallery.json → another one, that opens or doesn't.
+# gallery.json → an altered one, which opens or doesn't.
 DESCRIPTIONS: dict[str, tuple[bool, Callable[[str], str]]] = {
     "as written": (True, str),
     "a byte order mark": (True, lambda text: f"\ufeff{text}"),
@@ -109,7 +109,7 @@ def with_description(gallery: Path, kind: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", DESCRIPTIONS)
-def test_a_description_that_is_not_what_was_written(refused, run, gallery, kind):
+def test_an_altered_description(refused, run, gallery, kind):
     if with_description(gallery, kind):
         assert run("search", gallery, "w1").code == 0
     else:
@@ -121,7 +121,7 @@ def test_a_description_that_is_not_what_was_written(refused, run, gallery, kind)
 
 
 @pytest.mark.parametrize("kind", IDS)
-def test_ids_that_are_no_texts(refused, gallery, kind):
+def test_ids_that_are_not_text(refused, gallery, kind):
     says = ["ids.jsonl does not hold one text a line", "run caan index again with --overwrite"]
     refused("search", with_ids(gallery, IDS[kind]), "w1", says=says)
 
@@ -130,7 +130,7 @@ def test_two_items_of_one_id(refused, gallery):
     refused("search", with_ids(gallery, b'"a"\n"b"\n"a"\n'), "w1", says=["ids.jsonl gives two items the same id"])
 
 
-def test_a_deleted_item_s_id_may_be_another_s(gallery):
+def test_a_deleted_item_s_id_may_be_reused(gallery):
     delete_items(gallery, ["a"])
     assert Gallery.open(with_ids(gallery, b'"b"\n"b"\n"c"\n')).ids == ["b", "b", "c"]
 
@@ -154,7 +154,7 @@ def test_states_that_claim_more_than_there_is(gallery, size):
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
 @pytest.mark.parametrize("name", ["gallery.json", "states.bin", "lengths.bin", "ids.jsonl"])
-def test_a_pipe_in_a_file_s_place(refused, gallery, name):
+def test_a_pipe_in_place_of_a_file(refused, gallery, name):
     (gallery / name).unlink()
     os.mkfifo(gallery / name)
     before = json.dumps(sorted(path.name for path in gallery.iterdir()))

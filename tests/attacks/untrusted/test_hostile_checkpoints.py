@@ -1,4 +1,4 @@
-"""Checkpoints whose tensors are none, or that claim more than they hold: one sentence each, and no memory taken."""
+"""Checkpoints with invalid tensors, or that claim more than they hold: one sentence each, and no memory allocated."""
 
 import pickletools
 import struct
@@ -54,7 +54,7 @@ def rejected(refused, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's, of kinds of tensors that it calls prototypes
 @pytest.mark.parametrize("kind", TENSORS)
-def test_a_tensor_that_is_no_array_of_floats(rejected, content, kind):
+def test_a_tensor_that_is_not_an_array_of_floats(rejected, content, kind):
     make, says = TENSORS[kind]
     content["state_dict"][K] = make(content["state_dict"][K])
     rejected(content, says)
@@ -70,7 +70,7 @@ def test_such_a_tensor_of_a_scan_checkpoint(refused, content, vocabulary, tmp_pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_are_taken(content, tmp_path, dtype):
+def test_other_floats_are_accepted(content, tmp_path, dtype):
     content["state_dict"][K] = content["state_dict"][K].to(dtype)
     torch.save(content, tmp_path / "model.pt")
     assert load_checkpoint(tmp_path / "model.pt").model.scorer.K.dtype == torch.float32
@@ -94,7 +94,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_value_that_can_not_be(rejected, content, name):
+def test_an_impossible_value(rejected, content, name):
     change, says = VALUES[name]
     change(content)
     rejected(content, says)
@@ -108,7 +108,7 @@ def test_metrics_that_are_larger_than_they_look(rejected, content):
 
 
 def rewritten(path, change, packing=zipfile.ZIP_STORED, **parts):
-    """The archive with its pickle changed and parts added."""
+    """The archive with a changed pickle and added parts."""
     with zipfile.ZipFile(path) as archive:
         content = {part.filename: archive.read(part) for part in archive.infolist()}
     name = next(name for name in content if name.endswith("/data.pkl"))
@@ -119,7 +119,7 @@ def rewritten(path, change, packing=zipfile.ZIP_STORED, **parts):
 
 
 def claimed(pickled: bytes, find: int, number: int) -> bytes:
-    """The pickle with the integer that lies `find` steps from the first tensor's storage put in place of another."""
+    """The pickle with the integer `find` steps after the first tensor's storage replaced."""
     steps = list(pickletools.genops(pickled))
     storage = next(place for place, (step, _, _) in enumerate(steps) if step.name == "BINPERSID")
     (step, _, start), (_, _, end) = steps[storage + find], steps[storage + find + 1]
@@ -145,19 +145,19 @@ def test_a_claim_that_the_archive_does_not_hold(refused, tmp_path, content, name
 
 
 def test_an_archive_as_it_was_is_loaded(tmp_path, content):
-    """What the tests around this one spoil is not refused for having been written anew."""
+    """Rewriting the archive alone, as the tests around this one do, is not refused."""
     torch.save(content, tmp_path / "model.pt")
     rewritten(tmp_path / "model.pt", lambda pickled: pickled)
     assert load_checkpoint(tmp_path / "model.pt").metrics == content["metrics"]
 
 
-def test_a_bomb_is_not_unpacked(refused, tmp_path, content):
+def test_a_zip_bomb_is_not_unpacked(refused, tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
     rewritten(tmp_path / "model.pt", lambda p: p, zipfile.ZIP_DEFLATED, **{"model/data/99": bytes(1 << 24)})
     refused("export", "model.pt", says=["is packed in a way that PyTorch does not"])
 
 
-def test_parts_that_lie_over_each_other(refused, tmp_path, content):
+def test_overlapping_parts(refused, tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
     with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
         largest = max(archive.infolist(), key=lambda part: part.file_size)
@@ -180,7 +180,7 @@ def test_a_claim_of_the_old_form(refused, tmp_path, content):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_no_memory_is_not_called_corrupted(refused, tmp_path, content, monkeypatch, error):
+def test_out_of_memory_is_not_reported_as_damage(refused, tmp_path, content, monkeypatch, error):
     def load(*arguments, **options):
         raise error
 
@@ -192,7 +192,7 @@ def test_no_memory_is_not_called_corrupted(refused, tmp_path, content, monkeypat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_a_claim_takes_no_memory(tmp_path, content):
-    """In a process that may have little of it: the claim of 8 GB is refused before anything is made room for."""
+    """In a process with a memory limit: the claim of 8 GB is refused before anything is allocated."""
     torch.save(content, tmp_path / "model.pt")
     rewritten(tmp_path / "model.pt", ARCHIVES["a storage of 8 GB"][0])
     code = (
@@ -208,7 +208,7 @@ def test_a_claim_takes_no_memory(tmp_path, content):
 
 
 def test_names_in_the_old_form_s_first_pickle_are_not_run(tmp_path):
-    """What is measured is not executed: the first pickle of a file is read before PyTorch is asked."""
+    """Checking sizes executes nothing: a file's first pickle is parsed before PyTorch loads it."""
     marker = tmp_path / "marker"
     (tmp_path / "model.pt").write_bytes(f"cos\nsystem\n(Vtouch {marker}\ntR.".encode())
     with pytest.raises(CheckpointError):

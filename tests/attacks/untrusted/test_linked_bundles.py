@@ -1,4 +1,4 @@
-"""Bundles that are links into a content-addressed store: they open by their hashes; nobody writes into it."""
+"""Bundles of links into a content-addressed store: they open if hashes match; nothing writes into the store."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.conftest import tree
 
 @pytest.fixture
 def linked(tiny_bundle, tmp_path) -> Path:
-    """The tiny bundle as a hub's cache has it: snapshots/REVISION/FILE are links to blobs/HASH."""
+    """The tiny bundle as in a hub's cache: snapshots/REVISION/FILE are links to blobs/HASH."""
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     store = tmp_path / "models--who--model.caan"
     snapshot = store / "snapshots" / "0123abc"
@@ -49,8 +49,8 @@ def test_a_link_to_nothing(refused, linked, tiny_data, target):
     refused("eval", linked, "--data", tiny_data, says=["vocab.json is missing from the bundle"])
 
 
-def test_links_are_no_way_to_another_name(refused, linked, tiny_data):
-    """A link may lead anywhere, a name in the manifest may not."""
+def test_links_do_not_allow_names_outside(refused, linked, tiny_data):
+    """A link may point anywhere, a name in the manifest may not."""
     manifest = json.loads((linked / "manifest.json").read_text())
     manifest["files"]["../../blobs/manifest"] = manifest["files"]["vocab.json"]
     (linked / "manifest.json").write_text(json.dumps(manifest))
@@ -75,8 +75,8 @@ def test_a_copy_without_links_is_changed(linked, tmp_path):
     assert open_bundle(copy).manifest["note"] == "mine"
 
 
-def test_what_was_verified_is_what_is_used(linked, monkeypatch):
-    """The blob is exchanged between its check and its use: the graph that is loaded is compared itself."""
+def test_the_verified_bytes_are_the_ones_used(linked, monkeypatch):
+    """The blob is replaced between check and use: the loaded bytes themselves are verified."""
     from caan import bundle as bundle_module
 
     blob = (linked / "onnx" / "scorer.fp32.onnx").resolve()

@@ -1,4 +1,4 @@
-"""Pipes in files' places: refused at once where a file is needed, read where a user hands one over."""
+"""Pipes in place of files: refused at once if a file is needed, read if a user passes one as text input."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("what", READERS)
-def test_a_pipe_that_nobody_writes_into(pipe, what):
+def test_a_pipe_without_a_writer(pipe, what):
     read, error = READERS[what]
     with pytest.raises(error):
         read(pipe)
@@ -68,7 +68,7 @@ def test_a_pipe_in_a_data_set(tiny_data, name):
         open_split(tiny_data)
 
 
-def test_a_pipe_in_the_place_of_the_tuning(tiny_bundle, tmp_path, monkeypatch):
+def test_a_pipe_in_place_of_the_tuning(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     retriever = Retriever.open(tiny_bundle, "onnxruntime")
     place = tuning._path(retriever.backend)
@@ -77,7 +77,7 @@ def test_a_pipe_in_the_place_of_the_tuning(tiny_bundle, tmp_path, monkeypatch):
     assert tuning.cached_tuning(retriever.backend) is None
 
 
-def test_a_pipe_in_the_place_of_a_calibration(tmp_path, monkeypatch):
+def test_a_pipe_in_place_of_a_calibration(tmp_path, monkeypatch):
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     place = calibration_cache.cache_path({"key": 1})
     place.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Output files that are something else: pipes, devices, open files by number, links, private files, folders."""
+"""Special outputs: pipes, devices, file descriptors, links, private files, folders."""
 
 import os
 import stat
@@ -33,7 +33,7 @@ def test_a_device_stays_one(tmp_path):
 
 
 @root
-def test_a_device_of_one_s_own(tmp_path):
+def test_an_own_device_node(tmp_path):
     try:
         os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         (tmp_path / "null").write_text("tried")
@@ -83,7 +83,7 @@ def test_an_open_file_that_can_not_be_written(name, tmp_path):
             [sys.executable, "-c", code, name], stdin=nothing, capture_output=True, text=True, cwd=tmp_path
         )
     assert done.returncode == 1 and "OutputError: " in done.stderr
-    # /dev/stdin leads to /dev/null here, opened for reading alone.
+    # /dev/stdin is /dev/null here, opened read-only.
     assert ("is full" if name == "/dev/full" else f"can't write {name}: ") in done.stderr.splitlines()[-1]
 
 
@@ -107,13 +107,13 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced_there(tmp_path, form):
     assert {name for name, content in tree(tmp_path).items() if content != b"new"} == before
 
 
-def test_a_link_that_leads_nowhere_is_written_where_it_leads(tmp_path):
+def test_a_dangling_link_is_written_to_its_target(tmp_path):
     (tmp_path / "link").symlink_to("new/page.html")
     write(tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "new" / "page.html").read_text() == "new"
 
 
-def test_a_link_that_leads_to_itself(tmp_path):
+def test_a_link_to_itself_is_refused(tmp_path):
     (tmp_path / "link").symlink_to("link")
     with pytest.raises(OutputError, match=r"can't write .*link: Too many levels of symbolic links"):
         write(tmp_path / "link")
@@ -151,7 +151,7 @@ def test_the_process_s_umask_is_never_changed(tmp_path, monkeypatch):
         pass
 
 
-def test_a_long_name_is_no_obstacle(tmp_path):
+def test_a_long_name_works(tmp_path):
     for name in ("x" * 255, "é" * 127, "😀" * 60):
         write(tmp_path / name)
         write(tmp_path / name, "again")
@@ -175,7 +175,7 @@ def test_a_socket_is_noticed_before_the_work(tmp_path):
 
 
 def test_a_file_that_is_mounted_is_written_in_place(in_namespace, tmp_path):
-    """As a container's single files are: no other file can take its place."""
+    """As with a container's bind-mounted files: no other file can replace it."""
     (tmp_path / "page.html").write_text("old, and longer")
     (tmp_path / "outside").write_text("old, and longer")
     code = (
@@ -198,7 +198,7 @@ def test_a_page_to_standard_output_and_nothing_else(shell, home):
     assert code == 0 and out.rstrip().endswith("</html>") and not list(home.glob(".*.tmp"))
 
 
-def test_a_page_is_replaced_on_request_alone(caan, home):
+def test_a_page_is_replaced_only_on_request(caan, home):
     pytest.importorskip("jinja2")
     (home / "page.html").write_text("mine")
     (home / "page.html").chmod(0o600)
