@@ -68,7 +68,7 @@ class _Command(click.Command):
 @options.checkpoint
 @click.option("--gate-rsum", type=click.FloatRange(min=0), help="Allowed |Δ rsum|.  [default: FP16 0.5, INT8 2]")
 @click.option("--gate-score", type=click.FloatRange(min=0), help="Allowed |Δ score|.  [default: FP32 1e-4]")
-@click.option("--keep-failed", is_flag=True, help="Keep a precision that misses its gate, marked as failed.")
+@click.option("--keep-failed", is_flag=True, help="Keep a precision that fails its gate, marked as failed.")
 @click.option("--target", help="tensorrt or tensorrt-rtx.  [default: tensorrt where it and a GPU are, else -rtx]")
 @click.option("--profile", multiple=True, metavar="GRAPH:NAME:AXIS=MIN/OPT/MAX,…", help="Instead of a graph's own.")
 @click.option("--compute-capability", multiple=True, metavar="X.Y", help="Build ahead for this GPU; repeatable.")

@@ -180,7 +180,7 @@ def test_a_damaged_file_is_reported_and_replaced(bundle, make_split, cache_folde
     whole = path.read_bytes()
     damage(path)
     runs.clear()
-    with pytest.warns(CaanWarning, match=r"is damaged \(.*calibrated again") as warned:
+    with pytest.warns(CaanWarning, match=r"is damaged \(.*calibrating again") as warned:
         again = calibrate(bundle, dataset, method="min-max")
     assert len(warned) == 1 and str(path) in str(warned[0].message)
     assert runs and again.ranges == first.ranges

@@ -92,7 +92,7 @@ def test_tensorrt_builds_for_the_gpu_at_hand_alone(gpu, full_tensorrt):
     gpu(True)
     target = open_target("tensorrt")
     assert target.check_capabilities([]) == ()
-    with pytest.raises(InputError, match=r"builds for the GPU at hand.*tensorrt-rtx"):
+    with pytest.raises(InputError, match=r"builds only for the local GPU.*tensorrt-rtx"):
         target.check_capabilities(["8.6"])
 
 
