@@ -1,4 +1,4 @@
-"""A bundle's description as text for a terminal: no wider than it, at most 120 columns."""
+"""A bundle's description as text, as wide as the terminal, at most 120 columns."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ..errors import install
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
 
-_LABEL = 13  # columns of a label and what follows it
+_LABEL = 13  # columns of a label and its padding
 _COST = [field.name for field in fields(NodeCost)]
 _TYPES = ("INT8", "FP16", "FP32")
 
 
-def summary_text(found: Description) -> str:
-    """The whole bundle: a paragraph each for the model, files, graphs, every precision and every engine."""
-    manifest = found.bundle.manifest
+def summary_text(description: Description) -> str:
+    """A paragraph each for model, files, graphs, and every precision and engine."""
+    manifest = description.bundle.manifest
     parts = [
-        _model(found),
+        _model(description),
         _files(manifest),
-        _graphs(found.ends),
+        _graphs(description.ends),
         *(_precision(name, entry) for name, entry in manifest["precisions"].items()),
-        *(_engine(found, name, entry) for name, entry in manifest.get("engines", {}).items()),
+        *(_engine(description, name, entry) for name, entry in manifest.get("engines", {}).items()),
     ]
     return "\n\n".join(parts)
 
@@ -45,20 +45,20 @@ def layers_text(title: str, layers: Sequence[Layer]) -> str:
     table = _table(rows, headers, left=5)
     excess = max(map(len, table.splitlines())) - _width()
     if excess > 0:
-        # The passes' own nodes have long names, which say least; the shapes beside them say most.
+        # Nodes inserted by passes have long names that say little; the shapes beside them matter more.
         room = max(len(row[0]) for row in rows) - excess
         table = _table([[_middle_out(name, room), *others] for name, *others in rows], headers, left=5)
     return f"{title}\n{table}"
 
 
-def _model(found: Description) -> str:
-    manifest = found.bundle.manifest
+def _model(description: Description) -> str:
+    manifest = description.bundle.manifest
     checkpoint = manifest.get("checkpoint", {})
     rsum = (checkpoint.get("metrics") or {}).get("rsum")
     trained = f" (rsum {rsum:.2f})" if isinstance(rsum, float | int) else ""
     tools = {"caan": manifest.get("caan", "?"), **manifest.get("tools", {})}
     lines = [
-        str(found.bundle.folder),
+        str(description.bundle.folder),
         labelled("model", _pairs(manifest["config"])),
         labelled("tokenizer", manifest["tokenizer"]),
         labelled("limits", ", ".join(f"{size} {axis}" for axis, size in manifest["limits"].items())),
@@ -76,8 +76,8 @@ def _files(manifest: Mapping[str, Any]) -> str:
         groups[f"engine {engine}"] = [plan_file(graph, engine) for graph in GRAPHS]
     rows = []
     for label, files in groups.items():
-        own = [sizes.pop(file) for file in files]
-        rows.append([label, *map(size_of, own), size_of(sum(own))])
+        group_sizes = [sizes.pop(file) for file in files]
+        rows.append([label, *map(size_of, group_sizes), size_of(sum(group_sizes))])
     rows += [[name, *[""] * len(GRAPHS), size_of(size)] for name, size in sizes.items()]
     rows.append(["all", *[""] * len(GRAPHS), size_of(total)])
     table = "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
@@ -111,11 +111,11 @@ def _precision(name: str, entry: Mapping[str, Any]) -> str:
     lines = [f"precision {name}: {entry['status']}" if "status" in entry else f"precision {name}", *_checks(entry)]
     if "calibration" in entry:
         lines.append(labelled("calibration", _calibration(entry["calibration"])))
-    for key, label in (("kept_fp16", "not INT8"), ("kept_fp32", "asked FP32")):
+    for key, label in (("kept_fp16", "not INT8"), ("kept_fp32", "kept FP32")):
         lines += [labelled(label, ", ".join(entry[key]))] if entry.get(key) else []
     for type_ in _TYPES:
-        members = {graph: found["nodes"].get(type_, []) for graph, found in nodes.items()}
-        listed = [f"{graph}: {_shortened(graph, own)}" for graph, own in members.items() if own]
+        members = {graph: audited["nodes"].get(type_, []) for graph, audited in nodes.items()}
+        listed = [f"{graph}: {_shortened(graph, names)}" for graph, names in members.items() if names]
         if listed and type_.lower() != name:
             lines.append(labelled(f"in {type_}", "\n".join(listed)))
     lines += _macs(nodes)
@@ -134,21 +134,21 @@ def _calibration(record: Mapping[str, Any]) -> str:
 
 def _macs(nodes: Mapping[str, Any]) -> list[str]:
     rows = []
-    for graph, found in nodes.items():
-        macs = found["macs"]
+    for graph, audited in nodes.items():
+        macs = audited["macs"]
         total = sum(macs.values())
         rows.append([graph, f"{total / 1e6:.2f} M", *(_share(macs.get(type_, 0), total) for type_ in _TYPES)])
     return ["", _table(rows, ["multiply-adds", "", *_TYPES], left=1)] if rows else []
 
 
-def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
+def _engine(description: Description, name: str, entry: Mapping[str, Any]) -> str:
     capabilities = ", ".join(entry["compute_capabilities"])
-    usual = "compute capability 8.0 and newer" if entry["target"] == "tensorrt-rtx" else "the GPU that built it"
-    gpus = f"compute capability {capabilities}" if capabilities else usual
-    stale, precision = found.stale[name], entry["precision"]
+    default = "compute capability 8.0 and newer" if entry["target"] == "tensorrt-rtx" else "the GPU that built it"
+    gpus = f"compute capability {capabilities}" if capabilities else default
+    stale, precision = description.stale[name], entry["precision"]
     source = f"✓ the {precision} graphs of this bundle"
     if stale:
-        command = f"{build_command(found.bundle, precision)} --target {entry['target']}"
+        command = f"{build_command(description.bundle, precision)} --target {entry['target']}"
         source = f"✗ stale: the {precision} {_and(stale)} changed since; build again:\n{command}"
     lines = [
         f"engine {name}",
@@ -158,7 +158,7 @@ def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
         *_checks(entry),
     ]
     lines += [labelled("run", f"✗ {entry['run']}")] if entry["run"] else []
-    return "\n".join([*lines, "", _indented(profile_table(found.profiles[name]))])
+    return "\n".join([*lines, "", _indented(profile_table(description.profiles[name]))])
 
 
 def _checks(entry: Mapping[str, Any]) -> list[str]:
@@ -175,7 +175,7 @@ def _check(record: Mapping[str, Any]) -> str:
 
 
 def _width() -> int:
-    """Columns of the terminal; of what is not one, 100. Beyond 120 a line is hard to follow."""
+    """The terminal's width, or 100 without one; at most 120, since longer lines are hard to read."""
     return max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
 
 
@@ -193,7 +193,7 @@ def labelled(label: str, text: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], left: int) -> str:
-    """The first `left` columns are flush left, the others right."""
+    """A table with the first `left` columns left-aligned, the others right-aligned."""
     sides = ["left" if column < left else "right" for column in range(len(headers))]
     return _indented(tabulate(rows, headers, disable_numparse=True, colalign=sides if rows else None))
 
@@ -217,7 +217,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _option(name: str, value: Any) -> str:
-    """As "optimization level 3", "workspace 512 MiB", and of a switch that is on its name."""
+    """As "optimization level 3" or "workspace 512 MiB"; for a switch just its name."""
     words = name.removesuffix("_mib").replace("_", " ")
     if value is True:
         return words
@@ -243,7 +243,7 @@ def _middle_out(name: str, columns: int) -> str:
 
 
 def _shortened(graph: str, nodes: Iterable[str]) -> str:
-    """Node names without their graph's; three or more of one beginning as "norm_A_* (5)"."""
+    """Node names without the graph's; three or more with the same prefix as "norm_A_* (5)"."""
     families: dict[str, list[str]] = {}
     for node in nodes:
         name = node.removeprefix(f"{graph}/")

@@ -133,7 +133,7 @@ def difference_chart(reference: NDArray[np.floating], scores: NDArray[np.floatin
 
 
 def sample_points(*matrices: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Matrices of the same shape, flattened; more than two million values are sampled, the same of each, with seed 0."""
+    """Equally shaped matrices, flattened; more than two million values are sampled, the same of each, with seed 0."""
     size = matrices[0].size
     if size <= MOST_POINTS:
         return [matrix.ravel() for matrix in matrices]

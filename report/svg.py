@@ -36,7 +36,9 @@ def colour(series: int) -> str:
 
 
 def canvas(height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
-    """A figure of WIDTH × height, without pyplot, and frameless axes from (left, top) to (right, bottom), measured from the upper left corner."""
+    """A figure of WIDTH × height, without pyplot, and frameless axes.
+
+    The axes span (left, top) to (right, bottom), measured from the upper left corner."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     box = (left / WIDTH, 1 - bottom / height, (right - left) / WIDTH, (bottom - top) / height)
     axes = figure.add_axes(box)

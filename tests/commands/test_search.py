@@ -167,7 +167,7 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
     [
         ([], ["give a CAPTION", "--captions"]),
         (["w1", "--captions", "captions.txt"], ["one of them"]),
-        (["w1", "--pictures", "."], ["--pictures is for the page", "--html"]),
+        (["w1", "--pictures", "."], ["--pictures is for the HTML page", "--html"]),
         (["--captions", "nowhere.txt"], ["can't read nowhere.txt"]),
         (["--captions", "."], ["can't read ."]),
         (["--captions", "empty.txt"], ["empty.txt is empty", "one caption a line"]),

@@ -233,7 +233,7 @@ def test_more_epochs_may_be_asked_for_when_it_goes_on(data, tmp_path, stop_after
 def test_a_finished_checkpoint_is_not_overwritten_unasked(data, tmp_path):
     train(data, tmp_path / "model.pt", TINY, progress=False)
     kept = (tmp_path / "model.pt").read_bytes()
-    with pytest.raises(OutputError, match=r"exists already; train anew with: caan train .* --restart"):
+    with pytest.raises(OutputError, match=r"exists already; train again with: caan train .* --restart"):
         train(data, tmp_path / "model.pt", TINY, progress=False)
     assert (tmp_path / "model.pt").read_bytes() == kept
 

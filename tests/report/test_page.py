@@ -205,7 +205,7 @@ def test_a_grid_that_does_not_fit(data, grid, says):
 
 
 def test_a_folder_of_pictures_that_is_none(data):
-    with pytest.raises(DataError, match="is no folder of pictures"):
+    with pytest.raises(DataError, match="is not a folder"):
         open_source(data, "test", data / "nowhere", None)
 
 

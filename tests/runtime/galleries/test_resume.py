@@ -134,7 +134,7 @@ def test_ctrl_c_in_the_command(run, retriever, tiny_folder, features, tmp_path, 
     monkeypatch.setattr(Retriever, "open", lambda *arguments, **options: Retriever(counted))
     command = ["index", tiny_folder / "model.caan", tmp_path / "features.npy", "-o", tmp_path / "gallery"]
     done = run(*command)
-    assert done.code == 1 and "Aborted" in done.err and "the same command goes on" in done.err
+    assert done.code == 1 and "Aborted" in done.err and "rerun the same command" in done.err
     assert not (tmp_path / "gallery").exists()
     counted._fails_at = None
     counted.images = 0
