@@ -1,4 +1,4 @@
-"""The program `caan`: its commands (commands/, a file per command) in one group, and how it reports errors and warnings.
+"""The program `caan`: its commands (commands/, a file each) in one group, and how errors and warnings are reported.
 
 Commands import heavy modules inside the functions that need them, so that `--help` is instant.
 """

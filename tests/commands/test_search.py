@@ -165,8 +165,8 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], ["give a CAPTION", "--captions"]),
-        (["w1", "--captions", "captions.txt"], ["one of them"]),
+        ([], ["give exactly one of CAPTION", "--captions"]),
+        (["w1", "--captions", "captions.txt"], ["exactly one of"]),
         (["w1", "--pictures", "."], ["--pictures is for the HTML page", "--html"]),
         (["--captions", "nowhere.txt"], ["can't read nowhere.txt"]),
         (["--captions", "."], ["can't read ."]),
