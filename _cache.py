@@ -67,7 +67,7 @@ def write_cached(path: Path, content: bytes | memoryview, what: str, *, stacklev
         with atomic_file(path) as temporary:
             temporary.write_bytes(content)
     except (OutputError, OSError) as error:
-        message = f"{what} can't be cached: {error}; name a folder with CAAN_CACHE"
+        message = f"{what} can't be saved: {error}; name a folder with CAAN_CACHE"
         warnings.warn(message, CaanWarning, stacklevel=stacklevel)
 
 

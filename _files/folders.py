@@ -81,7 +81,7 @@ def make_own_folder(folder: Path) -> None:
 
 
 class Outdated(Exception):  # noqa: N818
-    """What a new folder was made from has been replaced meanwhile; make it again."""
+    """The source of a new folder was replaced meanwhile; build it again."""
 
 
 @contextmanager
@@ -93,12 +93,12 @@ def atomic_folder(
     unchanged: Callable[[], bool] = lambda: True,
     keep_others: bool = False,
 ) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; put it in its place when the block ends well.
+    """Yield a temporary folder beside `target`; on success it replaces `target`.
 
-    A target that is a link stays one: what it leads to is replaced. What is replaced keeps its mode and owner. Raises
-    OutputError if the target exists and `overwrite` is false, holds files of the user's, can't be written, or the disk
-    is full; Outdated if `unchanged` says no at the last moment, when no other process can replace the target any more.
-    `keep_others`: the user's files are moved to the new folder instead.
+    A link stays a link: its destination is replaced. Mode and owner are kept. Raises OutputError if the target exists
+    and `overwrite` is false, holds user files, can't be written, or the disk is full; Outdated if `unchanged` returns
+    false just before the replacement, under the target's lock. `keep_others`: move the user's files to the new folder
+    instead.
     """
     with explained(target, creating=True):
         place = target.resolve()
@@ -107,7 +107,7 @@ def atomic_folder(
     with explained(target, creating=True):
         place.parent.mkdir(parents=True, exist_ok=True)
         leftovers.remove_beside(place.parent)
-        # Nobody may look into what replaces a private folder, not even before it does.
+        # The replacement of a private folder must be private from the start.
         temporary, handle = leftovers.new_folder(place, 0o700 if place.exists() else 0o777)
     try:
         with explained(target):
@@ -125,10 +125,10 @@ def atomic_folder(
 
 
 def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep_others: bool = False) -> None:
-    """Raise OutputError early if writing the folder `target` is bound to fail.
+    """Raise OutputError early if the folder `target` can't be written.
 
-    kind: "bundle" or "gallery", what is written: the other one is not replaced by it. A folder with files that caan
-    did not write is not replaced either; with `keep_others` it is, since they are moved to the new one.
+    kind: "bundle" or "gallery"; a folder of the other kind is not replaced. Neither is one with user files, unless
+    `keep_others` moves them to the new folder.
     """
     with explained(target, creating=True):
         if not target.exists():

@@ -59,7 +59,7 @@ def _lock(handle: int, folder: Path, wait: bool) -> bool:
         if not wait:
             reason = error.strerror if isinstance(error, OSError) else "this system has none"
             warnings.warn(
-                f"no file locks for {folder} ({reason}): if two processes write it at once, one fails",
+                f"there are no locks where {folder} is ({reason}): if two processes write it at once, one fails",
                 CaanWarning,
                 stacklevel=6,
             )

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _MOST_READS, _LONGEST_PAUSE = 60, 0.1
 
 
-def read_unmixed(published: Path, read: Callable[[], T]) -> T:
+def read_consistently(published: Path, read: Callable[[], T]) -> T:
     """The result of `read` for related files; retried if `published`, which is replaced last, changed meanwhile.
 
     Raises the errors of `read` for unchanged files, and BundleError if the files keep changing.
@@ -36,7 +36,9 @@ def read_unmixed(published: Path, read: Callable[[], T]) -> T:
                 return result
         # The files may be from different versions. Read them again.
         time.sleep(min(_LONGEST_PAUSE, attempt / 1000))
-    raise BundleError(f"{published} was replaced during each of {_MOST_READS} attempts to read it; try again later")
+    raise BundleError(
+        f"{published} was replaced each of {_MOST_READS} times that its files were read; try again when that is over"
+    )
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:

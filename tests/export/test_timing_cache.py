@@ -52,7 +52,7 @@ def test_a_timing_cache_of_another_gpu_is_dropped(caching, graphs, tmp_path, mon
     options = BuildOptions(timing_cache=tmp_path / "times")
     build_plan(caching, graphs["image_encoder"], ONE, options)
     monkeypatch.setattr(tensorrt_rtx.IBuilderConfig, "set_timing_cache", lambda config, timings, ignore: False)
-    with pytest.warns(CaanWarning, match="was not used: TensorRT does not take it"):
+    with pytest.warns(CaanWarning, match="was not used: TensorRT rejects it"):
         build_plan(caching, graphs["image_encoder"], ONE, options)
     assert given_caches[-1] == b""
 
@@ -82,7 +82,7 @@ def test_a_timing_cache_that_can_t_be_kept_does_not_fail_the_build(caching, grap
     (tmp_path / "file").write_text("")
     with pytest.warns(CaanWarning) as caught:
         assert build_plan(caching, graphs["image_encoder"], ONE, BuildOptions(timing_cache=tmp_path / "file" / "times"))
-    assert "the timing cache can't be kept for the next time: can't write" in str(caught[-1].message)
+    assert "the timing cache can't be saved: can't write" in str(caught[-1].message)
 
 
 def test_the_default_timing_cache_is_per_version_and_device(caching, graphs, monkeypatch):
