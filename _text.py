@@ -75,7 +75,7 @@ def parse_json(content: bytes) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if _ESCAPED_SURROGATE.search(text) and not _is_unicode(value):
-        raise ValueError("it holds half a surrogate pair, which is no text")
+        raise ValueError("it holds a lone surrogate, which is not text")
     return value
 
 

@@ -216,7 +216,7 @@ def _check_node(node: _Fields) -> None:
 
 def _check_tensor(tensor: _Fields) -> None:
     if tensor.all(_TENSOR_EXTERNAL) or any(tensor.numbers(_TENSOR_LOCATION)):
-        raise _Foreign("weights that lie in another file")
+        raise _Foreign("weights in another file")
 
 
 def _end(content: memoryview) -> tuple[str, End]:

@@ -128,7 +128,7 @@ def _entropy(counts: Counts) -> float:
 
 
 def _divergence(counts: Counts, kept: int) -> float:
-    """KL divergence between the first `kept` bins with what is clipped added to the last one, and their 128 levels."""
+    """KL divergence between the first `kept` bins, with clipped counts added to the last one, and their 128 levels."""
     inside = counts[:kept]
     clipped = inside.astype(np.float64)
     clipped[-1] += counts[kept:].sum()

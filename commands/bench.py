@@ -26,7 +26,7 @@ _QUICK_IMAGES = 100
 @click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="Rounds after a warm-up.")
 @options.threads
 @options.trust_engines
-@click.option("--synthetic", is_flag=True, help="No bundle: an untrained CAAN of the paper's size; speed alone.")
+@click.option("--synthetic", is_flag=True, help="No bundle: an untrained CAAN of the paper's size; speed only.")
 @click.option("--json", "json_file", type=options.PATH, metavar="FILE", help="Also write every number there.")
 @click.option("--report", type=options.PATH, metavar="FILE.html", help="Write a page of charts and pictures.")
 @click.option("--pictures", type=options.PATH, metavar="DIR", help="For --report.  [default: DATA/thumbnails]")

@@ -109,7 +109,7 @@ def open_array(path: Path) -> NDArray[Any]:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged header makes numpy raise nearly any type
         raise DataError(
-            f"{path} is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
+            f"{path} is not an .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
         ) from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")

@@ -49,7 +49,7 @@ class Vocabulary:
             raise DataError(f"the vocabulary has a word that is not text ({error})") from error
         numbers = self.words.values()
         if not all(isinstance(number, int) and 0 <= number <= _LARGEST_ID for number in numbers):
-            raise DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)")
+            raise DataError("the vocabulary maps some word to something that is not an id (an integer, 0 or more)")
         if len(set(numbers)) != len(self.words):
             raise DataError("the vocabulary gives two words the same id")
 
@@ -115,14 +115,14 @@ class Vocabulary:
         except OSError as error:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
         except ValueError as error:
-            raise DataError(f"{path} is no vocabulary: not JSON in UTF-8 ({error})") from error
+            raise DataError(f"{path} is not a vocabulary: not JSON in UTF-8 ({error})") from error
         words = content
         if isinstance(content, dict) and content.get("format") == "caan-vocabulary":
             words, tokenizer = content.get("words"), tokenizer or content.get("tokenizer")
         elif isinstance(content, dict) and isinstance(content.get("word2idx"), dict):
             words = content["word2idx"]
         if not isinstance(words, dict):
-            raise DataError(f"{path} is no vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
+            raise DataError(f"{path} is not a vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
         try:
             return cls(words, tokenizer or "whitespace")
         except DataError as error:

@@ -248,7 +248,7 @@ class _Search:
             if not (job.auto and record is not None and not record["passed"]):
                 break
             nodes.remove(cost.node)
-            self.progress(f"{cost.node} goes back to FP16: alone it changes scores by {cost.mean_abs:.1e} on average")
+            self.progress(f"{cost.node} returns to FP16: alone it changes scores by {cost.mean_abs:.1e} on average")
             graphs, record = self.attempt(nodes)
         return graphs, record, costs
 

@@ -98,7 +98,7 @@ class PrecisionPass:
 
 
 def add_ungated(folder: Path, precision: str) -> Bundle:
-    """Add a precision's graphs to the bundle `folder`, checked on random inputs alone. Raises as `random_check`."""
+    """Add a precision's graphs to the bundle `folder`, checked only on random inputs. Raises as `random_check`."""
 
     def add(copy: Path, manifest: dict[str, Any]) -> None:
         bundle = open_bundle(folder)

@@ -109,7 +109,7 @@ def parse_profiles(texts: Iterable[str], config: dict[str, Any], limits: dict[st
             raise _refusal(text, "it is not GRAPH:NAME:axis=min/opt/max,…")
         graph, name, axes = match.groups()
         if graph not in GRAPHS:
-            raise _refusal(text, f"there is no graph '{graph}', there are {', '.join(GRAPHS)}")
+            raise _refusal(text, f"unknown graph '{graph}'; known: {', '.join(GRAPHS)}")
         if any(name == other.name for other in result.get(graph, [])):
             raise _refusal(text, f"the {graph} has two profiles '{name}'")
         result.setdefault(graph, []).append(_profile(graph, name, _parse_axes(text, graph, axes, limits), config))

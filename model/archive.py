@@ -52,7 +52,7 @@ _KINDS = {
     "_rebuild_meta_tensor_no_storage": "a tensor without numbers, on the device 'meta'",
     "_rebuild_device_tensor_from_numpy": "a tensor of another device",
     "_rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
-    "_rebuild_wrapper_subclass": "a tensor of a class of its own",
+    "_rebuild_wrapper_subclass": "a tensor of a custom class",
 }
 
 

@@ -83,16 +83,16 @@ def _shown(result: BenchResult, bundle: Bundle, row: Row, number: int) -> ShownR
 
 def _gate(row: Row, reference: Row | None, bundle: Bundle) -> Gate:
     if row.spec.research_form:
-        return Gate("none", "measured for speed alone")
+        return Gate("none", "measured only for speed")
     if row is reference:
         return Gate("none", "the reference itself")
     limits = DEFAULT_LIMITS.get(row.spec.precision)
     if row.parity is None or limits is None:
-        return Gate("none", "there are no scores of PyTorch’s to compare with")
+        return Gate("none", "no PyTorch scores to compare with")
     state: Literal["passed", "failed"] = "passed" if limits.hold(row.parity) else "failed"
     built = bundle.manifest["precisions"].get(row.spec.precision, {}).get("status")
-    kept = "; the bundle keeps it marked as failed" if built == "failed" else ""
-    return Gate(state, f"limit: {limits}{kept}")
+    note = "; it is marked as failed in the bundle" if built == "failed" else ""
+    return Gate(state, f"limit: {limits}{note}")
 
 
 def _ratio(result: BenchResult, row: Row) -> float | None:
@@ -110,7 +110,7 @@ def _verdict(rows: list[ShownRow]) -> Gate:
     if failed:
         return Gate("failed", f"gate failed: {', '.join(failed)}")
     if not judged:
-        return Gate("none", "no gate was applied")
+        return Gate("none", "no gate applied")
     return Gate("passed", f"all {len(judged)} gates passed" if len(judged) > 1 else "the gate passed")
 
 

@@ -41,9 +41,9 @@ class Source:
         folder, split = self.split.folder, self.split.split
         notes = []
         if self.split.ids is None:
-            notes.append(f"Pictures are found by their images’ names, and there is no {split}_ids.txt in {folder}.")
+            notes.append(f"Pictures are found by image id, and {folder} has no {split}_ids.txt.")
         elif self.pictures is None:
-            notes.append(f"There is no folder {folder / 'thumbnails'}; name the pictures’ folder with --pictures DIR.")
+            notes.append(f"{folder / 'thumbnails'} is missing; name the pictures’ folder with --pictures DIR.")
         if self.boxes is None:
             notes.append(
                 f"Pictures are not shaded: the regions' boxes are unknown. Put boxes into {split}_boxes.npy in"

@@ -1,4 +1,4 @@
-"""`caan bench --report`: the page of a real run, and what is refused before anything is measured."""
+"""`caan bench --report`: the page of a real run, and errors before the measurements."""
 
 import json
 import re

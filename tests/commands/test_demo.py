@@ -1,4 +1,4 @@
-"""`caan demo` writes where nothing is, or where it wrote before."""
+"""`caan demo` writes only to new or empty folders, or its own."""
 
 import pytest
 
@@ -13,7 +13,7 @@ class Began(Exception):  # noqa: N818
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """drawn(folder): whether the demo would begin to write in it."""
+    """drawn(folder): whether the demo would start writing there."""
 
     def begin(folder):
         raise Began

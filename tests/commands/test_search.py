@@ -39,20 +39,20 @@ def captions(tmp_path):
 
 
 def test_many_captions_have_the_hits_that_each_has_alone(run, gallery, captions):
-    found = json.loads(run("search", gallery, "--captions", captions, "--json", "-k", 3).out)
-    assert [group["caption"] for group in found] == captions.read_text().splitlines()
-    for group in found:
+    result = json.loads(run("search", gallery, "--captions", captions, "--json", "-k", 3).out)
+    assert [group["caption"] for group in result] == captions.read_text().splitlines()
+    for group in result:
         alone = json.loads(run("search", gallery, group["caption"], "--json", "-k", 3).out)
         assert [hit["id"] for hit in group["hits"]] == [hit["id"] for hit in alone]
-        # Captions that are encoded together differ from one alone in the last digits.
+        # Captions encoded in a batch differ from single ones in the last digits.
         assert np.allclose([h["score"] for h in group["hits"]], [h["score"] for h in alone], atol=1e-5)
 
 
 def test_many_captions_as_text_are_grouped_by_caption(run, gallery, captions):
-    found = json.loads(run("search", gallery, "--captions", captions, "--json").out)
+    result = json.loads(run("search", gallery, "--captions", captions, "--json").out)
     done = run("search", gallery, "--captions", captions)
     assert done.code == 0
-    for group, block in zip(found, done.out.split("\n\n"), strict=True):
+    for group, block in zip(result, done.out.split("\n\n"), strict=True):
         caption, *lines = block.strip("\n").splitlines()
         assert caption == group["caption"]
         expected = [[str(rank), f"{hit['score']:.4f}", hit["id"]] for rank, hit in enumerate(group["hits"], 1)]
@@ -200,6 +200,6 @@ def test_the_gallery_s_own_precision_is_found(run, tiny_bundle, tiny_data, tmp_p
     add_half_precision(tiny_bundle)
     made = run("index", tiny_bundle, tiny_data / "test_ims.npy", "-o", tmp_path / "half", "--precision", "fp16")
     assert made.code == 0, made
-    found = run("search", tmp_path / "half", "w1 w2", "-k", 2)
-    assert found.code == 0 and len(found.out.splitlines()) == 2
+    result = run("search", tmp_path / "half", "w1 w2", "-k", 2)
+    assert result.code == 0 and len(result.out.splitlines()) == 2
     assert run("search", tmp_path / "half", "w1 w2", "-k", 2, "--precision", "fp32").code == 2

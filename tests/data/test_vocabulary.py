@@ -164,7 +164,7 @@ def test_an_unknown_tokenizer_names_the_known_ones(tokenizer):
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"x"', "5"])
 def test_a_file_that_is_no_vocabulary(tmp_path, content):
     (tmp_path / "vocab.json").write_text(content)
-    with pytest.raises(DataError, match=r"vocab\.json is no vocabulary"):
+    with pytest.raises(DataError, match=r"vocab\.json is not a vocabulary"):
         Vocabulary.load(tmp_path / "vocab.json")
 
 

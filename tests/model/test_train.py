@@ -1,4 +1,4 @@
-"""A training that can be stopped, resumed and not be broken."""
+"""Training: interruption, resumption and robustness."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ KINDS = ("dog", "cat", "tree", "boat")
 
 @pytest.fixture
 def data(tmp_path):
-    """12 images of 3 regions for training, 6 for dev; what the captions name is in the features."""
+    """12 images of 3 regions for training, 6 for dev; the features encode the captions' words."""
     generator = np.random.default_rng(0)
     signatures = {word: generator.standard_normal(7).astype(np.float32) for word in (*COLOURS, *KINDS)}
     for split, count in (("train", 12), ("dev", 6)):

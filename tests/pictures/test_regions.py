@@ -1,4 +1,4 @@
-"""Boxes and pictures as users have them, and what shading does to a picture."""
+"""Users' boxes and pictures, and the shading of pictures."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from caan.pictures.regions import grid_boxes, read_boxes, read_picture, shade_re
 
 @pytest.fixture
 def saved(tmp_path):
-    """saved(array): the path of an .npy file with it."""
+    """saved(array): save an .npy file and return its path."""
 
     def save(array):
         np.save(tmp_path / "boxes.npy", array)
@@ -41,8 +41,8 @@ def test_a_grid_covers_the_picture_once(rows, columns):
 
 def test_good_boxes_are_read_and_clipped(saved):
     boxes = np.tile(np.array([0, 0.1, 0.5, 1.0004], np.float64), (3, 2, 1))
-    found = read_boxes(saved(boxes), 3, 2)
-    assert found.shape == (3, 2, 4) and found.dtype == np.float32 and found.max() == 1
+    result = read_boxes(saved(boxes), 3, 2)
+    assert result.shape == (3, 2, 4) and result.dtype == np.float32 and result.max() == 1
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_a_file_that_holds_no_boxes(tmp_path):
 def test_pictures_of_any_mode_become_rgb(tmp_path, mode):
     path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
     Image.new(mode, (30, 20)).save(path)
-    found = read_picture(path)
-    assert (found.mode, found.size) == ("RGB", (30, 20))
+    result = read_picture(path)
+    assert (result.mode, result.size) == ("RGB", (30, 20))
 
 
 def test_a_large_picture_is_made_smaller(tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures are found by id, inside their folder alone, and what can't be shown has a reason."""
+"""Pictures are found by id, only inside their folder, and missing ones have a reason."""
 
 import pytest
 from PIL import Image
