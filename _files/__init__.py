@@ -38,7 +38,7 @@ from .refusals import explained as explained
 from .stamps import read_consistently as read_consistently
 from .stamps import stamp_of as stamp_of
 
-read_unmixed = read_consistently
+read_unmixed = read_consistently  # until bundle.py and galleries/folder.py use the new name
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def _swap_in(new: Path, target: Path) -> None:
         return
     keep_attributes_of_all(target, new)
     # From here on the name of `new` tells the next process what to do if this one is killed: see `settle`.
-    beside = leftovers.aside(target, new)
+    beside = leftovers.aside_path(target, new)
     os.rename(new, beside)  # noqa: PTH104  (Path.rename is what the tests make fail)
     try:
         old = beside if _exchange(beside, target) else _exchange_in_steps(beside, target)
@@ -194,7 +194,7 @@ def _swap_in(new: Path, target: Path) -> None:
 
 def _exchange_in_steps(new: Path, target: Path) -> Path:
     """Replace without atomic exchange: move the old folder aside, and back if the second rename fails."""
-    old = leftovers.aside(target, new)
+    old = leftovers.aside_path(target, new)
     target.rename(old)
     try:
         new.rename(target)

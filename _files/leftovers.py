@@ -58,7 +58,7 @@ def new_scratch(inside: Path, job: str) -> tuple[Path, int | None]:
     return _new_folder(lambda: inside / f"caan-{job}-{_random()}.tmp", 0o700)
 
 
-def aside(place: Path, folder: Path) -> Path:
+def aside_path(place: Path, folder: Path) -> Path:
     """A name beside `place` for a folder about to replace it; its inode in the name tells new from old."""
     return place.with_name(f"{_prefix(place)}{folder.stat().st_ino:x}-{_random()}.old")
 

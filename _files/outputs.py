@@ -56,9 +56,9 @@ def is_standard_output(target: Path) -> bool:
 
 def descriptor_of(target: Path) -> int | None:
     """The descriptor that a path like /dev/stdout or /dev/fd/3 means in this process; None for other paths."""
-    path, own = target, rf"/proc/(self|{os.getpid()})(/task/\d+)?/fd|/dev/fd"
+    path, own_descriptors = target, rf"/proc/(self|{os.getpid()})(/task/\d+)?/fd|/dev/fd"
     for _ in range(_MOST_LINKS):
-        if re.fullmatch(r"[0-9]{1,9}", path.name) and re.fullmatch(own, os.path.realpath(path.parent)):
+        if re.fullmatch(r"[0-9]{1,9}", path.name) and re.fullmatch(own_descriptors, os.path.realpath(path.parent)):
             return int(path.name)
         try:
             path = path.parent / path.readlink()

@@ -36,7 +36,7 @@ class Entries(NamedTuple):
 
 
 def kind_of(folder: Path) -> str | None:
-    """ "bundle" or "gallery", even if damaged; None for any other folder."""
+    """The kind of a folder, "bundle" or "gallery", even if it is damaged; None for other folders."""
     for path in (folder / name for name in _DESCRIPTIONS):
         if path.is_file() and (match := _OUR_FORMAT.search(path.read_bytes())):
             return match[1].decode()

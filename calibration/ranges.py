@@ -124,19 +124,19 @@ def _entropy(counts: Counts) -> float:
     # pytorch-quantization (calib/histogram.py).
     coarse[0] = coarse[1]
     candidates = range(_LEVELS, _ENTROPY_BINS + 1)
-    return float(min(candidates, key=lambda kept: _divergence(coarse, kept)) * (BINS // _ENTROPY_BINS))
+    return float(min(candidates, key=lambda bins: _divergence(coarse, bins)) * (BINS // _ENTROPY_BINS))
 
 
-def _divergence(counts: Counts, kept: int) -> float:
-    """KL divergence between the first `kept` bins, with clipped counts added to the last one, and their 128 levels."""
-    inside = counts[:kept]
+def _divergence(counts: Counts, bins: int) -> float:
+    """KL divergence between the first `bins` bins, with clipped counts added to the last one, and their 128 levels."""
+    inside = counts[:bins]
     clipped = inside.astype(np.float64)
-    clipped[-1] += counts[kept:].sum()
+    clipped[-1] += counts[bins:].sum()
     # A level spreads its count evenly over its non-empty bins.
-    starts = np.arange(_LEVELS) * kept // _LEVELS
+    starts = np.arange(_LEVELS) * bins // _LEVELS
     filled = inside > 0
     levels = np.add.reduceat(inside, starts) / np.maximum(np.add.reduceat(filled, starts, dtype=np.int64), 1)
-    spread = np.repeat(levels, np.diff(starts, append=kept)) * filled
+    spread = np.repeat(levels, np.diff(starts, append=bins)) * filled
     seen = clipped > 0
     if (spread[seen] == 0).any():
         return np.inf  # values are clipped into an empty bin

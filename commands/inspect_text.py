@@ -184,9 +184,9 @@ def labelled(label: str, text: str) -> str:
     columns = _width() - _LABEL - 2
     lines = []
     for part in text.split("\n"):
-        kept = part.replace(" %", "\N{NO-BREAK SPACE}%")
+        unbroken = part.replace(" %", "\N{NO-BREAK SPACE}%")
         lines += [
-            line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, columns, break_on_hyphens=False)
+            line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(unbroken, columns, break_on_hyphens=False)
         ]
     first, *rest = lines or ["–"]
     return "\n".join([f"  {label:<{_LABEL}}{first}", *(" " * (_LABEL + 2) + line for line in rest)])

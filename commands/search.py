@@ -111,11 +111,11 @@ def search(
 
     def retriever() -> Retriever:
         path = bundle or bundle_of(opened, gallery)
-        states = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
+        chosen = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
         return Retriever.open(
             path,
             backend,
-            cast("Precision", states),
+            cast("Precision", chosen),
             device=device,
             threads=threads,
             trust_engines=trust_engines,
@@ -126,8 +126,8 @@ def search(
         with temporary_folder("queries", "the images' states") as scratch:
             model = retriever()
             queries = model.encode_images(images, folder=scratch)
-            hits_of = model.search_many(queries, opened, k, min_score=min_score)
-        show_images(hits_of, numbers, opened, export, as_json=as_json, aside=is_printed(export))
+            hit_lists = model.search_many(queries, opened, k, min_score=min_score)
+        show_images(hit_lists, numbers, opened, export, as_json=as_json, aside=is_printed(export))
         return
     texts: list[str] = [caption] if caption is not None else _read(str(captions))
     folder = _pictures(pictures) if html is not None else None
@@ -138,19 +138,19 @@ def search(
         valid = _without(texts, errors)
         if not valid and (caption is not None or html is not None):
             raise errors[0]
-        hits_of = []
+        hit_lists = []
         if valid:
             words = list(known.values())
-            hits_of = model.search_many(
+            hit_lists = model.search_many(
                 valid.replaced(words) if isinstance(valid, Lines) else words, opened, k, min_score=min_score
             )
         if target is not None and folder is not None:
             from ..report.search_page import search_page
 
-            target.write_text(search_page(gallery.resolve().name, valid, hits_of, opened, folder), encoding="utf-8")
+            target.write_text(search_page(gallery.resolve().name, valid, hit_lists, opened, folder), encoding="utf-8")
     if export is not None:
-        write_hits(export, zip((n for n in range(len(texts)) if n not in errors), hits_of, strict=True), opened.ids)
-    rows = [[row(hit, opened) for hit in hits] for hits in hits_of]
+        write_hits(export, zip((n for n in range(len(texts)) if n not in errors), hit_lists, strict=True), opened.ids)
+    rows = [[row(hit, opened) for hit in hits] for hits in hit_lists]
     aside = is_printed(html) or is_printed(export)
     if caption is not None:
         show_one(rows[0], as_json, aside)

@@ -38,12 +38,16 @@ def show_one(rows: Sequence[dict[str, Any]], as_json: bool, aside: bool) -> None
 
 
 def show_images(
-    hits_of: Sequence[Sequence[Hit]], numbers: Sequence[int] | None, gallery: Gallery, export: Path | None, **how: bool
+    hit_lists: Sequence[Sequence[Hit]],
+    numbers: Sequence[int] | None,
+    gallery: Gallery,
+    export: Path | None,
+    **how: bool,
 ) -> None:
     """Print the hits of images; numbers: their indices in the file, None for a single image."""
     if export is not None:
-        write_hits(export, zip(numbers or [0], hits_of, strict=True), gallery.ids)
-    rows = [[row(hit, gallery) for hit in hits] for hits in hits_of]
+        write_hits(export, zip(numbers or [0], hit_lists, strict=True), gallery.ids)
+    rows = [[row(hit, gallery) for hit in hits] for hits in hit_lists]
     if numbers is None:
         show_one(rows[0], **how)
     elif how["as_json"]:

@@ -35,14 +35,14 @@ def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
     _write(path, scores, ("image", "caption", "score"), rows())
 
 
-def write_hits(path: Path, hits_of: Iterable[tuple[int, Sequence[Hit]]], ids: Sequence[str] | None) -> None:
+def write_hits(path: Path, hit_lists: Iterable[tuple[int, Sequence[Hit]]], ids: Sequence[str] | None) -> None:
     """Write hits of queries, given by number, best first: query, rank (from 1), index, id and score.
 
     An .npy file holds a structured array of these without the id.
     """
     import numpy as np
 
-    rows = [(q, rank, hit.index, hit.score) for q, hits in hits_of for rank, hit in enumerate(hits, 1)]
+    rows = [(q, rank, hit.index, hit.score) for q, hits in hit_lists for rank, hit in enumerate(hits, 1)]
     columns = [("query", np.int64), ("rank", np.int64), ("index", np.int64), ("score", np.float32)]
     lines = ((q, rank, index, ids[index] if ids else "", f"{score:.9g}") for q, rank, index, score in rows)
     _write(path, np.array(rows, columns), ("query", "rank", "index", "id", "score"), lines)

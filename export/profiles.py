@@ -174,9 +174,9 @@ def _axes_of(graph: str) -> list[str]:
     return [axis for axis in _AXES if axis in used]
 
 
-def _up_to(largest: int, usual: int) -> Range:
-    """1 to `largest` items, tuned for `usual` items if those are fewer."""
-    return Range(1, min(largest, usual), largest)
+def _up_to(largest: int, typical: int) -> Range:
+    """1 to `largest` items, tuned for `typical` items if those are fewer."""
+    return Range(1, min(largest, typical), largest)
 
 
 def _word_buckets(words: Iterable[int], limit: int) -> list[int]:

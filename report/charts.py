@@ -84,12 +84,12 @@ def strip_chart(strips: Sequence[Strip], axis: str) -> Markup:
     described = []
     for place, strip in enumerate(strips):
         y = band * place
-        shown = [1000 * strip.percentiles[name] for name in ("p50", "p95", "p99")]
-        text = " · ".join(map(_number, shown))
+        milliseconds = [1000 * strip.percentiles[name] for name in ("p50", "p95", "p99")]
+        text = " · ".join(map(_number, milliseconds))
         # Some browsers don't draw zero-length lines.
         dots = [(1000 * sample, y + 36 + up) for sample in strip.samples for up in (0.0, 0.1)]
         _draw(axes, dots, [Path.MOVETO, Path.LINETO], edgecolor=(colour(strip.series), DOTS), linewidth=9)
-        axes.vlines(shown, [y + 24, y + 30, y + 30], [y + 48, y + 42, y + 42], colors=INK, linewidth=1.6)
+        axes.vlines(milliseconds, [y + 24, y + 30, y + 30], [y + 48, y + 42, y + 42], colors=INK, linewidth=1.6)
         _row_of_text(axes, y + 15, strip.label, text)
         described.append(f"{strip.label}: p50, p95 and p99 {text}")
     return markup(figure, f"samples of {axis}", "; ".join(described))

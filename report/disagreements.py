@@ -38,9 +38,9 @@ class Change:
 def worst_pairs(scores: NDArray[np.float32], reference: NDArray[np.float32], count: int) -> list[Pair]:
     """The pairs of two score matrices (images, captions) with the largest |Δ score|, largest first."""
     difference = np.abs(scores - reference).ravel()
-    chosen = np.argpartition(-difference, min(count, difference.size) - 1)[:count]
-    chosen = chosen[np.lexsort((chosen, -difference[chosen]))]
-    return [_pair(scores, reference, *divmod(int(flat), scores.shape[1])) for flat in chosen]
+    worst = np.argpartition(-difference, min(count, difference.size) - 1)[:count]
+    worst = worst[np.lexsort((worst, -difference[worst]))]
+    return [_pair(scores, reference, *divmod(int(flat), scores.shape[1])) for flat in worst]
 
 
 def changed_best(scores: NDArray[np.float32], reference: NDArray[np.float32], count: int) -> list[Change]:

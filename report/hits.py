@@ -71,10 +71,10 @@ def best_hits(result: BenchResult, bundle: Path, source: Source) -> Hits | None:
     queries = []
     for caption in _spread(scores.shape[1], QUERIES):
         best = np.argsort(-scores[:, caption], kind="stable")[:HITS].tolist()
-        shown = []
+        top = []
         for image in best:
             shaded, words = attention.of(image, caption)
-            shown.append(
+            top.append(
                 ShownHit(
                     float(scores[image, caption]),
                     source.is_relevant(image, caption),
@@ -83,7 +83,7 @@ def best_hits(result: BenchResult, bundle: Path, source: Source) -> Hits | None:
                     words,
                 )
             )
-        queries.append(Query(source.split.captions[caption], _rank(scores, source, caption), shown))
+        queries.append(Query(source.split.captions[caption], _rank(scores, source, caption), top))
     return Hits(row.name, queries, attention.reason)
 
 
@@ -125,8 +125,8 @@ class _Attention:
 
 def _row(result: BenchResult) -> Row | None:
     scored = [row for row in result.rows if row.scores is not None]
-    usual = [row for row in scored if row.spec.backend == "onnxruntime" and row.spec.precision == "fp32"]
-    return next(iter([*usual, *scored]), None)
+    preferred = [row for row in scored if row.spec.backend == "onnxruntime" and row.spec.precision == "fp32"]
+    return next(iter([*preferred, *scored]), None)
 
 
 def _rank(scores: NDArray[np.float32], source: Source, caption: int) -> int:

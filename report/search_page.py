@@ -25,7 +25,7 @@ class ShownHit:
 def search_page(
     gallery_name: str,
     captions: Sequence[str],
-    hits_of: Sequence[Sequence[Hit]],
+    hit_lists: Sequence[Sequence[Hit]],
     gallery: Gallery,
     pictures: PictureFolder,
 ) -> str:
@@ -34,10 +34,10 @@ def search_page(
     A missing picture is replaced by its id. If no hit has a picture, or from the 500th picture on, hits are text.
     Raises MissingError without Jinja2.
     """
-    names = [[gallery.id_of(hit.index) for hit in hits] for hits in hits_of]
+    names = [[gallery.id_of(hit.index) for hit in hits] for hits in hit_lists]
     illustrated = gallery.ids is not None and any(pictures.path_of(name) for group in names for name in set(group))
     queries, left = [], MOST_PICTURES if illustrated else 0
-    for caption, hits, group in zip(captions, hits_of, names, strict=True):
+    for caption, hits, group in zip(captions, hit_lists, names, strict=True):
         has_room = left >= len(hits)
         left -= len(hits) if has_room else left
         thumbnails = [pictures.thumbnail(name) if has_room else None for name in group]

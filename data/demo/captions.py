@@ -169,17 +169,17 @@ def relations(a: Thing, b: Thing) -> list[str]:
     """Phrases for the position of `a` relative to `b`."""
     apart, touching = b.x - a.x, (a.width + b.width) / 2
     both_down = "sky" not in (KINDS[a.kind].habitat, KINDS[b.kind].habitat)
-    found = []
+    phrases = []
     if apart > 0.16:
-        found += ["to the left of", "left of"]
+        phrases += ["to the left of", "left of"]
     if apart < -0.16:
-        found += ["to the right of", "right of"]
+        phrases += ["to the right of", "right of"]
     if both_down and abs(apart) < touching + 0.1 and abs(a.base - b.base) < 0.12:
-        found += ["next to", "beside"]
+        phrases += ["next to", "beside"]
     if both_down and abs(apart) < touching + 0.02 and abs(a.base - b.base) > 0.14:
-        found += ["in front of"] if a.base > b.base else ["behind"]
+        phrases += ["in front of"] if a.base > b.base else ["behind"]
     if not both_down and abs(apart) < touching and a.base < b.base - b.height:
-        found += ["above", "over"]
+        phrases += ["above", "over"]
     if not both_down and abs(apart) < touching and b.base < a.base - a.height:
-        found += ["below", "under"]
-    return found
+        phrases += ["below", "under"]
+    return phrases

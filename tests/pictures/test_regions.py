@@ -67,7 +67,7 @@ def test_boxes_that_can_t_be_used(saved, change, message):
 
 def test_a_file_that_holds_no_boxes(tmp_path):
     (tmp_path / "boxes.npy").write_text("x0 y0 x1 y1")
-    with pytest.raises(DataError, match=r"no \.npy file of numbers"):
+    with pytest.raises(DataError, match=r"not an \.npy file of numbers"):
         read_boxes(tmp_path / "boxes.npy", 1, 1)
     with pytest.raises(DataError, match=r"can't read .*No such file"):
         read_boxes(tmp_path / "nowhere.npy", 1, 1)
