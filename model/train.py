@@ -83,7 +83,7 @@ def train(
 
     Writes the checkpoint `output`, and `output`.resume beside it until the training has finished. After Ctrl-C or a
     crash, the same call resumes and gives the same result as an uninterrupted training. `restart`: start again,
-    replacing both. `progress`: bars and one line per epoch on standard error.
+    ignoring existing files. `progress`: bars and one line per epoch on standard error.
 
     Raises DataError for data that can't be used, CheckpointError for a resume file that is damaged or of another
     training, OutputError if a file can't be written or `output` exists, and CaanError if the loss is no longer finite.
