@@ -115,8 +115,8 @@ def test_an_existing_file_is_replaced_only_when_told(explain, refuses, picture):
         (["--item", "0", "--grid", "1x5", "--boxes", "x.npy"], ["--boxes and --grid both", "one of them"]),
         (["--item", "0", "--picture", "x.png"], ["add -o FILE.png"]),
         (["--item", "0", "--boxes", "nowhere.npy"], ["can't read nowhere.npy"]),
-        (["--item", "0", "-o", "found.jpg"], ["found.jpg is no name for a PNG"]),
-        (["--item", "0", "-o", "found.png", "--picture", "nowhere.jpg"], ["there is no picture nowhere.jpg"]),
+        (["--item", "0", "-o", "found.jpg"], ["found.jpg does not end in .png"]),
+        (["--item", "0", "-o", "found.png", "--picture", "nowhere.jpg"], ["no picture at nowhere.jpg"]),
         (["--item", "0", "--ids", "nowhere.txt"], ["can't read nowhere.txt"]),
     ],
 )

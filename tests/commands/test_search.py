@@ -85,7 +85,7 @@ def test_captions_that_can_t_be_searched_with_do_not_stop_the_others(run, galler
         f"{mixed}, line 2: the caption is empty; write at least one word",
         f"{mixed}, line 3: no word of 'zebra quagga' is in the model's vocabulary; try other words",
         f"{mixed}, line 5: the caption is empty; write at least one word",
-        "Error: 3 of 5 captions have no answer; the lines above say why",
+        "Error: 3 of 5 captions failed; see the lines above",
     ]
 
 
@@ -131,7 +131,7 @@ def test_a_page_shows_pictures_where_ids_name_them(run, gallery, captions, tmp_p
     made = Page(page.read_text(encoding="utf-8"))
     check_self_contained(made)
     assert len(made.attributes("src")) == 3 * 5
-    assert made.text.count("missing no picture of this name") == 3
+    assert made.text.count("missing no picture with this name") == 3
     for text in captions.read_text().splitlines():
         assert text in made.text
     for hit in json.loads(run("search", gallery, "w1 w2", "--json").out):
@@ -159,7 +159,7 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
     assert run(*command, "--pictures", tmp_path / "pictures").code == 0
     made = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert len(made.attributes("src")) == 2 * 5
-    assert "Pictures are shown for the first captions alone; the last 2 have text" in made.text
+    assert "Only the first captions have pictures; the last 2 show text" in made.text
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
         (["--captions", "captions.txt", "-k", "7"], ["k is 7, the gallery has 6 items", "ask for 1 to 6"]),
         (["w1", "--html", "captions.txt/page.html"], ["can't write captions.txt/page.html", "name another place"]),
         (["w1", "--html", "pictures"], ["can't write pictures", "name another place"]),
-        (["w1", "--html", "p.html", "--pictures", "nowhere"], ["nowhere is no folder of pictures"]),
+        (["w1", "--html", "p.html", "--pictures", "nowhere"], ["nowhere is not a folder"]),
         (["zebra", "--html", "p.html"], ["no word of 'zebra'"]),
     ],
 )

@@ -174,7 +174,7 @@ def test_auto_takes_the_most_harmful_nodes_back_until_the_gate_holds(tiny_bundle
     entry = report.precision
     assert entry["status"] == "passed" and entry["kept_fp16"] == ["scorer/A_Hu"]
     assert entry["sensitivity"][0]["node"] == "scorer/A_Hu" and len(entry["sensitivity"]) == 16
-    assert any(line.startswith("scorer/A_Hu goes back to FP16: alone it changes scores by") for line in said)
+    assert any(line.startswith("scorer/A_Hu returns to FP16: alone it changes scores by") for line in said)
     assert report.graphs.share_of_int8("scorer") < 100
 
 

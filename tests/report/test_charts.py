@@ -110,7 +110,7 @@ def test_differences_lie_about_zero():
         (lambda: group_chart([GROUP], "%", "K"), ["% by K", "a, R@1: 50.00 %; b, R@1: 100.00 %; c, R@1: 0.00 %"]),
         (
             lambda: score_chart(np.arange(9.0), np.arange(9.0), 1, "row"),
-            ["score in row against score in PyTorch FP32", "9 pairs, the darker the more of them"],
+            ["score in row against score in PyTorch FP32", "9 pairs, darker cells hold more"],
         ),
     ],
 )

@@ -32,7 +32,7 @@ TENSORS = {
     "meta": (lambda w: w.to("meta"), ["without numbers, on the device 'meta'", PLAIN]),
     "nested": (nested, ["nested", PLAIN]),
     "stride 0": (lambda w: torch.ones(1).expand(w.shape), ["scorer.K repeats its numbers", "contiguous()"]),
-    "beyond float32": (lambda w: w.double() * 1e300, ["scorer.K holds numbers that are too large for float32"]),
+    "beyond float32": (lambda w: w.double() * 1e300, ["scorer.K holds numbers too large for float32"]),
 }
 
 
@@ -186,7 +186,7 @@ def test_no_memory_is_not_called_corrupted(refused, tmp_path, content, monkeypat
 
     torch.save(content, tmp_path / "model.pt")
     monkeypatch.setattr(checkpoint_module.torch, "load", load)
-    message = refused("export", "model.pt", says=["model.pt needs more memory than there is"])
+    message = refused("export", "model.pt", says=["model.pt needs more memory than is available"])
     assert "corrupted" not in message
 
 
