@@ -190,7 +190,7 @@ def test_a_damaged_file_is_reported_and_replaced(bundle, make_split, cache_folde
 def test_a_cache_that_can_not_be_written_does_not_fail_the_job(bundle, make_split, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "file"))
-    with pytest.warns(CaanWarning, match="calibration can't be kept") as warned:
+    with pytest.warns(CaanWarning, match="calibration can't be saved") as warned:
         result = calibrate(bundle, make_split(), method="min-max")
     assert len(warned) == 1  # the file is missing, not damaged
     assert set(result.ranges) == set(GRAPHS)

@@ -35,7 +35,7 @@ def test_a_folder_of_the_user_s_is_refused_and_left_as_it_is(refused, tmp_path, 
     (tmp_path / "demo" / name).parent.mkdir(parents=True)
     (tmp_path / "demo" / name).write_text("mine")
     first = name.split("/")[0]
-    refused("demo", says=[f"demo holds {first}and was not written by the demo", "caan demo FOLDER"])
+    refused("demo", says=[f"demo holds {first} and was not written by the demo", "caan demo FOLDER"])
 
 
 def test_a_file_in_the_folder_s_place(refused, tmp_path):

@@ -154,7 +154,7 @@ def test_without_a_folder_of_pictures_names_stand_for_them(page, data):
 def test_without_names_images_have_numbers(page, data):
     (data / "test_ids.txt").unlink()
     made = page()
-    assert made.attributes("src") == [] and "there is no test_ids.txt" in made.text and "image 5" in made.text
+    assert made.attributes("src") == [] and "has no test_ids.txt" in made.text and "image 5" in made.text
 
 
 def test_without_data_there_is_speed_and_a_sentence(page, result):
