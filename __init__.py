@@ -1,6 +1,6 @@
-"""caan: from a trained CAAN checkpoint to ONNX, engines and a retrieval runtime.
+"""caan: takes a trained CAAN checkpoint to ONNX, engines and a retrieval runtime.
 
-`Retriever`, `Gallery`, `Hit` and `BatchingRetriever` import from here too, and load `caan.runtime` when first used.
+`Retriever`, `Gallery`, `Hit` and `BatchingRetriever` are also available here; first use loads `caan.runtime`.
 """
 
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["BatchingRetriever", "Gallery", "Hit", "Retriever", "__version__"]
 
-# ONNX Runtime's wheels report over the network how they are used, unless this is set before they are imported.
+# Disables the telemetry of ONNX Runtime's wheels; must be set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     value = getattr(import_module(".runtime", __name__), name)
-    globals()[name] = value  # the next time nothing is called
+    globals()[name] = value  # later accesses skip this function
     return value
 
 

@@ -1,6 +1,6 @@
 """The user's cache: results that are expensive to recompute, in files that only this user can write.
 
-What the cache holds never fails a job: a file that is damaged, or of another program, is ignored.
+The cache never fails a job: a damaged or foreign file is ignored.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for results that are expensive to recompute: $CAAN_CACHE/name, else the user's cache/caan/name.
+    """The cache folder `name`: $CAAN_CACHE/name, else caan/name in the user's cache folder.
 
-    A path that can't be, with a CaanWarning that says why, where there is none that only this user can write to.
+    Without a folder that only this user can write to, returns an impossible path and warns (CaanWarning) of the reason.
     """
     if named := os.environ.get("CAAN_CACHE"):
         folder = Path(named)
@@ -32,25 +32,25 @@ def cache_folder(name: str) -> Path:
         try:
             folder = _user_cache()
         except RuntimeError:
-            return _without_cache(name, "this user has no home")
-    for some in (folder, folder / name):
-        if reason := _reason_to_distrust(some):
-            return _without_cache(name, f"{some} {reason}")
+            return _without_cache(name, "this user has no home folder")
+    for path in (folder, folder / name):
+        if reason := _reason_to_distrust(path):
+            return _without_cache(name, f"{path} {reason}")
     return folder / name
 
 
 def cache_file(folder: str, key: str, suffix: str) -> Path:
-    """Where the cache keeps what belongs to a key: whatever the key says, another key has another file."""
+    """The cache file of a key. Any two keys have different files."""
     return cache_folder(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{suffix}"
 
 
 def read_cached(
     path: Path, read: Callable[[bytes], T], damaged: Callable[[str], None] = lambda reason: None
 ) -> T | None:
-    """What `read` makes of a cached file's bytes; None if there is no such file.
+    """The result of `read` for a cached file's bytes; None if the file does not exist.
 
-    None, too, after `damaged` was called with the reason, if the file can't be read or `read` raises: what it raises
-    of content that caan did not write may be anything.
+    If the file can't be read or `read` raises, calls `damaged` with the reason and returns None. Any exception counts,
+    since foreign content may raise anything.
     """
     try:
         return read(read_regular(path))
@@ -62,50 +62,50 @@ def read_cached(
 
 
 def write_cached(path: Path, content: bytes | memoryview, what: str, *, stacklevel: int = 3) -> None:
-    """Keep a result for the next time, in place of what was there. A CaanWarning, naming it, if that can't be."""
+    """Store a result, replacing an old one. On failure warns (CaanWarning), naming `what`."""
     try:
         with atomic_file(path) as temporary:
             temporary.write_bytes(content)
     except (OutputError, OSError) as error:
-        message = f"{what} can't be kept for the next time: {error}; name a folder with CAAN_CACHE"
+        message = f"{what} can't be saved: {error}; name a folder with CAAN_CACHE"
         warnings.warn(message, CaanWarning, stacklevel=stacklevel)
 
 
 def sealed(content: bytes, magic: bytes = b"") -> bytes:
-    """Content as it is stored where a library reads it that would trust damaged bytes: its SHA-256 before it."""
+    """Content prefixed with its SHA-256, for libraries that would trust damaged bytes."""
     return magic + hashlib.sha256(content).digest() + content
 
 
 def unsealed(stored: bytes, magic: bytes = b"") -> bytes:
-    """The content of what `sealed` made. Raises ValueError for anything else."""
+    """The content of a result of `sealed`. Raises ValueError for anything else."""
     content = stored[len(magic) + 32 :]
     if stored != sealed(content, magic):
-        raise ValueError("its checksum does not fit its content")
+        raise ValueError("its checksum does not match its content")
     return content
 
 
 def _user_cache() -> Path:
-    """Where the operating system keeps this user's caches: on Linux $XDG_CACHE_HOME, else ~/.cache.
+    """caan's folder in this user's cache folder, on Linux $XDG_CACHE_HOME, else ~/.cache.
 
-    Raises RuntimeError for a user without a home.
+    Raises RuntimeError for a user without a home folder.
     """
     from platformdirs import user_cache_path
 
     if not os.environ.get("XDG_CACHE_HOME", "").strip():
-        Path.home()  # raises; platformdirs would take a folder named ~
+        Path.home()  # raises; platformdirs would use a folder named ~
     return user_cache_path("caan", appauthor=False)
 
 
 @cache
 def _without_cache(name: str, reason: str) -> Path:
-    """Where nothing can be read or written. Cached: it is said once."""
-    message = f"nothing is kept for the next time: {reason}; name a folder of your own with CAAN_CACHE"
+    """A path that can't exist. Cached, so that the warning appears once."""
+    message = f"results are not cached: {reason}; name a folder of your own with CAAN_CACHE"
     warnings.warn(message, CaanWarning, stacklevel=4)
     return Path(os.devnull) / "caan" / name
 
 
 def _reason_to_distrust(folder: Path) -> str | None:
-    """Why what a folder holds may be another user's; None if it is this user's alone, or not there yet."""
+    """Why other users may have written to a folder; None if only this user can, or it does not exist."""
     try:
         status = folder.stat()
     except OSError:
@@ -114,14 +114,14 @@ def _reason_to_distrust(folder: Path) -> str | None:
         return None
     if status.st_uid not in (os.geteuid(), 0):
         return f"belongs to another user ({status.st_uid})"
-    # A group of which this is the main one is, on many systems, the user's alone.
+    # On many systems a user's primary group has no other members.
     others = stat.S_IWOTH if status.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
     return "can be written to by others" if status.st_mode & others else None
 
 
 def is_of_others(path: Path) -> bool:
-    """Whether a file belongs to somebody else than this user or the system's administrator, who can do all anyway."""
-    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are the user's
+    """Whether a file belongs to a user other than this one and root."""
+    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are private
         return False
     with suppress(OSError):
         return path.stat().st_uid not in (os.geteuid(), 0)

@@ -1,4 +1,4 @@
-"""How much of the processors Linux's control groups give this process, as a container's --cpus sets it. Both versions.
+"""The CPU quota of this process by Linux control groups (v1 and v2), as set by a container's --cpus.
 
 Standard library only.
 """
@@ -14,25 +14,25 @@ PROC = Path("/proc/self")
 
 
 def cpu_quota(proc: Path = PROC) -> float | None:
-    """Processors' worth of time: of this process's group and those around it, the smallest. None: all that there are.
+    """The smallest quota, in processors, of this process's group and its ancestors. None: unlimited.
 
-    proc: the process's folder, which says where its groups are.
+    proc: the process's folder in /proc.
     """
     quotas = [quota for group in groups(proc) if (quota := _quota(group)) is not None]
     return min(quotas, default=None)
 
 
 def throttled(proc: Path = PROC) -> int:
-    """How often the groups have held back somebody's threads so far, this process's or a neighbour's in its group."""
+    """How often the groups have throttled threads so far, of this process or others in its group."""
     times = 0
     for group in groups(proc):
-        found = re.search(r"^nr_throttled (\d+)$", _text(group / "cpu.stat"), re.MULTILINE)
-        times += int(found[1]) if found else 0
+        match = re.search(r"^nr_throttled (\d+)$", _text(group / "cpu.stat"), re.MULTILINE)
+        times += int(match[1]) if match else 0
     return times
 
 
 def groups(proc: Path = PROC) -> Iterator[Path]:
-    """Folders of the groups that may limit this process, the innermost first; none where there are no such groups."""
+    """Folders of the groups that may limit this process, innermost first; empty without control groups."""
     for line in _text(proc / "mountinfo").splitlines():
         # 32 31 0:29 ROOT MOUNT rw,relatime … - cgroup cgroup rw,cpu
         before, separator, after = line.partition(" - ")
@@ -43,11 +43,11 @@ def groups(proc: Path = PROC) -> Iterator[Path]:
         if controller and controller not in options.split(","):
             continue
         root, mount = (_unescaped(field) for field in fields[3:5])
-        yield from _chain(Path(mount), root, _own_path(proc, controller))
+        yield from _chain(Path(mount), root, _group_path(proc, controller))
 
 
-def _own_path(proc: Path, controller: str) -> str:
-    """Of this process's group in a hierarchy, as /proc/self/cgroup names it: 4:cpu,cpuacct:/docker/…, or 0::/…"""
+def _group_path(proc: Path, controller: str) -> str:
+    """This process's group in a hierarchy, from /proc/self/cgroup: 4:cpu,cpuacct:/docker/…, or 0::/…"""
     for line in _text(proc / "cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -57,7 +57,7 @@ def _own_path(proc: Path, controller: str) -> str:
 
 
 def _chain(mount: Path, root: str, path: str) -> Iterator[Path]:
-    """The group's folder and those around it, up to what is mounted. A container may see its own group as the root."""
+    """The group's folder and its ancestors up to the mount point. A container may see its own group as the root."""
     inside = Path(path)
     if inside.is_relative_to(root):
         inside = inside.relative_to(root)
@@ -84,5 +84,5 @@ def _text(path: Path) -> str:
 
 
 def _unescaped(field: str) -> str:
-    r"""As mountinfo writes a name with a space: \040."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+    r"""Decode mountinfo's octal escapes, as \040 for a space."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -1,7 +1,7 @@
-"""`checksum`, an entry of JSON files that no other file vouches for: the SHA-256 of all bytes above its line.
+"""`checksum`, an entry of JSON files without a checksum elsewhere: the SHA-256 of all bytes above its line.
 
-A hash of bytes, so that a reader in any language compares it without printing JSON as Python does. It is against
-accidents: whoever means to can write another one.
+It hashes bytes, so that readers in any language can verify it without reproducing Python's JSON output. It detects
+accidental damage, not tampering.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ CHECKSUM = "checksum"
 
 
 def text_with_checksum(covered: Mapping[str, Any], others: Mapping[str, Any], indent: int) -> bytes:
-    """JSON of the covered entries, their checksum, and the other entries, which may change without it."""
+    """JSON of the covered entries, their checksum, and the other entries, which it does not cover."""
     above = json_text(dict(covered), indent).removesuffix("\n}") + ","
     below = {CHECKSUM: hashlib.sha256(above.encode()).hexdigest(), **others}
     return (above + json_text(below, indent).removeprefix("{") + "\n").encode()
 
 
 def is_intact(content: bytes, indent: int) -> bool:
-    """Whether a file that `text_with_checksum` wrote has the checksum it holds. A byte order mark doesn't count."""
-    # Deeper entries of that name have more spaces in front, and text holds no line feed.
+    """Whether the checksum in a file from `text_with_checksum` is correct. Ignores a byte order mark."""
+    # Nested entries of that name are indented further, and JSON strings hold no line feeds.
     above, _, below = content.removeprefix(BOM).partition(b"\n" + b" " * indent + f'"{CHECKSUM}": "'.encode())
     return below.startswith(hashlib.sha256(above).hexdigest().encode() + b'"')

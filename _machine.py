@@ -1,4 +1,4 @@
-"""What this machine is: cores, processor, memory, GPUs."""
+"""Properties of this machine: cores, processor, memory, GPUs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 from ._cgroups import cpu_quota
 from .errors import InputError
 
-# More threads than any machine has processors are a mistake, and end in a crash or a machine that stands still.
+# More threads than any machine has processors are a mistake that crashes or stalls the machine.
 MOST_THREADS = 1024
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 def cpu_count() -> int:
-    """Processors that this process may use: of its affinity, and of its control groups' share, rounded up."""
+    """Processors available to this process, by its affinity and its control groups' quota, rounded up."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = cpu_quota()
@@ -30,30 +30,30 @@ def cpu_count() -> int:
 
 
 def chosen_threads(threads: int | None = None) -> int:
-    """Threads of one scorer call: those asked for; else OMP_NUM_THREADS, as numeric programs agree; else all cores.
+    """Threads per scorer call: `threads`, else OMP_NUM_THREADS, the convention of numeric programs, else all cores.
 
-    Raises InputError for a number that is not from 1 to 1024, whoever named it.
+    Raises InputError for a number outside 1 to 1024 from either source.
     """
     if threads is not None:
         number = _whole(threads)
         if not 1 <= number <= MOST_THREADS:
             raise InputError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
         return number
-    named = os.environ.get(_THREADS_VARIABLE, "").strip()
-    if not named:
+    value = os.environ.get(_THREADS_VARIABLE, "").strip()
+    if not value:
         return cpu_count()
-    # OpenMP's list has a number for each level of nesting; there is one here.
-    levels = [level.strip() for level in named.split(",")]
+    # OpenMP's list has one number per nesting level; only the first is used here.
+    levels = [level.strip() for level in value.split(",")]
     if not all(re.fullmatch("[0-9]{1,9}", level) and 1 <= int(level) <= MOST_THREADS for level in levels):
         raise InputError(
-            f"{_THREADS_VARIABLE} is '{named[:50]}', not a number of threads from 1 to {MOST_THREADS}; set it to one,"
+            f"{_THREADS_VARIABLE} is '{value[:50]}', not a number of threads from 1 to {MOST_THREADS}; set it to one,"
             " or unset it"
         )
     return int(levels[0])
 
 
 def _whole(value: Any) -> int:
-    """The number, NumPy's too; 0 for what is none."""
+    """The integer, Python's or NumPy's; 0 for anything else."""
     try:
         return 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -63,7 +63,7 @@ def _whole(value: Any) -> int:
 def describe_machine() -> str:
     """One line: processor, usable cores, memory, operating system."""
     size = ""
-    # make gpu-record also runs where nothing can be installed.
+    # make gpu-record also runs where no packages can be installed.
     with suppress(ImportError):
         import psutil
 
@@ -74,7 +74,7 @@ def describe_machine() -> str:
 def nvidia_gpus() -> list[str]:
     """One line per NVIDIA GPU: name, driver version, memory. Empty without a GPU or its driver.
 
-    Where nvidia-ml-py, which reads them, is not installed, one line says so.
+    Without nvidia-ml-py a single line says that it is missing.
     """
     if not has_nvidia_driver():
         return []
@@ -109,10 +109,10 @@ def has_nvidia_driver() -> bool:
 
 
 def peak_memory() -> int:
-    """The most bytes this process has had resident.
+    """The peak resident memory of this process, in bytes.
 
-    On Linux read from /proc: getrusage would count the parent's memory from before the program was started, and psutil
-    tells the present size alone.
+    On Linux read from /proc: getrusage would include the parent's memory before exec, and psutil reports only the
+    current size.
     """
     status = Path("/proc/self/status")
     if status.is_file():

@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported and opened in one place: sessions on the CPU alike for the runtime, export and calibration."""
+"""The only place that imports ONNX Runtime and opens CPU sessions, for runtime, export and calibration."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 CPU = "CPUExecutionProvider"
-# A session's entry without which ONNX Runtime sums INT8 products in 16 bits on processors without VNNI and saturates:
-# far from what any GPU computes.
+# Session config entry. Without it, on processors without VNNI, ONNX Runtime accumulates INT8 products in 16 bits and
+# saturates, unlike any GPU.
 _EXACT_INT8 = ("session.x64quantprecision", "1")
 
 
 def onnxruntime(purpose: str = "the backend 'onnxruntime'") -> Any:
-    """The module. Raises MissingError, naming the purpose, if it is not installed."""
+    """The module onnxruntime. Raises MissingError, naming the purpose, if it is not installed."""
     with needs("cpu", purpose):
         import onnxruntime
     return onnxruntime

@@ -1,6 +1,6 @@
-"""Progress bars: on a terminal, and nothing at all elsewhere.
+"""Progress bars, shown only on terminals.
 
-tqdm is loaded only for a bar that is shown: each process that makes one holds a semaphore of the system's for it.
+tqdm is loaded only for a visible bar: it holds a system semaphore in each process that uses it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class NoBar:
-    """A bar that is not shown. It still counts."""
+    """An invisible bar, which only counts."""
 
     n: float = 0
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 
 def progress_bar(total: float, name: str, unit: str, shown: bool, **options: Any) -> Bar:
-    """A bar on standard error, with tqdm's options; a NoBar if it is not to be shown, or that is not a terminal."""
+    """A bar on standard error, with tqdm's options; a NoBar if not `shown`, or without a terminal."""
     if not shown or not _is_terminal():
         return NoBar()
     try:
         from tqdm import tqdm
-    except ImportError:  # a machine that was set up for something else, as `make gpu-record` meets it
+    except ImportError:  # a foreign environment, as in `make gpu-record`
         return NoBar()
     return tqdm(total=total, desc=name, unit=unit, **{"unit_scale": True, **options})
 
 
 def write_line(line: str) -> None:
-    """A line on standard error, above the bar that may be shown there."""
+    """Print a line on standard error, above a visible bar."""
     if _is_terminal():
         from tqdm import tqdm
 

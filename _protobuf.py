@@ -1,4 +1,4 @@
-"""Protocol Buffers' wire format, in which ONNX files are written: fields, each a number, a wire type and a value.
+"""Protocol Buffers' wire format, used by ONNX files: fields with a number, a wire type and a value.
 
 Standard library only: the runtime does not need the package onnx.
 """
@@ -11,7 +11,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def fields_of(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field of a message, in their order. Raises ValueError for bytes that are none."""
+    """(number, value) of each field of a message, in order. Raises ValueError for invalid bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -1,4 +1,4 @@
-"""Text at the edges: read from files, written as JSON, printed where a terminal would obey it.
+"""Text input and output: reading files, writing JSON, escaping control characters for terminals.
 
 Standard library only.
 """
@@ -16,25 +16,25 @@ from .errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# Persian, Indic scripts and emoji are written with these two.
+# Persian, Indic scripts and emoji need these two.
 _JOINERS = "\u200c\u200d"
 
 
 class Lines(list[str]):
-    """Texts that know where they stand in a file, so that a message can name the line."""
+    """Texts with their line numbers in a file, so that messages can name the line."""
 
     def __init__(self, texts: Iterable[str], name: str, numbers: Sequence[int] | None = None) -> None:
-        """`numbers`: each text's line, from 1; by default they are the file's first ones."""
+        """`numbers`: each text's line, from 1; by default consecutive from the first line."""
         super().__init__(texts)
         self._name, self._numbers = name, numbers
 
     def part(self, indices: Sequence[int]) -> Lines:
-        """Some of the texts, which still know their lines."""
+        """A subset of the texts, with their line numbers."""
         numbers = indices if self._numbers is None else [self._numbers[index] - 1 for index in indices]
         return Lines([self[index] for index in indices], self._name, [number + 1 for number in numbers])
 
     def replaced(self, texts: Iterable[Any]) -> Lines:
-        """Something else in the place of each text, as its words."""
+        """Other values, such as tokens, with the same line numbers."""
         return Lines(texts, self._name, self._numbers)
 
     def place(self, index: int) -> str:
@@ -43,14 +43,14 @@ class Lines(list[str]):
 
 
 def lines_of(content: bytes, name: str) -> Lines:
-    r"""The lines of a text file or stream called `name`, in UTF-8, without their ends: \n or \r\n and nothing else.
+    r"""The lines of a UTF-8 file or stream called `name`, without their ends, which are \n or \r\n only.
 
-    A byte order mark is not part of the first one. Raises DataError, naming the line, for bytes that are not UTF-8, a
-    zero byte, or a carriage return inside a line.
+    A byte order mark is dropped. Raises DataError, naming the line, for bytes that are not UTF-8, a zero byte, or a
+    carriage return inside a line.
     """
     content = content.removeprefix(BOM)
     lines = []
-    # Split on line feeds alone: str.splitlines would also split on characters that a caption may hold.
+    # Split on line feeds only: str.splitlines would also split on characters that a caption may hold.
     for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], 1):
         line, where = raw.rstrip(b"\r"), f"{name}, line {number}"
         if b"\0" in line:
@@ -65,22 +65,22 @@ def lines_of(content: bytes, name: str) -> Lines:
 
 
 def parse_json(content: bytes) -> Any:
-    """What a JSON file in UTF-8 holds, a byte order mark left out. Raises ValueError, saying where it is not JSON."""
+    """Parse UTF-8 JSON, with or without a byte order mark. Raises ValueError with the position of the error."""
     try:
         text = content.removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"line {content.count(10, 0, error.start) + 1} is not UTF-8") from error
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if _ESCAPED_SURROGATE.search(text) and not _is_unicode(found):
-        raise ValueError("it holds half a surrogate pair, which is no text")
-    return found
+    if _ESCAPED_SURROGATE.search(text) and not _is_unicode(value):
+        raise ValueError("it holds a lone surrogate, which is not text")
+    return value
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
-    """JSON for any reader: in ASCII, whatever the terminal's encoding, and null for what is not a finite number."""
+    """Portable JSON: ASCII only, with null for NaN and infinity."""
     try:
         text = json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
@@ -89,10 +89,9 @@ def json_text(value: Any, indent: int | None = 2) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""The text with all that a terminal would obey, or that has no shape, written out, as \x1b or \u202e.
+    r"""The text with invisible characters and those a terminal would interpret escaped, as \x1b or \u202e.
 
-    Those are control characters but those to `keep`, marks that turn the direction of writing, separators of lines and
-    halves of surrogate pairs.
+    Escaped are control characters except those in `keep`, bidirectional marks, line separators and lone surrogates.
     """
     if text.isprintable():
         return text
@@ -100,12 +99,12 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def _is_shown(character: str) -> bool:
-    # Spaces of all widths, and characters that are newer than this Python.
+    # Also spaces of all widths, and characters newer than this Python's Unicode data.
     return character.isprintable() or character in _JOINERS or unicodedata.category(character) in ("Zs", "Cn", "Co")
 
 
 def _is_unicode(value: Any) -> bool:
-    """False if a text in it holds half a surrogate pair."""
+    """Whether all strings in a value are free of lone surrogates."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:

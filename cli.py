@@ -1,6 +1,6 @@
-"""The program `caan`: its commands (commands/, a file per job) in one group, and what becomes of errors and warnings.
+"""The program `caan`: its commands (commands/, a file each) in one group, and how errors and warnings are reported.
 
-The commands import everything heavy inside the functions that need it, so that `--help` answers at once.
+Commands import heavy modules inside the functions that need them, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
     with ended_by_signals():
         try:
             with usable_streams():
-                # Help and --version end with a code; a command that ends well gives none.
+                # --help and --version return a code; a successful command returns None.
                 code = command.main(arguments, name, standalone_mode=False, help_option_names=["-h", "--help"])
                 sys.exit(code or 0)
         except click.ClickException as error:
-            told = io.StringIO()
-            error.show(told)
-            log(told.getvalue().rstrip("\n"))  # it quotes what was typed
+            message = io.StringIO()
+            error.show(message)
+            log(message.getvalue().rstrip("\n"))  # quotes user input
             sys.exit(error.exit_code)
         except click.Abort:
             log("Aborted!")
@@ -84,10 +84,10 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
             log(f"Error: {error}")
             sys.exit(error.exit_code)
         except OSError as error:
-            # A name that is too long, a folder that may not be entered: any path may meet it, where it is first used.
-            if error.filename is None:  # a library's, in words of its own
-                mend = "; name one with TMPDIR" if "temporary directory" in str(error) else ""
-                log(f"Error: {error.strerror or error}{mend}")
+            # Any use of a path may fail: a name that is too long, a folder without permission.
+            if error.filename is None:  # from a library, with its own message
+                remedy = "; name one with TMPDIR" if "temporary directory" in str(error) else ""
+                log(f"Error: {error.strerror or error}{remedy}")
             else:
                 log(f"Error: can't use {str(error.filename)[:80]!r}: {error.strerror}; name another path")
             sys.exit(InputError.exit_code)

@@ -1,19 +1,19 @@
-"""Every error a user can cause. Each class owns the exit code of the command that meets it.
+"""All errors a user can cause. Each class defines the exit code of a command that fails with it.
 
-Messages are one or two lines: what is wrong, where, and the command that mends it.
+Messages are one or two lines: what is wrong, where, and the command that fixes it.
 
-    CaanError                 1  something failed that is neither the user's input nor the machine
+    CaanError                 1  a failure that is not due to the user's input or the machine
     ├── InputError            2  wrong usage or input; also a ValueError
-    │   ├── CheckpointError   2  a file that is no checkpoint, is damaged, or does not fit the model
+    │   ├── CheckpointError   2  a file that is not a checkpoint, is damaged, or does not fit the model
     │   ├── DataError         2  features, captions, vocabulary or data set
     │   ├── BundleError       2  a bundle or gallery that is damaged, newer or unsafe
     │   └── OutputError       2  a result that can't be written: it exists, no permission, disk full
-    ├── ExportError           1  a graph failed its own validation; no bundle was written
+    ├── ExportError           1  a graph failed its validation; no bundle was written
     ├── GateError             3  an accuracy gate was missed
     ├── Overloaded            1  more requests wait than a BatchingRetriever's queue may hold
     ├── DeadlineExceeded      1  a request was not answered within its timeout; also a TimeoutError
-    ├── Closed                1  a BatchingRetriever that takes no requests any more
-    └── MissingError          4  something is not installed or not present on this machine
+    ├── Closed                1  a BatchingRetriever that no longer accepts requests
+    └── MissingError          4  something is not installed or not available on this machine
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 
 
 class CaanError(Exception):
-    """Base of all errors that caan raises on purpose."""
+    """Base class of all errors that caan raises deliberately."""
 
     exit_code = 1
 
@@ -35,7 +35,7 @@ class InputError(CaanError, ValueError):
 
 
 class CheckpointError(InputError):
-    """Not a checkpoint, a damaged one, or one whose parameters do not fit."""
+    """A file that is not a checkpoint, is damaged, or whose parameters do not fit."""
 
 
 class DataError(InputError):
@@ -55,13 +55,13 @@ class ExportError(CaanError):
 
 
 class GateError(CaanError):
-    """An accuracy gate that was missed."""
+    """A failed accuracy gate."""
 
     exit_code = 3
 
 
 class Overloaded(CaanError):  # noqa: N818
-    """More requests wait than a BatchingRetriever's queue may hold: this one was refused at once, not computed."""
+    """A BatchingRetriever's queue is full: the request was rejected at once, not computed."""
 
 
 class DeadlineExceeded(CaanError, TimeoutError):  # noqa: N818
@@ -69,37 +69,37 @@ class DeadlineExceeded(CaanError, TimeoutError):  # noqa: N818
 
 
 class Closed(CaanError):  # noqa: N818
-    """A BatchingRetriever that takes no requests any more: it was closed, its thread died, or its process forked."""
+    """A BatchingRetriever that no longer accepts requests: it was closed, its thread died, or its process forked."""
 
 
 class MissingError(CaanError):
-    """A package, device or execution provider that is not there."""
+    """A missing package, device or execution provider."""
 
     exit_code = 4
 
 
 class CaanWarning(UserWarning):
-    """Input that was used, but not quite as given: a caption cut short, or one without a known word."""
+    """Input that was used with changes or doubts, such as a truncated caption or one without a known word."""
 
 
 class UnknownWordWarning(CaanWarning):
-    """A caption has words that the model's vocabulary lacks: they count as unknown, and other items may be found."""
+    """A caption has words outside the model's vocabulary; they count as unknown, which may change the hits."""
 
 
 @contextmanager
 def needs(extra: str, purpose: str) -> Iterator[None]:
-    """Around imports of optional dependencies: a missing one is a MissingError with the command that installs it."""
+    """Wrap imports of optional dependencies: turns an ImportError into a MissingError with the install command."""
     try:
         yield
     except ImportError as error:
-        what = f"the package '{error.name}'" if error.name else f"a package that can be loaded ({error})"
+        what = f"the package '{error.name}'" if error.name else f"a package that fails to load ({error})"
         raise MissingError(f"{purpose} needs {what}; {install(extra)}") from error
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra of this very caan, from where it was installed from.
+    """The command that installs an extra of this caan from its original source.
 
-    caan-deploy is published nowhere: whoever took its name in an index would be installed instead.
+    caan-deploy is not published: on a package index the name could belong to someone else.
     """
     import json
     from importlib import metadata
@@ -107,11 +107,11 @@ def install(extra: str) -> str:
     from urllib.parse import unquote, urlparse
 
     here = Path(__file__).resolve().parent
-    place = str(here) if (here / "pyproject.toml").is_file() else ""
+    source = str(here) if (here / "pyproject.toml").is_file() else ""
     with suppress(metadata.PackageNotFoundError, KeyError, ValueError):
-        # Written by pip for what came from a folder, a file or an address (PEP 610).
+        # Written by pip for installations from a folder, file or URL (PEP 610).
         url = json.loads(metadata.distribution("caan-deploy").read_text("direct_url.json") or "{}")["url"]
-        place = unquote(urlparse(url).path) if url.startswith("file:") else f"caan-deploy @ {url}"
-    if place.startswith("caan-deploy @ "):
-        return f"pip install 'caan-deploy[{extra}]{place.removeprefix('caan-deploy')}'"
-    return f"pip install '{place}[{extra}]'" if place else f"in a checkout of caan: pip install '.[{extra}]'"
+        source = unquote(urlparse(url).path) if url.startswith("file:") else f"caan-deploy @ {url}"
+    if source.startswith("caan-deploy @ "):
+        return f"pip install 'caan-deploy[{extra}]{source.removeprefix('caan-deploy')}'"
+    return f"pip install '{source}[{extra}]'" if source else f"in a checkout of caan: pip install '.[{extra}]'"

@@ -1,7 +1,7 @@
-"""What is in an ONNX file, told from its bytes: before ONNX Runtime or TensorRT gets one, it must be a graph of ours.
+"""Checks of ONNX files before ONNX Runtime or TensorRT reads them: only graphs that caan exports are accepted.
 
-Standard library only. A bundle may come from anywhere. A graph that names other files, brings operators of its own,
-or can repeat itself without end is refused, and so is one whose inputs and outputs are not those that are fed and read.
+Standard library only. Bundles are untrusted. A graph is rejected if it refers to other files, has custom operators or
+control flow, or if its inputs and outputs differ from the expected ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .errors import BundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# onnx.proto's numbers of fields, and of element types.
+# Field numbers and element types of onnx.proto.
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
 _NODE_NAME, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 3, 4, 5, 7
@@ -50,7 +50,7 @@ class End:
     """An input or output of a graph."""
 
     dtype: str
-    shape: Shape | None  # None where the graph tells none
+    shape: Shape | None  # None if the graph gives none
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -59,7 +59,7 @@ class End:
 
 
 def read_graph(bundle: Bundle, name: str, precision: str) -> bytes:
-    """The bytes of one of a bundle's graphs, compared with the manifest's hash and checked as `check_graph`.
+    """The bytes of a bundle's graph, verified against the manifest's hash and by `check_graph`.
 
     Raises BundleError as `Bundle.graph`, `Bundle.content` and `check_graph`.
     """
@@ -70,7 +70,7 @@ def read_graph(bundle: Bundle, name: str, precision: str) -> bytes:
 
 
 def check_graphs(bundle: Bundle) -> None:
-    """Check every graph of a bundle, as `read_graph`: before one is handed to another reader than the runtime's."""
+    """Check every graph of a bundle, as `read_graph`, before a library other than the runtime reads one."""
     files = bundle.manifest["files"]
     for precision in bundle.precisions:
         for name in (*GRAPHS, *SIDE_GRAPHS):
@@ -79,10 +79,10 @@ def check_graphs(bundle: Bundle) -> None:
 
 
 def check_graph(bundle: Bundle, name: str, path: Path, content: bytes) -> None:
-    """Raise BundleError, naming what is wrong, for a file that is not such a graph as caan exports.
+    """Raise BundleError, with the reason, for a file that is not a graph that caan exports.
 
-    Refused whatever ONNX Runtime thinks of it: data in other files, operators that ONNX doesn't define, and loops,
-    branches and functions, which none of our graphs has, and which can keep a processor busy for ever.
+    Rejected even if ONNX Runtime accepts them: data in other files, operators that ONNX doesn't define, and loops,
+    branches and functions, which caan's graphs don't have and which may never terminate.
     """
     try:
         inputs, outputs = _ends(content)
@@ -93,12 +93,12 @@ def check_graph(bundle: Bundle, name: str, path: Path, content: bytes) -> None:
             f"ONNX Runtime can't load {path}: it is not an ONNX graph; copy the bundle again, or export the checkpoint"
             " again"
         ) from error
-    for what, found, axes in zip(("input", "output"), (inputs, outputs), _axes(name), strict=True):
-        _compare(bundle, name, path, what, found, _shapes(bundle, axes))
+    for what, ends, axes in zip(("input", "output"), (inputs, outputs), _axes(name), strict=True):
+        _compare(bundle, name, path, what, ends, _shapes(bundle, axes))
 
 
 def check_result(name: str, inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) -> None:
-    """Raise BundleError if a graph's first output has not the axes of its inputs: it would be taken for another's."""
+    """Raise BundleError if the axes of a graph's first output don't match its inputs, which would misassign results."""
     axes_in, axes_out = _axes(name)
     sizes = {
         axis: size for tensor, axes in axes_in.items() for axis, size in zip(axes, inputs[tensor].shape, strict=False)
@@ -113,7 +113,7 @@ def check_result(name: str, inputs: Mapping[str, NDArray[Any]], output: NDArray[
 
 
 def _axes(name: str) -> tuple[Mapping[str, Axes], Mapping[str, Axes]]:
-    """{tensor: its dynamic axes} of a graph's inputs and of its outputs."""
+    """{tensor: dynamic axes} for a graph's inputs and for its outputs."""
     if name == EXPANDER:
         return {"regions": (IMAGES, REGIONS)}, dict([OUTPUTS["image_encoder"]])
     if name == EXPLAINER:
@@ -124,7 +124,7 @@ def _axes(name: str) -> tuple[Mapping[str, Axes], Mapping[str, Axes]]:
 
 
 def _shapes(bundle: Bundle, ends: Mapping[str, Axes]) -> dict[str, Shape]:
-    """{tensor: shape}, dynamic axes first, then columns where a tensor has them."""
+    """{tensor: shape}, dynamic axes first, then columns if a tensor has them."""
     widths = state_widths(bundle.config)
     columns = {
         "features": bundle.config["region_dim"],
@@ -139,33 +139,33 @@ def _shapes(bundle: Bundle, ends: Mapping[str, Axes]) -> dict[str, Shape]:
 
 
 def _compare(
-    bundle: Bundle, name: str, path: Path, what: str, found: Mapping[str, End], expected: Mapping[str, Shape]
+    bundle: Bundle, name: str, path: Path, what: str, ends: Mapping[str, End], expected: Mapping[str, Shape]
 ) -> None:
     def refuse(why: str) -> BundleError:
         return BundleError(f"{path} is not the {name} of a caan bundle: {why}; export the checkpoint again")
 
-    for tensor in found:
+    for tensor in ends:
         if tensor not in expected:
             raise refuse(f"it has the {what} '{tensor[:80]}'")
     for tensor, shape in expected.items():
-        if tensor not in found:
+        if tensor not in ends:
             raise refuse(f"it has no {what} '{tensor}'")
-        end = found[tensor]
-        wanted = _dtypes(tensor, name)
-        if end.dtype in wanted and _differs_in_columns(end.shape, shape):
+        end = ends[tensor]
+        dtypes = _dtypes(tensor, name)
+        if end.dtype in dtypes and _differs_in_columns(end.shape, shape):
             raise BundleError(
                 f"{bundle.folder / MANIFEST} does not fit its graphs: {tensor} has {end.shape[-1]} columns, the"
                 f" config says {shape[-1]}; export the checkpoint again"
             )
-        if end.shape != shape or end.dtype not in wanted:
-            raise refuse(f"{tensor} is {end}, not {End(' or '.join(wanted), shape)}")
+        if end.shape != shape or end.dtype not in dtypes:
+            raise refuse(f"{tensor} is {end}, not {End(' or '.join(dtypes), shape)}")
 
 
-def _differs_in_columns(found: Shape | None, expected: Shape) -> TypeGuard[Shape]:
-    """Whether this is a shape with another last size than expected, and else the same."""
-    if found is None or found[:-1] != expected[:-1] or len(found) != len(expected):
+def _differs_in_columns(shape: Shape | None, expected: Shape) -> TypeGuard[Shape]:
+    """Whether a shape differs from the expected one only in its last, fixed size."""
+    if shape is None or shape[:-1] != expected[:-1] or len(shape) != len(expected):
         return False
-    return None not in (found[-1], expected[-1]) and found[-1] != expected[-1]
+    return None not in (shape[-1], expected[-1]) and shape[-1] != expected[-1]
 
 
 def _dtypes(tensor: str, name: str) -> tuple[str, ...]:
@@ -175,11 +175,11 @@ def _dtypes(tensor: str, name: str) -> tuple[str, ...]:
 
 
 class _Foreign(Exception):  # noqa: N818
-    """What no graph of ours has."""
+    """A construct that no graph of caan's has."""
 
 
 def _ends(model: bytes) -> tuple[dict[str, End], dict[str, End]]:
-    """The inputs and outputs of a model. Raises _Foreign, or ValueError or IndexError for bytes that are none."""
+    """The inputs and outputs of a model. Raises _Foreign, or ValueError or IndexError for invalid bytes."""
     fields = _Fields(memoryview(model))
     if fields.all(_MODEL_FUNCTIONS):
         raise _Foreign("functions, which no graph of caan's has")
@@ -216,12 +216,12 @@ def _check_node(node: _Fields) -> None:
 
 def _check_tensor(tensor: _Fields) -> None:
     if tensor.all(_TENSOR_EXTERNAL) or any(tensor.numbers(_TENSOR_LOCATION)):
-        raise _Foreign("weights that lie in another file")
+        raise _Foreign("weights in another file")
 
 
 def _end(content: memoryview) -> tuple[str, End]:
     info = _Fields(content)  # ValueInfoProto: name = 1, type = 2
-    kind = _Fields(info.merged(2))  # TypeProto: tensor_type = 1, each of the others another kind of value
+    kind = _Fields(info.merged(2))  # TypeProto: tensor_type = 1; other fields are other kinds of values
     if kind.names() != {1}:
         return info.text(1), End("not a tensor", None)
     tensor = _Fields(kind.merged(1))  # elem_type = 1, shape = 2
@@ -234,7 +234,7 @@ def _end(content: memoryview) -> tuple[str, End]:
 
 
 class _Fields:
-    """The fields of a message in protobuf's wire format, by number. Raises ValueError for bytes that are none."""
+    """The fields of a message in protobuf's wire format, by number. Raises ValueError for invalid bytes."""
 
     def __init__(self, content: memoryview) -> None:
         self._found: dict[int, list[memoryview | int]] = {}
@@ -252,7 +252,7 @@ class _Fields:
         return values  # type: ignore[return-value]
 
     def merged(self, number: int) -> memoryview:
-        """A message that is to occur once; of several, a parser makes one, as of their bytes one after another."""
+        """A singular message field; parsers merge repeated ones, which equals concatenating their bytes."""
         values = self.all(number)
         return values[0] if len(values) == 1 else memoryview(b"".join(values))
 

@@ -1,7 +1,7 @@
-"""Retrieval metrics and the comparison of two score matrices. NumPy only: training, export and runtime share them.
+"""Retrieval metrics and the comparison of two score matrices. NumPy only: shared by training, export and runtime.
 
-R@K is the percentage of queries that find a relevant item among their first K. Ties count the pessimistic way:
-an irrelevant item with the same score ranks first, so that a model that scores everything alike retrieves nothing.
+R@K is the percentage of queries that find a relevant item among their first K. Ties count against the model: irrelevant
+items with the same score rank first, so that constant scores retrieve nothing.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def retrieval_metrics(
 ) -> RetrievalMetrics:
     """R@1/5/10, median and mean rank in both directions.
 
-    scores (images, captions) float. Ground truth is either image_of_caption (captions,) int, the one image each
-    caption belongs to, or relevance (images, captions) bool for any many-to-many truth; without either, captions
-    come in images' order, equally many per image (the 1-to-5 protocol). The best-ranked relevant item counts.
-    Raises DataError for a NaN score, ground truth of another shape, or a query without a relevant item.
+    scores (images, captions) float. Ground truth is either image_of_caption (captions,) int, each caption's image, or
+    relevance (images, captions) bool for many-to-many truth; without either, captions are in the images' order, the
+    same number per image (the 1-to-5 protocol). The best-ranked relevant item counts. Raises DataError for a NaN score,
+    ground truth of the wrong shape, or a query without a relevant item.
     """
     scores = np.asarray(scores)
     if scores.ndim != 2 or 0 in scores.shape:
@@ -78,7 +78,7 @@ def retrieval_metrics(
 def five_fold_metrics(scores: NDArray[np.floating]) -> RetrievalMetrics:
     """MS-COCO's 1K protocol: five folds of a fifth of the images with their captions, averaged.
 
-    scores (5·n, 5·n·k) in images' order, k captions per image. Raises DataError if they don't divide so.
+    scores (5·n, 5·n·k) in images' order, k captions per image. Raises DataError if they don't divide evenly.
     """
     images, captions = scores.shape
     if images % COCO_FOLDS or captions % images:
@@ -90,12 +90,12 @@ def five_fold_metrics(scores: NDArray[np.floating]) -> RetrievalMetrics:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far one score matrix is from the reference's."""
+    """The difference of a score matrix from the reference's."""
 
     max_abs: float  # largest |Δ score|
     mean_abs: float
-    top10_overlap: float  # percent of the reference's ten best captions per image that are kept
-    rank_flips: int  # queries of either direction whose best item is another one
+    top10_overlap: float  # percentage of the reference's top ten captions per image that are kept
+    rank_flips: int  # queries of either direction with a different best item
     delta_rsum: float
     delta_rsum_interval: tuple[float, float]  # 95 %, bootstrap over queries
 
@@ -108,23 +108,23 @@ def parity(
     Raises DataError if the shapes differ or a score is NaN.
     """
     if scores.shape != reference.shape:
-        raise DataError(f"scores {scores.shape} and reference {reference.shape} are not of one shape")
+        raise DataError(f"scores {scores.shape} and reference {reference.shape} have different shapes")
     for matrix in (scores, reference):
         if np.isnan(matrix).any():
             raise DataError("some scores are NaN; ranks would mean nothing")
     relevance = _relevance(scores.shape, image_of_caption)
-    changes = [  # per direction (queries, 3): what each query adds to R@1, R@5 and R@10, -1, 0 or 1
+    changes = [  # per direction (queries, 3): each query's change of R@1, R@5 and R@10: -1, 0 or 1
         _hits(ours, truth).astype(np.float64) - _hits(theirs, truth)
         for ours, theirs, truth in ((scores, reference, relevance), (scores.T, reference.T, relevance.T))
     ]
     difference = np.abs(scores.astype(np.float64) - reference)
     k = min(10, scores.shape[1])
     best, best_reference = (np.argsort(-s, axis=1, kind="stable")[:, :k] for s in (scores, reference))
-    kept = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
+    shared = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
     return Parity(
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
-        top10_overlap=100.0 * kept / best.size,
+        top10_overlap=100.0 * shared / best.size,
         rank_flips=sum(int((scores.argmax(axis) != reference.argmax(axis)).sum()) for axis in (0, 1)),
         delta_rsum=sum(100.0 * float(change.mean(axis=0).sum()) for change in changes),
         delta_rsum_interval=_bootstrap([change.sum(axis=1) for change in changes]),
@@ -132,14 +132,14 @@ def parity(
 
 
 def _bootstrap(changes: list[NDArray[np.float64]]) -> tuple[float, float]:
-    """95 % percentile interval of the sum of the means of `changes` (queries,), each resampled by itself, in percent.
+    """95 % percentile interval, in percent, of the sum of the means of `changes` (queries,), resampled independently.
 
     Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     generator = np.random.default_rng(0)
     total = np.zeros(_RESAMPLES)
     for change in changes:
-        # A resample is how often each query was drawn. Queries that changed nothing need not be told apart.
+        # A resample is the number of draws of each query. Unchanged queries can share one count.
         moved = change[change != 0]
         shares = np.full(len(moved) + 1, 1 / len(change))
         shares[-1] = max(0.0, 1.0 - len(moved) / len(change))

@@ -1,7 +1,7 @@
-"""Which images meet which captions in one scorer call.
+"""Sizes of tiles: the images and captions of one scorer call.
 
-A tile is some images × some captions. Its size follows from a memory budget: the scorer writes every pair's
-(R + T) × d intermediates to memory a few times, so small tiles that stay in cache are no slower than large ones.
+A tile is some images × some captions. Its size is chosen by a memory budget: the scorer writes every pair's (R + T) × d
+intermediates to memory several times, so small tiles that stay in cache are as fast as large ones.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_TILE_BYTES = 64 << 20
-# A GPU has no use for tiles that fit a CPU's cache; it wants enough pairs at once to keep all its cores busy.
+# A GPU needs enough pairs at once to keep all its cores busy, not tiles that fit a CPU's cache.
 GPU_TILE_BYTES = 1 << 30
-# Copies of the (R + T) × d products that a runtime keeps at once: the sum's three terms and its result.
+# Simultaneous copies of the (R + T) × d products in a runtime: the sum's three terms and its result.
 _LIVE_COPIES = 4
 
 
@@ -35,7 +35,7 @@ def tile_size(regions: int, words: int, attention_dim: int, budget: int = DEFAUL
 
 
 def widen(tile: TileSize, images: int, captions: int) -> TileSize:
-    """Use the room that one short side leaves for the other: a single query takes many items at a time."""
+    """Extend one side of a tile if the other is short: a single query takes many items at a time."""
     pairs = tile.images * tile.captions
     c = min(tile.captions, captions)
     n = min(max(tile.images, pairs // c), images)
@@ -43,17 +43,17 @@ def widen(tile: TileSize, images: int, captions: int) -> TileSize:
 
 
 def fit_tile(tile: TileSize, images: int, captions: int, limits: Sequence[TileSize]) -> TileSize:
-    """The tile for so many images × captions: as `widen`, within the one of `limits` that lets the most pairs in.
+    """The tile for this many images × captions: as `widen`, within whichever of `limits` allows the most pairs.
 
-    Without limits a tile is bounded by its memory alone.
+    Without limits only memory bounds a tile.
     """
-    room = limits or [TileSize(images, captions)]
-    tiles = [widen(tile, min(images, limit.images), min(captions, limit.captions)) for limit in room]
+    bounds = limits or [TileSize(images, captions)]
+    tiles = [widen(tile, min(images, limit.images), min(captions, limit.captions)) for limit in bounds]
     return max(tiles, key=lambda t: t.images * t.captions)
 
 
 def chunks_by_length(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Indices in chunks of at most `size`, sorted by length, so that little padding enters a tile."""
+    """Indices in chunks of at most `size`, sorted by length to minimise padding."""
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), size):
         yield order[start : start + size]

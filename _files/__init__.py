@@ -1,11 +1,10 @@
-"""Writing files and folders so that a reader sees the old one or the new one, never a half, and nothing of the user's
-is lost.
+"""Atomic writing of files and folders: readers see the old or the new version, and no user files are lost.
 
-An operating system's refusal becomes an OutputError that names the target (`refusals`).
+The operating system's errors become OutputErrors that name the target (`refusals`).
 
-Here is what writes files; `folders` writes folders, `locks` keeps other processes out, `caches` says where caches are,
-`stamps` reads files that belong together, `outputs` says where an output file really goes, `ownership` which entries of
-a folder are the user's, and `leftovers` removes what killed processes left.
+This module writes files. `folders` writes folders, `locks` and `claims` exclude other processes, `stamps` reads related
+files consistently, `outputs` resolves output paths, `ownership` tells caan's files from the user's, and `leftovers`
+removes the files of killed processes.
 """
 
 from __future__ import annotations
@@ -36,17 +35,19 @@ from .reading import read_input as read_input
 from .reading import read_regular as read_regular
 from .refusals import check_room, reason_of
 from .refusals import explained as explained
-from .stamps import read_unmixed as read_unmixed
+from .stamps import read_consistently as read_consistently
 from .stamps import stamp_of as stamp_of
+
+read_unmixed = read_consistently  # until bundle.py and galleries/folder.py use the new name
 
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; move it there when the block ends well, remove it otherwise.
+    """Yield a temporary path beside `target`; on success it replaces `target`, on an exception it is removed.
 
-    A target that is a link stays one: what it leads to is replaced, and keeps its mode and owner. What is not a regular
-    file, a pipe, a device or /dev/stdout, is written through when the block ends. Raises OutputError, before the block,
-    if the target is a folder or can't be written, and if the disk is full.
+    A link stays a link: its destination is replaced, and keeps its mode and owner. Pipes, devices and /dev/stdout are
+    written to when the block ends. Raises OutputError before the block if the target is a folder or can't be written,
+    and whenever the disk is full.
     """
     with explained(target, creating=True):
         place = outputs.place_of(target)
@@ -58,7 +59,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         leftovers.remove_beside(place.parent)
         replaces = place.exists()
-        # Nobody may read what replaces a private file, not even before it does.
+        # The replacement of a private file must be private from the start.
         temporary, handle = leftovers.new_file(place, 0o600 if replaces else 0o666)
     try:
         with explained(target):
@@ -74,7 +75,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 def check_file_target(target: Path, *, overwrite: bool = True) -> None:
-    """Raise OutputError early if writing the file `target` is bound to fail, or would replace one unasked."""
+    """Raise OutputError early if `target` can't be written, or exists without `overwrite`."""
     with explained(target, creating=True):
         place = outputs.place_of(target)
         if place is None:
@@ -86,9 +87,9 @@ def check_file_target(target: Path, *, overwrite: bool = True) -> None:
 
 @contextmanager
 def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path]:
-    """A folder in the system's temporary folder, removed afterwards.
+    """Yield a new folder in the system's temporary folder, removed afterwards.
 
-    Raises OutputError where there is none that can be written to, and when the disk is full.
+    Raises OutputError if there is no writable one, or the disk is full.
     """
     handle = None
     try:
@@ -97,7 +98,7 @@ def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path
         folder, handle = leftovers.new_scratch(inside, name)
     except OSError as error:
         raise OutputError(
-            f"there is no temporary folder that {what} could be written to ({reason_of(error)}); name one with TMPDIR"
+            f"there is no temporary folder for {what} ({reason_of(error)}); name one with TMPDIR"
         ) from error
     try:
         yield folder
@@ -115,9 +116,9 @@ def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path
 
 
 def reserve(path: Path) -> None:
-    """Take the room on disk for a file that will be written through a memory map.
+    """Allocate disk space for a file that will be written through a memory map.
 
-    Written there, a full disk would end the process with a bus error; here it is an OSError.
+    Raises OSError on a full disk, which would kill the process with SIGBUS when writing through the map.
     """
     if not hasattr(os, "posix_fallocate"):
         return

@@ -1,4 +1,4 @@
-"""Keeping other processes away where a file system has no locks: a file that only one process can create.
+"""Mutual exclusion on file systems without locks: a claim file that only one process can create.
 
 Standard library only.
 """
@@ -16,7 +16,7 @@ from ..errors import OutputError
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold `.NAME.claim` beside a folder; whoever is killed meanwhile leaves it, for the next on this machine to take.
+    """Hold `.NAME.claim` beside a folder. If the holder is killed, the next process on the same machine takes it over.
 
     Raises OutputError if another process holds it, perhaps on another machine.
     """
@@ -39,7 +39,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def is_running(process: str, machine: str) -> bool:
-    """Whether a process may be running still: on another machine nobody can tell."""
+    """Whether a process may still be running; always true for other machines, where it can't be checked."""
     if machine != platform.node() or not process.isdigit() or not hasattr(os, "getpgid"):
         return True
     try:
@@ -52,7 +52,7 @@ def is_running(process: str, machine: str) -> bool:
 
 
 def _remove_left(claim: Path) -> bool:
-    """Whether a claim is gone, or was that of a process that ended without giving it up, and is gone now."""
+    """Remove the claim of a dead process. Returns whether no claim is left."""
     try:
         content = claim.read_text(errors="replace")
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def _remove_left(claim: Path) -> bool:
     process, _, machine = content.strip().partition(" ")
     if is_running(process, machine):
         return False
-    # Two may have come this far: it is renamed by one of them, who sees whether it still is the one that was left.
+    # Two processes may get here: one renames the claim and checks that it still is the dead process's.
     aside = claim.with_name(f"{claim.name}.{os.getpid()}.tmp")
     with suppress(FileNotFoundError):
         claim.rename(aside)

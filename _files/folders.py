@@ -1,4 +1,4 @@
-"""Folders written whole: a reader sees the old one or the new one, and nothing of the user's is lost.
+"""Atomic writing of folders: readers see the old or the new one, and no user files are lost.
 
 Standard library only.
 """
@@ -23,18 +23,18 @@ from .ownership import carry_over, entries_of, keep_attributes_of_all, kind_of, 
 from .refusals import check_room, explained
 
 PARTIAL = ".partial"
-_MOST_NAMED = 3  # of the user's files in a folder that is not replaced
+_MOST_NAMED = 3  # user files listed in a message
 
 
 @contextmanager
 def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
-    """Yield the folder `target.partial`, perhaps from an earlier run; put it in the target's place when all is well.
+    """Yield the folder `target.partial`, which may be from an earlier run; on success it replaces `target`.
 
-    Otherwise it stays, unless it is empty, for the next run to go on with. One process at a time may use it. Raises
-    OutputError as `atomic_folder`, and if another process is at it.
+    On an exception it stays, unless empty, for the next run to resume. Only one process at a time may use it. Raises
+    OutputError as `atomic_folder`, and if another process is using it.
     """
     with explained(target, creating=True):
-        place = target.resolve()  # a link stays one: what it leads to is replaced
+        place = target.resolve()  # a link stays a link: its destination is replaced
         if place.suffix == PARTIAL:
             raise OutputError(f"{target} ends in {PARTIAL}, as work in progress does; name another with -o")
         partial = place.with_name(f"{place.name}{PARTIAL}")
@@ -47,24 +47,24 @@ def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None 
         locked(partial, wait=False) as is_locked,
         nullcontext() if is_locked else claimed(partial),
     ):
-        check_target(target, overwrite=overwrite, kind=kind)  # another process may have come first
+        check_target(target, overwrite=overwrite, kind=kind)  # another process may have written it meanwhile
         try:
             yield partial
         except BaseException:
             if not any(partial.iterdir()):
                 partial.rmdir()
             raise
-        # Held until the old folder is gone: it must not be taken for a leftover.
+        # Held until the old folder is gone, so that it isn't taken for a leftover.
         with locked(place):
             check_target(target, overwrite=overwrite, kind=kind)
             _swap_in(partial, place)
 
 
 def make_own_folder(folder: Path) -> None:
-    """Make a folder for work in progress, if it is not there yet.
+    """Create a folder for work in progress, if it does not exist yet.
 
-    What others put there would be written to: raises OutputError for a link, a file, or the folder of another user.
-    The owner of the folder around it, who can replace all that is in it anyway, is not another.
+    Raises OutputError for a link, a file, or another user's folder, which could redirect writes. The owner of the
+    parent folder is trusted, since they can replace its contents anyway.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -81,7 +81,7 @@ def make_own_folder(folder: Path) -> None:
 
 
 class Outdated(Exception):  # noqa: N818
-    """What a new folder was made from has been replaced meanwhile; make it again."""
+    """The source of a new folder was replaced meanwhile; build it again."""
 
 
 @contextmanager
@@ -93,12 +93,12 @@ def atomic_folder(
     unchanged: Callable[[], bool] = lambda: True,
     keep_others: bool = False,
 ) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; put it in its place when the block ends well.
+    """Yield a temporary folder beside `target`; on success it replaces `target`.
 
-    A target that is a link stays one: what it leads to is replaced. What is replaced keeps its mode and owner. Raises
-    OutputError if the target exists and `overwrite` is false, holds files of the user's, can't be written, or the disk
-    is full; Outdated if `unchanged` says no at the last moment, when no other process can replace the target any more.
-    `keep_others`: the user's files are moved to the new folder instead.
+    A link stays a link: its destination is replaced. Mode and owner are kept. Raises OutputError if the target exists
+    and `overwrite` is false, holds user files, can't be written, or the disk is full; Outdated if `unchanged` returns
+    false just before the replacement, under the target's lock. `keep_others`: move the user's files to the new folder
+    instead.
     """
     with explained(target, creating=True):
         place = target.resolve()
@@ -107,7 +107,7 @@ def atomic_folder(
     with explained(target, creating=True):
         place.parent.mkdir(parents=True, exist_ok=True)
         leftovers.remove_beside(place.parent)
-        # Nobody may look into what replaces a private folder, not even before it does.
+        # The replacement of a private folder must be private from the start.
         temporary, handle = leftovers.new_folder(place, 0o700 if place.exists() else 0o777)
     try:
         with explained(target):
@@ -125,26 +125,26 @@ def atomic_folder(
 
 
 def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep_others: bool = False) -> None:
-    """Raise OutputError early if writing the folder `target` is bound to fail.
+    """Raise OutputError early if the folder `target` can't be written.
 
-    kind: "bundle" or "gallery", what is written: the other one is not replaced by it. A folder with files that caan
-    did not write is not replaced either; with `keep_others` it is, since they are moved to the new one.
+    kind: "bundle" or "gallery"; a folder of the other kind is not replaced. Neither is one with user files, unless
+    `keep_others` moves them to the new folder.
     """
     with explained(target, creating=True):
         if not target.exists():
             check_room(target.resolve().parent)
             return
-        # Only what this program wrote may be replaced: --overwrite must not remove somebody's home folder.
-        there = kind_of(target)
-        replaceable = target.is_dir() and (there is not None or not any(target.iterdir()))
+        # Replace only caan's own folders: --overwrite must not delete a home folder.
+        existing = kind_of(target)
+        replaceable = target.is_dir() and (existing is not None or not any(target.iterdir()))
     if not overwrite:
         raise OutputError(f"{target} exists already; add --overwrite to replace it, or name another with -o")
     if not replaceable:
         raise OutputError(f"{target} was not written by caan, so it is not replaced; name another with -o")
-    if kind is not None and there is not None and there != kind:
-        raise OutputError(f"{target} is a {there}, which no {kind} replaces; name another with -o")
+    if kind is not None and existing is not None and existing != kind:
+        raise OutputError(f"{target} is a {existing}, so no {kind} replaces it; name another with -o")
     with explained(target, creating=True):
-        check_room(target)  # what is protected is not replaced
+        check_room(target)  # a read-only folder is not replaced
         mounted, others = mount_points(target), entries_of(target).others
     if mounted:
         what = "is a mount point" if mounted[0] == target.resolve() else f"holds the mount point {mounted[0].name}"
@@ -152,13 +152,13 @@ def check_target(target: Path, *, overwrite: bool, kind: str | None = None, keep
     if others and not keep_others:
         named = ", ".join(others[:_MOST_NAMED]) + (", …" if len(others) > _MOST_NAMED else "")
         raise OutputError(
-            f"{target} also holds what caan did not write ({named}), so it is not replaced; move that away, or name"
-            " another with -o"
+            f"{target} also holds files that caan did not write ({named}), so it is not replaced; move them away, or"
+            " name another with -o"
         )
 
 
 def check_change(folder: Path, names: Collection[str]) -> None:
-    """Raise OutputError early if these files can't become part of a bundle that is there, with `keep_others`."""
+    """Raise OutputError early if these files can't be added to an existing bundle, as with `keep_others`."""
     check_target(folder, overwrite=True, kind="bundle", keep_others=True)
     with explained(folder, creating=True):
         _check_names(folder, lambda other: any(f"{name}/".startswith(f"{other}/") for name in names))
@@ -169,13 +169,13 @@ def check_change(folder: Path, names: Collection[str]) -> None:
 
 
 def _swap_in(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`. The user's files in the old one go with it, then the old one is removed."""
+    """Replace `target` by `new`. The user's files move to the new folder, then the old one is removed."""
     if not target.exists():
         new.rename(target)
         return
     keep_attributes_of_all(target, new)
-    # From here on `new` has a name that tells a killed process's successor what to do: see `settle`.
-    beside = leftovers.aside(target, new)
+    # From here on the name of `new` tells the next process what to do if this one is killed: see `settle`.
+    beside = leftovers.aside_path(target, new)
     os.rename(new, beside)  # noqa: PTH104  (Path.rename is what the tests make fail)
     try:
         old = beside if _exchange(beside, target) else _exchange_in_steps(beside, target)
@@ -184,7 +184,7 @@ def _swap_in(new: Path, target: Path) -> None:
         raise
     try:
         kept = carry_over(old, target)
-    except OSError:  # a folder of another user's, which may not be moved
+    except OSError:  # another user's folder, which can't be moved
         target.rename(new)
         old.rename(target)
         raise
@@ -193,8 +193,8 @@ def _swap_in(new: Path, target: Path) -> None:
 
 
 def _exchange_in_steps(new: Path, target: Path) -> Path:
-    """Where there is no atomic exchange, the old folder steps aside, and comes back if the second step fails."""
-    old = leftovers.aside(target, new)
+    """Replace without atomic exchange: move the old folder aside, and back if the second rename fails."""
+    old = leftovers.aside_path(target, new)
     target.rename(old)
     try:
         new.rename(target)
@@ -205,7 +205,7 @@ def _exchange_in_steps(new: Path, target: Path) -> Path:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step (Linux's renameat2); False where that is not to be had."""
+    """Atomically exchange two paths (Linux's renameat2); False if unavailable."""
     if not sys.platform.startswith("linux"):
         return False
     at_cwd, rename_exchange = -100, 2
@@ -217,9 +217,10 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def settle(place: Path, partial: Path | None = None) -> None:
-    """Finish what a process was at when it was killed while it replaced `place`, or had just done so.
+    """Finish or undo the replacement of `place` by a process that was killed during it.
 
-    The user's files go to the new folder. One that was complete but not yet there becomes `partial`, to go on with.
+    The user's files move to the new folder. A new folder that was complete but not in place becomes `partial`, to
+    resume.
     """
     for left, is_new in leftovers.left_aside(place):
         with leftovers.claimed(left) as dead:
@@ -236,16 +237,16 @@ def settle(place: Path, partial: Path | None = None) -> None:
 
 
 def _check_names(folder: Path, is_taken: Callable[[str], bool]) -> None:
-    """Raise OutputError if something of the user's has a name that caan needs."""
+    """Raise OutputError if a user's file has a name that caan needs."""
     for other in entries_of(folder).others if folder.exists() else ():
         if is_taken(other):
-            raise OutputError(f"{folder / other} was not written by caan, but stands where it writes; move it away")
+            raise OutputError(f"{folder / other} was not written by caan, but caan needs its name; move it away")
 
 
 def _warn_of(old: Path, kept: list[str]) -> None:
     warnings.warn(
-        f"{old} holds {', '.join(kept[:_MOST_NAMED]) or 'files'}, which caan did not write and could not move; take"
-        " what is yours",
+        f"{old} holds {', '.join(kept[:_MOST_NAMED]) or 'files'}, which caan did not write and could not move; move"
+        " them yourself",
         CaanWarning,
         stacklevel=4,
     )

@@ -1,12 +1,12 @@
-"""Work in progress under names of its own, locked as long as its process lives; what a killed one left is removed.
+"""Names and locks of work in progress, and removal of files that killed processes left.
 
-.NAME.caan-RANDOM.tmp     a file or folder that is being written: all of it is ours
-.NAME.caan-INODE-RANDOM.old   a folder beside the one that it replaces, or was replaced by: see `_swap_in`
+.NAME.caan-RANDOM.tmp     a file or folder being written, with nothing of the user's
+.NAME.caan-INODE-RANDOM.old   a folder about to replace its target, or just replaced: see `_swap_in`
 caan-JOB-RANDOM.tmp       a folder in the system's temporary folder
 
-Whoever makes one locks it; who can lock one that he owns knows that nobody is at it. Where there are no locks, nothing
-is taken for a leftover. A network drive may have locks that other machines don't see: RANDOM begins with the machine's
-tag, and what another one made is left alone for a week.
+The creating process holds a lock on it for as long as it lives, so one that the owner can lock is a leftover. Without
+locks nothing counts as a leftover. Locks on a network drive may be invisible to other machines: RANDOM starts with a
+machine tag, and entries of other machines are kept for a week.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-_LONGEST = 50  # characters of the target's name: with four bytes each, the whole still is a name
+_LONGEST = 50  # characters of the target's name: at four bytes each, the whole name is still valid
 _BESIDE = re.compile(r"\..*\.caan-[0-9a-f]{12}\.tmp", re.DOTALL)
 _SCRATCH = re.compile(r"caan-[a-z]+-[0-9a-f]{12}\.tmp")
 _ASIDE = re.compile(r"([0-9a-f]+)-[0-9a-f]{12}\.old")
@@ -33,7 +33,7 @@ _ABANDONED = 7 * 24 * 3600  # seconds
 
 
 def new_file(place: Path, mode: int) -> tuple[Path, int | None]:
-    """An empty file beside `place` and a handle to it, which holds its lock; the umask applies to the mode.
+    """Create an empty file beside `place`. Returns it and a handle that holds its lock; the umask applies to `mode`.
 
     No handle on Windows, where it would keep the file from being moved.
     """
@@ -49,48 +49,48 @@ def new_file(place: Path, mode: int) -> tuple[Path, int | None]:
 
 
 def new_folder(place: Path, mode: int) -> tuple[Path, int | None]:
-    """An empty folder beside `place` and a handle to it, which holds its lock; None where folders can't be opened."""
+    """Create a folder beside `place`. Returns it and a handle that holds its lock (None if folders can't be opened)."""
     return _new_folder(lambda: _beside(place), mode)
 
 
 def new_scratch(inside: Path, job: str) -> tuple[Path, int | None]:
-    """The same in a temporary folder; nobody else may look into it."""
+    """As `new_folder`, private, in a temporary folder."""
     return _new_folder(lambda: inside / f"caan-{job}-{_random()}.tmp", 0o700)
 
 
-def aside(place: Path, folder: Path) -> Path:
-    """A name beside `place` for a folder that is about to replace it; it tells which folder has not done so yet."""
+def aside_path(place: Path, folder: Path) -> Path:
+    """A name beside `place` for a folder about to replace it; its inode in the name tells new from old."""
     return place.with_name(f"{_prefix(place)}{folder.stat().st_ino:x}-{_random()}.old")
 
 
 def remove_beside(folder: Path) -> None:
-    """Remove what processes that were killed were writing in a folder."""
+    """Remove the unfinished files of killed processes in a folder."""
     _remove(folder, _BESIDE)
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove the temporary folders of processes that were killed."""
+    """Remove the temporary folders of killed processes."""
     _remove(folder, _SCRATCH)
 
 
 def left_aside(place: Path) -> list[tuple[Path, bool]]:
-    """Folders that a killed process left beside `place`, and whether each is one that never got there.
+    """Folders that a killed process left beside `place`, and whether each is new (not yet in place).
 
-    Those that were replaced come first.
+    Old folders come first.
     """
     prefix = _prefix(place)
-    found = []
+    result = []
     for name in _names(place.parent):
         if name.startswith(prefix) and (number := _ASIDE.fullmatch(name[len(prefix) :])):
             path = place.with_name(name)
             with suppress(OSError):
-                found.append((path, path.lstat().st_ino == int(number[1], 16)))
-    return sorted(found, key=lambda each: each[1])
+                result.append((path, path.lstat().st_ino == int(number[1], 16)))
+    return sorted(result, key=lambda each: each[1])
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this is a file or folder of our own that no process is at; nobody else claims it meanwhile."""
+    """Lock a leftover. Yields whether it belongs to this user and a dead process; holds the lock meanwhile."""
     if not hasattr(os, "geteuid"):
         yield False
         return
@@ -155,7 +155,7 @@ def _random() -> str:
 
 @cache
 def _machine() -> str:
-    """A tag of what shares its locks with this process: all containers of a machine, until it starts anew."""
+    """A tag shared by all processes whose locks this one sees: the machine with its containers, until reboot."""
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:
@@ -170,7 +170,7 @@ def _is_near_or_old(handle: int, path: Path) -> bool:
 
 
 def _hold(handle: int, path: Path) -> bool:
-    """Lock what was just made; False if somebody took it for a leftover before that, and removed it."""
+    """Lock a new file; False if another process removed it as a leftover before."""
     _lock(handle, wait=True)
     return _is_there(handle, path)
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder.
+"""Locks on folders.
 
 Standard library only.
 """
@@ -16,10 +16,10 @@ from ..errors import CaanWarning, OutputError
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Keep other processes from replacing a folder. No lock where it isn't there yet, or the system has none.
+    """Keep other processes from replacing a folder. No lock if it does not exist, or the system has none.
 
-    Gives whether there is a lock. Raises OutputError, unless it may wait, if another process holds it; there a system
-    without locks is a CaanWarning.
+    Yields whether the lock is held. With `wait` False raises OutputError if another process holds the lock, and warns
+    (CaanWarning) on a system without locks.
     """
     is_locked = False
     while (handle := _open_folder(folder)) is not None:
@@ -30,7 +30,7 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         except BaseException:
             os.close(handle)
             raise
-        # Replaced while we waited: what we hold is the old folder.
+        # Replaced while waiting: this is the old folder's lock.
         os.close(handle)
     try:
         yield is_locked
@@ -39,10 +39,10 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             os.close(handle)
 
 
-# Without filelock: its FileLock can't open a folder and would leave a lock file beside it, while a lock on the folder
-# itself shows that another folder has replaced it. Its lock_descriptor is the flock call above, but waits by polling.
+# Not filelock: its FileLock can't open a folder and would leave a lock file beside it, while a lock on the folder
+# itself detects replacement. Its lock_descriptor is the same flock call, but polls.
 def _open_folder(folder: Path) -> int | None:
-    """A handle to lock; None where there is no such folder, or the system can't open one."""
+    """A handle to lock; None if the folder does not exist, or the system can't open folders."""
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         return os.open(folder, os.O_RDONLY)
     return None
@@ -59,7 +59,7 @@ def _lock(handle: int, folder: Path, wait: bool) -> bool:
         if not wait:
             reason = error.strerror if isinstance(error, OSError) else "this system has none"
             warnings.warn(
-                f"there are no locks where {folder} is ({reason}): of two processes that write it at once, one fails",
+                f"there are no locks where {folder} is ({reason}): if two processes write it at once, one fails",
                 CaanWarning,
                 stacklevel=6,
             )

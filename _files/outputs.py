@@ -1,4 +1,4 @@
-"""Where an output file really goes: links are followed, and what is not a regular file is written through."""
+"""Resolving output paths: links are followed, and pipes, devices and open descriptors are written to directly."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_LINKS = 40
 
 
 def place_of(target: Path) -> Path | None:
-    """The regular file to replace, or to make, when `target` is written; None for what is written through.
+    """The regular file to replace or create for `target`; None if `target` must be written to directly.
 
-    Written through are open files by their number (/dev/stdout, /dev/fd/3), pipes, devices, and a file that is a mount
-    point. Raises OSError, which says why, for a folder and whatever else can't be written to.
+    Written to directly are open descriptors (/dev/stdout, /dev/fd/3), pipes, devices, and files that are mount points.
+    Raises OSError, with the reason, for folders and anything else that can't be written.
     """
     if (number := descriptor_of(target)) is not None:
         _check_writable(number)
@@ -40,25 +40,25 @@ def place_of(target: Path) -> Path | None:
         return None
     if not S_ISREG(mode):
         raise OSError(errno.ENXIO, "it is a disk or a socket, not a file", str(target))
-    os.close(os.open(place, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)))  # raises what writing would
+    os.close(os.open(place, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)))  # raises the same error as writing
     return None if place in mount_points(place) else place
 
 
 def is_special(target: Path) -> bool:
-    """Whether this is not the name of a regular file: an open file's number, a pipe, a device."""
+    """Whether a path is not a regular file but an open descriptor, a pipe or a device."""
     return descriptor_of(target) is not None or (target.exists() and not (target.is_file() or target.is_dir()))
 
 
 def is_standard_output(target: Path) -> bool:
-    """Whether writing this file writes to the standard output."""
+    """Whether a path means standard output."""
     return descriptor_of(target) == 1
 
 
 def descriptor_of(target: Path) -> int | None:
-    """The number of this process's open file that a name like /dev/stdout or /dev/fd/3 means."""
-    path, own = target, rf"/proc/(self|{os.getpid()})(/task/\d+)?/fd|/dev/fd"
+    """The descriptor that a path like /dev/stdout or /dev/fd/3 means in this process; None for other paths."""
+    path, own_descriptors = target, rf"/proc/(self|{os.getpid()})(/task/\d+)?/fd|/dev/fd"
     for _ in range(_MOST_LINKS):
-        if re.fullmatch(r"[0-9]{1,9}", path.name) and re.fullmatch(own, os.path.realpath(path.parent)):
+        if re.fullmatch(r"[0-9]{1,9}", path.name) and re.fullmatch(own_descriptors, os.path.realpath(path.parent)):
             return int(path.name)
         try:
             path = path.parent / path.readlink()
@@ -69,13 +69,13 @@ def descriptor_of(target: Path) -> int | None:
 
 @contextmanager
 def written_through(target: Path) -> Iterator[Path]:
-    """Yield a file in memory, or a temporary one; its content is written to `target` when the block ends well."""
+    """Yield an in-memory or temporary file; on success its content is written to `target`."""
     with _collected() as (path, handle):
         yield path
         os.lseek(handle, 0, os.SEEK_SET)
         number = descriptor_of(target)
         if number == 1 and sys.stdout is not None:
-            sys.stdout.flush()  # what was printed before comes before
+            sys.stdout.flush()  # keep the order of output
         flags = os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
         to = os.dup(number) if number is not None else os.open(target, flags)
         with os.fdopen(to, "wb") as out, os.fdopen(os.dup(handle), "rb") as content:
@@ -98,7 +98,7 @@ def _collected() -> Iterator[tuple[Path, int]]:
 
 
 def _check_writable(number: int) -> None:
-    """Raise OSError unless the file of this number is open for writing."""
+    """Raise OSError unless a descriptor is open for writing."""
     os.fstat(number)
     try:
         import fcntl

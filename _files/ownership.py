@@ -1,6 +1,6 @@
-"""Which entries of a bundle or gallery caan wrote, and which are the user's: those are never replaced or removed.
+"""Distinguishing caan's entries in a bundle or gallery from the user's, which are never replaced or removed.
 
-A bundle's manifest lists its files; a gallery's have fixed names. Whatever else lies in the folder is the user's.
+A bundle's manifest lists its files; a gallery's files have fixed names. All other entries are the user's.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ _DESCRIPTIONS = ("manifest.json", "gallery.json")
 _PARTS = {"states.bin", "states.new.bin", "lengths.bin", "ids.jsonl", "journal.jsonl"}
 _GALLERY = {"gallery.json", *_PARTS, *(f"{name}.tmp" for name in _PARTS)}
 _FIRST_GALLERY = {"gallery.json", "states.npy", "offsets.npy", "ids.json"}  # of format version 1
-# Of writers that were killed: a description, and the folder of an append.
+# Left by killed writers: a description, and the folder of an append.
 _UNFINISHED = re.compile(r"\.gallery\.json\..*\.tmp|\.append-[^/]*\.tmp(/.*)?", re.DOTALL)
-# Folders of a bundle that may be empty, or hold nothing that the manifest lists any more.
+# Folders of a bundle that may be empty, or hold only files that the manifest no longer lists.
 _BUNDLE_FOLDERS = re.compile(r"onnx|engines(/[^/]+)?")
 
 
 class Entries(NamedTuple):
-    """A folder's entries, as paths relative to it with `/`."""
+    """A folder's entries, as relative paths with `/`."""
 
-    files: list[str]  # that caan wrote
-    folders: list[str]  # that hold them, inner ones first
-    others: list[str]  # the user's; a folder of theirs stands for what is in it
+    files: list[str]  # written by caan
+    folders: list[str]  # with such files, inner ones first
+    others: list[str]  # the user's; a folder stands for its contents
 
 
 def kind_of(folder: Path) -> str | None:
-    """Whether a folder is a "bundle" or a "gallery", perhaps a damaged one; None if it is neither."""
+    """The kind of a folder, "bundle" or "gallery", even if it is damaged; None for other folders."""
     for path in (folder / name for name in _DESCRIPTIONS):
-        if path.is_file() and (found := _OUR_FORMAT.search(path.read_bytes())):
-            return found[1].decode()
+        if path.is_file() and (match := _OUR_FORMAT.search(path.read_bytes())):
+            return match[1].decode()
     return None
 
 
 def entries_of(folder: Path) -> Entries:
-    """Tell caan's entries from the user's. Raises OSError for a folder that can't be read."""
+    """Separate caan's entries from the user's. Raises OSError for an unreadable folder."""
     kind = kind_of(folder)
     return _sorted(folder, kind, _written(folder, kind), "")
 
 
 def remove_ours(folder: Path) -> bool:
-    """Remove what caan wrote, links as links, and the folder if nothing else is in it; whether that is so."""
-    found = entries_of(folder)
-    # The description last: whoever goes on with what a killed process began must still be told what is ours.
-    for name in sorted(found.files, key=lambda name: name in _DESCRIPTIONS):
+    """Remove caan's files (links, not their destinations), and the folder if empty. Returns whether it is gone."""
+    entries = entries_of(folder)
+    # The description last: if this process is killed, the next one still needs it to find caan's files.
+    for name in sorted(entries.files, key=lambda name: name in _DESCRIPTIONS):
         with suppress(OSError):
             (folder / name).unlink()
-    for name in [*found.folders, ""]:
+    for name in [*entries.folders, ""]:
         with suppress(OSError):
             (folder / name).rmdir()
     return not os.path.lexists(folder)
 
 
 def carry_over(old: Path, new: Path) -> list[str]:
-    """Move the user's entries of a folder that was replaced to the one that replaced it; the names that could not be.
+    """Move the user's entries from a replaced folder to its replacement. Returns the names that could not be moved.
 
-    A name that both have stays in the old one. All are moved, or none and OSError is raised.
+    A name that exists in both stays in the old one. On OSError nothing is moved.
     """
     moved, kept = [], []
     try:
@@ -84,7 +84,7 @@ def carry_over(old: Path, new: Path) -> list[str]:
 
 
 def keep_attributes(old: Path, new: Path) -> None:
-    """Give what replaces a file or folder its owner, mode, access list and user attributes, as far as one may."""
+    """Copy owner, mode, ACL and user attributes of a file or folder to its replacement, as far as permitted."""
     before, now = old.lstat(), new.lstat()
     if S_IFMT(before.st_mode) != S_IFMT(now.st_mode) or S_ISLNK(now.st_mode) or os.path.samestat(before, now):
         return
@@ -102,7 +102,7 @@ def keep_attributes(old: Path, new: Path) -> None:
 
 
 def keep_attributes_of_all(old: Path, new: Path) -> None:
-    """As `keep_attributes`, for a folder and all that is in it. What is new belongs to the folder's owner."""
+    """As `keep_attributes`, for a folder and its contents. New entries get the folder's owner."""
     keep_attributes(old, new)
     owner = old.lstat()
     for path in new.rglob("*"):
@@ -114,7 +114,7 @@ def keep_attributes_of_all(old: Path, new: Path) -> None:
 
 
 def mount_points(folder: Path) -> list[Path]:
-    """Where other file systems are mounted in a folder, itself included, as far as the system tells."""
+    """Mount points in a folder, including itself, as far as the system reports them."""
     place = folder.resolve()
     if sys.platform != "linux":
         return [place] if place.is_mount() else []
@@ -122,13 +122,13 @@ def mount_points(folder: Path) -> list[Path]:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:
         return [place] if place.is_mount() else []
-    # A blank, a line end or a backslash is written as \ and three octal digits.
+    # Spaces, line feeds and backslashes are octal escapes.
     points = [re.sub(rb"\\([0-7]{3})", lambda c: bytes([int(c[1], 8)]), line.split(b" ")[4]) for line in lines]
     return [path for point in points if (path := Path(os.fsdecode(point))).is_relative_to(place)]
 
 
 def _written(folder: Path, kind: str | None) -> set[str]:
-    """The names that the folder's description gives, and its own."""
+    """The names listed in the folder's description, and its own name."""
     if kind is None:
         return set()
     name = "manifest.json" if kind == "bundle" else "gallery.json"
@@ -146,8 +146,8 @@ def _written(folder: Path, kind: str | None) -> set[str]:
 def _sorted(folder: Path, kind: str | None, written: set[str], inside: str) -> Entries:
     result = Entries([], [], [])
     with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    for name, is_folder in found:
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_folder in names:
         path = inside + name
         if not is_folder:
             ours = path in written or (kind == "gallery" and _UNFINISHED.fullmatch(path) is not None)
@@ -156,8 +156,8 @@ def _sorted(folder: Path, kind: str | None, written: set[str], inside: str) -> E
             (kind == "bundle" and _BUNDLE_FOLDERS.fullmatch(path))
             or (kind == "gallery" and _UNFINISHED.fullmatch(path))
         ):
-            for own, inner in zip(result, _sorted(folder / name, kind, written, f"{path}/"), strict=True):
-                own.extend(inner)
+            for collected, inner in zip(result, _sorted(folder / name, kind, written, f"{path}/"), strict=True):
+                collected.extend(inner)
             result.folders.append(path)
         else:
             result.others.append(path)
@@ -165,7 +165,7 @@ def _sorted(folder: Path, kind: str | None, written: set[str], inside: str) -> E
 
 
 def _make_parents(old: Path, new: Path, name: str) -> None:
-    """The folders that a name lies in, with the modes that they have."""
+    """Create the parent folders of a name, with their old modes."""
     for parent in reversed(_parents(name)):
         if not os.path.lexists(new / parent):
             (new / parent).mkdir()

@@ -1,4 +1,4 @@
-"""Reading files without ever waiting for one: a pipe or device would keep its reader waiting, or have no end."""
+"""Reading files without blocking: a pipe or device could block its reader, or be endless."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import stat
 import time
 from pathlib import Path
 
-# Nobody may ever write into a pipe that was named: so long is waited for who does.
+# How long to wait for a writer of a named pipe.
 _PIPE_SECONDS = 1.0
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file, or what leads to one, for reading. Raises OSError, at once, for anything else."""
+    """Open a regular file, or a link to one, for reading. Raises OSError for anything else, without blocking."""
     return os.fdopen(regular_handle(path), "rb")
 
 
 def regular_handle(path: Path) -> int:
-    """As `open_regular`, for whoever closes the handle himself."""
-    # Looked at before it is opened, which some devices notice, and after, since it may have been replaced.
+    """As `open_regular`, but returns a descriptor that the caller must close."""
+    # Checked before opening, which has side effects on some devices, and after, since it may have been replaced.
     if not stat.S_ISREG(path.stat().st_mode):
         raise _not_regular(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -32,25 +32,25 @@ def regular_handle(path: Path) -> int:
 
 
 def read_regular(path: Path) -> bytes:
-    """All bytes of a regular file. Raises OSError as `open_regular`."""
+    """The bytes of a regular file. Raises OSError as `open_regular`."""
     with open_regular(path) as file:
         return file.read()
 
 
 def read_input(path: Path) -> bytes:
-    """All bytes of a file that a user named, which may be a pipe, as /dev/stdin or the shell's <(command) are.
+    """The bytes of a user's file, which may be a pipe such as /dev/stdin or the shell's <(command).
 
-    Raises OSError, also for a pipe that nobody writes into.
+    Raises OSError, also for a pipe without a writer.
     """
     if not stat.S_ISFIFO(path.stat().st_mode):
         with path.open("rb") as file:
             return file.read()
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         end = time.monotonic() + _PIPE_SECONDS
-        # Nothing: without a writer. None: while one has not written yet.
+        # b"" without a writer, None while a writer has not written yet
         while (first := pipe.read(1)) == b"":
             if time.monotonic() > end:
-                raise OSError(errno.EINVAL, "it is a pipe, and nobody writes into it", str(path))
+                raise OSError(errno.EINVAL, "it is a pipe without a writer", str(path))
             time.sleep(0.01)
         os.set_blocking(pipe.fileno(), True)
         return (first or b"") + pipe.readall()

@@ -1,4 +1,4 @@
-"""What the operating system refuses, as errors that name the target.
+"""The operating system's write errors as OutputErrors that name the target.
 
 Standard library only.
 """
@@ -25,16 +25,16 @@ _REFUSALS = {
 
 @contextmanager
 def explained(target: Path, *, creating: bool = False, resumable: bool = False) -> Iterator[None]:
-    """Turn a refusal to write into an OutputError; while `creating` the target, whatever the refusal is.
+    """Turn a write error into an OutputError; with `creating`, any OSError.
 
-    resumable: what is done so far is kept, and the same command goes on with it.
+    resumable: finished work is kept, and rerunning the command resumes.
     """
     try:
         yield
     except OSError as error:
-        # numpy.save meets a full disk with an OSError that has no number: "3600 requested and 2016 written".
+        # On a full disk numpy.save raises an OSError without errno: "3600 requested and 2016 written".
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "written" in str(error)):
-            again = " and give the same command again, it goes on where it was;" if resumable else ","
+            again = " and rerun the same command to resume," if resumable else ","
             raise OutputError(
                 f"the disk of {target.parent} is full, {target.name} was not written; free some space{again} or name"
                 " another place"
@@ -45,7 +45,7 @@ def explained(target: Path, *, creating: bool = False, resumable: bool = False) 
 
 
 def check_room(folder: Path) -> None:
-    """Raise OSError if a folder, or the one that it would be made in, is closed to writing."""
+    """Raise OSError if a folder, or its nearest existing parent, is not writable."""
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
@@ -56,5 +56,5 @@ def check_room(folder: Path) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """What the operating system says; NumPy and the standard library also raise OSErrors with a message alone."""
+    """The operating system's reason; NumPy and the standard library also raise OSErrors with only a message."""
     return error.strerror or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files that belong together, read while another process may replace them.
+"""Consistent reading of related files that another process may replace meanwhile.
 
 Standard library only.
 """
@@ -15,14 +15,14 @@ from ..errors import BundleError, InputError
 T = TypeVar("T")
 
 
-# Files that belong together are read again so often while they are being replaced, with a pause that grows.
+# Number of attempts while files are being replaced, with growing pauses of at most this many seconds.
 _MOST_READS, _LONGEST_PAUSE = 60, 0.1
 
 
-def read_unmixed(published: Path, read: Callable[[], T]) -> T:
-    """What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile.
+def read_consistently(published: Path, read: Callable[[], T]) -> T:
+    """The result of `read` for related files; retried if `published`, which is replaced last, changed meanwhile.
 
-    Raises what `read` raises of files that stay, and BundleError for files that never stay long enough.
+    Raises the errors of `read` for unchanged files, and BundleError if the files keep changing.
     """
     for attempt in range(_MOST_READS):
         stamp = stamp_of(published)
@@ -34,7 +34,7 @@ def read_unmixed(published: Path, read: Callable[[], T]) -> T:
         else:
             if stamp_of(published) == stamp:
                 return result
-        # The files may be of two writings. Read them again.
+        # The files may be from different versions. Read them again.
         time.sleep(min(_LONGEST_PAUSE, attempt / 1000))
     raise BundleError(
         f"{published} was replaced each of {_MOST_READS} times that its files were read; try again when that is over"
@@ -42,7 +42,7 @@ def read_unmixed(published: Path, read: Callable[[], T]) -> T:
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """Which writing of a file this is, that is always replaced and never written to; () if it is not there."""
+    """Identifies the version of a file that is only ever replaced, not modified; () if it does not exist."""
     try:
         status = path.stat()
     except OSError:

@@ -1,7 +1,6 @@
-"""Ranges that were found once are kept: the user's cache holds a JSON file per graphs, data, method, seed and sample.
+"""The cache of calibrated ranges: a JSON file per combination of graphs, data, method, seed and sample.
 
-A file is used only if it is whole, which its checksum tells. The cache never fails a job: what is wrong with it is a
-CaanWarning.
+A file is used only if its checksum matches. The cache never fails a job: problems with it are CaanWarnings.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from ..errors import CaanWarning
 Ranges = dict[str, dict[str, float]]  # graph → tensor → range
 
 FORMAT = "caan-calibration"
-ALGORITHM = 1  # raised whenever the same key would give other ranges
+ALGORITHM = 1  # incremented whenever the same key would give other ranges
 
 
 def load(key: dict[str, Any]) -> Ranges | None:
-    """The ranges kept under a key; None if there are none, or, with a CaanWarning, if their file is damaged."""
+    """The cached ranges of a key; None if there are none, or, with a CaanWarning, if the file is damaged."""
     path = cache_path(key)
 
     def warn(reason: str) -> None:
         warnings.warn(
-            f"the cached calibration {path} is damaged ({reason}); it is calibrated again and the file replaced",
+            f"the cached calibration {path} is damaged ({reason}); calibrating again and replacing it",
             CaanWarning,
             stacklevel=4,
         )
@@ -38,24 +37,24 @@ def load(key: dict[str, Any]) -> Ranges | None:
 
 
 def store(key: dict[str, Any], ranges: Ranges) -> None:
-    """Keep ranges under a key, in place of what was there. A CaanWarning says so if the cache can't be written."""
+    """Cache the ranges of a key, replacing old ones. Warns (CaanWarning) if the cache can't be written."""
     content = {"format": FORMAT, "key": _versioned(key), "ranges": ranges, "sha256": _digest(ranges)}
     write_cached(cache_path(key), (json.dumps(content, indent=2) + "\n").encode(), "the calibration")
 
 
 def cache_path(key: dict[str, Any]) -> Path:
-    """The file that keeps what belongs to a key (JSON-able)."""
+    """The cache file of a key (JSON-serializable)."""
     return cache_file("calibration", _canonical(_versioned(key)), ".json")
 
 
 def _read(stored: bytes, key: dict[str, Any]) -> Ranges:
-    """Raises ValueError or RecursionError, saying why, if a file does not hold ranges for a key."""
+    """Raises ValueError or RecursionError, with the reason, if a file does not hold the key's ranges."""
     content = json.loads(stored)
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("key") != _versioned(key):
         raise ValueError("it holds something else")
     ranges: Ranges = content.get("ranges", {})
     if content.get("sha256") != _digest(ranges):
-        raise ValueError("its checksum does not fit its content")
+        raise ValueError("its checksum does not match its content")
     if not _is_ranges(ranges):
         raise ValueError("it holds no ranges")
     return ranges

@@ -29,11 +29,11 @@ _CHECKED_IMAGES = 64
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What calibration found, and on what."""
+    """The result of a calibration, and its basis."""
 
-    ranges: dict[str, dict[str, float]]  # graph → tensor → the |x| that becomes 127
-    held_out: NDArray[np.int64]  # images that had no part in it; indices into the data set
-    record: dict[str, Any]  # for the manifest; JSON-able
+    ranges: dict[str, dict[str, float]]  # graph → tensor → the |x| that maps to 127
+    held_out: NDArray[np.int64]  # images not used; indices into the data set
+    record: dict[str, Any]  # for the manifest; JSON-serializable
 
 
 def calibrate(
@@ -47,11 +47,10 @@ def calibrate(
 ) -> Calibration:
     """Find the ranges of all MatMul inputs of the bundle's FP32 graphs on pairs drawn from a data set.
 
-    method: one of `ranges.METHODS`; seed: of the drawing, 0 or more; size: how much is drawn. Ranges that were found
-    before for the same graphs, data, method, seed and size come from the cache, which holds them afterwards.
-    Raises InputError for an unknown method; DataError for features of another dimension than the model's, with too
-    many regions or with NaN or infinity (naming the image), and for too few data; BundleError if the bundle is
-    replaced meanwhile.
+    method: one of `ranges.METHODS`; seed: of the sample, 0 or more; size: of the sample. Ranges for the same graphs,
+    data, method, seed and size are read from the cache if it has them, and stored there otherwise. Raises InputError
+    for an unknown method; DataError for features of a dimension other than the model's, with too many regions or with
+    NaN or infinity (naming the image), and for too little data; BundleError if the bundle is replaced meanwhile.
     """
     check_method(method)
     size = size or SampleSize()
@@ -68,7 +67,7 @@ def calibrate(
         **basis,
         "size": [size.images, size.pairs],
         "drawn": hashlib.sha256(sample.images.tobytes() + sample.captions.tobytes()).hexdigest(),
-        # These decide what a caption is to the graphs.
+        # These determine a caption's tokens.
         "vocabulary": bundle.hash_of(VOCABULARY),
         "words": bundle.manifest["limits"]["words"],
     }
@@ -90,7 +89,7 @@ def calibrate(
 
 
 class _Calibrator:
-    """Runs the FP32 graphs on a sample: both encoders, then the scorer on the states that they give."""
+    """Runs the FP32 graphs on a sample: both encoders, then the scorer on their states."""
 
     def __init__(self, bundle: Bundle, dataset: ScanSplit, sample: Sample) -> None:
         self.graphs = {name: _load(bundle, name) for name in GRAPHS}
@@ -154,12 +153,12 @@ class _Calibrator:
 
 
 def _load(bundle: Bundle, name: str) -> onnx.ModelProto:
-    # Ranges of another model under this one's name would be kept in the cache.
+    # Checked against its hash: else another model's ranges could be cached under this key.
     return onnx.load_from_string(bundle.content(graph_file(name, "fp32")))
 
 
 def _tokenize(bundle: Bundle, captions: list[str]) -> list[list[int]]:
-    """Token ids of each caption, those beyond the model's limit cut as the runtime cuts them."""
+    """Token ids of each caption, cut at the model's limit as in the runtime."""
     vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
     limit = bundle.manifest["limits"]["words"]
     tokens = [vocabulary.encode(caption) for caption in captions]
@@ -187,12 +186,12 @@ def _check_shape(bundle: Bundle, dataset: ScanSplit) -> None:
 
 
 def _check_values(dataset: ScanSplit, progress: bool) -> None:
-    """All images are read, drawn or not: the held-out ones are what the accuracy gate will run on."""
+    """Check all images, not only the sample: the accuracy gate will run on the held-out ones."""
     features = dataset.features
     with progress_bar(len(features), "reading features", "image", progress) as bar:
         for start in range(0, len(features), _CHECKED_IMAGES):
             with np.errstate(over="ignore"):
-                chunk = features[start : start + _CHECKED_IMAGES].astype(np.float32)  # as the graphs will see them
+                chunk = features[start : start + _CHECKED_IMAGES].astype(np.float32)  # as the graphs see them
             finite = np.isfinite(chunk).all(axis=(1, 2))
             if not finite.all():
                 image = start + int(finite.argmin())

@@ -1,4 +1,4 @@
-"""What each node alone costs in INT8: where the accuracy of a quantised graph goes."""
+"""The cost of each node alone in INT8: where a quantised graph loses its accuracy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..metrics import parity, retrieval_metrics
 
 @dataclass(frozen=True)
 class NodeCost:
-    """One node's error when it alone is in INT8, against the reference's scores."""
+    """The error against the reference's scores with only this node in INT8."""
 
     node: str
     delta_rsum: float
     mean_abs: float  # mean |Δ score|
     max_abs: float
-    rank_flips: int  # queries of either direction whose best item is another one
+    rank_flips: int  # queries of either direction with a different best item
 
 
 def node_costs(
@@ -32,12 +32,12 @@ def node_costs(
 ) -> list[NodeCost]:
     """The cost of each node, the most harmful first.
 
-    score(node) gives the scores (images, captions) with that node alone in INT8; reference: the scores without it,
-    of the same shape; image_of_caption (captions,).
+    score(node) returns the scores (images, captions) with only that node in INT8; reference: the scores without it, of
+    the same shape; image_of_caption (captions,).
 
-    Sorted by mean |Δ score|, nodes that cost the same in the order given. Not by Δ rsum: one query moves rsum by
-    100/queries, so that on a small held-out set most nodes share a step or none, and steps up and down cancel. The
-    mean is over every pair and hides nothing. A node that makes a score NaN or infinite is the most harmful of all.
+    Sorted by mean |Δ score|; ties keep the given order. Not by Δ rsum: one query changes rsum by 100/queries, so that
+    on a small held-out set most nodes tie, and gains and losses cancel. The mean covers every pair. A node that makes a
+    score NaN or infinite comes first.
     """
     costs = []
     with progress_bar(len(nodes), "sensitivity", "node", progress) as bar:
@@ -48,7 +48,7 @@ def node_costs(
 
 
 def cost_table(costs: Sequence[NodeCost]) -> str:
-    """The costs as text, in their order."""
+    """The costs as a text table, in their order."""
     from tabulate import tabulate
 
     headers = ["in INT8 alone", "mean abs\nΔ score", "max abs\nΔ score", "Δ rsum", "rank\nflips"]
@@ -64,8 +64,8 @@ def _cost(
     image_of_caption: NDArray[np.integer],
 ) -> NodeCost:
     if not np.isfinite(scores).all():
-        # Nothing can be ranked by such scores: all that the reference finds is lost.
+        # Such scores rank nothing: the reference's whole rsum is lost.
         lost = -retrieval_metrics(reference, image_of_caption).rsum
         return NodeCost(node, lost, np.inf, np.inf, sum(reference.shape))
-    found = parity(scores, reference, image_of_caption)
-    return NodeCost(node, found.delta_rsum, found.mean_abs, found.max_abs, found.rank_flips)
+    change = parity(scores, reference, image_of_caption)
+    return NodeCost(node, change.delta_rsum, change.mean_abs, change.max_abs, change.rank_flips)

@@ -23,18 +23,18 @@ _QUICK_IMAGES = 100
 @options.split
 @options.limit
 @options.checkpoint
-@click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="Measured after a warm-up.")
+@click.option("--rounds", type=click.IntRange(min=5), default=5, show_default=True, help="Rounds after a warm-up.")
 @options.threads
 @options.trust_engines
-@click.option("--synthetic", is_flag=True, help="No bundle: an untrained CAAN of the paper's size; speed alone.")
-@click.option("--json", "json_file", type=options.PATH, metavar="FILE", help="Write every number there too.")
+@click.option("--synthetic", is_flag=True, help="No bundle: an untrained CAAN of the paper's size; speed only.")
+@click.option("--json", "json_file", type=options.PATH, metavar="FILE", help="Also write every number there.")
 @click.option("--report", type=options.PATH, metavar="FILE.html", help="Write a page of charts and pictures.")
 @click.option("--pictures", type=options.PATH, metavar="DIR", help="For --report.  [default: DATA/thumbnails]")
 @click.option("--grid", type=options.grid, metavar="ROWSxCOLUMNS", help="For --report: regions are a grid's cells.")
-@click.option("--quick", is_flag=True, help="A first look: one round, at most 100 images of the data set.")
-@click.option("--only", multiple=True, metavar="ROW", help='Only rows whose names begin so, as "native"; repeatable.')
-@click.option("--resume", is_flag=True, help="Go on where the same bench was interrupted.")
-@click.option("--retrieval", is_flag=True, help="Also galleries, search_many and batching: some minutes more.")
+@click.option("--quick", is_flag=True, help="A quick look: one round, at most 100 images of the data set.")
+@click.option("--only", multiple=True, metavar="ROW", help='Only rows with this name prefix, as "native"; repeatable.')
+@click.option("--resume", is_flag=True, help="Resume the same bench after an interruption.")
+@click.option("--retrieval", is_flag=True, help="Also galleries, search_many and batching: takes some minutes.")
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 def bench(
     bundles: tuple[Path, ...],
@@ -56,7 +56,7 @@ def bench(
     retrieval: bool,
     markdown: bool,
 ) -> None:
-    """Measure a bundle's speed, and with --data its R@K, against PyTorch; with OTHER, two bundles in turns.
+    """Measure a bundle's speed, and with --data its R@K, against PyTorch; with OTHER, compare two bundles.
 
     BUNDLE defaults to the only *.caan of the current folder.
     """
@@ -92,16 +92,20 @@ def bench(
         trust_engines=trust_engines,
     )
     with ExitStack() as stack:
-        # Both targets are opened before the minutes of measuring, in case they can't be written.
+        # Open both targets before the minutes of measuring, in case they can't be written.
         report_target = stack.enter_context(atomic_file(report)) if report is not None else None
         source = _source(data, split, pictures, grid) if report is not None else None
-        named = bundles or (None,)
-        found = [stack.enter_context(synthetic_bundle(log))] if synthetic else [find_bundle(b, Path()) for b in named]
+
+        paths = (
+            [stack.enter_context(synthetic_bundle(log))]
+            if synthetic
+            else [find_bundle(b, Path()) for b in bundles or (None,)]
+        )
         with atomic_file(json_file) if json_file is not None else nullcontext() as json_target:
-            results = run_benches(found, measured, log)
+            results = run_benches(paths, measured, log)
             content = results[0].as_dict()
-            compared = compare_bundles(*results) if len(found) == 2 else []
-            if len(found) == 2:
+            compared = compare_bundles(*results) if len(paths) == 2 else []
+            if len(paths) == 2:
                 content = {"bundles": [result.as_dict() for result in results], "comparison": compared}
             if json_target is not None:
                 json_target.write_text(json_text(content) + "\n", encoding="ascii")
@@ -109,23 +113,23 @@ def bench(
             from ..report.page import bench_page
 
             log(f"writing {report}")
-            report_target.write_text(bench_page(results[0], open_bundle(found[0]), source), encoding="utf-8")
-    # What took minutes is in its files before anything is printed, which may fail.
+            report_target.write_text(bench_page(results[0], open_bundle(paths[0]), source), encoding="utf-8")
+    # Write the files before printing, which may fail.
     aside = is_printed(json_file) or is_printed(report)
     show(describe_machine(), err=aside)
     style = "github" if markdown else "simple"
-    for path, result in zip(found, results, strict=True):
-        if len(found) > 1:
+    for path, result in zip(paths, results, strict=True):
+        if len(paths) > 1:
             show(f"\n{path}", err=aside)
         show(bench_table(result, style), err=aside)
-    if len(found) == 2:
-        show("\n" + comparison_table((str(found[0]), str(found[1])), compared, style), err=aside)
+    if len(paths) == 2:
+        show("\n" + comparison_table((str(paths[0]), str(paths[1])), compared, style), err=aside)
     if data is None:
         show("\nR@K and the differences from PyTorch need a data set: add --data DIR", err=aside)
 
 
 def _source(data: Path | None, split: str, pictures: Path | None, grid: tuple[int, int] | None) -> Source | None:
-    """What the report shows of the data set; fails now, not after the minutes of measuring, if it can't."""
+    """The report's data set; opened early, to fail before the minutes of measuring."""
     from ..report.source import open_source
     from ..report.template import check_installed
 

@@ -1,4 +1,4 @@
-"""`caan demo`: the other commands in a row, on a drawn world."""
+"""`caan demo`: runs the other commands in sequence on a drawn world."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..errors import MissingError, OutputError
 from . import options
 from .output import log, show
 
-# What says that a folder is the demo's, and what one holds that the demo finished before it left such a file.
+# Marks a folder as the demo's. Older versions left no mark; a finished folder of theirs holds these names.
 _MARK = ".caan-demo"
 _FINISHED = {"world", "model.pt", "model.caan", "gallery", "report.html", "search.html", "explain.png"}
 _SCENES = 200  # of the test split
 _QUERY = "three birds fly over the sea"
-# A scene that the model has not seen, and its caption.
+# A test scene and its caption.
 _SCENE, _CAPTION = "scene-001857", "a white cat is to the right of a pink parasol by the shore ."
 
 
@@ -24,9 +24,9 @@ _SCENE, _CAPTION = "scene-001857", "a white cat is to the right of a pink paraso
 @click.argument("folder", type=options.PATH, default="demo")
 @click.pass_context
 def demo(context: click.Context, folder: Path) -> None:
-    """The whole job on a drawn world, in FOLDER: data, training, export, engines, bench, report, index, search.
+    """The whole workflow on a drawn world, in FOLDER: data, training, export, engines, bench, report, index, search.
 
-    FOLDER is new, empty, or one that the demo wrote: what it makes again is replaced.
+    FOLDER must be new, empty, or from an earlier demo, whose files are replaced.
     """
     from ..data.demo.world import write_world
 
@@ -35,7 +35,7 @@ def demo(context: click.Context, folder: Path) -> None:
     world, model, bundle, gallery = (folder / name for name in ("world", "model.pt", "model.caan", "gallery"))
     features, ids, pictures = world / "test_ims.npy", world / "test_ids.txt", world / "thumbnails"
     report, page, drawing = (folder / name for name in ("report.html", "search.html", "explain.png"))
-    shown = ["--boxes", world / "test_boxes.npy", "--picture", pictures / f"{_SCENE}.png"]
+    image = ["--boxes", world / "test_boxes.npy", "--picture", pictures / f"{_SCENE}.png"]
     log(f"drawing a world of scenes with captions in {world}")
     write_world(world)
     caan = context.find_root().command
@@ -59,7 +59,20 @@ def demo(context: click.Context, folder: Path) -> None:
             pictures,
             "--overwrite",
         ],
-        ["explain", bundle, features, _CAPTION, "--item", _SCENE, "--ids", ids, *shown, "-o", drawing, "--overwrite"],
+        [
+            "explain",
+            bundle,
+            features,
+            _CAPTION,
+            "--item",
+            _SCENE,
+            "--ids",
+            ids,
+            *image,
+            "-o",
+            drawing,
+            "--overwrite",
+        ],
     ]
     for step in steps:
         arguments = [str(part) for part in step]
@@ -69,21 +82,23 @@ def demo(context: click.Context, folder: Path) -> None:
         except MissingError as error:
             if arguments[0] != "build-engine":
                 raise
-            log(f"left out: {error}")  # everything else works without TensorRT
-    show(f"\nOpen these: {report}, {page}, {drawing}")
-    show(f'The pictures are in {pictures}; type a caption of your own: caan search {gallery} "…"')
+            log(f"skipped: {error}")  # everything else works without TensorRT
+    show(f"\nOpen {report}, {page}, {drawing}")
+    show(f'The pictures are in {pictures}; try your own caption: caan search {gallery} "…"')
 
 
 def _begin(folder: Path) -> None:
-    """Mark the folder as the demo's. Raises OutputError if it holds what may be the user's."""
+    """Mark the folder as the demo's. Raises OutputError if it may hold the user's files."""
     from .._files import atomic_file, explained
 
     with explained(folder, creating=True):
         folder.mkdir(parents=True, exist_ok=True)
-        there = sorted(path.name for path in folder.iterdir())
-    if there and _MARK not in there and set(there) != _FINISHED:
+        existing = sorted(path.name for path in folder.iterdir())
+    if existing and _MARK not in existing and set(existing) != _FINISHED:
         raise OutputError(
-            f"{folder} holds {there[0]}, and the demo did not write that folder; name another: caan demo FOLDER"
+            f"{folder} holds {existing[0]} and was not written by the demo; name another: caan demo FOLDER"
         )
     with atomic_file(folder / _MARK) as temporary:
-        temporary.write_text("caan demo writes here: its files are replaced when it runs again\n", encoding="utf-8")
+        temporary.write_text(
+            "caan demo wrote this folder and replaces its files when it runs again\n", encoding="utf-8"
+        )

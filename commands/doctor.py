@@ -8,14 +8,14 @@ from .. import __version__
 from . import options
 from .output import show, show_json
 
-# Tunings that are shown, the newest: an old machine's cache may hold hundreds.
+# The newest tunings to show; a cache may hold hundreds.
 _SHOWN = 5
 
 
 @click.command(epilog=options.EXIT_CODES)
 @options.as_json
 def doctor(as_json: bool) -> None:
-    """Say what is installed, which backends work here, and what to install for the others."""
+    """Show what is installed, which backends work here, and what to install for the others."""
     from ..runtime.doctor import diagnose
 
     diagnosis = diagnose()
@@ -31,10 +31,10 @@ def doctor(as_json: bool) -> None:
         if check.advice:
             show(f"    {check.advice}")
     show(f"\ntuned    {len(diagnosis.tunings) or 'nothing'} in {diagnosis.cache}  (CAAN_CACHE names another folder)")
-    for kept in diagnosis.tunings[:_SHOWN]:
-        show(f"  {kept.of}, {_age(kept.age)}\n    queries: {kept.query}; many pairs: {kept.pairs}")
-        if kept.doubts:
-            show(f"    doubtful: {'; '.join(kept.doubts)}; measured again before a large job, or by: caan tune")
+    for tuning in diagnosis.tunings[:_SHOWN]:
+        show(f"  {tuning.of}, {_age(tuning.age)}\n    queries: {tuning.query}; many pairs: {tuning.pairs}")
+        if tuning.doubts:
+            show(f"    doubtful: {'; '.join(tuning.doubts)}; measured again before a large job, or by: caan tune")
 
 
 def _age(seconds: float) -> str:

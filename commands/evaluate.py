@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @options.threads
 @options.trust_engines
 @click.option("--folds", is_flag=True, help="MS-COCO's 1K protocol: five folds, averaged.")
-@click.option("--export", type=options.PATH, metavar="FILE", help="Write the scores there too: .npy, or .csv as rows.")
+@click.option("--export", type=options.PATH, metavar="FILE", help="Also write the scores there: .npy, or .csv as rows.")
 @options.as_json
 def evaluate(
     bundle: Path | None,

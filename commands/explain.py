@@ -1,4 +1,4 @@
-"""`caan explain`: what CAAN looked at in a picture, for a caption."""
+"""`caan explain`: what CAAN attended to in a picture, for a caption."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @click.argument("features", type=options.PATH)
 @click.argument("caption")
 @click.option("--item", metavar="ITEM", help="Which image: its id, or its number from 0.  [default: the only one]")
-@click.option("--ids", type=options.PATH, metavar="FILE", help="One name per image, a line each.")
+@click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and image.")
 @click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
-@click.option("--picture", type=options.PATH, metavar="FILE", help="The image, to be shaded.")
+@click.option("--picture", type=options.PATH, metavar="FILE", help="The picture to shade.")
 @click.option("--boxes", type=options.PATH, metavar="FILE.npy", help="(images, regions, 4): x0 y0 x1 y1, 0 to 1.")
 @click.option(
     "--grid",
     type=options.grid,
     metavar="ROWSxCOLUMNS",
-    help="Instead: the regions are a grid's cells, row by row, as 6x6.",
+    help="Instead of --boxes: the regions are a grid's cells, row by row, as 6x6.",
 )
 @click.option("-o", "--output", type=options.PATH, metavar="FILE.png", help="Draw it.  [default: print a table]")
 @options.overwrite
@@ -73,9 +73,9 @@ def explain(
     from ..runtime.inputs import image_lengths
 
     if boxes is not None and grid is not None:
-        raise click.UsageError("--boxes and --grid both say where the regions are; give one of them")
+        raise click.UsageError("--boxes and --grid both give the regions' positions; use one of them")
     if picture is not None and output is None:
-        raise click.UsageError("--picture is there to be drawn; add -o FILE.png")
+        raise click.UsageError("--picture is for drawing; add -o FILE.png")
     if output is not None:
         _check_output(output, overwrite)
     array = open_features(features)
@@ -85,9 +85,9 @@ def explain(
         raise DataError(f"{ids} names {len(names)} images, {features} holds {images}")
     number = _find(item, names, images)
     valid = regions if lengths is None else int(image_lengths(array, open_lengths(lengths))[number])
-    own_boxes = _boxes(boxes, grid, images, regions, number)
-    if own_boxes is not None:
-        own_boxes = own_boxes[:valid]
+    image_boxes = _boxes(boxes, grid, images, regions, number)
+    if image_boxes is not None:
+        image_boxes = image_boxes[:valid]
     opened = None
     if output is not None:
         from ..pictures.regions import read_picture
@@ -97,21 +97,21 @@ def explain(
     from .._files import atomic_file
     from ..runtime import Retriever
 
-    # Opened before the work, in case it can't be written.
+    # Open first, in case it can't be written.
     with atomic_file(output) if output is not None else nullcontext() as temporary:
         retriever = Retriever.open(
             bundle, "auto", precision, device=device, threads=threads, trust_engines=trust_engines
         )
-        found = retriever.explain(array[number, :valid], caption)
+        explanation = retriever.explain(array[number, :valid], caption)
         if temporary is not None:
-            figure = draw_explanation(found, opened, own_boxes)
+            figure = draw_explanation(explanation, opened, image_boxes)
             figure.savefig(temporary, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     if as_json:
-        placed = None if own_boxes is None else own_boxes.tolist()
-        content = {"index": number, "id": names and names[number], **found.as_dict(), "boxes": placed}
+        box_list = None if image_boxes is None else image_boxes.tolist()
+        content = {"index": number, "id": names and names[number], **explanation.as_dict(), "boxes": box_list}
         show_json(content, err=is_printed(output))
     else:
-        text = f"{output}: score {found.score:.4f}" if output is not None else _text(found, own_boxes)
+        text = f"{output}: score {explanation.score:.4f}" if output is not None else _text(explanation, image_boxes)
         show(text, err=is_printed(output))
 
 
@@ -120,21 +120,21 @@ def _check_output(output: Path, overwrite: bool) -> None:
     from .._files.outputs import is_special
 
     if output.suffix.lower() != ".png" and not is_special(output):
-        raise OutputError(f"{output} is no name for a PNG; end it with .png")
+        raise OutputError(f"{output} does not end in .png; name a .png file")
     check_file_target(output, overwrite=overwrite)
 
 
 def _find(item: str | None, names: list[str] | None, images: int) -> int:
-    """The number of the image that is meant. An id goes before a number that reads the same."""
+    """The index of the selected image. An id takes precedence over an equal number."""
     if item is None:
         if images > 1:
-            raise click.UsageError(f"there are {images} images; say which with --item 0 to {images - 1}, or its id")
+            raise click.UsageError(f"there are {images} images; select one with --item 0 to {images - 1}, or its id")
         return 0
-    holders = [number for number, name in enumerate(names or []) if name == item]
-    if len(holders) > 1:
-        raise DataError(f"'{item}' is the id of {len(holders)} images; give its number instead, as {holders[0]}")
-    if holders:
-        return holders[0]
+    matches = [number for number, name in enumerate(names or []) if name == item]
+    if len(matches) > 1:
+        raise DataError(f"'{item}' is the id of {len(matches)} images; give its number instead, as {matches[0]}")
+    if matches:
+        return matches[0]
     if re.fullmatch(r"[0-9]{1,18}", item) and int(item) < images:
         return int(item)
     an_id = "" if names is None else "an id of --ids, nor "
@@ -145,17 +145,17 @@ def _find(item: str | None, names: list[str] | None, images: int) -> int:
 def _boxes(
     file: Path | None, grid: tuple[int, int] | None, images: int, regions: int, number: int
 ) -> NDArray[np.float32] | None:
-    """The boxes (R, 4) of one image, if somebody said where they are."""
+    """The boxes (R, 4) of one image, if given."""
     from ..pictures.regions import fitting_grid, read_boxes
 
     if file is not None:
-        own: NDArray[np.float32] = read_boxes(file, images, regions)[number]
-        return own
+        boxes: NDArray[np.float32] = read_boxes(file, images, regions)[number]
+        return boxes
     return None if grid is None else fitting_grid(*grid, regions, "--grid")
 
 
-def _text(found: Explanation, boxes: NDArray[np.float32] | None) -> str:
-    """Two tables: every word with the region it looks at, and the regions with the most weight."""
+def _text(explanation: Explanation, boxes: NDArray[np.float32] | None) -> str:
+    """Two tables: each word with the region it attends to most, and the regions with the highest weights."""
     from tabulate import tabulate
 
     words = [
@@ -165,17 +165,19 @@ def _text(found: Explanation, boxes: NDArray[np.float32] | None) -> str:
             str(attention.argmax()),
             f"{attention.max():.2f}",
         ]
-        for word, known, weight, attention in zip(found.words, found.known, found.au, found.Hv.T, strict=True)
+        for word, known, weight, attention in zip(
+            explanation.words, explanation.known, explanation.au, explanation.Hv.T, strict=True
+        )
     ]
     regions = [
         [
             str(region),
-            f"{found.av[region]:.3f}",
-            visible(found.words[found.Hu[region].argmax()]),
-            f"{found.Hu[region].max():.2f}",
+            f"{explanation.av[region]:.3f}",
+            visible(explanation.words[explanation.Hu[region].argmax()]),
+            f"{explanation.Hu[region].max():.2f}",
             *([] if boxes is None else [" ".join(f"{side:.2f}" for side in boxes[region])]),
         ]
-        for region in (-found.av).argsort(kind="stable")[:_STRONGEST]
+        for region in (-explanation.av).argsort(kind="stable")[:_STRONGEST]
     ]
     box = [] if boxes is None else ["x0 y0 x1 y1"]
     sides = ["right", "right", "left", "right", *["left"] * len(box)]
@@ -183,4 +185,4 @@ def _text(found: Explanation, boxes: NDArray[np.float32] | None) -> str:
         tabulate(words, ["word", "weight au", "looks at region", "Hv"], disable_numparse=True, colalign=_WORD_SIDES),
         tabulate(regions, ["region", "weight av", "looks at word", "Hu", *box], disable_numparse=True, colalign=sides),
     ]
-    return "\n\n".join([f"score {found.score:.4f}", *tables])
+    return "\n\n".join([f"score {explanation.score:.4f}", *tables])

@@ -1,4 +1,4 @@
-"""`caan export`: a checkpoint becomes a bundle."""
+"""`caan export`: checkpoint → bundle."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def export(
 ) -> None:
     """Turn CHECKPOINT (model.pt) into a bundle of validated ONNX graphs.
 
-    With --data the bundle's R@K is compared with PyTorch's too, and must be the same.
+    With --data, also check that the bundle's R@K equals PyTorch's.
     """
     from .._files import check_target
     from ..data.scan import find_split
     from ..model.checkpoint_file import check_is_file
 
-    # What is cheap to see comes before PyTorch, whose import takes seconds.
+    # Cheap checks first: importing PyTorch takes seconds.
     check_is_file(checkpoint)
     for file, what in ((vocab, "vocabulary"), (key_map, "key map")):
         if file is not None and not file.exists():

@@ -1,4 +1,4 @@
-"""`caan index`, `caan delete` and `caan compact`: images or captions become a gallery, some leave it."""
+"""`caan index`, `caan delete` and `caan compact`: create and change galleries of images or captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .output import log, show
 if TYPE_CHECKING:
     from ..runtime.choices import BackendName, Device, Precision
 
-# Fewer images are searched at once whatever the tiles.
+# Smaller galleries are searched instantly with any tiles.
 _WORTH_TUNING = 100
 
 
@@ -21,11 +21,11 @@ _WORTH_TUNING = 100
 @click.argument("bundle", type=options.PATH)
 @click.argument("features", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, metavar="GALLERY", required=True, help="The folder to write.")
-@click.option("--ids", type=options.PATH, metavar="FILE", help="One name per item, a line each.")
+@click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and item.")
 @click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
 @click.option("--dtype", help="float16 or float32 states.  [default: float16]")
-@click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is computed again per query.")
-@click.option("--append", is_flag=True, help="Add to the gallery that is there.")
+@click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is recomputed per query.")
+@click.option("--append", is_flag=True, help="Add to an existing gallery.")
 @options.overwrite
 @options.backend
 @options.precision
@@ -48,10 +48,10 @@ def index(
     threads: int | None,
     trust_engines: bool,
 ) -> None:
-    """Encode the images of FEATURES with BUNDLE into a gallery to search in.
+    """Encode the images of FEATURES with BUNDLE into a searchable gallery.
 
-    FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one a line, for a gallery that is
-    searched with images. A run that was interrupted goes on where it was when the same command is given again.
+    FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one per line, for a gallery to search
+    with images. After an interruption, rerun the same command to resume.
     """
     from ..data.scan import open_features, open_lengths, read_captions, read_ids
     from ..runtime import Retriever
@@ -62,7 +62,7 @@ def index(
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
     is_text = features.suffix == ".txt"
     if is_text and lengths is not None:
-        raise click.UsageError("--lengths is for the regions of images; captions have their own")
+        raise click.UsageError("--lengths is for the regions of images, not for captions")
     captions = read_captions(features) if is_text else []
     array = None if is_text else open_features(features)
     names = None if ids is None else read_ids(ids)
@@ -73,28 +73,28 @@ def index(
     try:
         gallery = index_items(retriever, bundle, source, output, names, chosen)
     except KeyboardInterrupt:
-        log("interrupted; the same command goes on where it was")
+        log("interrupted; rerun the same command to resume")
         raise
     items = "captions" if is_text else "images"
     more = f"{len(source.lengths)} {items} more, " if append else ""
     show(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
     is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
     if is_worth and is_due(retriever.tuning) and is_tunable(retriever.backend):
-        log("trying which tiles and threads are fastest on this machine; remembered for searches")
+        log("finding the fastest tiles and threads on this machine; kept for searches")
         try:
             retriever.tune(gallery)
         except KeyboardInterrupt:
-            log(f"left out; {output} is complete")
+            log(f"skipped; {output} is complete")
 
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("gallery", type=options.PATH)
 @click.argument("items", nargs=-1, metavar="ITEM…")
-@click.option("--ids", type=options.PATH, metavar="FILE", help="Items to delete, a line each.")
+@click.option("--ids", type=options.PATH, metavar="FILE", help="Items to delete, one per line.")
 def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
     """Delete ITEMs from GALLERY, by id, or by index where it has no ids.
 
-    The other items keep their index. `caan compact` gives back their room on disk.
+    The other items keep their index. `caan compact` frees the deleted items' disk space.
     """
     from ..data.scan import read_ids
     from ..runtime.index import delete_items
@@ -105,18 +105,18 @@ def delete(gallery: Path, items: tuple[str, ...], ids: Path | None) -> None:
     left = delete_items(gallery, names)
     show(f"{gallery}: {left} items are left")
     if left == 0:
-        log("nothing can be found in it any more")
+        log("the gallery is empty now")
 
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("gallery", type=options.PATH)
 def compact(gallery: Path) -> None:
-    """Give back the room that the deleted items of GALLERY take on disk.
+    """Free the disk space of GALLERY's deleted items.
 
-    Ids stay; items get new indices, without gaps. Searches that run meanwhile finish in the old gallery.
+    Ids stay; indices are renumbered without gaps. Running searches finish in the old gallery.
     """
     from ..runtime.galleries.changes import compact_items
     from .inspect_text import size_of
 
     freed = compact_items(gallery)
-    show(f"{gallery}: {size_of(freed)} given back" if freed else f"{gallery}: no item is deleted, nothing to do")
+    show(f"{gallery}: freed {size_of(freed)}" if freed else f"{gallery}: no deleted items, nothing to do")

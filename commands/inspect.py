@@ -1,4 +1,4 @@
-"""`caan inspect`: what a bundle or a gallery holds."""
+"""`caan inspect`: the contents of a bundle or a gallery."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .output import show, show_json, show_styled
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("bundle", type=options.PATH, required=False, metavar="[BUNDLE|GALLERY]")
-@click.option("--layers", type=click.Choice(GRAPHS), help="The nodes of this graph instead, and what each computes in.")
-@click.option("--precision", help="Of --layers: one that the bundle has.  [default: fp32]")
+@click.option("--layers", type=click.Choice(GRAPHS), help="Instead: the nodes of this graph and their types.")
+@click.option("--precision", help="For --layers: a precision of the bundle.  [default: fp32]")
 @options.trust_engines
 @options.as_json
 def inspect(bundle: Path | None, layers: str | None, precision: str | None, trust_engines: bool, as_json: bool) -> None:
-    """Show what BUNDLE holds: files, graphs, precisions, engines, and what was checked.
+    """Show the contents of BUNDLE: files, graphs, precisions, engines, and checks.
 
-    BUNDLE defaults to the only *.caan of the current folder. Of a GALLERY: its items, states, bundle, and the room
-    that deleted items take.
+    BUNDLE defaults to the only *.caan of the current folder. For a GALLERY: its items, states, bundle, and the disk
+    space of deleted items.
     """
     from .._files.ownership import kind_of
     from ..bundle import find_bundle
@@ -41,32 +41,32 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, trus
     if layers is not None:
         _show_layers(path, layers, precision or "fp32", as_json, trust_engines)
         return
-    found = describe(path)
+    description = describe(path)
     if as_json:
-        show_json(found.as_dict())
+        show_json(description.as_dict())
     else:
-        show_styled(summary_text(found))
+        show_styled(summary_text(description))
 
 
 def _show_gallery(path: Path, as_json: bool) -> None:
     from .inspect_gallery import describe_gallery, gallery_text
 
-    found = describe_gallery(path)
+    description = describe_gallery(path)
     if as_json:
-        show_json(found)
+        show_json(description)
     else:
-        show_styled(gallery_text(found))
+        show_styled(gallery_text(description))
 
 
 def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_engines: bool) -> None:
-    """The nodes of the ONNX graph, and what TensorRT fused them into, where an engine can be loaded."""
+    """The nodes of the ONNX graph, and the fused TensorRT layers if an engine can be loaded."""
     from ..export.describe import describe_layers
     from ..export.engine_layers import engine_layers
     from .inspect_text import layers_text
 
-    nodes, found, reason = describe_layers(path, graph, precision), None, None
+    nodes, engine, reason = describe_layers(path, graph, precision), None, None
     try:
-        found = engine_layers(path, graph, precision, trust_engines=trust_engines)
+        engine = engine_layers(path, graph, precision, trust_engines=trust_engines)
     except (BundleError, MissingError) as error:
         reason = str(error)
     if as_json:
@@ -75,14 +75,14 @@ def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_en
             "graph": graph,
             "precision": precision,
             "layers": [asdict(node) for node in nodes],
-            "engine": found and {"plan": found[0], "layers": [asdict(layer) for layer in found[1]]},
+            "engine": engine and {"plan": engine[0], "layers": [asdict(layer) for layer in engine[1]]},
             "engine_not_inspected": reason,
         }
         show_json(content)
         return
     show_styled(layers_text(f"{path / graph_file(graph, precision)}: {len(nodes)} nodes", nodes))
-    if found is not None:
-        plan, fused = found
+    if engine is not None:
+        plan, fused = engine
         show_styled("\n" + layers_text(f"{path / plan}: {len(fused)} layers", fused))
     elif reason is not None:
         show(f"\nengine not inspected: {reason}")

@@ -1,4 +1,4 @@
-"""What `caan inspect` says of a gallery."""
+"""`caan inspect` for galleries."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..errors import BundleError
 
 
 def describe_gallery(folder: Path) -> dict[str, Any]:
-    """A gallery for JSON. Sizes are in bytes; `reclaimable`: what `caan compact` would give back.
+    """A gallery as JSON data. Sizes are in bytes; `reclaimable` is what `caan compact` would free.
 
-    Opens the gallery, which compares all but the states with their hashes. Raises BundleError as `Gallery.open`.
+    Opens the gallery, which verifies all hashes but the states'. Raises BundleError as `Gallery.open`.
     """
     from ..runtime import Gallery
     from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, VERSION
@@ -52,29 +52,30 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     }
 
 
-def gallery_text(found: dict[str, Any]) -> str:
-    """The same for a terminal."""
+def gallery_text(gallery: dict[str, Any]) -> str:
+    """The same as text for a terminal."""
     from .inspect_text import labelled, size_of
 
-    kind, folder = found["kind"], found["gallery"]
+    kind, folder = gallery["kind"], gallery["gallery"]
     items, part = ("images", "regions") if kind == "image" else ("captions", "tokens")
-    states = f"{found['dtype']}, {found['rows']:,} rows ({part}) × {found['columns']} columns"
-    room = f"{found['deleted']:,} items, {size_of(found['reclaimable'])}; caan compact {folder} gives it back"
+    states = f"{gallery['dtype']}, {gallery['rows']:,} rows ({part}) × {gallery['columns']} columns"
+    deleted = f"{gallery['deleted']:,} items, {size_of(gallery['reclaimable'])}; free it with: caan compact {folder}"
     made_with = (
-        found["bundle_not_used"] or f"{found['bundle']}, {found['precision'] or 'with an encoder it lost since'}"
+        gallery["bundle_not_used"]
+        or f"{gallery['bundle']}, {gallery['precision'] or 'with an encoder it no longer has'}"
     )
     lines = [
         folder,
-        labelled("holds", f"{found['items']:,} {items} of up to {found['longest']} {part}"),
-        labelled("ids", "yes" if found["ids"] else "none; items are named by their index"),
-        labelled("states", states + (", compact: the rest is computed per query" if found["compact"] else "")),
+        labelled("holds", f"{gallery['items']:,} {items} of up to {gallery['longest']} {part}"),
+        labelled("ids", "yes" if gallery["ids"] else "none; items are named by their index"),
+        labelled("states", states + (", compact: the rest is computed per query" if gallery["compact"] else "")),
         labelled("made with", made_with),
-        labelled("encoder", found["encoder"]),
-        labelled("files", ", ".join(f"{name} {size_of(size)}" for name, size in found["files"].items())),
-        *([labelled("deleted", room)] if found["deleted"] else []),
+        labelled("encoder", gallery["encoder"]),
+        labelled("files", ", ".join(f"{name} {size_of(size)}" for name, size in gallery["files"].items())),
+        *([labelled("deleted", deleted)] if gallery["deleted"] else []),
         *(
             [labelled("unfinished", "an append was interrupted; rerun it to resume")]
-            if found["interrupted_append"]
+            if gallery["interrupted_append"]
             else []
         ),
     ]

@@ -1,4 +1,4 @@
-"""A bundle's description as text for a terminal: no wider than it, at most 120 columns."""
+"""A bundle's description as text, as wide as the terminal, at most 120 columns."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LABEL = 13  # columns of a label and what follows it
 _TYPES = ("INT8", "FP16", "FP32")
 
 
-def summary_text(found: Description) -> str:
+def summary_text(description: Description) -> str:
     """The whole bundle: a paragraph each for the model, files, graphs, every precision and every engine."""
     parts = [
-        _model(found),
-        _files(found.manifest),
-        _graphs(found.ends),
-        *(_precision(name, record) for name, record in found.manifest.precisions.items()),
-        *(_engine(found, name, entry) for name, entry in found.manifest.engines.items()),
+        _model(description),
+        _files(description.manifest),
+        _graphs(description.ends),
+        *(_precision(name, record) for name, record in description.manifest.precisions.items()),
+        *(_engine(description, name, entry) for name, entry in description.manifest.engines.items()),
     ]
     return "\n\n".join(parts)
 
@@ -44,20 +44,20 @@ def layers_text(title: str, layers: Sequence[Layer]) -> str:
     table = _table(rows, headers, left=5)
     excess = max(map(len, table.splitlines())) - _width()
     if excess > 0:
-        # The passes' own nodes have long names, which say least; the shapes beside them say most.
+        # Nodes inserted by passes have long names that say little; the shapes beside them matter more.
         room = max(len(row[0]) for row in rows) - excess
         table = _table([[_middle_out(name, room), *others] for name, *others in rows], headers, left=5)
     return f"{title}\n{table}"
 
 
-def _model(found: Description) -> str:
-    manifest, checkpoint = found.manifest, found.manifest.checkpoint
+def _model(description: Description) -> str:
+    manifest, checkpoint = description.manifest, description.manifest.checkpoint
     rsum = checkpoint.metrics.get("rsum") if checkpoint and checkpoint.metrics else None
     trained = f" (rsum {rsum:.2f})" if isinstance(rsum, float | int) else ""
     tools = {"caan": manifest.caan or "?", **manifest.tools}
     lines = [
-        str(found.bundle.folder),
-        labelled("model", _pairs(found.bundle.config)),
+        str(description.bundle.folder),
+        labelled("model", _pairs(description.bundle.config)),
         labelled("tokenizer", manifest.tokenizer),
         labelled("limits", f"{manifest.limits.regions} regions, {manifest.limits.words} words"),
         labelled("checkpoint", (checkpoint.file if checkpoint else "–") + trained),
@@ -74,8 +74,8 @@ def _files(manifest: Manifest) -> str:
         groups[f"engine {engine}"] = [plan_file(graph, engine) for graph in GRAPHS]
     rows = []
     for label, files in groups.items():
-        own = [sizes.pop(file) for file in files]
-        rows.append([label, *map(size_of, own), size_of(sum(own))])
+        group_sizes = [sizes.pop(file) for file in files]
+        rows.append([label, *map(size_of, group_sizes), size_of(sum(group_sizes))])
     rows += [[name, *[""] * len(GRAPHS), size_of(size)] for name, size in sizes.items()]
     rows.append(["all", *[""] * len(GRAPHS), size_of(total)])
     table = "files\n" + _table(rows, ["", *GRAPHS, "all"], left=1)
@@ -108,7 +108,7 @@ def _precision(name: str, record: PrecisionRecord) -> str:
     lines = [f"precision {name}: {record.status}" if record.status else f"precision {name}", *_checks(record.checks)]
     if record.calibration:
         lines.append(labelled("calibration", _calibration(record.calibration)))
-    for kept, label in ((record.kept_fp16, "not INT8"), (record.kept_fp32, "asked FP32")):
+    for kept, label in ((record.kept_fp16, "not INT8"), (record.kept_fp32, "kept FP32")):
         lines += [labelled(label, ", ".join(kept))] if kept else []
     for type_ in _TYPES:
         members = {graph: of_graph.nodes.get(type_, []) for graph, of_graph in record.nodes.items()}
@@ -144,24 +144,24 @@ def _macs(nodes: Mapping[str, GraphNodes]) -> list[str]:
     return ["", _table(rows, ["multiply-adds", "", *_TYPES], left=1)] if rows else []
 
 
-def _engine(found: Description, name: str, entry: Mapping[str, Any]) -> str:
+def _engine(description: Description, name: str, entry: Mapping[str, Any]) -> str:
     capabilities = ", ".join(entry["compute_capabilities"])
-    usual = "compute capability 8.0 and newer" if entry["target"] == "tensorrt-rtx" else "the GPU that built it"
-    gpus = f"compute capability {capabilities}" if capabilities else usual
-    stale, precision = found.stale[name], entry["precision"]
+    default = "compute capability 8.0 and newer" if entry["target"] == "tensorrt-rtx" else "the GPU that built it"
+    gpus = f"compute capability {capabilities}" if capabilities else default
+    stale, precision = description.stale[name], entry["precision"]
     source = f"✓ the {precision} graphs of this bundle"
     if stale:
-        command = f"{build_command(found.bundle, precision)} --target {entry['target']}"
+        command = f"{build_command(description.bundle, precision)} --target {entry['target']}"
         source = f"✗ stale: the {precision} {_and(stale)} changed since; build again:\n{command}"
     lines = [
         f"engine {name}",
         labelled("target", f"{entry['target']} {entry['version']}, {gpus}"),
         labelled("options", ", ".join(_option(key, value) for key, value in entry["options"].items() if value)),
         labelled("built from", source),
-        *_checks(found.checks[name]),
+        *_checks(description.checks[name]),
     ]
     lines += [labelled("run", f"✗ {entry['run']}")] if entry.get("run") else []
-    return "\n".join([*lines, "", _indented(profile_table(found.profiles[name]))])
+    return "\n".join([*lines, "", _indented(profile_table(description.profiles[name]))])
 
 
 def _checks(records: Sequence[CheckRecord]) -> list[str]:
@@ -177,7 +177,7 @@ def _check(record: CheckRecord) -> str:
 
 
 def _width() -> int:
-    """Columns of the terminal; of what is not one, 100. Beyond 120 a line is hard to follow."""
+    """The terminal's width, or 100 without one; at most 120, since longer lines are hard to read."""
     return max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
 
 
@@ -186,16 +186,16 @@ def labelled(label: str, text: str) -> str:
     columns = _width() - _LABEL - 2
     lines = []
     for part in text.split("\n"):
-        kept = part.replace(" %", "\N{NO-BREAK SPACE}%")
+        unbroken = part.replace(" %", "\N{NO-BREAK SPACE}%")
         lines += [
-            line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(kept, columns, break_on_hyphens=False)
+            line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(unbroken, columns, break_on_hyphens=False)
         ]
     first, *rest = lines or ["–"]
     return "\n".join([f"  {label:<{_LABEL}}{first}", *(" " * (_LABEL + 2) + line for line in rest)])
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], left: int) -> str:
-    """The first `left` columns are flush left, the others right."""
+    """A table with the first `left` columns left-aligned, the others right-aligned."""
     sides = ["left" if column < left else "right" for column in range(len(headers))]
     return _indented(tabulate(rows, headers, disable_numparse=True, colalign=sides if rows else None))
 
@@ -219,7 +219,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _option(name: str, value: Any) -> str:
-    """As "optimization level 3", "workspace 512 MiB", and of a switch that is on its name."""
+    """As "optimization level 3" or "workspace 512 MiB"; for a switch just its name."""
     words = name.removesuffix("_mib").replace("_", " ")
     if value is True:
         return words
@@ -245,7 +245,7 @@ def _middle_out(name: str, columns: int) -> str:
 
 
 def _shortened(graph: str, nodes: Iterable[str]) -> str:
-    """Node names without their graph's; three or more of one beginning as "norm_A_* (5)"."""
+    """Node names without the graph's; three or more with the same prefix as "norm_A_* (5)"."""
     families: dict[str, list[str]] = {}
     for node in nodes:
         name = node.removeprefix(f"{graph}/")

@@ -1,4 +1,4 @@
-"""What several commands take, said once. Values are checked where they are used: the message says how to mend them."""
+"""Options shared by several commands. Values are checked where they are used; messages say how to fix them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ backend = click.option(
     "--backend", default="auto", show_default=True, help="native, onnxruntime, tensorrt, triton, torch or auto."
 )
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
-precision = click.option("--precision", default="fp32", show_default=True, help="One that the bundle has, or bf16.")
+precision = click.option("--precision", default="fp32", show_default=True, help="A precision of the bundle, or bf16.")
 threads = click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="Of one scorer call.  [default: OMP_NUM_THREADS, else all cores that this process may use]",
+    help="Threads per scorer call.  [default: OMP_NUM_THREADS, else all cores available to this process]",
 )
 trust_engines = click.option(
-    "--trust-engines", is_flag=True, help="Also run engines that were not built here: they are programs."
+    "--trust-engines", is_flag=True, help="Also run engines that were not built here; engines are executable code."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -38,7 +38,7 @@ checkpoint = click.option("--checkpoint", type=PATH, metavar="FILE", help="The b
 
 
 def grid(text: str) -> tuple[int, int]:
-    """ROWSxCOLUMNS, as 6x6, as two numbers: an option's type."""
+    """Option type: ROWSxCOLUMNS, as 6x6 → two numbers."""
     sizes = re.fullmatch(r"([1-9][0-9]{0,3})[x×]([1-9][0-9]{0,3})", text.strip().lower())
     if sizes is None:
         raise click.BadParameter(f"'{text[:40]}' is not ROWSxCOLUMNS, as 6x6", param_hint="--grid")

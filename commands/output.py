@@ -1,4 +1,4 @@
-"""What several commands print."""
+"""Output shared by several commands."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def show(text: str, *, err: bool = False) -> None:
-    """A result, on stdout. What a terminal would obey, as ids and captions may hold it, is escaped."""
+    """Print a result on stdout, with control characters, which ids and captions may hold, escaped."""
     click.echo(visible(text, keep="\n"), err=err)
 
 
 def show_styled(text: str) -> None:
-    """As `show`: headings, which are not indented, bold, and marks coloured."""
+    """As `show`, with unindented lines (headings) in bold and marks coloured."""
     marks = {"✓": click.style("✓", fg="green"), "✗": click.style("✗", fg="red")}
     lines = []
     for line in visible(text, keep="\n").split("\n"):
@@ -31,23 +31,23 @@ def show_styled(text: str) -> None:
 
 
 def show_json(value: Any, *, err: bool = False) -> None:
-    """A result for machines."""
+    """Print a result as JSON."""
     click.echo(json_text(value), err=err)
 
 
 def log(message: str) -> None:
-    """Progress goes to stderr: stdout is for results. A job goes on where nobody can be told how it does."""
+    """Print progress on stderr: stdout is for results. An unwritable stderr does not stop a job."""
     with suppress(OSError):
         click.echo(visible(message, keep="\n"), err=True)
 
 
 def is_printed(file: Path | None) -> bool:
-    """Whether an output file is standard output: what is printed besides then goes to stderr."""
+    """Whether an output file is standard output: other output then goes to stderr."""
     return file is not None and is_standard_output(file)
 
 
 def metrics_table(metrics: RetrievalMetrics) -> str:
-    """R@K, ranks and rsum, both ways."""
+    """R@K, ranks and rsum in both directions."""
     from tabulate import tabulate
 
     rows = [

@@ -1,4 +1,4 @@
-"""`caan search`: captions find images in a gallery of images, images find captions in one of captions."""
+"""`caan search`: search a gallery of images with captions, or a gallery of captions with images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from ..runtime.lists import TokenizedCaption
 
 
-@click.command(epilog=f"{options.EXIT_CODES} Of --captions, 1: some have no answer.")
+@click.command(epilog=f"{options.EXIT_CODES} With --captions, 1 if any caption failed.")
 @click.argument("gallery", type=options.PATH)
 @click.argument("caption", required=False)
-@click.option("--captions", metavar="FILE", help="Many captions instead, one a line; - reads them from stdin.")
+@click.option("--captions", metavar="FILE", help="Many captions instead, one per line; - reads stdin.")
 @click.option(
     "--features",
     type=options.PATH,
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     help="Search with images: (regions, F) or (images, regions, F).",
 )
 @click.option("--item", type=click.IntRange(min=0), metavar="N", help="Only image N of --features, from 0.")
-@click.option("-k", type=click.IntRange(min=1), help="How many hits.  [default: 10, or all there are]")
-@click.option("--min-score", type=float, metavar="SCORE", help="Leave lower scores out.")
+@click.option("-k", type=click.IntRange(min=1), help="Number of hits.  [default: 10, or all if fewer]")
+@click.option("--min-score", type=float, metavar="SCORE", help="Omit hits with lower scores.")
 @click.option("--bundle", type=options.PATH, metavar="BUNDLE", help="[default: the one the gallery was made with]")
-@click.option("--html", type=options.PATH, metavar="FILE.html", help="Write a page, with pictures if ids name them.")
 @click.option(
-    "--pictures", type=options.PATH, metavar="DIR", help="Where ids name pictures.  [default: current folder]"
+    "--html", type=options.PATH, metavar="FILE.html", help="Write a page, with pictures if ids name picture files."
 )
-@click.option("--export", type=options.PATH, metavar="FILE", help="Write the hits there too: .csv or .npy.")
+@click.option("--pictures", type=options.PATH, metavar="DIR", help="Folder of the pictures.  [default: current folder]")
+@click.option("--export", type=options.PATH, metavar="FILE", help="Also write the hits there: .csv or .npy.")
 @options.overwrite
 @options.backend
-@click.option("--precision", help="One that the bundle has, or bf16.  [default: the gallery's]")
+@click.option("--precision", help="A precision of the bundle, or bf16.  [default: the gallery's]")
 @options.device
 @options.threads
 @options.trust_engines
@@ -72,26 +72,26 @@ def search(
     trust_engines: bool,
     as_json: bool,
 ) -> None:
-    """Rank the images of GALLERY for a typed CAPTION, or for each of --captions.
+    """Rank the images of GALLERY for CAPTION, or for each of --captions.
 
     In a gallery of captions, search with the region features of images instead: --features FILE.npy.
 
-    With --json, the hits of CAPTION or of one image are a list; those of --captions a list of captions with their
-    lines, hits and unknown words, those of several images a list of images with their hits. A line of --captions that
-    can't be searched with has an "error"; the others are answered.
+    With --json, the output for CAPTION or one image is a list of hits; for --captions a list of captions with their
+    lines, hits and unknown words; for several images a list of images with their hits. An invalid line of --captions
+    has an "error"; the others are answered.
     """
     from .._files import atomic_file, check_file_target, temporary_folder
     from ..runtime import Gallery, Retriever
     from ..runtime.index import bundle_of, precision_of
 
     if (caption is not None) + (captions is not None) + (features is not None) != 1:
-        raise click.UsageError("give a CAPTION, many with --captions FILE, or images with --features FILE; one of them")
+        raise click.UsageError("give exactly one of CAPTION, --captions FILE and --features FILE")
     if item is not None and features is None:
         raise click.UsageError("--item picks an image of --features; add --features FILE.npy")
     if html is not None and features is not None:
-        raise click.UsageError("--html is for captions; leave it out with --features")
+        raise click.UsageError("--html is for captions, not for --features")
     if pictures is not None and html is None:
-        raise click.UsageError("--pictures is for the page; add --html FILE.html")
+        raise click.UsageError("--pictures is for the HTML page; add --html FILE.html")
     if export is not None:
         check_suffix(export)
     for file in (html, export):
@@ -111,9 +111,14 @@ def search(
 
     def retriever() -> Retriever:
         path = bundle or bundle_of(opened, gallery)
-        kept = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
+        chosen = precision or (precision_of(opened, path) if path.is_dir() else None) or "fp32"
         return Retriever.open(
-            path, backend, cast("Precision", kept), device=device, threads=threads, trust_engines=trust_engines
+            path,
+            backend,
+            cast("Precision", chosen),
+            device=device,
+            threads=threads,
+            trust_engines=trust_engines,
         )
 
     if features is not None:
@@ -121,31 +126,31 @@ def search(
         with temporary_folder("queries", "the images' states") as scratch:
             model = retriever()
             queries = model.encode_images(images, folder=scratch)
-            found = model.search_many(queries, opened, k, min_score=min_score)
-        show_images(found, numbers, opened, export, as_json=as_json, aside=is_printed(export))
+            hit_lists = model.search_many(queries, opened, k, min_score=min_score)
+        show_images(hit_lists, numbers, opened, export, as_json=as_json, aside=is_printed(export))
         return
     texts: list[str] = [caption] if caption is not None else _read(str(captions))
     folder = _pictures(pictures) if html is not None else None
-    # Opened before the search, in case it can't be written.
+    # Open before the search, in case it can't be written.
     with atomic_file(html) if html is not None else nullcontext() as target:
         model = retriever()
         known, errors = _tokenized(texts, model.backend.model.vocabulary)
-        asked = _without(texts, errors)
-        if not asked and (caption is not None or html is not None):
+        valid = _without(texts, errors)
+        if not valid and (caption is not None or html is not None):
             raise errors[0]
-        found = []
-        if asked:
+        hit_lists = []
+        if valid:
             words = list(known.values())
-            found = model.search_many(
-                asked.replaced(words) if isinstance(asked, Lines) else words, opened, k, min_score=min_score
+            hit_lists = model.search_many(
+                valid.replaced(words) if isinstance(valid, Lines) else words, opened, k, min_score=min_score
             )
         if target is not None and folder is not None:
             from ..report.search_page import search_page
 
-            target.write_text(search_page(gallery.resolve().name, asked, found, opened, folder), encoding="utf-8")
+            target.write_text(search_page(gallery.resolve().name, valid, hit_lists, opened, folder), encoding="utf-8")
     if export is not None:
-        write_hits(export, zip((n for n in range(len(texts)) if n not in errors), found, strict=True), opened.ids)
-    rows = [[row(hit, opened) for hit in hits] for hits in found]
+        write_hits(export, zip((n for n in range(len(texts)) if n not in errors), hit_lists, strict=True), opened.ids)
+    rows = [[row(hit, opened) for hit in hits] for hits in hit_lists]
     aside = is_printed(html) or is_printed(export)
     if caption is not None:
         show_one(rows[0], as_json, aside)
@@ -153,13 +158,13 @@ def search(
     if as_json:
         show_json(_entries(texts, errors, rows, known, model.backend.model.vocabulary), err=aside)
     elif rows:
-        tables = (f"{visible(text)}\n{table(hits)}" for text, hits in zip(asked, rows, strict=True))
+        tables = (f"{visible(text)}\n{table(hits)}" for text, hits in zip(valid, rows, strict=True))
         show("\n\n".join(tables), err=aside)
     if errors:
         assert isinstance(texts, Lines)
         for index, error in errors.items():
             log(f"{texts.place(index)}: {error}")
-        raise CaanError(f"{len(errors)} of {len(texts)} captions have no answer; the lines above say why")
+        raise CaanError(f"{len(errors)} of {len(texts)} captions failed; see the lines above")
 
 
 def _read(file: str) -> Lines:
@@ -167,13 +172,13 @@ def _read(file: str) -> Lines:
 
     if file == "-":
         if sys.stdin is None:
-            raise DataError("standard input is closed; name a file of captions, one a line")
+            raise DataError("standard input is closed; name a file of captions, one per line")
         return captions_of(sys.stdin.buffer.read(), "standard input", may_lack=True)
     return captions_of(read_text_file(Path(file)), file, may_lack=True)
 
 
 def _tokenized(texts: list[str], vocabulary: Vocabulary) -> tuple[dict[int, TokenizedCaption], dict[int, DataError]]:
-    """Captions to search with, and what is wrong with the others, by their place among the texts."""
+    """Valid captions, tokenized, and the errors of the others, both by index into `texts`."""
     from ..runtime.inputs import known_caption
 
     known, errors = {}, {}
@@ -186,9 +191,9 @@ def _tokenized(texts: list[str], vocabulary: Vocabulary) -> tuple[dict[int, Toke
 
 
 def _without(texts: list[str], errors: dict[int, DataError]) -> list[str]:
-    """The captions that can be searched with; those of a file still know their lines."""
-    kept = [index for index in range(len(texts)) if index not in errors]
-    return texts.part(kept) if isinstance(texts, Lines) else [texts[index] for index in kept]
+    """The captions without errors; a `Lines` keeps its line numbers."""
+    indices = [index for index in range(len(texts)) if index not in errors]
+    return texts.part(indices) if isinstance(texts, Lines) else [texts[index] for index in indices]
 
 
 def _entries(
@@ -198,7 +203,7 @@ def _entries(
     known: dict[int, TokenizedCaption],
     vocabulary: Vocabulary,
 ) -> list[dict[str, Any]]:
-    """Every caption with its hits, or with what is wrong."""
+    """Every caption with its hits or its error."""
     entries, answered = [], iter(rows)
     for index, text in enumerate(texts):
         entry: dict[str, Any] = {"caption": text, "line": index + 1}
@@ -211,7 +216,7 @@ def _entries(
 
 
 def _pictures(folder: Path | None) -> PictureFolder:
-    """Where the page's pictures lie; fails now, not after the search, if there can't be a page."""
+    """The page's pictures; fails early, before the search, if no page can be written."""
     from ..report.find_pictures import PictureFolder
     from ..report.template import check_installed
 
@@ -220,7 +225,7 @@ def _pictures(folder: Path | None) -> PictureFolder:
 
 
 def _images(file: Path, item: int | None) -> tuple[NDArray[np.floating], list[int] | None]:
-    """Features (images, regions, F) to search with, and their numbers in the file; None: it is one image."""
+    """Features (images, regions, F) to search with, and their indices in the file, None for a single image."""
     from ..data.scan import open_array
 
     array = open_array(file)

@@ -1,4 +1,4 @@
-"""What `caan search` prints and writes: hits of one query or many, as tables, JSON or a file."""
+"""Output of `caan search`: hits of one or more queries as tables, JSON or a file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def row(hit: Hit, gallery: Gallery) -> dict[str, Any]:
-    """A hit for JSON; `id` is null in a gallery without ids."""
+    """A hit as JSON data; `id` is null in a gallery without ids."""
     return {"index": hit.index, "id": gallery.ids and hit.id, "score": hit.score}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rank, score and name of each hit, a line each."""
+    """One line per hit: rank, score and id or index."""
     if not rows:
         return "  no hits"
     return "\n".join(
@@ -30,7 +30,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def show_one(rows: Sequence[dict[str, Any]], as_json: bool, aside: bool) -> None:
-    """The hits of one query; aside: to stderr."""
+    """Print the hits of one query; `aside`: on stderr."""
     if as_json:
         show_json(list(rows), err=aside)
     else:
@@ -38,12 +38,16 @@ def show_one(rows: Sequence[dict[str, Any]], as_json: bool, aside: bool) -> None
 
 
 def show_images(
-    found: Sequence[Sequence[Hit]], numbers: Sequence[int] | None, gallery: Gallery, export: Path | None, **how: bool
+    hit_lists: Sequence[Sequence[Hit]],
+    numbers: Sequence[int] | None,
+    gallery: Gallery,
+    export: Path | None,
+    **how: bool,
 ) -> None:
-    """The hits of images; numbers: which ones they are in their file, None: the one that is searched with."""
+    """Print the hits of images; numbers: their indices in the file, None for a single image."""
     if export is not None:
-        write_hits(export, zip(numbers or [0], found, strict=True), gallery.ids)
-    rows = [[row(hit, gallery) for hit in hits] for hits in found]
+        write_hits(export, zip(numbers or [0], hit_lists, strict=True), gallery.ids)
+    rows = [[row(hit, gallery) for hit in hits] for hits in hit_lists]
     if numbers is None:
         show_one(rows[0], **how)
     elif how["as_json"]:

@@ -1,4 +1,4 @@
-"""What a command owes its surroundings: signals end it as Ctrl-C does, and no result is lost for want of an output.
+"""Signals and standard streams of a command: signals end it like Ctrl-C, and lost output is an error.
 
 Standard library only.
 """
@@ -17,20 +17,20 @@ from typing import Any, TextIO
 
 from ..errors import OutputError
 
-# A terminal that is closed, and whoever asks a process to end. Ctrl-C has a handler already.
+# A closed terminal, and a request to terminate. Ctrl-C already has a handler.
 _ENDING = ("SIGTERM", "SIGHUP")
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGHUP do what Ctrl-C does; it then exits with 128 + the signal's number.
+    """While the block runs, SIGTERM and SIGHUP act like Ctrl-C, and the process exits with 128 + signal number.
 
-    A signal that is ignored, as SIGHUP under nohup, stays ignored.
+    An ignored signal, as SIGHUP under nohup, stays ignored.
     """
     received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        if received:  # a shell and its terminal may both send one: what is being cleaned up is not interrupted
+        if received:  # shell and terminal may both send one; don't interrupt the cleanup
             return
         received.append(number)
         interrupt = signal.getsignal(signal.SIGINT)
@@ -54,10 +54,9 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def usable_streams() -> Iterator[None]:
-    """Standard streams that can be used: a closed one takes no file's number, and what is printed reaches somebody.
+    """Make the standard streams usable: reserve the numbers of closed ones, and report lost output.
 
-    Raises OutputError if standard output is closed, or if what was printed did not get there. What can't be said on
-    standard error is not said.
+    Raises OutputError if standard output is closed or can't be written. Failures of standard error are ignored.
     """
     if sys.stdout is None:
         _fill(0, 1, 2)
@@ -67,7 +66,7 @@ def usable_streams() -> Iterator[None]:
     if sys.stderr is None:
         sys.stderr = _nowhere()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an id or an arrow may be foreign to the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack characters of an id, or arrows
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
@@ -76,7 +75,7 @@ def usable_streams() -> Iterator[None]:
             raise OutputError("can't write standard output; the result was not printed") from stop
         raise
     except OSError as error:
-        if _is_of_printing(error):
+        if _is_from_printing(error):
             raise OutputError(f"can't write standard output: {error.strerror}; the result was not printed") from error
         raise
     finally:
@@ -85,8 +84,8 @@ def usable_streams() -> Iterator[None]:
                 _discard(stream)
 
 
-def _is_of_printing(error: OSError) -> bool:
-    """Whether click met it while it printed. The error itself names no file, and what is printed on stderr has none."""
+def _is_from_printing(error: OSError) -> bool:
+    """Whether the error was raised while click printed. Such an error names no file."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -94,7 +93,7 @@ def _is_of_printing(error: OSError) -> bool:
 
 
 def _fill(*numbers: int) -> None:
-    """Open what is closed of the first three files, so that no file of ours gets its number."""
+    """Open /dev/null as each closed standard stream, so that no other file gets its number."""
     for number in numbers:
         try:
             os.fstat(number)
@@ -120,7 +119,7 @@ def _flushed(stream: TextIO | None) -> bool:
 
 
 def _discard(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere: at the interpreter's end it would be another error."""
+    """Discard a stream's buffer, which would raise another error at interpreter exit."""
     with suppress(OSError, ValueError):
         opened = os.open(os.devnull, os.O_WRONLY)
         os.dup2(opened, stream.fileno())

@@ -1,4 +1,4 @@
-"""Scores and hits as files that other programs read: .npy, or .csv with a header and one line per value."""
+"""Scores and hits as files for other programs: .npy, or .csv with a header and one line per value."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SUFFIXES = (".npy", ".csv")
 
 
 def check_suffix(path: Path) -> None:
-    """Raise InputError, before any work, for a name that says neither .npy nor .csv."""
+    """Raise InputError, before any work, unless the name ends in .npy or .csv."""
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path} ends in neither .npy nor .csv, which say how to write it; name another")
+        raise InputError(f"{path} must end in .npy or .csv, which select the format")
 
 
 def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
-    """Scores (images, captions): as .npy the array; as .csv lines of image, caption, score."""
+    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score."""
 
     def rows() -> Iterable[Sequence[Any]]:
         for image, row in enumerate(scores):
@@ -35,14 +35,14 @@ def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
     _write(path, scores, ("image", "caption", "score"), rows())
 
 
-def write_hits(path: Path, found: Iterable[tuple[int, Sequence[Hit]]], ids: Sequence[str] | None) -> None:
-    """Hits of queries by their number, best first: query, rank (from 1), index, id and score.
+def write_hits(path: Path, hit_lists: Iterable[tuple[int, Sequence[Hit]]], ids: Sequence[str] | None) -> None:
+    """Write hits of queries, given by number, best first: query, rank (from 1), index, id and score.
 
-    A .npy is a structured array of these without the id.
+    An .npy file holds a structured array of these without the id.
     """
     import numpy as np
 
-    rows = [(q, rank, hit.index, hit.score) for q, hits in found for rank, hit in enumerate(hits, 1)]
+    rows = [(q, rank, hit.index, hit.score) for q, hits in hit_lists for rank, hit in enumerate(hits, 1)]
     columns = [("query", np.int64), ("rank", np.int64), ("index", np.int64), ("score", np.float32)]
     lines = ((q, rank, index, ids[index] if ids else "", f"{score:.9g}") for q, rank, index, score in rows)
     _write(path, np.array(rows, columns), ("query", "rank", "index", "id", "score"), lines)

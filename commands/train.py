@@ -1,4 +1,4 @@
-"""`caan train`: a checkpoint from a data set."""
+"""`caan train`: data set → checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .output import metrics_table, show
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("data", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, default="model.pt", show_default=True, metavar="FILE")
-@click.option("--restart", is_flag=True, help="Train anew, even if FILE exists or its training could go on.")
+@click.option("--restart", is_flag=True, help="Start again, even if FILE exists or its training could resume.")
 @click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
@@ -28,16 +28,16 @@ from .output import metrics_table, show
 @click.option("--tokenizer", default="whitespace", show_default=True, help="whitespace or word-punct.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="More suit larger models.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Use more for larger models.")
 def train(data: Path, output: Path, restart: bool, **values: Any) -> None:
-    """Train a CAAN on DATA's splits train and dev (SCAN's format); the best rsum on dev is kept.
+    """Train a CAAN on DATA's splits train and dev (SCAN's format); the epoch with the best rsum on dev is kept.
 
-    The defaults suit the demo world. Ctrl-C keeps the last checkpoint; the same command goes on from there.
+    The defaults suit the demo world. After Ctrl-C, rerun the same command to resume.
     """
     from .._files import check_file_target
     from ..data.scan import find_split
 
-    # Said before PyTorch is imported, which takes seconds.
+    # Cheap checks first: importing PyTorch takes seconds.
     check_file_target(output)
     find_split(data, "train")
     with needs("export", "caan train"):
@@ -49,4 +49,4 @@ def train(data: Path, output: Path, restart: bool, **values: Any) -> None:
         show(metrics_table(report.metrics))
         show(f"{output}: the best of {report.epochs} epochs on dev")
     if report.interrupted:
-        raise CaanError(f"stopped after {report.epochs} of {values['epochs']} epochs; run the same command to go on")
+        raise CaanError(f"stopped after {report.epochs} of {values['epochs']} epochs; rerun the same command to resume")

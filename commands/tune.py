@@ -1,4 +1,4 @@
-"""`caan tune`: the fastest tiles and thread layout on this machine, measured now."""
+"""`caan tune`: measure the fastest tiles and thread layout on this machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from ..runtime.choices import BackendName, Device, Precision
     from ..runtime.scoring.tuning import Trial
 
-# Images that are tried with where no gallery is named.
+# Random images for the trials without a gallery.
 _IMAGES = 256
 
 
 @click.command(epilog=options.EXIT_CODES)
 @options.bundle
-@click.option("--gallery", type=options.PATH, help="Of images, to try with.  [default: 256 images of random numbers]")
+@click.option("--gallery", type=options.PATH, help="Images for the trials.  [default: 256 random ones]")
 @options.backend
 @options.precision
 @options.device
@@ -40,8 +40,8 @@ def tune(
 ) -> None:
     """Find the fastest tiles and threads for BUNDLE on this machine, and keep them for searches.
 
-    caan does so by itself before it scores many pairs, and again where it has reason to doubt the result. It is kept in
-    $CAAN_CACHE, else ~/.cache/caan; caan doctor shows what is there.
+    caan does this automatically before it scores many pairs, and again if a result is doubtful. Results are kept in
+    $CAAN_CACHE, else ~/.cache/caan; caan doctor lists them.
     """
     import numpy as np
 
@@ -54,8 +54,7 @@ def tune(
     retriever = Retriever.open(path, backend, precision, device=device, threads=threads)
     if not is_tunable(retriever.backend):
         raise InputError(
-            f"the backend '{retriever.backend.name}' has nothing to tune: it scores in one way; to tune another, name"
-            " it: --backend onnxruntime"
+            f"the backend '{retriever.backend.name}' has nothing to tune; name another, as --backend onnxruntime"
         )
     if gallery is not None:
         images = Gallery.open(gallery)
@@ -63,14 +62,14 @@ def tune(
         config = retriever.backend.model.config
         shape = (_IMAGES, int(config.get("num_regions") or 36), int(config["region_dim"]))
         images = retriever.encode_images(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
-    log("trying which tiles and threads are fastest")
-    found = retriever.tune(images)
+    log("finding the fastest tiles and threads")
+    tuning = retriever.tune(images)
     if as_json:
-        click.echo(json.dumps({**asdict(found), "doubts": found.doubts}, indent=2))
+        click.echo(json.dumps({**asdict(tuning), "doubts": tuning.doubts}, indent=2))
         return
-    click.echo(f"single queries\n{_table(found.query)}\n\nmany pairs\n{_table(found.pairs)}")
-    for doubt in found.doubts:
-        log(f"this may be wrong: {doubt}; give the command again when the machine is quiet")
+    click.echo(f"single queries\n{_table(tuning.query)}\n\nmany pairs\n{_table(tuning.pairs)}")
+    for doubt in tuning.doubts:
+        log(f"this may be inaccurate: {doubt}; rerun the command when the machine is idle")
 
 
 def _table(trials: Sequence[Trial]) -> str:

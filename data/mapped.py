@@ -1,4 +1,4 @@
-"""Reading arrays that may be memory-mapped, from files that somebody may shorten meanwhile."""
+"""Reading memory-mapped arrays whose files another process may truncate meanwhile."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def read_rows(array: NDArray[Scalar], start: int, stop: int) -> NDArray[Scalar]:
-    """array[start:stop], in memory if the array is memory-mapped: what is done with it takes longer than to copy it.
+    """array[start:stop], copied to memory if the array is memory-mapped: copying is cheap compared with its use.
 
-    Raises DataError if the file was shortened: to read what is no longer there would end the process.
+    Raises DataError if the file was truncated; reading past its end would kill the process (SIGBUS).
     """
     mapped = _mapped(array)
     if mapped is None:
@@ -28,7 +28,7 @@ def read_rows(array: NDArray[Scalar], start: int, stop: int) -> NDArray[Scalar]:
 
 
 def _mapped(array: Any) -> np.memmap[Any, Any] | None:
-    """What an array is a view of, if that is memory-mapped."""
+    """The memory map that an array is a view of; None if there is none."""
     while array is not None and not (isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)):
         array = getattr(array, "base", None)
     return array

@@ -1,7 +1,7 @@
 """Data sets in the format of the SCAN repository (Lee et al., ECCV 2018).
 
 DIR/{split}_ims.npy    region features (N, R, F), or (5·N, R, F) with every image repeated once per caption
-DIR/{split}_caps.txt   captions, one a line, five lines per image in the images' order
+DIR/{split}_caps.txt   captions, one per line, five lines per image in the images' order
 DIR/{split}_ids.txt    optional: one name per image
 DIR/vocab.json         optional: the vocabulary
 """
@@ -22,7 +22,7 @@ from .._text import Lines, lines_of
 from ..errors import DataError
 
 CAPTIONS_PER_IMAGE = 5
-# Groups of rows that are compared to tell "repeated five times" from "one caption per image".
+# Groups of rows to compare, to distinguish "repeated five times" from "one caption per image".
 _PROBED_GROUPS = 64
 _HASHED_ROWS = 64
 
@@ -47,7 +47,7 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
     """Open one split of a SCAN data set.
 
     Raises DataError, naming the file, if one is missing, damaged or empty, or if features, captions and ids do not
-    fit together.
+    match.
     """
     features_path, captions_path = find_split(folder, split)
     features = open_features(features_path)
@@ -65,7 +65,7 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, Path]:
-    """Where a split's features and captions are. Raises DataError if they are not there; no more is checked."""
+    """Paths of a split's features and captions. Raises DataError if one is missing; checks nothing else."""
     if not folder.is_dir():
         raise DataError(
             f"no data set at {folder}: it is not a folder; name one with {split}_ims.npy and {split}_caps.txt"
@@ -73,15 +73,15 @@ def find_split(folder: Path, split: str) -> tuple[Path, Path]:
     paths = folder / f"{split}_ims.npy", folder / f"{split}_caps.txt"
     for path in paths:
         if not path.is_file():
-            found = sorted(p.name.removesuffix("_ims.npy") for p in folder.glob("*_ims.npy"))
-            raise DataError(f"{path} is missing; splits in this folder: {', '.join(found) or 'none'} (--split)")
+            splits = sorted(p.name.removesuffix("_ims.npy") for p in folder.glob("*_ims.npy"))
+            raise DataError(f"{path} is missing; splits in this folder: {', '.join(splits) or 'none'} (--split)")
     return paths
 
 
 def open_features(path: Path) -> NDArray[np.floating]:
     """Memory-map region features, (N, R, F) of any float dtype.
 
-    Raises DataError if the file is missing, no `.npy` file, truncated, not three-dimensional, not floating point,
+    Raises DataError if the file is missing, not an `.npy` file, truncated, not three-dimensional, not floating point,
     or has no image, region or feature.
     """
     features = open_array(path)
@@ -93,7 +93,7 @@ def open_features(path: Path) -> NDArray[np.floating]:
 
 
 def open_lengths(path: Path) -> NDArray[np.integer]:
-    """How many of its regions each image has, (N,) int. Raises DataError for a file that holds something else."""
+    """The number of regions of each image, (N,) int. Raises DataError if the file holds anything else."""
     lengths = open_array(path)
     if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer):
         raise DataError(f"{path} holds {lengths.dtype} {lengths.shape}; expected integers (images,), regions of each")
@@ -101,15 +101,15 @@ def open_lengths(path: Path) -> NDArray[np.integer]:
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Memory-map an `.npy` file, of any shape. Raises DataError for a file that is missing or no such file."""
+    """Memory-map an `.npy` file of any shape. Raises DataError if it is missing or not an `.npy` file."""
     try:
-        open_regular(path).close()  # of a pipe, NumPy would wait for what nobody may ever write
+        open_regular(path).close()  # NumPy would block on a pipe
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged header makes numpy raise nearly any type
         raise DataError(
-            f"{path} is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
+            f"{path} is not an .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
         ) from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")
@@ -117,25 +117,25 @@ def open_array(path: Path) -> NDArray[Any]:
 
 
 def read_captions(path: Path) -> Lines:
-    """Read captions, one a line, without the white space around them.
+    """Read captions, one per line, stripped of surrounding white space.
 
-    Raises DataError for a file that is missing or empty, for an empty line, and as `lines_of`.
+    Raises DataError for a missing or empty file, for an empty line, and as `lines_of`.
     """
     return captions_of(read_text_file(path), str(path))
 
 
 def captions_of(content: bytes, name: str, *, may_lack: bool = False) -> Lines:
-    """As `read_captions`, of what a file or stream called `name` holds; if lines may lack a caption, they are ""."""
+    """As `read_captions`, from the content of a file or stream called `name`; `may_lack` allows empty lines, as ""."""
     return Lines([line.strip() for line in _lines(content, name, "caption", may_lack)], name)
 
 
 def read_ids(path: Path) -> Lines:
-    """Read ids, one a line, to the last space. Raises DataError as `read_captions`."""
+    """Read ids, one per line, with all their spaces. Raises DataError as `read_captions`."""
     return _lines(read_text_file(path), str(path), "id")
 
 
 def read_text_file(path: Path) -> bytes:
-    """What a file holds. Raises DataError if it can't be read."""
+    """A file's content. Raises DataError if it can't be read."""
     try:
         return read_input(path)
     except OSError as error:
@@ -143,7 +143,7 @@ def read_text_file(path: Path) -> bytes:
 
 
 def content_digest(features: NDArray[np.floating], captions: Sequence[object]) -> str:
-    """SHA-256 of features (N, R, F) and captions: the same wherever the same data lies."""
+    """SHA-256 of features (N, R, F) and captions, independent of their location."""
     digest = hashlib.sha256(f"{features.dtype.str} {features.shape} {list(captions)!r}".encode())
     for start in range(0, len(features), _HASHED_ROWS):
         digest.update(features[start : start + _HASHED_ROWS].tobytes())
@@ -159,7 +159,7 @@ def write_split(
 ) -> None:
     """Write one split, features (N, R, F), captions as N groups of five, ids (N,).
 
-    Raises DataError if they do not fit together, OutputError if the folder can't be written.
+    Raises DataError if their numbers do not match, OutputError if the folder can't be written.
     """
     if len(features) != len(captions) or any(len(group) != CAPTIONS_PER_IMAGE for group in captions):
         raise DataError(f"{len(features)} images need as many groups of {CAPTIONS_PER_IMAGE} captions")

@@ -1,4 +1,4 @@
-"""Words to ids: the two tokenizers and the vocabulary."""
+"""Words → ids: the two tokenizers and the vocabulary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORD_PUNCT = re.compile(r"\w+|[^\w\s]+")
 
 _LARGEST_ID = 1 << 53
 
-# Captions are lower-cased first, whatever the tokenizer: every data set of this field is.
+# All tokenizers lower-case captions first, as is usual for this field's data sets.
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
     "whitespace": lambda caption: caption.lower().split(),
     "word-punct": lambda caption: _WORD_PUNCT.findall(caption.lower()),
@@ -29,7 +29,7 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Word ids and the tokenizer they belong to.
+    """Word ids and their tokenizer.
 
     words: word → id, with `<pad>` 0, `<start>` 1, `<end>` 2, `<unk>` 3. Raises DataError for any other content.
     """
@@ -49,16 +49,16 @@ class Vocabulary:
             raise DataError(f"the vocabulary has a word that is not text ({error})") from error
         numbers = self.words.values()
         if not all(isinstance(number, int) and 0 <= number <= _LARGEST_ID for number in numbers):
-            raise DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)")
+            raise DataError("the vocabulary maps some word to something that is not an id (an integer, 0 or more)")
         if len(set(numbers)) != len(self.words):
             raise DataError("the vocabulary gives two words the same id")
 
     def __len__(self) -> int:
-        """Rows that an embedding for this vocabulary needs: the largest id plus one."""
+        """Rows of an embedding for this vocabulary: the largest id plus one."""
         return max(self.words.values()) + 1
 
     def tokenize(self, caption: str) -> list[str]:
-        """A caption's words, lower-case, without `<start>` and `<end>`."""
+        """A caption's words in lower case, without `<start>` and `<end>`."""
         return TOKENIZERS[self.tokenizer](caption)
 
     def encode(self, caption: str | Sequence[str]) -> list[int]:
@@ -66,17 +66,17 @@ class Vocabulary:
         return self.ids_of(self.words_of(caption))
 
     def ids_of(self, words: Sequence[str]) -> list[int]:
-        """As `encode`, of what `words_of` gives."""
+        """As `encode`, for the result of `words_of`."""
         unknown = self.words["<unk>"]
         return [START, *(self.words.get(word, unknown) for word in words), END]
 
     def words_of(self, caption: str | Sequence[str]) -> Sequence[str]:
-        """As `tokenize`; of a caption that is tokens already, these.
+        """As `tokenize`; returns a tokenized caption unchanged.
 
         Raises DataError if the caption holds no word, or bytes that are not UTF-8.
         """
         if isinstance(caption, str):
-            # The shell hands over bytes that are not UTF-8 as lone surrogates.
+            # Python decodes invalid UTF-8 in command line arguments to lone surrogates.
             if any("\ud800" <= character <= "\udfff" for character in caption):
                 raise DataError(f"the caption {caption[:60]!a} is not UTF-8 text; convert it first, as with iconv")
             tokens: Sequence[str] = self.tokenize(caption)
@@ -87,11 +87,11 @@ class Vocabulary:
         return tokens
 
     def unknown_words(self, caption: str | Sequence[str]) -> list[str]:
-        """Words of a caption that are not in the vocabulary, in their order. Raises as `words_of`."""
+        """A caption's words that are not in the vocabulary, in order. Raises as `words_of`."""
         return [word for word in self.words_of(caption) if word not in self.words]
 
     def with_unk(self, caption: str | Sequence[str]) -> list[str]:
-        """A caption's words, those that are not in the vocabulary as `<unk>`. Raises as `words_of`."""
+        """A caption's words, with `<unk>` for those not in the vocabulary. Raises as `words_of`."""
         return [word if word in self.words else "<unk>" for word in self.words_of(caption)]
 
     @classmethod
@@ -105,31 +105,31 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path, tokenizer: str | None = None) -> Vocabulary:
-        """Read SCAN's form `{"word2idx", "idx2word", "idx"}`, this project's, or a plain `{word: id}`.
+        """Read SCAN's format `{"word2idx", "idx2word", "idx"}`, this project's, or a plain `{word: id}`.
 
-        `tokenizer` overrides the file's; SCAN's form and the plain one name none and default to `whitespace`.
-        Raises DataError if the file is missing, is not JSON, or holds no vocabulary.
+        `tokenizer` overrides the file's; SCAN's format and the plain one have none and default to `whitespace`. Raises
+        DataError if the file is missing, not JSON, or not a vocabulary.
         """
         try:
             content = parse_json(read_input(path))
         except OSError as error:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
         except ValueError as error:
-            raise DataError(f"{path} is no vocabulary: not JSON in UTF-8 ({error})") from error
+            raise DataError(f"{path} is not a vocabulary: not JSON in UTF-8 ({error})") from error
         words = content
         if isinstance(content, dict) and content.get("format") == "caan-vocabulary":
             words, tokenizer = content.get("words"), tokenizer or content.get("tokenizer")
         elif isinstance(content, dict) and isinstance(content.get("word2idx"), dict):
             words = content["word2idx"]
         if not isinstance(words, dict):
-            raise DataError(f"{path} is no vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
+            raise DataError(f"{path} is not a vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
         try:
             return cls(words, tokenizer or "whitespace")
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write this project's form: `{"format": "caan-vocabulary", "version", "tokenizer", "words"}`."""
+        """Write this project's format: `{"format": "caan-vocabulary", "version", "tokenizer", "words"}`."""
         with atomic_file(path) as temporary:
             temporary.write_text(json_text(self.as_dict(), indent=0) + "\n", encoding="ascii")
 

@@ -20,14 +20,14 @@ def main(folder: Path, captions: list[str]) -> None:
     gallery = Gallery.open(folder)
     retriever = Retriever.open(bundle_of(gallery, folder))
     metrics = metrics_if_installed()
-    # A batch leaves 5 ms after its first request, or full; beyond 64 that wait, requests are refused: Overloaded.
+    # A batch runs when full or 5 ms after its first request; beyond 64 waiting requests, new ones raise Overloaded.
     with (
         BatchingRetriever(retriever, max_delay_ms=5, max_batch=32, max_queue=64, metrics=metrics) as batching,
         ThreadPoolExecutor(8, thread_name_prefix="request") as threads,
     ):
 
         def answer(caption: str) -> str:
-            """What a web application does for each request, in a thread of its own. `asearch` is for asyncio."""
+            """A web application's handler, one thread per request. For asyncio use `asearch`."""
             try:
                 hits = batching.search(caption, gallery, 3, clamp=True, timeout=10)
             except CaanError as error:  # a caption without a known word, too many requests, too late

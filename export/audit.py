@@ -1,4 +1,4 @@
-"""What a pass really made of a graph: the type every node computes in, and the multiply-adds in each."""
+"""What a precision pass actually produced: the type each node computes in, and the multiply-adds per type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import ExportError
 
 INT8, FP16, FP32 = "INT8", "FP16", "FP32"
 _FLOATS = {TensorProto.FLOAT: FP32, TensorProto.FLOAT16: FP16}
-# They move values, or change their type, and compute nothing.
+# These move or cast values and compute nothing.
 _MOVES = {
     "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Expand", "Gather", "GatherElements",
     "QuantizeLinear", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
@@ -29,7 +29,7 @@ class Audit:
     macs: dict[str, int]  # of one image and one caption
 
     def as_dict(self) -> dict[str, dict[str, int] | dict[str, list[str]]]:
-        """For the manifest: the multiply-adds, and the nodes by type."""
+        """For the manifest: the multiply-adds, and node names by type."""
         return {
             "macs": self.macs,
             "nodes": {t: [n for n, type_ in self.types.items() if type_ == t] for t in self.macs},
@@ -37,9 +37,9 @@ class Audit:
 
 
 def audit(graph: onnx.ModelProto, regions: int, words: int) -> Audit:
-    """Read off a graph what it computes in which type; multiply-adds for one image and one caption of these lengths.
+    """Find the type each node computes in; multiply-adds are for one image and one caption of these lengths.
 
-    Lengths of at least 2. Raises ExportError for a product whose shape can't be inferred.
+    Lengths must be at least 2. Raises ExportError for a product whose shape can't be inferred.
     """
     sized = with_sizes(graph, {IMAGES: 1, CAPTIONS: 1, REGIONS: regions, WORDS: words})
     everything = [*sized.graph.value_info, *sized.graph.input, *sized.graph.output]
@@ -59,22 +59,22 @@ def audit(graph: onnx.ModelProto, regions: int, words: int) -> Audit:
     return Audit(types, macs)
 
 
-def check_types(name: str, found: Audit, asked: Mapping[str, str], default: str) -> None:
-    """Raise ExportError, naming the node, unless every node has the type that was asked for it, or the default."""
-    for node, type_ in found.types.items():
-        wanted = asked.get(node, default)
-        if type_ != wanted:
+def check_types(name: str, result: Audit, expected: Mapping[str, str], default: str) -> None:
+    """Raise ExportError, naming the node, unless every node computes in its expected type (`default` if unlisted)."""
+    for node, type_ in result.types.items():
+        type_expected = expected.get(node, default)
+        if type_ != type_expected:
             raise ExportError(
-                f"{node} of the {name} graph computes in {type_} where {wanted} was asked for; nothing was written. Try"
+                f"{node} of the {name} graph computes in {type_} instead of {type_expected}; nothing was written. Try"
                 " the versions in constraints.txt: in its checkout pip install -c constraints.txt '.[cpu,export]'"
             )
-    absent = sorted(set(asked) - set(found.types))
+    absent = sorted(set(expected) - set(result.types))
     if absent:
-        raise ExportError(f"{absent[0]} is no longer in the {name} graph after the pass; nothing was written")
+        raise ExportError(f"{absent[0]} is missing from the {name} graph after the pass; nothing was written")
 
 
 def with_sizes(graph: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
-    """A copy whose dynamic axes have these sizes, by name, with the type and shape of every value that follows."""
+    """A copy with these sizes for its dynamic axes, by name, and the inferred type and shape of every value."""
     sized = onnx.ModelProto()
     sized.CopyFrom(graph)
     for value in [*sized.graph.input, *sized.graph.output]:

@@ -30,8 +30,8 @@ from ..model.checkpoint import Checkpoint
 from .graphs import OPSET, export_graph, graph_specs
 from .validate import MAX_ERROR, validate_graph
 
-# Runs the finished bundle on a data set before it is moved into place; raises if it is not good enough, else returns
-# what the manifest shall record.
+# Runs the finished bundle on a data set before it is moved into place. Raises if accuracy is insufficient, else returns
+# the manifest's record.
 Gate = Callable[[Path], dict[str, Any]]
 
 
@@ -53,10 +53,10 @@ def export_checkpoint(
     gate: Gate | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> ExportReport:
-    """Write the bundle `target` from a checkpoint loaded from the file `source`.
+    """Write the bundle `target` from a checkpoint that was loaded from the file `source`.
 
-    Raises ExportError if a graph fails its validation, GateError from `gate`, OutputError if the bundle can't be
-    written. Whatever is raised, no bundle is left behind and an old one is kept.
+    Raises ExportError if a graph fails validation, GateError from `gate`, OutputError if the bundle can't be written.
+    On any error no new bundle is left behind and an old one is kept.
     """
     check_target(target, overwrite=overwrite, kind="bundle")
     errors: dict[str, float] = {}
@@ -98,7 +98,7 @@ def _manifest(checkpoint: Checkpoint, source: Path, target: Path, errors: dict[s
         "opset": OPSET,
         "limits": {"regions": MAX_REGIONS, "words": MAX_WORDS},
         "tools": {name: version(name) for name in ("torch", "onnx", "onnxscript", "numpy")},
-        # For caan-bench, which compares with PyTorch. Informative: a runtime never opens it.
+        # For caan-bench, which compares with PyTorch. The runtime never opens it.
         "checkpoint": {
             "file": os.path.relpath(source.resolve(), target.resolve()),
             "sha256": sha256_of(source),

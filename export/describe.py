@@ -1,4 +1,4 @@
-"""What a bundle holds: from its manifest, and from its graphs where the package onnx is installed."""
+"""A bundle's contents, from its manifest and, if the package onnx is installed, from its graphs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from ..manifest import CheckRecord, Manifest, checked
 if TYPE_CHECKING:
     import onnx
 
-# Stand-ins for the dynamic axes while shapes are inferred: primes that no layer has as its width, so that a size found
-# says which axes it is made of.
+# Stand-ins for the dynamic axes during shape inference: primes that are no layer's width, so that an inferred size
+# identifies the axes in it.
 _STAND_INS = {IMAGES: 10007, REGIONS: 10009, CAPTIONS: 10037, WORDS: 10039}
 _AXES = {2 * size: f"2·{axis}" for axis, size in _STAND_INS.items()} | {
     prod(_STAND_INS[axis] for axis in axes): "·".join(axes)
@@ -44,16 +44,17 @@ _AXES = {2 * size: f"2·{axis}" for axis, size in _STAND_INS.items()} | {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value of a graph. An axis is a size, a name, a product of names as "images·regions", or None: not known."""
+    """A value of a graph. An axis is a size, a name, a product of names such as "images·regions", or None if
+    unknown."""
 
     name: str
-    dtype: str  # as numpy calls it
+    dtype: str  # NumPy's name
     axes: list[int | str | None]
 
 
 @dataclass(frozen=True)
 class Ends:
-    """What goes into a graph and what comes out."""
+    """A graph's inputs and outputs."""
 
     inputs: list[Tensor]
     outputs: list[Tensor]
@@ -61,7 +62,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node of a graph, and the type it computes in: INT8, FP16, FP32; None if it computes on no floats."""
+    """A node of a graph, and the type it computes in: INT8, FP16 or FP32, None if it doesn't compute on floats."""
 
     name: str
     op: str
@@ -71,19 +72,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Description:
-    """Everything `caan inspect` says of a bundle."""
+    """Everything `caan inspect` shows of a bundle."""
 
     bundle: Bundle
     manifest: Manifest
-    ends: dict[str, dict[str, Ends]] | None  # precision → graph → its ends; None without the package onnx
+    ends: dict[str, dict[str, Ends]] | None  # precision → graph → inputs and outputs; None without onnx
     checks: dict[str, list[CheckRecord]]  # of each engine
-    profiles: dict[str, dict[str, list[Profile]]]  # engine → graph → its profiles
-    stale: dict[str, list[str]]  # engine → graphs whose ONNX is no longer the one it was built from
+    profiles: dict[str, dict[str, list[Profile]]]  # engine → graph → profiles
+    stale: dict[str, list[str]]  # engine → graphs that changed since it was built
 
     def as_dict(self) -> dict[str, Any]:
         graphs = None
         if self.ends is not None:
-            graphs = {p: {name: asdict(ends) for name, ends in own.items()} for p, own in self.ends.items()}
+            graphs = {p: {name: asdict(ends) for name, ends in by_graph.items()} for p, by_graph in self.ends.items()}
         return {
             "bundle": str(self.bundle.folder),
             "manifest": self.bundle.manifest,
@@ -95,8 +96,7 @@ class Description:
 def describe(path: Path) -> Description:
     """Open a bundle, verify its files, and describe it.
 
-    Raises BundleError if it is damaged, as `open_bundle`, or if what its manifest says of precisions and engines is
-    not what caan writes there.
+    Raises BundleError if it is damaged, as `open_bundle`, or if the manifest's precisions and engines are malformed.
     """
 
     def read(bundle: Bundle) -> Description:
@@ -111,9 +111,9 @@ def describe(path: Path) -> Description:
 
 
 def describe_layers(path: Path, graph: str, precision: str) -> list[Layer]:
-    """The nodes of one graph in the order they are computed, constants left out.
+    """The nodes of one graph in execution order, without constants.
 
-    Raises MissingError without the package onnx, BundleError if the bundle is damaged or hasn't this precision.
+    Raises MissingError without the package onnx, BundleError if the bundle is damaged or lacks this precision.
     """
     with needs("export", "the layers of a graph"):
         from .audit import audit
@@ -147,7 +147,7 @@ def _checks(bundle: Bundle, record: EngineRecord) -> list[CheckRecord]:
 def _profiles(bundle: Bundle, record: EngineRecord) -> dict[str, list[Profile]]:
     try:
         return record.ranges()
-    except (KeyError, ValueError) as error:  # not the graph's inputs, or three shapes that are not of one length
+    except (KeyError, ValueError) as error:  # wrong inputs, or three shapes of different lengths
         where = f"{bundle.folder / MANIFEST} has no valid 'engines.{record.name}.profiles'"
         raise BundleError(f"{where}; build the engine again: {record.rebuild(bundle)}") from error
 
@@ -160,15 +160,15 @@ def _all_ends(bundle: Bundle) -> dict[str, dict[str, Ends]] | None:
         with _graph(file) as model:
             return Ends([_tensor(v) for v in model.graph.input], [_tensor(v) for v in model.graph.output])
 
-    found = {p: {graph: ends(bundle.graph(graph, p)) for graph in GRAPHS} for p in bundle.precisions}
+    result = {p: {graph: ends(bundle.graph(graph, p)) for graph in GRAPHS} for p in bundle.precisions}
     for graph in SIDE_GRAPHS:
-        if "fp32" in found and graph_file(graph, "fp32") in bundle.manifest["files"]:
-            found["fp32"][graph] = ends(bundle.side_graph(graph))
-    return found
+        if "fp32" in result and graph_file(graph, "fp32") in bundle.manifest["files"]:
+            result["fp32"][graph] = ends(bundle.side_graph(graph))
+    return result
 
 
 def _all_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
-    """Every value of a graph whose type and shape ONNX can infer."""
+    """All values of a graph with inferrable type and shape."""
     from .audit import with_sizes
 
     inferred = with_sizes(model, _STAND_INS).graph
@@ -189,13 +189,13 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
 
 @contextmanager
 def _graph(file: Path) -> Iterator[onnx.ModelProto]:
-    """The graph of a file, to be read in the block: whatever goes wrong there, the file is named."""
+    """Load a graph for use in the block. An error in the block becomes a BundleError that names the file."""
     import onnx
 
     try:
-        model = onnx.load(file, load_external_data=False)  # no other file is read, whatever a bundle names
+        model = onnx.load(file, load_external_data=False)  # never read other files that an untrusted graph names
         onnx.checker.check_model(model)
         yield model
-    except Exception as error:  # protobuf's decoder and ONNX's inference have their own, unrelated exception types
+    except Exception as error:  # protobuf's decoder and ONNX's inference share no exception type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BundleError(f"{file} can't be read as ONNX ({reason}); export the checkpoint again") from error

@@ -1,7 +1,7 @@
-"""Bundle → one precision's graphs, gated → TensorRT engines, into the same bundle.
+"""Bundle → graphs of one precision, checked by the gate → TensorRT engines, added to the same bundle.
 
-Nothing reaches the bundle before everything is there: graphs, verdict, plans. A gate that is missed leaves the bundle
-as it was, unless the failure was asked to be kept; it is then marked as one.
+The bundle changes only once everything is ready: graphs, verdict, plans. If the gate fails, the bundle stays unchanged,
+unless `keep_failed` keeps the precision, marked as failed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .plan_from_graph import BuildOptions, build_plan
 from .precision import PrecisionGraphs, PrecisionPass, gate_bundle, random_check
 from .targets import Target
 
-# A node's cost in INT8 is measured on this many images and their captions: a few seconds a node.
+# Images, with their captions, for measuring a node's cost in INT8: a few seconds per node.
 _SENSITIVITY_IMAGES = 100
 
 PASSED, FAILED, UNGATED = "passed", "failed", "ungated"
@@ -50,38 +50,38 @@ PASSED, FAILED, UNGATED = "passed", "failed", "ungated"
 
 @dataclass(frozen=True)
 class EngineJob:
-    """What is to be built."""
+    """What to build."""
 
     precision: str
     target: Target
-    profiles: Mapping[str, Sequence[Profile]]  # graph → its optimisation profiles
+    profiles: Mapping[str, Sequence[Profile]]  # graph → optimisation profiles
     options: BuildOptions
     keep_fp32: Sequence[str] = ()
-    auto: bool = False  # INT8: take nodes back to FP16 until the gate holds
-    sensitivity: bool = False  # INT8: measure what each node costs
+    auto: bool = False  # INT8: return nodes to FP16 until the gate passes
+    sensitivity: bool = False  # INT8: measure each node's cost
     keep_failed: bool = False
 
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What was built and how good it is. `made` is None where the bundle's own graphs were used."""
+    """What was built and its accuracy. `graphs` is None if the bundle's existing graphs were used."""
 
     bundle: Bundle
     engine: str
     precision: dict[str, Any]  # the manifest's entries
     record: dict[str, Any]
-    made: PrecisionGraphs | None
+    graphs: PrecisionGraphs | None
     failure: GateError | None
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """One precision's graphs as files, and what the manifest shall say of them."""
+    """One precision's graphs as files, and their manifest entry."""
 
     files: dict[str, Path]
     entry: dict[str, Any]
-    made: PrecisionGraphs | None = None
-    record: dict[str, Any] | None = None  # of the gate that was run now
+    graphs: PrecisionGraphs | None = None
+    record: dict[str, Any] | None = None  # of this run's gate
 
 
 def build_engine(
@@ -94,14 +94,14 @@ def build_engine(
 ) -> EngineReport:
     """Add a precision and its engines for one target to the bundle `folder`.
 
-    Raises GateError if the gate is missed (with `keep_failed` the report holds it instead), InputError for INT8
-    without calibration where the bundle has no INT8 graphs yet, ExportError for a graph that can't be converted or
-    built, BundleError or OutputError for a bundle that can't be read or written. The bundle is then as it was.
+    Raises GateError if the gate fails (with `keep_failed` the report holds it instead), InputError for INT8 without
+    calibration if the bundle has no INT8 graphs yet, ExportError for a graph that can't be converted or built,
+    BundleError or OutputError for a bundle that can't be read or written. On error the bundle is unchanged.
     """
     bundle = open_bundle(folder)
     engine = engine_name(job.target.name, job.precision, job.options.compute_capabilities)
     check_change(folder, _files_of(job.precision, engine))
-    check_graphs(bundle)  # TensorRT's parser and onnx are no readers for what comes from anywhere
+    check_graphs(bundle)  # TensorRT's parser and onnx are not safe on untrusted graphs
     with temporary_folder("engine") as scratch:
         chosen = _choose_graphs(bundle, job, gate, calibration, scratch, progress)
         failure = None
@@ -109,7 +109,7 @@ def build_engine(
             failure = _failure(bundle, job, chosen.record)
             if not job.keep_failed:
                 raise failure
-        plans, profiles = {}, {graph: widest_first(own) for graph, own in job.profiles.items()}
+        plans, profiles = {}, {graph: widest_first(unsorted) for graph, unsorted in job.profiles.items()}
         for graph in GRAPHS:
             plans[graph] = scratch / f"{graph}.plan"
             progress(f"building {graph} with {job.target.name} {job.target.version}")
@@ -125,7 +125,7 @@ def build_engine(
         engine,
         changed.manifest["precisions"][job.precision],
         changed.manifest["engines"][engine],
-        chosen.made,
+        chosen.graphs,
         failure,
     )
 
@@ -133,7 +133,7 @@ def build_engine(
 def engine_entry(
     name: str, job: EngineJob, profiles: Mapping[str, Sequence[Profile]], hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The engine's entry in the manifest; hashes: {graph: SHA-256 of the file that it was built from}."""
+    """The engine's manifest entry; hashes: {graph: SHA-256 of the ONNX file it was built from}."""
     options = job.options
     return EngineRecord(
         name,
@@ -148,14 +148,14 @@ def engine_entry(
             options.hardware_compatible,
             options.strip_weights,
         ),
-        {graph: [ProfileRecord.of(profile) for profile in own] for graph, own in profiles.items()},
+        {graph: [ProfileRecord.of(profile) for profile in of_graph] for graph, of_graph in profiles.items()},
         dict(hashes),
         run=NOT_RUN,
     ).as_entry()
 
 
 def _files_of(precision: str, engine: str) -> list[str]:
-    """What a precision and its engine put into a bundle."""
+    """Files that a precision and its engine add to a bundle."""
     return [
         file
         for graph in GRAPHS
@@ -171,9 +171,9 @@ def _choose_graphs(
     scratch: Path,
     progress: Callable[[str], None],
 ) -> _Chosen:
-    own = bundle.manifest["precisions"].get(job.precision)
+    existing = bundle.manifest["precisions"].get(job.precision)
     if job.precision == "fp32" or (job.precision == "int8" and calibration is None):
-        if own is None:
+        if existing is None:
             raise InputError(
                 f"INT8 needs real data to calibrate on, and {bundle.folder} has no INT8 graphs yet; add"
                 " --calibration-data DIR"
@@ -183,36 +183,36 @@ def _choose_graphs(
         if gate is not None:
             progress(f"checking {job.precision} on the data")
             verdict = gate.check(bundle.folder, job.precision)
-        return _Chosen(files, _with_checks(own, [], verdict), record=verdict)
+        return _Chosen(files, _with_checks(existing, [], verdict), record=verdict)
     maker = PrecisionPass(bundle, job.precision, job.keep_fp32, calibration.ranges if calibration else None)
     search = _Search(bundle, maker, gate, scratch, progress)
     costs: list[NodeCost] = []
     if job.precision == "int8":
-        made, verdict, costs = search.int8(job)
+        converted, verdict, costs = search.int8(job)
     else:
-        made, verdict = search.attempt(())
+        converted, verdict = search.attempt(())
     (scratch / "onnx").mkdir()
     files = {name: scratch / graph_file(name, job.precision) for name in GRAPHS}
     for name, path in files.items():
-        onnx.save(made.graphs[name], path)
-    same = own is not None and all(
+        onnx.save(converted.graphs[name], path)
+    same = existing is not None and all(
         sha256_of(path) == bundle.hash_of(graph_file(name, job.precision)) for name, path in files.items()
     )
-    entry = made.entry()
+    entry = converted.entry()
     if calibration is not None:
         entry["calibration"] = calibration.record
     if costs:
-        # JSON has no infinity, which is what a node costs that makes a score NaN.
+        # A node that makes a score NaN costs infinity, which JSON can't hold.
         entry["sensitivity"] = [
             {name: value if not isinstance(value, float) or np.isfinite(value) else None for name, value in row.items()}
             for row in map(asdict, costs)
         ]
-    earlier = own["checks"] if same else [random_check(bundle, made)]
-    return _Chosen(files, _with_checks(entry, earlier, verdict, own if same else None), made, verdict)
+    earlier = existing["checks"] if same else [random_check(bundle, converted)]
+    return _Chosen(files, _with_checks(entry, earlier, verdict, existing if same else None), converted, verdict)
 
 
 class _Search:
-    """Tries graphs of one precision against the gate."""
+    """Finds graphs of one precision that pass the gate."""
 
     def __init__(
         self,
@@ -227,33 +227,33 @@ class _Search:
         self.tries = 0
 
     def attempt(self, nodes: Sequence[str]) -> tuple[PrecisionGraphs, dict[str, Any] | None]:
-        """Graphs with these nodes in INT8, and the gate's verdict, None without a gate."""
-        made = self.maker.graphs(nodes)
+        """Graphs with these nodes in INT8, and the gate's verdict (None without a gate)."""
+        graphs = self.maker.graphs(nodes)
         if self.gate is None:
-            return made, None
-        self.progress(f"checking {made.precision} on the data")
-        record = self.gate.check(self._folder(made), made.precision)
-        self.progress(f"{'holds' if record['passed'] else 'missed'}: {record['summary']}")
-        return made, record
+            return graphs, None
+        self.progress(f"checking {graphs.precision} on the data")
+        record = self.gate.check(self._folder(graphs), graphs.precision)
+        self.progress(f"{'passed' if record['passed'] else 'failed'}: {record['summary']}")
+        return graphs, record
 
     def int8(self, job: EngineJob) -> tuple[PrecisionGraphs, dict[str, Any] | None, list[NodeCost]]:
-        """All products in INT8; with `auto`, the most harmful ones back in FP16 until the gate holds."""
+        """All products in INT8; with `auto`, the most harmful ones returned to FP16 until the gate passes."""
         nodes = self.maker.quantizable()
-        made, record = self.attempt(nodes)
-        wanting = job.auto and record is not None and not record["passed"]
-        if self.gate is None or not (job.sensitivity or wanting):
-            return made, record, []
+        graphs, record = self.attempt(nodes)
+        must_search = job.auto and record is not None and not record["passed"]
+        if self.gate is None or not (job.sensitivity or must_search):
+            return graphs, record, []
         costs = self._costs(nodes, self.gate.sample(_SENSITIVITY_IMAGES))
         for cost in costs:
             if not (job.auto and record is not None and not record["passed"]):
                 break
             nodes.remove(cost.node)
-            self.progress(f"{cost.node} goes back to FP16: alone it changes scores by {cost.mean_abs:.1e} on average")
-            made, record = self.attempt(nodes)
-        return made, record, costs
+            self.progress(f"{cost.node} returns to FP16: alone it changes scores by {cost.mean_abs:.1e} on average")
+            graphs, record = self.attempt(nodes)
+        return graphs, record, costs
 
     def _costs(self, nodes: Sequence[str], sample: AccuracyGate) -> list[NodeCost]:
-        self.progress("measuring what each node alone costs in INT8")
+        self.progress("measuring the cost of each node alone in INT8")
 
         def score(node: str) -> NDArray[np.float32]:
             return sample.scores(self._folder(self.maker.graphs([node])), "int8")
@@ -262,9 +262,9 @@ class _Search:
         self.progress(cost_table(costs))
         return costs
 
-    def _folder(self, made: PrecisionGraphs) -> Path:
+    def _folder(self, graphs: PrecisionGraphs) -> Path:
         self.tries += 1
-        return gate_bundle(self.bundle, made, self.scratch / f"gate-{self.tries}")
+        return gate_bundle(self.bundle, graphs, self.scratch / f"gate-{self.tries}")
 
 
 def _with_checks(
@@ -273,7 +273,7 @@ def _with_checks(
     verdict: dict[str, Any] | None,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The entry with its checks and its status: the last verdict's, else what it was before."""
+    """The entry with its checks, and the status of the latest verdict, else the previous status."""
     checks = [*(entry.get("checks") or earlier), *([] if verdict is None else [verdict])]
     if verdict is not None:
         status = PASSED if verdict["passed"] else FAILED
@@ -284,11 +284,11 @@ def _with_checks(
 
 def _failure(bundle: Bundle, job: EngineJob, record: dict[str, Any]) -> GateError:
     allowed = ", ".join(f"|{name.replace('_', ' ')}| {value:g}" for name, value in record.get("allowed", {}).items())
-    kept = f"it is in {bundle.folder}, marked as failed" if job.keep_failed else f"{bundle.folder} is as it was"
+    kept = f"it is in {bundle.folder}, marked as failed" if job.keep_failed else f"{bundle.folder} is unchanged"
     advice = "--int8=auto, another --calibration-method" if job.precision == "int8" and not job.auto else "--keep-fp32"
     return GateError(
-        f"{job.precision} misses its accuracy gate on {record['data']}: {record['summary']} (allowed:"
-        f" {allowed or 'finite scores'}); {kept}. Try {advice}, or allow more with --gate-rsum"
+        f"{job.precision} fails its accuracy gate on {record['data']}: {record['summary']} (allowed:"
+        f" {allowed or 'finite scores'}); {kept}. Try {advice}, or relax the gate with --gate-rsum"
     )
 
 
@@ -303,18 +303,18 @@ def _put(
     folder: Path,
     manifest: dict[str, Any],
 ) -> None:
-    """Put graphs, plans and entries into `folder`, a copy of the bundle as it is now."""
+    """Put graphs, plans and entries into `folder`, a copy of the current bundle."""
     for name in GRAPHS:
         file = graph_file(name, "fp32")
         if manifest["files"][file]["sha256"] != source.hash_of(file):
-            raise BundleError(f"{source.folder} was exported anew while its engine was built; run the command again")
-        if chosen.made is not None:
+            raise BundleError(f"{source.folder} was exported again while its engine was built; run the command again")
+        if chosen.graphs is not None:
             _replace(folder / graph_file(name, job.precision), chosen.files[name].read_bytes())
         _replace(folder / plan_file(name, engine), plans[name].read_bytes())
-        if not job.options.strip_weights:  # ONNX Runtime would have to be told where the weights are
+        if not job.options.strip_weights:  # else ONNX Runtime would need the weights' location
             context = ep_context_graph(job.target, chosen.files[name], plans[name].name)
             _replace(folder / ep_context_file(name, engine), context.SerializeToString())
-            remember_plan(sha256_of(folder / ep_context_file(name, engine)))  # it names what is run
+            remember_plan(sha256_of(folder / ep_context_file(name, engine)))  # it names the plan to run
     manifest["precisions"][job.precision] = chosen.entry
     engines = manifest.setdefault("engines", {})
     engines[engine] = record
@@ -325,20 +325,20 @@ def _put(
 
 
 def _gate_engine(folder: Path, job: EngineJob, record: dict[str, Any], gate: AccuracyGate) -> None:
-    """Run the very plans that ship on the gate's data, and complete the engine's record."""
+    """Run the plans that ship on the gate's data, and complete the engine's record."""
     try:
         verdict = gate.check(folder, job.precision, "tensorrt", "cuda")
-    except (BundleError, MissingError) as error:  # built for another GPU than the one here
+    except (BundleError, MissingError) as error:  # built for another GPU
         record["run"] = f"engine not run: {error}"
         return
     if not verdict["passed"] and not job.keep_failed:
-        raise GateError(f"the engine misses its accuracy gate: {verdict['summary']}; the bundle is as it was")
+        raise GateError(f"the engine fails its accuracy gate: {verdict['summary']}; the bundle is unchanged")
     record["checks"].append(verdict)
     record["run"] = None
 
 
 def _drop_stale(folder: Path, engines: dict[str, Any], precision: str, hashes: Mapping[str, str]) -> None:
-    """Remove other engines of a precision whose graphs are no longer these: nothing could load them."""
+    """Remove a precision's engines that were built from other graphs: they can no longer be loaded."""
     for name, other in list(engines.items()):
         if other["precision"] == precision and other["onnx"] != dict(hashes):
             del engines[name]
@@ -350,7 +350,7 @@ def _drop_stale(folder: Path, engines: dict[str, Any], precision: str, hashes: M
 
 
 def _replace(path: Path, content: bytes) -> None:
-    # Never written in place: the name may be a second one for the old bundle's file.
+    # Never write in place: the file may be hard-linked from the old bundle.
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What `caan build-engine` does, as one call: data, calibration, profiles, gate, and then the engines."""
+"""`caan build-engine` as one library call: data, calibration, profiles, gate, then the engines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .plan_from_graph import BuildOptions
 from .profiles import Statistics, default_profiles, parse_profiles, profile_table
 from .targets import open_target
 
-# Of a training split, the gate scores so many images with their captions: all pairs of it could take days.
+# Images of a training split that the gate scores, with their captions: all pairs could take days.
 _HELD_OUT_IMAGES = 500
 
 Progress = Callable[[str], None]
@@ -29,16 +29,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What is asked for; the names are those of the command's options."""
+    """Options of a build, named as the command's options."""
 
     precision: str  # fp32, fp16 or int8
-    target: str | None = None  # None: tensorrt where it and a GPU are, else tensorrt-rtx
+    target: str | None = None  # None: tensorrt if it and a GPU are available, else tensorrt-rtx
     options: BuildOptions = field(default_factory=BuildOptions)
-    profiles: Sequence[str] = ()  # as `parse_profiles` takes them, in place of a graph's own
+    profiles: Sequence[str] = ()  # as in `parse_profiles`; replace a graph's defaults
     keep_fp32: Sequence[str] = ()
-    data: Path | None = None  # what the gate runs on
+    data: Path | None = None  # for the gate
     split: str = "test"
-    limit: int | None = None  # images of it
+    limit: int | None = None  # images of the split
     checkpoint: Path | None = None
     gate_rsum: float | None = None
     gate_score: float | None = None
@@ -47,18 +47,18 @@ class EngineRequest:
     calibration_split: str = "train"
     calibration_method: str = "min-max"
     seed: int = 0
-    auto: bool = False  # INT8: take nodes back to FP16 until the gate holds
-    sensitivity: bool = False  # INT8: measure what each node costs
+    auto: bool = False  # INT8: return nodes to FP16 until the gate passes
+    sensitivity: bool = False  # INT8: measure each node's cost
 
 
 def run_engine_job(
     folder: Path, request: EngineRequest, progress: Progress = lambda message: None, *, bars: bool = False
 ) -> EngineReport:
-    """Add a precision and its engines to a bundle; `bars`: progress bars on standard error.
+    """Add a precision and its engines to a bundle; `bars` shows progress bars on standard error.
 
-    The report's `failure` is a gate that was missed and kept with `keep_failed`. Raises InputError for options that
-    the target or the model does not have, MissingError for a target that is not there, DataError for data that is not
-    the model's, and what `build_engine` raises. Wrong options are found before minutes of calibration and gate.
+    The report's `failure` is a failed gate that `keep_failed` kept. Raises InputError for options that the target or
+    the model does not support, MissingError for an unavailable target, DataError for data that doesn't fit the model,
+    and as `build_engine`. Wrong options are rejected before minutes of calibration and gate.
     """
     bundle = open_bundle(folder)
     check_changeable(bundle)
@@ -70,10 +70,10 @@ def run_engine_job(
     )
     options.check(target)
     config, limits = bundle.config, bundle.manifest["limits"]
-    named = parse_profiles(request.profiles, config, limits)
+    custom = parse_profiles(request.profiles, config, limits)
     dataset = _open(bundle, request.data, request.split)
     calibration_set = _open(bundle, request.calibration_data, request.calibration_split)
-    profiles = default_profiles(config, limits, _statistics(bundle, dataset or calibration_set)) | named
+    profiles = default_profiles(config, limits, _statistics(bundle, dataset or calibration_set)) | custom
     calibration = None
     if request.precision == "int8" and calibration_set is not None:
         calibration = calibrate(
@@ -117,26 +117,26 @@ def _gate(
     calibration: Calibration | None,
     progress: Progress,
 ) -> AccuracyGate | None:
-    """The gate on the data, else on another split of the calibration data, else on what is left of it, else none."""
+    """The gate on the data, else on another split of the calibration data, else on its held-out images, else none."""
     limits = DEFAULT_LIMITS[request.precision]
     if request.gate_rsum is not None:
         limits = replace(limits, delta_rsum=request.gate_rsum)
     if request.gate_score is not None:
         limits = replace(limits, max_abs=request.gate_score)
     if dataset is None and calibration_set is not None:
-        dataset = _held_back(bundle, calibration_set, progress)
+        dataset = _other_split(bundle, calibration_set, progress)
     if dataset is not None:
         workload = split_workload(dataset, request.limit)
     elif calibration is not None and calibration_set is not None:
-        left = spread(calibration.held_out, min(_HELD_OUT_IMAGES, request.limit or _HELD_OUT_IMAGES))
-        workload = split_workload(calibration_set).subset(left)
+        held_out = spread(calibration.held_out, min(_HELD_OUT_IMAGES, request.limit or _HELD_OUT_IMAGES))
+        workload = split_workload(calibration_set).subset(held_out)
     else:
         return None
     return AccuracyGate.open(workload, bundle, request.checkpoint, limits, progress)
 
 
-def _held_back(bundle: Bundle, calibration_set: ScanSplit, progress: Progress) -> ScanSplit | None:
-    """The test or dev split beside the one that calibration uses: images that the model was not trained on."""
+def _other_split(bundle: Bundle, calibration_set: ScanSplit, progress: Progress) -> ScanSplit | None:
+    """The test or dev split beside the calibration split: images the model was not trained on."""
     for split in ("test", "dev"):
         if split != calibration_set.split and (calibration_set.folder / f"{split}_ims.npy").is_file():
             progress(f"the gate runs on the split {split} of {calibration_set.folder}; --limit N takes fewer images")

@@ -1,4 +1,4 @@
-"""What TensorRT made of a graph: the layers of an engine, as TensorRT's own inspector tells them. Needs the GPU."""
+"""The layers that TensorRT fused a graph into, as its engine inspector reports them. Needs the GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import BundleError
 from ..runtime.backends.tensorrt.choose_engine import choose_engine, this_machine
 from .describe import Layer, Tensor
 
-# The inspector names a type as "Half", or as "Row major linear FP16 format" where a context is at hand.
+# The inspector names a type as "Half", or as "Row major linear FP16 format" if it has a context.
 _TYPES = (
     ("int8", "INT8", "int8"),
     ("half", "FP16", "float16"),
@@ -26,10 +26,10 @@ _TYPES = (
 def engine_layers(
     path: Path, graph: str, precision: str, *, trust_engines: bool = False
 ) -> tuple[str, list[Layer]] | None:
-    """The plan that an engine of this precision has for a graph, and its layers, many nodes fused into one.
+    """The plan of a graph in an engine of this precision, and its layers, each fused from many nodes.
 
-    A layer computes in the narrowest type that it reads. None if the bundle has no such engine; raises BundleError or
-    MissingError if it has, but none can be loaded here.
+    A layer computes in the narrowest type it reads. None if the bundle has no such engine; raises BundleError or
+    MissingError if none of its engines loads on this machine.
     """
     bundle = open_bundle(path)
     if not any(record.precision == precision for record in engine_records(bundle)):
@@ -42,12 +42,12 @@ def engine_layers(
         raise BundleError(
             f"TensorRT {record.version} does not load {path / plan}; build it again: {record.rebuild(bundle)}"
         )
-    told = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return plan, [_layer(entry) for entry in json.loads(told)["Layers"]]
+    report = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return plan, [_layer(entry) for entry in json.loads(report)["Layers"]]
 
 
 def _layer(entry: Any) -> Layer:
-    if isinstance(entry, str):  # the engine was built without details
+    if isinstance(entry, str):  # the engine was built without layer details
         return Layer(entry, "–", None, [])
     read = {_type(tensor)[0] for tensor in entry.get("Inputs", [])}
     narrowest = next((name for _, name, _ in _TYPES if name in read), None)
@@ -60,6 +60,6 @@ def _tensor(entry: Any) -> Tensor:
 
 
 def _type(entry: Any) -> tuple[str, str]:
-    """The type as caan names what a node computes in, and as numpy calls it."""
-    told = str(entry.get("Format/Datatype", "?")).lower()
-    return next(((name, dtype) for word, name, dtype in _TYPES if word in told), ("", told))
+    """A type's name in caan (FP16) and in NumPy (float16)."""
+    datatype = str(entry.get("Format/Datatype", "?")).lower()
+    return next(((name, dtype) for word, name, dtype in _TYPES if word in datatype), ("", datatype))

@@ -1,8 +1,8 @@
-"""A plan as ONNX Runtime takes it: an ONNX graph of one EPContext node, which names the plan beside it.
+"""A plan in ONNX Runtime's form: an ONNX graph of one EPContext node that names the plan beside it.
 
-ONNX Runtime's provider for the TensorRT that built a plan loads it through such a graph, and so does the runtime in
-C++. Not yet run on a GPU: the graph's form is tested, and that an ONNX Runtime without the provider refuses it.
-Source: ONNX Runtime's "EP Context Cache Feature Design", version 1.
+ONNX Runtime's TensorRT providers and the C++ runtime load a plan through such a graph. Not yet run on a GPU: tests
+cover the graph's form, and that an ONNX Runtime without the provider refuses it. Source: ONNX Runtime's "EP Context
+Cache Feature Design", version 1.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..engines.profiles import Profile
 from .targets import Target
 
 _DOMAIN, _VERSION = "com.microsoft", 1
-# Target → ONNX Runtime's name of the provider that runs its plans.
+# Target → ONNX Runtime's provider for its plans.
 _PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "tensorrt-rtx": "NvTensorRTRTXExecutionProvider"}
 
 
 def ep_context_graph(target: Target, graph: Path, plan: str) -> onnx.ModelProto:
-    """The graph for a plan that `target` built of the ONNX file `graph`: its inputs and outputs, dynamic axes and all.
+    """The graph for a plan that `target` built from the ONNX file `graph`, with its inputs, outputs and dynamic axes.
 
-    plan: the plan's file name; both files lie in one folder, which ONNX Runtime insists on.
+    plan: the plan's file name; ONNX Runtime requires both files in one folder.
     """
     source = onnx.load(graph, load_external_data=False)
     inputs, outputs = source.graph.input, source.graph.output
@@ -37,7 +37,7 @@ def ep_context_graph(target: Target, graph: Path, plan: str) -> onnx.ModelProto:
         name=plan.removesuffix(".plan"),
         domain=_DOMAIN,
         main_context=1,
-        embed_mode=0,  # the next is a path, not the plan itself
+        embed_mode=0,  # ep_cache_context is a path, not the plan itself
         ep_cache_context=plan,
         ep_sdk_version=target.version,
         source=_PROVIDERS[target.name],
@@ -51,9 +51,9 @@ def ep_context_graph(target: Target, graph: Path, plan: str) -> onnx.ModelProto:
 
 
 def widest_first(profiles: Sequence[Profile]) -> list[Profile]:
-    """A graph's profiles, the one for the longest items and then for the most of them first.
+    """A graph's profiles, sorted by item length, then by item count, largest first.
 
-    ONNX Runtime uses a prebuilt engine's first profile alone; Python's runtime takes whichever suits a call.
+    ONNX Runtime uses only the first profile of a prebuilt engine; the Python runtime picks one per call.
     """
 
     def width(profile: Profile) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""CAAN → ONNX graphs, every axis but the feature dimensions dynamic: the three that every precision has, and two more.
+"""CAAN → ONNX graphs with all axes dynamic except the feature dimensions: three per precision, and two FP32 ones.
 
 image_encoder   features (images, regions, F) float32                     → image_states (images, regions, 2D+3d)
 text_encoder    tokens (captions, words) int64, text_lengths (captions,)  → text_states (captions, words, D+3d)
@@ -29,14 +29,14 @@ from .recurrence import whole_recurrence
 OPSET = 18
 TRY_VERSIONS = "Try the versions in constraints.txt: in a checkout of caan, pip install -c constraints.txt '.[export]'"
 
-# Sizes of the traced example; no two alike, so that no axis is mistaken for another, and none 1, which would be
-# baked in.
+# Sizes of the traced example: all different, so that no axis is mistaken for another, and none 1, which would be baked
+# in.
 _EXAMPLE = {IMAGES: 3, REGIONS: 7, CAPTIONS: 4, WORDS: 6}
 
-_NORM = ("Pow", "ReduceSum", "Clip", "Sqrt", "Div")  # what l2norm becomes, in this order
+_NORM = ("Pow", "ReduceSum", "Clip", "Sqrt", "Div")  # ops of l2norm, in this order
 
-# Op type → names of its nodes in the order of the trace. A product is named for what it computes, with t for a
-# transpose; `A_Hu` is A (Aᵀ V Q2) + Hu (U Q3).
+# Op type → names of its nodes in trace order. A product is named for what it computes, with t for a transpose; `A_Hu`
+# is A (Aᵀ V Q2) + Hu (U Q3).
 _NODE_NAMES: dict[str, dict[str, list[str]]] = {
     "image_encoder": {"MatMul": ["XW", "VK", "VQ1", "VQ2", "VQ6"], **{op: [f"norm_V_{op}"] for op in _NORM}},
     "text_encoder": {
@@ -60,16 +60,16 @@ _NODE_NAMES[EXPANDER] = {"MatMul": _NODE_NAMES["image_encoder"]["MatMul"][1:]}
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """What one graph computes, and the names of its tensors and dynamic axes."""
+    """One graph's function, and the names of its tensors and dynamic axes."""
 
     name: str
     compute: Callable[..., Tensor | tuple[Tensor, ...]]
     inputs: dict[str, tuple[str, ...]]  # input → names of its leading, dynamic axes
-    outputs: dict[str, tuple[str, ...]]  # output → the same, in the order that `compute` returns them
+    outputs: dict[str, tuple[str, ...]]  # output → the same, in the order of `compute`'s results
 
 
 def graph_specs(model: CAAN) -> list[GraphSpec]:
-    """The graphs of a model: the three that every precision has, then those that are FP32 alone."""
+    """The graphs of a model: the three of every precision, then the FP32-only ones."""
     images, captions, pairs = (IMAGES, REGIONS), (CAPTIONS, WORDS), (IMAGES, CAPTIONS)
     tokens = {"tokens": captions, "text_lengths": (CAPTIONS,)}
     states = {
@@ -90,9 +90,9 @@ def graph_specs(model: CAAN) -> list[GraphSpec]:
 
 
 def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
-    """Trace one graph and return it as ONNX, opset 18, weights inside.
+    """Trace one graph and return it as ONNX, opset 18, weights included.
 
-    Raises ExportError where this PyTorch's exporter can't.
+    Raises ExportError if this PyTorch's exporter fails.
     """
     example = random_inputs(spec, model, _EXAMPLE, torch.Generator().manual_seed(0))
     axes = tuple({n: torch.export.Dim(axis) for n, axis in enumerate(names)} for names in spec.inputs.values())
@@ -115,25 +115,25 @@ def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
                 f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). {TRY_VERSIONS}"
             ) from error
         assert program is not None
-        # The exporter leaves the reordering of the GRU's gates, which are large, to every opening of the graph.
+        # Fold the reordering of the GRU's large gate weights, which the exporter would leave to each session's start.
         optimizer.optimize_ir(program.model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
     graph: onnx.ModelProto = program.model_proto
     graph.graph.name = f"caan_{spec.name}"
     _name_nodes(graph, spec.name)
-    # The exporter derives the outputs' axes from the trace and bakes some of them in; they are the inputs'.
+    # The exporter derives the outputs' axes from the trace and bakes some in; use the inputs' axes instead.
     for output in graph.graph.output:
         for dimension, axis in zip(output.type.tensor_type.shape.dim, spec.outputs[output.name], strict=False):
             dimension.dim_param = axis
-    # So are those of intermediate values, and every tool infers them anyway.
+    # The same holds for intermediate values, which every tool infers anyway.
     del graph.graph.value_info[:]
-    # Stack traces: they hold the exporter's paths, and would give the same graph another hash on another machine.
+    # Stack traces hold the exporter's paths and would make the graph's hash depend on the machine.
     for traced in (graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output):
         del traced.metadata_props[:]
     return graph
 
 
 def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator: torch.Generator) -> dict[str, Tensor]:
-    """Random inputs of the given sizes; lengths unequal, the first full, the last 1; states as encoders make them."""
+    """Random inputs of these sizes; unequal lengths, the first full, the last 1; states from the encoders."""
     N, R, M, T = (sizes[axis] for axis in (IMAGES, REGIONS, CAPTIONS, WORDS))
 
     def lengths(items: int, longest: int) -> Tensor:
@@ -146,7 +146,7 @@ def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator
     image_lengths, text_lengths = lengths(N, R), lengths(M, T)
     with torch.no_grad():
         regions = model.image_encoder(features)
-        everything = {
+        tensors = {
             "features": features,
             "tokens": tokens,
             "image_lengths": image_lengths,
@@ -155,13 +155,13 @@ def random_inputs(spec: GraphSpec, model: CAAN, sizes: dict[str, int], generator
             "image_states": model.expand_regions(regions),
             "text_states": model.text_states(tokens, text_lengths),
         }
-    return {name: everything[name] for name in spec.inputs}
+    return {name: tensors[name] for name in spec.inputs}
 
 
 def _name_nodes(graph: onnx.ModelProto, name: str) -> None:
-    """Give nodes the names of docs/model.md's equations: reports and options speak of `scorer/Su`, not of `node_12`.
+    """Name nodes after docs/model.md's equations, for reports and options: `scorer/Su`, not `node_12`.
 
-    The n-th node of an op type gets its n-th name; an op type whose nodes are not as many keeps the exporter's names.
+    The n-th node of an op type gets the n-th name; if their counts differ, the exporter's names stay.
     """
     known = _NODE_NAMES[name]
     by_type: dict[str, list[onnx.NodeProto]] = {}
@@ -170,12 +170,12 @@ def _name_nodes(graph: onnx.ModelProto, name: str) -> None:
     for op_type, nodes in by_type.items():
         names = known.get(op_type, [])
         for number, node in enumerate(nodes):
-            own = names[number] if len(names) == len(nodes) else node.name.removeprefix("node_")
-            node.name = f"{name}/{own}"
+            suffix = names[number] if len(names) == len(nodes) else node.name.removeprefix("node_")
+            node.name = f"{name}/{suffix}"
 
 
 class _Function(nn.Module):
-    """A method of the model as a module, which the exporter wants; the model's parameters come along."""
+    """A method of the model as a module with the model's parameters, as the exporter requires."""
 
     def __init__(self, compute: Callable[..., Tensor | tuple[Tensor, ...]], model: CAAN) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class _Function(nn.Module):
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801
-    """Silence the exporter's remarks about packages that are not needed; real failures raise."""
+    """Silence the exporter's remarks about optional packages; real failures raise."""
 
     def __enter__(self) -> Any:
         result = super().__enter__()

@@ -1,7 +1,7 @@
-"""One ONNX graph → one TensorRT plan, and what the manifest says of an engine.
+"""One ONNX graph → one TensorRT plan.
 
-An engine is the plans of a bundle's three graphs, built by one target in one precision. The precision is in the
-graphs: TensorRT's networks are strongly typed, nothing is cast that the graph does not cast.
+An engine is the plans of a bundle's three graphs, built by one target in one precision. The graphs fix the precision:
+TensorRT's networks are strongly typed, so every cast is in the graph.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from ..errors import CaanWarning, ExportError, InputError
 from .targets import HARDWARE_COMPATIBLE, STRIP_WEIGHTS, TIMING_CACHE, VERSION_COMPATIBLE, Target
 
 _CACHE_MAGIC = b"caan-timing-cache 1\n"
-# How long Ctrl-C may wait for the main thread where a lock can't be interrupted, as on Windows.
+# How long the main thread may delay Ctrl-C where waiting on a lock is not interruptible, as on Windows.
 _POLL_SECONDS = 0.2
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build. Raises InputError for a level that is not 0 to 5, or a workspace below 1 MiB."""
+    """How to build. Raises InputError for a level outside 0 to 5, or a workspace below 1 MiB."""
 
-    compute_capabilities: tuple[str, ...] = ()  # as `Target.check_capabilities` gives them; none: the target's default
+    compute_capabilities: tuple[str, ...] = ()  # from `Target.check_capabilities`; empty: the target's default
     optimization_level: int = 3
-    workspace_mib: int | None = None  # device memory that a layer may use beside its tensors; None: TensorRT's default
+    workspace_mib: int | None = None  # scratch device memory per layer; None: TensorRT's default
     version_compatible: bool = False
     hardware_compatible: bool = False
     strip_weights: bool = False
-    timing_cache: Path | None = None  # None: one per target, version and GPU in the cache folder, if the target has one
+    timing_cache: Path | None = None  # None: one per target, version and GPU in the user's cache
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= 5:
@@ -48,15 +48,15 @@ class BuildOptions:
             raise InputError(f"the workspace is at least 1 MiB, not {self.workspace_mib}")
 
     def check(self, target: Target) -> None:
-        """Raise InputError for an option or a compute capability that the target does not have."""
+        """Raise InputError for an option or a compute capability that the target does not support."""
         target.check_capabilities(self.compute_capabilities)
-        for asked, option in (
+        for is_set, option in (
             (self.version_compatible, VERSION_COMPATIBLE),
             (self.hardware_compatible, HARDWARE_COMPATIBLE),
             (self.strip_weights, STRIP_WEIGHTS),
             (self.timing_cache is not None, TIMING_CACHE),
         ):
-            if asked:
+            if is_set:
                 target.check_option(option)
 
 
@@ -68,11 +68,11 @@ def build_plan(
     *,
     progress: bool = True,
 ) -> bytes:
-    """Build the plan of one ONNX file; `progress`: a bar on standard error, where that is a terminal.
+    """Build the plan of one ONNX file; `progress` shows a bar on standard error if that is a terminal.
 
     Raises InputError as `BuildOptions.check`, ExportError if TensorRT refuses the graph (naming the node) or can't
-    build it, KeyboardInterrupt on Ctrl-C as soon as TensorRT's current step is done. CaanWarning for a timing cache
-    that can't be used.
+    build it, KeyboardInterrupt on Ctrl-C once TensorRT's current step is done. Warns (CaanWarning) of an unusable
+    timing cache.
     """
     options.check(target)
     trt, log = target.module, target.log
@@ -84,7 +84,7 @@ def build_plan(
     for profile in profiles:
         _add_profile(builder, config, profile)
     timings = _TimingCache.open(config, target, options)
-    # Drawn again by time alone, not by step.
+    # Redraw at time intervals, not per step.
     shape = {"bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}", "miniters": 0}
     with progress_bar(1.0, f"building {graph.name.split('.')[0]}", "build", progress, **shape) as bar:
         monitor = target.monitor(bar, [profile.name for profile in profiles])
@@ -100,7 +100,7 @@ def build_plan(
 
 
 def timing_cache_file(target: Target) -> Path:
-    """Where measured times are kept: they hold for one version of TensorRT on one kind of GPU."""
+    """The timing cache's file: timings are valid for one TensorRT version on one GPU model."""
     device = hashlib.sha256(" ".join(nvidia_gpus()[:1]).encode()).hexdigest()[:12]
     return cache_folder("timing") / f"{target.name}-{target.version}-{device}.cache"
 
@@ -113,10 +113,10 @@ def _parse(network: Any, target: Target, graph: Path) -> None:
 
 def _configure(builder: Any, target: Target, options: BuildOptions) -> Any:
     trt, config = target.module, builder.create_builder_config()
-    # Without it the engine inspector knows layers by name alone, not their types.
+    # Else the engine inspector reports layer names without types.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.optimization_level
-    # On by default: FP32 products of 10 bits would not keep the FP32 gate.
+    # On by default, but FP32 products with TF32's 10-bit mantissa fail the FP32 gate.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
@@ -134,24 +134,24 @@ def _configure(builder: Any, target: Target, options: BuildOptions) -> Any:
 
 
 def _add_profile(builder: Any, config: Any, profile: Profile) -> None:
-    wanted = builder.create_optimization_profile()
+    shape_ranges = builder.create_optimization_profile()
     for tensor, shapes in profile.shapes.items():
-        wanted.set_shape(tensor, *shapes)
-    config.add_optimization_profile(wanted)  # one that is wrong fails the build, with TensorRT's reason
+        shape_ranges.set_shape(tensor, *shapes)
+    config.add_optimization_profile(shape_ranges)  # the build reports an invalid one, with TensorRT's reason
 
 
 def _build(builder: Any, network: Any, config: Any) -> Any:
-    # TensorRT reports a want of memory by the one way or the other.
+    # Out of memory, TensorRT raises MemoryError or returns None.
     with suppress(MemoryError):
         return builder.build_serialized_network(network, config)
     return None
 
 
 def _interruptible(build: Callable[[], Any], cancel: Callable[[], None]) -> Any:
-    """What `build` returns. Ctrl-C calls `cancel`, waits for the build to stop, and is raised.
+    """Run `build` and return its result. Ctrl-C calls `cancel`, waits for the build to stop, and is raised.
 
-    The build has a thread of its own: Python tells the main thread alone of a signal, and there only between two of
-    its own instructions, not inside TensorRT.
+    The build runs in its own thread: Python handles signals only in the main thread, between bytecode instructions, not
+    inside TensorRT.
     """
     with ThreadPoolExecutor(1, "build") as pool:
         try:
@@ -165,9 +165,9 @@ def _interruptible(build: Callable[[], Any], cancel: Callable[[], None]) -> Any:
 
 
 def _refused(errors: Sequence[Any], target: Target, graph: Path) -> ExportError:
-    """What the parser did not like: its first error, and how many more there are."""
+    """The parser's first error, and the number of further ones."""
     first = errors[0]
-    # An operator that is not supported fails a check whose text is "false".
+    # The error of an unsupported operator is just "false".
     reason = _plain(first.desc()).removesuffix("false").strip() or "the operator is not supported"
     if first.node() < 0:
         return ExportError(f"{target} can't read {graph}: {reason}; export the checkpoint again")
@@ -180,9 +180,9 @@ def _refused(errors: Sequence[Any], target: Target, graph: Path) -> ExportError:
 
 
 def _failed(errors: Sequence[str], target: Target, graph: Path, options: BuildOptions) -> ExportError:
-    # Without a driver, errors that matter drag behind them one that says that there is none.
-    telling = [text for text in errors if "cudaError 35" not in text] or list(errors)
-    reason = _plain(telling[0]) if telling else "it gave no reason, as when memory runs out"
+    # Without a driver, every real error is followed by one about the missing driver.
+    relevant = [text for text in errors if "cudaError 35" not in text] or list(errors)
+    reason = _plain(relevant[0]) if relevant else "it gave no reason, as when memory runs out"
     if options.workspace_mib is not None:
         remedy = f"allow it more memory than --workspace {options.workspace_mib} (MiB)"
     elif options.compute_capabilities:
@@ -190,7 +190,7 @@ def _failed(errors: Sequence[str], target: Target, graph: Path, options: BuildOp
     else:
         remedy = "--profile with smaller shapes needs less memory"
     return ExportError(
-        f"{target} can't build {graph.name}: {reason}{_more(telling)}\n{remedy}; or update TensorRT: {target.update}"
+        f"{target} can't build {graph.name}: {reason}{_more(relevant)}\n{remedy}; or update TensorRT: {target.update}"
     )
 
 
@@ -208,21 +208,21 @@ def _plain(text: str) -> str:
 
 
 class _TimingCache:
-    """Times that TensorRT measured in earlier builds, in a file that is known to be whole."""
+    """Timings from earlier TensorRT builds, in a file with a checksum."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def open(cls, config: Any, target: Target, options: BuildOptions) -> _TimingCache | None:
-        """Hand the cache's content to a build; None where the target has no cache."""
+        """Load the cache into a build; None if the target has no timing cache."""
         if TIMING_CACHE in target.lacks:
             return None
         result = cls(options.timing_cache or timing_cache_file(target))
         content = result._read()
         timings = config.create_timing_cache(content)
         if timings is None or not config.set_timing_cache(timings, False):
-            result._warn("TensorRT does not take it")
+            result._warn("TensorRT rejects it")
             config.set_timing_cache(config.create_timing_cache(b""), False)
         return result
 
@@ -233,17 +233,17 @@ class _TimingCache:
         write_cached(self.path, sealed(bytes(timings.serialize()), _CACHE_MAGIC), "the timing cache")
 
     def _read(self) -> bytes:
-        """The cache's content; nothing if there is no file, or a damaged one."""
+        """The cache's content; empty if the file is missing or damaged."""
 
         def read(stored: bytes) -> bytes:
             try:
                 return unsealed(stored, _CACHE_MAGIC)
             except ValueError as error:
-                raise ValueError("it is damaged, or no timing cache of caan") from error
+                raise ValueError("it is damaged, or not a timing cache of caan") from error
 
         return read_cached(self.path, read, self._warn) or b""
 
     def _warn(self, reason: str) -> None:
         warnings.warn(
-            f"the timing cache {self.path} was not used: {reason}; times are measured anew", CaanWarning, stacklevel=5
+            f"the timing cache {self.path} was not used: {reason}; layers are timed again", CaanWarning, stacklevel=5
         )

@@ -1,4 +1,4 @@
-"""A bundle's FP32 graphs → the same graphs in FP16 or INT8, checked for what they are and what they compute."""
+"""A bundle's FP32 graphs → the same graphs in FP16 or INT8, with types and results checked."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from .fp16 import ISLANDS, island_nodes, match_nodes, to_fp16
 from .int8 import quantizable, to_int8
 from .rounding import with_explicit_rounding
 
-# Lengths that multiply-adds are counted at: the field's usual ones, where the model's config says nothing else.
+# Default lengths for counting multiply-adds: the field's usual ones.
 _REGIONS, _WORDS = 36, 14
 
 
 @dataclass(frozen=True)
 class PrecisionGraphs:
-    """The three graphs in one precision, and what their nodes compute in."""
+    """The three graphs in one precision, and the types their nodes compute in."""
 
     precision: str
     graphs: dict[str, onnx.ModelProto]
     audits: dict[str, Audit]
     kept_fp32: list[str]  # by --keep-fp32
-    kept_fp16: list[str]  # products that INT8 could have, but harm too much
+    kept_fp16: list[str]  # products that are too inaccurate in INT8
 
     def entry(self) -> dict[str, Any]:
-        """What the manifest says of this precision's graphs."""
+        """The manifest entry of this precision's graphs."""
         entry = {SCALES: "float32"} if self.precision == "int8" else {}
         return entry | {
             "islands": dict(ISLANDS),
             "kept_fp32": self.kept_fp32,
             "kept_fp16": self.kept_fp16,
-            "nodes": {name: found.as_dict() for name, found in self.audits.items()},
+            "nodes": {name: result.as_dict() for name, result in self.audits.items()},
         }
 
     def share_of_int8(self, graph: str) -> float:
-        """Percent of a graph's multiply-adds that run in INT8."""
+        """Percentage of a graph's multiply-adds in INT8."""
         macs = self.audits[graph].macs
         return 100.0 * macs[INT8] / max(1, sum(macs.values()))
 
 
 class PrecisionPass:
-    """Makes graphs of one precision from a bundle's FP32 graphs, as often as it takes to find good ones.
+    """Converts a bundle's FP32 graphs to one precision, repeatedly if a search needs it.
 
-    keep_fp32: names or regular expressions of nodes that stay FP32; ranges: graph → tensor → the |value| that becomes
-    127, for INT8. Raises InputError for a pattern that names no node.
+    keep_fp32: names or regular expressions of nodes that stay FP32; ranges: graph → tensor → the |value| that maps to
+    127, for INT8. Raises InputError for a pattern that matches no node.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class PrecisionPass:
         self.keep_fp32 = match_nodes(self.sources.values(), keep_fp32)
 
     def quantizable(self) -> list[str]:
-        """Every node that may be INT8."""
+        """All nodes that may be INT8."""
         nodes = [node for graph in self.sources.values() for node in quantizable(graph)]
         return [node for node in nodes if node not in self.keep_fp32]
 
     def graphs(self, int8_nodes: Collection[str] = ()) -> PrecisionGraphs:
-        """The graphs, with these nodes in INT8. Raises ExportError, naming the node, if one is not what was asked."""
+        """The graphs, with these nodes in INT8. Raises ExportError, naming the node, if one has the wrong type."""
         graphs, audits = {}, {}
-        # Shape inference can't tell an axis of 1 from one that is broadcast.
+        # Shape inference can't tell an axis of size 1 from a broadcast one.
         regions = max(2, self.bundle.config.get("num_regions") or _REGIONS)
         for name, source in self.sources.items():
             if self.precision == "int8":
@@ -83,14 +83,14 @@ class PrecisionPass:
             else:
                 graph = to_fp16(source, self.keep_fp32)
             audits[name] = audit(graph, regions, _WORDS)
-            check_types(name, audits[name], self._asked(name, source, int8_nodes), FP16)
+            check_types(name, audits[name], self._expected_types(name, source, int8_nodes), FP16)
             onnx.checker.check_model(graph, full_check=True)
             graphs[name] = graph
         kept = [node for node in self.quantizable() if self.precision == "int8" and node not in int8_nodes]
         return PrecisionGraphs(self.precision, graphs, audits, self.keep_fp32, kept)
 
-    def _asked(self, name: str, source: onnx.ModelProto, int8_nodes: Collection[str]) -> dict[str, str]:
-        """The type that every node shall compute in that is not FP16."""
+    def _expected_types(self, name: str, source: onnx.ModelProto, int8_nodes: Collection[str]) -> dict[str, str]:
+        """The expected type of every node that is not FP16."""
         computing = audit(source, _REGIONS, _WORDS).types
         wide = {node for members in island_nodes(source).values() for node in members} | set(self.keep_fp32)
         products = {node: INT8 for node in int8_nodes if node.startswith(f"{name}/")}
@@ -98,51 +98,52 @@ class PrecisionPass:
 
 
 def add_ungated(folder: Path, precision: str) -> Bundle:
-    """Add a precision's graphs to the bundle `folder`, checked on random inputs alone. Raises as `random_check`."""
+    """Add a precision's graphs to the bundle `folder`, checked only on random inputs. Raises as `random_check`."""
 
     def add(copy: Path, manifest: dict[str, Any]) -> None:
         bundle = open_bundle(folder)
-        made = PrecisionPass(bundle, precision).graphs()
-        for name, graph in made.graphs.items():
+        converted = PrecisionPass(bundle, precision).graphs()
+        for name, graph in converted.graphs.items():
             onnx.save(graph, copy / graph_file(name, precision))
-        manifest["precisions"][precision] = {**made.entry(), "checks": [random_check(bundle, made)]}
+        manifest["precisions"][precision] = {**converted.entry(), "checks": [random_check(bundle, converted)]}
 
     return change_bundle(folder, add)
 
 
-def gate_bundle(bundle: Bundle, made: PrecisionGraphs, folder: Path) -> Path:
-    """A bundle in `folder` (new) that holds this precision alone, with every rounding to FP16 explicit.
+def gate_bundle(bundle: Bundle, converted: PrecisionGraphs, folder: Path) -> Path:
+    """A bundle in the new folder `folder` with this precision only and every rounding to FP16 explicit.
 
-    What an accuracy gate runs on a CPU instead of the graphs themselves; see rounding.py.
+    An accuracy gate on a CPU runs these graphs instead of the originals; see rounding.py.
     """
     (folder / "onnx").mkdir(parents=True)
     (folder / VOCABULARY).write_bytes((bundle.folder / VOCABULARY).read_bytes())
-    for name, graph in made.graphs.items():
-        onnx.save(with_explicit_rounding(graph), folder / graph_file(name, made.precision))
+    for name, graph in converted.graphs.items():
+        onnx.save(with_explicit_rounding(graph), folder / graph_file(name, converted.precision))
     write_manifest(
-        folder, {**bundle.manifest, "precisions": {made.precision: made.entry() | {"checks": []}}, "engines": {}}
+        folder,
+        {**bundle.manifest, "precisions": {converted.precision: converted.entry() | {"checks": []}}, "engines": {}},
     )
     return folder
 
 
-def random_check(bundle: Bundle, made: PrecisionGraphs) -> dict[str, Any]:
-    """Run the graphs beside the FP32 ones on random inputs: the record for the manifest, graph → largest |Δ|.
+def random_check(bundle: Bundle, converted: PrecisionGraphs) -> dict[str, Any]:
+    """Compare the graphs with the FP32 ones on random inputs: the manifest's record, with the largest |Δ| per graph.
 
-    It finds graphs that are broken, not graphs that retrieve badly. Raises ExportError for NaN or infinity.
+    This finds broken graphs, not poor retrieval. Raises ExportError for NaN or infinity.
     """
     errors = {}
     expected = _outputs({name: onnx.load(bundle.graph(name, "fp32")) for name in GRAPHS}, bundle)
-    found = _outputs({name: with_explicit_rounding(graph) for name, graph in made.graphs.items()}, bundle)
+    outputs = _outputs({name: with_explicit_rounding(graph) for name, graph in converted.graphs.items()}, bundle)
     for name in GRAPHS:
-        difference = np.abs(found[name].astype(np.float64) - expected[name])
+        difference = np.abs(outputs[name].astype(np.float64) - expected[name])
         if not np.isfinite(difference).all():
             raise ExportError(
-                f"the {made.precision} {name} graph gives NaN or infinity on random inputs; nothing was written. Keep"
-                f" nodes in FP32 (--keep-fp32 '{name}/.*' is all of it)"
+                f"the {converted.precision} {name} graph gives NaN or infinity on random inputs; nothing was written."
+                f" Keep nodes in FP32 (--keep-fp32 '{name}/.*' keeps the whole graph)"
             )
         errors[name] = float(difference.max())
     return {
-        "what": f"{made.precision} against FP32 in ONNX Runtime, largest difference",
+        "what": f"{converted.precision} against FP32 in ONNX Runtime, largest difference",
         "data": "random inputs",
         "errors": errors,
         "summary": ", ".join(f"{name} {error:.1e}" for name, error in errors.items()),
@@ -150,7 +151,7 @@ def random_check(bundle: Bundle, made: PrecisionGraphs) -> dict[str, Any]:
 
 
 def _outputs(graphs: Mapping[str, onnx.ModelProto], bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """What the graphs make of the same random features and tokens; padded rows are the encoders' own."""
+    """The graphs' outputs for fixed random features and tokens, without padded rows of the text encoder."""
     config, generator = bundle.config, np.random.default_rng(0)
     images, captions, regions, words = 2, 3, config.get("num_regions") or _REGIONS, _WORDS
     lengths = np.array([words, words // 2, 2])

@@ -1,15 +1,16 @@
-"""Optimisation profiles: which input shapes an engine takes, and which it is tuned for.
+"""Optimisation profiles: the input shapes an engine accepts, and those it is tuned for.
 
-A profile is a range per axis. TensorRT reserves a profile's memory at its largest shape, so one wide profile would
-cost every call what the longest caption needs. Here each role of a graph has one profile per bucket of words:
+A profile is a range per axis. TensorRT allocates a profile's memory for its largest shape, so with one wide profile
+every call would need the memory of the longest caption. Instead, each use of a graph has one profile per bucket of
+words:
 
     scorer          search      1 caption × many images
                     annotation  1 image × many captions
                     matrix      tile × tile
-    image_encoder   single, chunk       what the runtime encodes at a time
+    image_encoder   single, chunk       the runtime's batch sizes
     text_encoder    single, chunk
 
-Any call with words up to the model's limit, regions up to the data's, and a tile up to the bucket's fits one of them.
+Any call within the model's limit of words, the data's number of regions and the bucket's tile fits one of them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..engines.profiles import Profile, Range, Shapes
 from ..errors import InputError
 from ..tiling import GPU_TILE_BYTES, tile_size
 
-# Items that the runtime hands to an encoder at a time.
+# Items per encoder call of the runtime.
 CHUNK = {IMAGES: 32, CAPTIONS: 128}
 
 EXAMPLE = "scorer:search:images=1/256/1000,captions=1,words=3/14/32,regions=36"
@@ -42,31 +43,31 @@ _RANGE = re.compile(r"(\w+)=([0-9]{1,9})(?:/([0-9]{1,9})/([0-9]{1,9}))?", re.ASC
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a data set looks like to a scorer: how many items it scores, and how long they are."""
+    """A data set's numbers of items and their lengths."""
 
     images: int
     captions: int
     regions: int  # of an image
-    words: tuple[int, int]  # of a caption, `<start>` and `<end>` counted: the median and the 99th percentile
+    words: tuple[int, int]  # of a caption with `<start>` and `<end>`: median, 99th percentile
 
     @classmethod
     def of_split(cls, split: ScanSplit, token_lengths: NDArray[np.integer]) -> Statistics:
-        """token_lengths (captions,): the split's captions as the model's vocabulary encodes them."""
+        """token_lengths (captions,): lengths of the split's captions as encoded by the model's vocabulary."""
         median, long = np.quantile(token_lengths, (0.5, 0.99), method="inverted_cdf")
         return cls(len(split.features), len(split.captions), split.features.shape[1], (int(median), int(long)))
 
     @classmethod
     def assumed(cls, config: dict[str, Any]) -> Statistics:
-        """Without data: a test split as this field's are, 1,000 images and 5,000 captions of about 14 words."""
-        named = config.get("num_regions")
-        regions = named if isinstance(named, int) and named > 0 else 36
+        """Without data: a typical test split, 1,000 images and 5,000 captions of about 14 words."""
+        configured = config.get("num_regions")
+        regions = configured if isinstance(configured, int) and configured > 0 else 36
         return cls(images=1000, captions=5000, regions=regions, words=(14, 30))
 
 
 def default_profiles(
     config: dict[str, Any], limits: dict[str, int], statistics: Statistics, budget: int = GPU_TILE_BYTES
 ) -> dict[str, list[Profile]]:
-    """{graph: profiles} for the shapes that the runtime sends; config and limits are the bundle's, budget in bytes."""
+    """{graph: profiles} for the runtime's shapes; config and limits are the bundle's, budget in bytes."""
     regions = min(statistics.regions, limits[REGIONS])
     R = Range(1, regions, regions)
     result: dict[str, list[Profile]] = {graph: [] for graph in GRAPHS}
@@ -78,8 +79,7 @@ def default_profiles(
     add("image_encoder", "single", images=one, regions=R)
     add("image_encoder", "chunk", images=_up_to(CHUNK[IMAGES], statistics.images), regions=R)
     buckets = _word_buckets(statistics.words, limits[WORDS])
-    # A plan holds the weights once per profile, and the text encoder's are nearly all there are: two profiles are
-    # enough.
+    # A plan holds the weights once per profile, and the text encoder has most of the weights: two profiles are enough.
     T = Range(1, buckets[0], buckets[-1])
     add("text_encoder", "single", captions=one, words=T)
     add("text_encoder", "chunk", captions=_up_to(CHUNK[CAPTIONS], statistics.captions), words=T)
@@ -98,9 +98,9 @@ def default_profiles(
 def parse_profiles(texts: Iterable[str], config: dict[str, Any], limits: dict[str, int]) -> dict[str, list[Profile]]:
     """{graph: profiles} of `--profile GRAPH:NAME:axis=min/opt/max,…`; one number stands for all three.
 
-    A graph in the result is meant to replace its defaults: `{**default_profiles(…), **parse_profiles(…)}`.
-    Raises InputError for wrong syntax, an unknown graph or axis, one that is missing or given twice, a range that is
-    not 1 ≤ min ≤ opt ≤ max ≤ the model's limit, and two profiles of one name.
+    A graph's profiles in the result replace its defaults: `{**default_profiles(…), **parse_profiles(…)}`. Raises
+    InputError for wrong syntax, an unknown, missing or repeated graph or axis, a range that is not 1 ≤ min ≤ opt ≤ max
+    ≤ the model's limit, and two profiles with the same name.
     """
     result: dict[str, list[Profile]] = {}
     for text in texts:
@@ -109,7 +109,7 @@ def parse_profiles(texts: Iterable[str], config: dict[str, Any], limits: dict[st
             raise _refusal(text, "it is not GRAPH:NAME:axis=min/opt/max,…")
         graph, name, axes = match.groups()
         if graph not in GRAPHS:
-            raise _refusal(text, f"there is no graph '{graph}', there are {', '.join(GRAPHS)}")
+            raise _refusal(text, f"unknown graph '{graph}'; known: {', '.join(GRAPHS)}")
         if any(name == other.name for other in result.get(graph, [])):
             raise _refusal(text, f"the {graph} has two profiles '{name}'")
         result.setdefault(graph, []).append(_profile(graph, name, _parse_axes(text, graph, axes, limits), config))
@@ -120,22 +120,22 @@ def profile_table(profiles: Mapping[str, Sequence[Profile]]) -> str:
     """One row per profile, in TensorRT's order: sizes of each axis as min/opt/max, or one number for all three."""
     rows = [
         [graph, number, profile.name, *(str(profile.axes.get(axis, "")) for axis in _AXES)]
-        for graph, own in profiles.items()
-        for number, profile in enumerate(own)
+        for graph, of_graph in profiles.items()
+        for number, profile in enumerate(of_graph)
     ]
     alignment = ("left", "right", "left", *("right" for _ in _AXES))
     return tabulate(rows, ["graph", "#", "profile", *_AXES], disable_numparse=True, colalign=alignment)
 
 
 def _parse_axes(text: str, graph: str, axes: str, limits: dict[str, int]) -> dict[str, Range]:
-    own, result = _axes_of(graph), {}
+    known, result = _axes_of(graph), {}
     for part in axes.split(","):
         match = _RANGE.fullmatch(part.strip())
         if not match:
             raise _refusal(text, f"'{part[:60]}' is not axis=min/opt/max or axis=size")
         axis, low = match[1], int(match[2])
-        if axis not in own:
-            raise _refusal(text, f"the {graph} has no axis '{axis}', it has {', '.join(own)}")
+        if axis not in known:
+            raise _refusal(text, f"the {graph} has no axis '{axis}', it has {', '.join(known)}")
         if axis in result:
             raise _refusal(text, f"the axis '{axis}' is given twice")
         size = result[axis] = Range(low, int(match[3] or low), int(match[4] or low))
@@ -143,9 +143,9 @@ def _parse_axes(text: str, graph: str, axes: str, limits: dict[str, int]) -> dic
             raise _refusal(text, f"{axis}={size} is not 1 ≤ min ≤ opt ≤ max")
         if size.max > limits.get(axis, size.max):
             raise _refusal(text, f"{axis}={size} is beyond the model's limit, {limits[axis]} {axis}")
-    missing = [axis for axis in own if axis not in result]
+    missing = [axis for axis in known if axis not in result]
     if missing:
-        raise _refusal(text, f"it says nothing of {', '.join(missing)}")
+        raise _refusal(text, f"it lacks {', '.join(missing)}")
     return result
 
 
@@ -174,11 +174,11 @@ def _axes_of(graph: str) -> list[str]:
     return [axis for axis in _AXES if axis in used]
 
 
-def _up_to(largest: int, usual: int) -> Range:
-    """1 to `largest` items, tuned for full calls, or for all there are where they are fewer."""
-    return Range(1, min(largest, usual), largest)
+def _up_to(largest: int, typical: int) -> Range:
+    """1 to `largest` items, tuned for `typical` items if those are fewer."""
+    return Range(1, min(largest, typical), largest)
 
 
 def _word_buckets(words: Iterable[int], limit: int) -> list[int]:
-    """Ends of the buckets: each number rounded up to a multiple of 8, and the limit itself."""
+    """Upper ends of the buckets: each number rounded up to a multiple of 8, and the limit itself."""
     return sorted({min(-(-number // _BUCKET) * _BUCKET, limit) for number in (*words, limit)})

@@ -1,7 +1,7 @@
-"""The GRU as one operator, which stays whole on its way into the graph.
+"""The GRU as one custom operator, which the exporter does not decompose.
 
-PyTorch's own way differs between releases: in 2.10 and 2.12 the exported GRU takes no other number of words than the
-traced example had.
+PyTorch's own export differs between releases: in 2.10 and 2.12 the exported GRU accepts only the traced example's
+number of words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..model.caan import TextEncoder
 
-op: Any = opset18  # its types know no lists for tensors
+op: Any = opset18  # its type hints allow no lists for tensors
 
 
 @torch.library.custom_op("caan::gru", mutates_args=())
@@ -32,7 +32,7 @@ def _shape(inputs: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Te
 
 @contextmanager
 def whole_recurrence(encoder: TextEncoder) -> Iterator[dict[Callable[..., Any], Callable[..., Any]]]:
-    """Let an encoder run this operator; yields the exporter's `custom_translation_table`."""
+    """Make an encoder use this operator; yields the exporter's `custom_translation_table`."""
 
     def run(inputs: Tensor, initial: Tensor, weights: Sequence[Tensor], *_: object) -> tuple[Tensor]:
         return (gru(inputs, initial, *weights),)
@@ -45,9 +45,9 @@ def whole_recurrence(encoder: TextEncoder) -> Iterator[dict[Callable[..., Any], 
 
 
 def _as_onnx(inputs, initial, w_ih, w_hh, b_ih, b_hh):  # type: ignore[no-untyped-def]
-    """ONNX's GRU has the time first, an axis for the directions, and its gates as update, reset, new."""
+    """ONNX's GRU is time-first, has an axis for directions, and orders its gates update, reset, new."""
     size = w_hh.shape[1]
-    order = [*range(size, 2 * size), *range(size), *range(2 * size, 3 * size)]  # of PyTorch's reset, update, new
+    order = [*range(size, 2 * size), *range(size), *range(2 * size, 3 * size)]  # from PyTorch's reset, update, new
     w_ih, w_hh, b_ih, b_hh = (op.Gather(weight, order, axis=0) for weight in (w_ih, w_hh, b_ih, b_hh))
     biases = op.Unsqueeze(op.Concat(b_ih, b_hh, axis=0), [0])
     outputs, _ = op.GRU(

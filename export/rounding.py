@@ -1,7 +1,7 @@
-"""An FP16 or INT8 graph with every rounding to FP16 made explicit, so that ONNX Runtime's CPU provider shows it.
+"""An FP16 or INT8 graph with every rounding to FP16 made explicit, so that ONNX Runtime's CPU provider applies it.
 
-That provider has no FP16 arithmetic: it runs such nodes in float32 and takes out the casts between them, even those
-that stand in the graph. An accuracy gate that ran the graph as it is would see neither a rounding nor an overflow.
+That provider has no FP16 arithmetic: it runs such nodes in float32 and removes the casts between them, even explicit
+ones. An accuracy gate on the original graph would see neither rounding nor overflow.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from onnx import TensorProto
 
 from .fp16 import as_onnx
 
-# They move values that were rounded where they were computed. A DequantizeLinear's rounding does not happen on a GPU:
-# TensorRT multiplies in INT8 and scales the sum.
+# These move values that are rounded already. DequantizeLinear does not round on a GPU: TensorRT multiplies in INT8 and
+# scales the sum.
 _NO_ROUNDING = {
     "Concat", "ConstantOfShape", "DequantizeLinear", "Expand", "Gather", "GatherElements", "Reshape", "Slice", "Split",
     "Squeeze", "Transpose", "Unsqueeze",
@@ -22,20 +22,20 @@ _NO_ROUNDING = {
 
 
 def with_explicit_rounding(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function in float32, in which every value that a node computes in FP16 passes through FP16.
+    """The same function in float32, with every value that a node computes in FP16 rounded to FP16.
 
-    Inputs and outputs keep their types. The recurrence inside a GRU node is one node's inside, and is not rounded.
+    Inputs and outputs keep their types. The recurrence inside a GRU node is not rounded.
     """
     surgeon = gs.import_onnx(onnx.shape_inference.infer_shapes(graph, strict_mode=True))
-    inside = list(surgeon.nodes)
+    original_nodes = list(surgeon.nodes)
     ends = {id(tensor) for tensor in [*surgeon.inputs, *surgeon.outputs]}
     rounder = _Rounder(surgeon)
     for tensor in surgeon.tensors().values():
         if isinstance(tensor, gs.Constant) and tensor.dtype == np.float16:
             tensor.values = tensor.values.astype(np.float32)
-    for node in inside:
+    for node in original_nodes:
         if node.op == "Cast" and node.attrs["to"] == TensorProto.FLOAT16:
-            node.attrs["to"] = TensorProto.FLOAT  # what it rounds is rounded below
+            node.attrs["to"] = TensorProto.FLOAT  # its input is rounded below
         if node.op == "ConstantOfShape" and node.outputs[0].dtype == np.float16:
             node.attrs["value"] = gs.Constant(f"{node.name}_value", node.attrs["value"].values.astype(np.float32))
         for number, tensor in enumerate(node.outputs):
@@ -54,9 +54,9 @@ class _Rounder:
         self.axis = gs.Constant("rounding_axis", np.zeros(1, np.int64))
 
     def round(self, node: gs.Node, number: int) -> None:
-        """Put the rounding between a node's output and its readers.
+        """Insert the rounding between a node's output and its consumers.
 
-        float32 → FP16 → two nodes that change nothing → float32: only between them does ONNX Runtime leave the casts.
+        float32 → FP16 → two no-op nodes → float32: without them ONNX Runtime removes the casts.
         """
         tensor = node.outputs[number]
         exact = gs.Variable(f"{tensor.name}_exact", np.float32)
@@ -69,7 +69,7 @@ class _Rounder:
         )
 
     def convert_ends(self) -> None:
-        """FP16 inputs are widened as they come, FP16 outputs narrowed as they leave: neither changes a value."""
+        """Widen FP16 inputs and narrow FP16 outputs; neither changes a value."""
         for tensor in [t for t in self.surgeon.inputs if t.dtype == np.float16]:
             readers = list(tensor.outputs)
             wide = self._then("Cast", tensor, f"{tensor.name}_wide", to=TensorProto.FLOAT, dtype=np.float32)

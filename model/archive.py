@@ -1,7 +1,7 @@
-"""What a checkpoint file claims, compared with what it is, before PyTorch makes room for it or reads beyond its end.
+"""Checks of a checkpoint file's claimed sizes, before PyTorch allocates memory for them or reads out of bounds.
 
-torch.load believes sizes that it reads: a few bytes could ask for all the memory, or get what else lies in memory. So
-the pickle is read once without PyTorch, names standing for nothing, and every storage and tensor measured.
+torch.load trusts the sizes in a file: a few bytes could exhaust memory, or expose other memory contents. So the pickle
+is first read without PyTorch, with inert objects for all names, and every storage and tensor is measured.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from .._files import open_regular
 from ..errors import CheckpointError
 
-_FOLDER = 0x10  # in the attributes of a zip archive's part
+_FOLDER = 0x10  # flag in a zip entry's attributes
 _ZIP_MAGIC = b"PK\x03\x04"
-# torch.save's old form: a number, a version, the system, the content, and the storages' keys, each a pickle.
+# torch.save's legacy format: pickles of magic number, version, system info, content and storage keys.
 _OLD_MAGIC, _OLD_PICKLES = 0x1950A86A20F9469CFC6C, 5
 _STORAGES = {
     "BoolStorage": 1,
@@ -43,7 +43,7 @@ _STORAGES = {
     "UntypedStorage": 1,
 }
 
-# torch._utils' names for what makes the other kinds of tensors. Some make room before they look at what there is.
+# torch._utils' constructors of other kinds of tensors. Some allocate before they check the data.
 _KINDS = {
     "_rebuild_sparse_tensor": "a sparse tensor",
     "_rebuild_sparse_csr_tensor": "a sparse tensor",
@@ -52,14 +52,14 @@ _KINDS = {
     "_rebuild_meta_tensor_no_storage": "a tensor without numbers, on the device 'meta'",
     "_rebuild_device_tensor_from_numpy": "a tensor of another device",
     "_rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
-    "_rebuild_wrapper_subclass": "a tensor of a class of its own",
+    "_rebuild_wrapper_subclass": "a tensor of a custom class",
 }
 
 
 def check_archive(path: Path) -> None:
     """Raise CheckpointError for a file that is empty, damaged, or claims more than it holds.
 
-    A file that is no checkpoint at all passes: torch.load says what is wrong with it.
+    A file in no known format passes: torch.load reports what is wrong.
     """
     with open_regular(path) as file:
         start = file.read(len(_ZIP_MAGIC))
@@ -74,18 +74,18 @@ def check_archive(path: Path) -> None:
 
 
 def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
-    """PyTorch does not compare the archive's checksums, so damage inside a tensor would go unseen."""
+    """PyTorch does not verify the archive's checksums, so damage inside a tensor would go unnoticed."""
     try:
         archive = zipfile.ZipFile(file)
         parts = archive.infolist()
     except Exception as error:  # zipfile raises nearly any type for damaged input
         raise _truncated(path) from error
-    # PyTorch packs nothing, and lays nothing over something else: what is larger than the file is a bomb.
+    # PyTorch neither compresses entries nor overlaps them: entries larger than the file are a zip bomb.
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise CheckpointError(f"{path} is packed in a way that PyTorch does not; save it again with torch.save")
+        raise CheckpointError(f"{path} is compressed, which torch.save never does; save it again with torch.save")
     if sum(part.file_size for part in parts) > size or len({part.filename for part in parts}) < len(parts):
         raise CheckpointError(f"{path} is corrupted: its parts are larger than the file; copy it again")
-    # PyTorch reads nothing of a part that is marked as a folder, and hands out whatever was in memory.
+    # PyTorch does not read an entry marked as a folder and returns uninitialized memory.
     marked = [part.filename for part in parts if part.external_attr & _FOLDER]
     try:
         damaged = archive.testzip()
@@ -98,13 +98,13 @@ def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
         raise CheckpointError(f"{path} is corrupted: its part {marked[0]} is marked as a folder; copy it again")
     if damaged is not None:
         raise CheckpointError(f"{path} is corrupted: the checksum of its part {damaged} is wrong; copy it again")
-    held = {part.filename.partition("/data/")[2]: part.file_size for part in parts}
+    sizes = {part.filename.partition("/data/")[2]: part.file_size for part in parts}
     for pickled in content:
-        _measure(path, io.BytesIO(pickled), 1, lambda key, claimed: claimed <= held.get(key, -1))
+        _measure(path, io.BytesIO(pickled), 1, lambda key, claimed: claimed <= sizes.get(key, -1))
 
 
 def _check_old(path: Path, file: BinaryIO, size: int) -> None:
-    """The form that torch.save wrote before 1.6: storages lie behind the pickles, which tell their sizes."""
+    """The format of torch.save before 1.6: storages follow the pickles, which hold their sizes."""
     storages: dict[str, int] = {}
 
     def fits(key: str, claimed: int) -> bool:
@@ -114,7 +114,7 @@ def _check_old(path: Path, file: BinaryIO, size: int) -> None:
     try:
         if _Measuring(file, fits).load() != _OLD_MAGIC:
             return
-    except Exception:  # whatever it is, torch.load does not take it
+    except Exception:  # torch.load will reject it
         return
     _measure(path, file, _OLD_PICKLES - 1, fits)
 
@@ -124,15 +124,15 @@ def _measure(path: Path, file: BinaryIO, pickles: int, fits: Callable[[str, int]
     try:
         for _ in range(pickles):
             _Measuring(file, fits).load()
-    except _Unusable as found:
+    except _Unusable as kind:
         raise CheckpointError(
-            f"{path} holds {found}; CAAN's parameters are plain tensors of float32: save those with torch.save"
+            f"{path} holds {kind}; CAAN's parameters are plain tensors of float32: save those with torch.save"
         ) from None
-    except _TooLarge as found:
-        raise CheckpointError(f"{path} is corrupted: {found}, more than the file holds; copy it again") from None
+    except _TooLarge as claim:
+        raise CheckpointError(f"{path} is corrupted: {claim}, more than the file holds; copy it again") from None
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle makes the machine that reads it raise nearly any type
+    except Exception as error:  # a damaged pickle makes the unpickler raise nearly any type
         raise CheckpointError(f"{path} can't be loaded: it is corrupted; copy it again") from error
 
 
@@ -141,15 +141,15 @@ def _truncated(path: Path) -> CheckpointError:
 
 
 class _TooLarge(Exception):  # noqa: N818
-    """A claim that is not true, in words."""
+    """A false size claim, in words."""
 
 
 class _Unusable(Exception):  # noqa: N818
-    """A kind of tensor that no parameter is, in words."""
+    """An unsupported kind of tensor, in words."""
 
 
 class _Inert:
-    """Stands for whatever a pickle names: it can be called, filled and asked for parts, and does nothing."""
+    """Stands in for any name in a pickle: can be called, filled and indexed, and does nothing."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         pass
@@ -180,12 +180,12 @@ class _Dict(dict[Any, Any]):
 
 class _Storage:
     def __init__(self, elements: int, width: int) -> None:
-        self.elements, self.width = elements, width  # width: bytes of each
+        self.elements, self.width = elements, width  # width: bytes per element
 
 
-# The machine in Python: the one in C makes room for whatever number of memos a pickle claims.
+# The pure Python unpickler: the C one allocates as many memo entries as a pickle claims.
 class _Measuring(pickle._Unpickler):
-    """Reads a pickle of torch.save without PyTorch: raises _TooLarge for claims that can't be true."""
+    """Reads a pickle of torch.save without PyTorch. Raises _TooLarge for impossible sizes."""
 
     def __init__(self, file: BinaryIO, fits: Callable[[str, int], bool]) -> None:
         super().__init__(file, encoding="utf-8")
@@ -205,7 +205,7 @@ class _Measuring(pickle._Unpickler):
         return _Inert
 
     def persistent_load(self, pid: Any) -> Any:
-        if pid[0] != "storage":  # a whole module, which torch.load refuses
+        if pid[0] != "storage":  # a whole module, which torch.load rejects
             return _Inert()
         _, kind, key, _, elements, *_ = pid
         width = _STORAGES[kind] if isinstance(kind, str) else max(_STORAGES.values())
@@ -219,14 +219,14 @@ def _check_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: An
         return _Inert()
     if len(shape) != len(strides) or any(type(size) is not int or size < 0 for size in (offset, *shape, *strides)):
         raise _TooLarge("a tensor of impossible sizes")
-    # The third form of a tensor has a storage of bytes, and says last but one what they are.
+    # _rebuild_tensor_v3 has an untyped storage and a dtype argument.
     itemsize = next((part.itemsize for part in rest if isinstance(part, torch.dtype)), storage.width)
     end = 1 + offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if 0 not in shape and end * itemsize > storage.elements * storage.width:
-        raise _TooLarge(f"a tensor that ends behind {_counted(end)} numbers")
+        raise _TooLarge(f"a tensor that spans {_counted(end)} numbers")
     return _Inert()
 
 
 def _counted(number: Any) -> str:
-    """A number that may have any number of digits, in a few."""
+    """A number of arbitrary length, kept short."""
     return f"{number:,}" if type(number) is int and abs(number) < 1 << 63 else "more than any machine's"

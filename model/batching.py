@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Batches are cut from this many batches' captions sorted by length, so that little of a batch is padding.
+# Batches are cut from the captions of this many batches, sorted by length to minimise padding.
 _SORTED_BATCHES = 8
 
 
 def batches_of(lengths: NDArray[np.int64], size: int, seed: tuple[int, int]) -> list[NDArray[np.int64]]:
-    """Indices of captions of these lengths (M,), in shuffled batches of `size` of like length."""
+    """Indices of captions with lengths (M,), in shuffled batches of `size` captions of similar length."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(lengths))
     window = _SORTED_BATCHES * size
@@ -25,7 +25,7 @@ def batches_of(lengths: NDArray[np.int64], size: int, seed: tuple[int, int]) -> 
 
 
 def gather(features: NDArray[np.floating], images: NDArray[np.int64], device: str) -> Tensor:
-    """These images' features, (B, R, F) float32, read from the memory-mapped file."""
+    """The images' features, (B, R, F) float32, read from the memory-mapped file."""
     return torch.from_numpy(np.asarray(features[images], dtype=np.float32)).to(device)
 
 

@@ -1,7 +1,7 @@
 """CAAN in PyTorch: encoders, the scorer's plain equations, and the same scores from precomputed states.
 
 Source: Zhang, Lei, Zhang, Li, "Context-Aware Attention Network for Image-Text Retrieval", CVPR 2020,
-doi:10.1109/CVPR42600.2020.00359, as this project reads it (docs/model.md).
+doi:10.1109/CVPR42600.2020.00359, as interpreted in docs/model.md.
 
 Symbols: N images, M captions, R regions, T words, F region features, E word embedding, D joint, d attention.
 """
@@ -22,7 +22,7 @@ MASKED = -1e4
 
 @dataclass(frozen=True)
 class CaanConfig:
-    """The sizes and switches of a CAAN, as a checkpoint stores them."""
+    """The sizes and switches of a CAAN, as stored in a checkpoint."""
 
     region_dim: int
     embed_dim: int
@@ -40,8 +40,8 @@ class CaanConfig:
 class CAAN(nn.Module):
     """Context-Aware Attention Network.
 
-    `forward` scores all pairs by the plain equations. `image_states`, `text_states` and `score_states` give the
-    same scores with the per-item products moved out of the pairs.
+    `forward` scores all pairs by the plain equations. `image_states`, `text_states` and `score_states` compute the same
+    scores with the per-item products precomputed.
     """
 
     def __init__(self, config: CaanConfig) -> None:
@@ -65,7 +65,7 @@ class CAAN(nn.Module):
         return self.expand_regions(self.image_encoder(features))
 
     def expand_regions(self, regions: Tensor) -> Tensor:
-        """Regions V (N, R, D), an image state's first columns, → the whole states, (N, R, 2D + 3d)."""
+        """Regions V (N, R, D), the first columns of image states, → complete states, (N, R, 2D + 3d)."""
         V, s = regions, self.scorer
         return torch.cat([V, V @ s.K, V @ s.Q1, V @ s.Q2, V @ s.Q6], dim=-1)
 
@@ -80,19 +80,19 @@ class CAAN(nn.Module):
     ) -> Tensor:
         """Scores of every image with every caption from their states.
 
-        image_states (N, R, 2D + 3d), image_lengths (N,), text_states (M, T, D + 3d), text_lengths (M,) → (N, M).
-        Padded rows may hold anything finite.
+        image_states (N, R, 2D + 3d), image_lengths (N,), text_states (M, T, D + 3d), text_lengths (M,) → (N, M). Padded
+        rows may hold any finite values.
         """
         return self._attention_of_states(image_states, image_lengths, text_states, text_lengths).scores
 
     def explain_states(
         self, image_states: Tensor, image_lengths: Tensor, text_states: Tensor, text_lengths: Tensor
     ) -> StatesAttention:
-        """What `score_states` computes on its way to the scores, from the same states; zero where padded."""
-        found = self._attention_of_states(image_states, image_lengths, text_states, text_lengths)
+        """The intermediate values of `score_states`, from the same states; zero where padded."""
+        attention = self._attention_of_states(image_states, image_lengths, text_states, text_lengths)
         region = _valid(image_lengths, image_states.shape[1])[:, None, :, None]  # (N, 1, R, 1)
         word = _valid(text_lengths, text_states.shape[1])[None, :, None, :]  # (1, M, 1, T)
-        return found._replace(H=found.H * (region & word))
+        return attention._replace(H=attention.H * (region & word))
 
     def _attention_of_states(
         self, image_states: Tensor, image_lengths: Tensor, text_states: Tensor, text_lengths: Tensor
@@ -110,7 +110,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.fc = nn.Linear(config.region_dim, config.embed_dim)
         self.normalize = config.normalize
-        # Xavier's uniform, as the SCAN family initialises its image projection
+        # Xavier uniform, as in the SCAN family's image projection
         bound = (6.0 / (config.region_dim + config.embed_dim)) ** 0.5
         nn.init.uniform_(self.fc.weight, -bound, bound)
         nn.init.zeros_(self.fc.bias)
@@ -122,9 +122,9 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Word embedding, then one bidirectional GRU whose directions are averaged."""
+    """Word embedding, then a bidirectional GRU with averaged directions."""
 
-    # Runs one direction. The ONNX export puts an operator of its own in its place.
+    # Runs one direction. The ONNX export replaces it with a custom operator.
     recurrence: Callable[..., Any] = staticmethod(torch.gru)
 
     def __init__(self, config: CaanConfig) -> None:
@@ -137,13 +137,13 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens (M, T) int64, lengths (M,) int64 in 1..T → words (M, T, D); padded rows are meaningless.
 
-        The backward direction reads each caption reversed by its own length: equal to a packed bidirectional
-        GRU, and expressible in ONNX, which has no packed sequences.
+        The backward direction reads each caption reversed within its length: equivalent to a packed bidirectional GRU,
+        but expressible in ONNX, which has no packed sequences.
         """
         embedded = self.embedding(tokens)  # (M, T, E)
         position = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
         last = lengths[:, None] - 1
-        # valid positions run backwards, padding stays where it is; the map is its own inverse
+        # reverses the valid positions and keeps padding in place; its own inverse
         mirrored = torch.where(position <= last, last - position, position)  # (M, T)
         forward = self._run(embedded, "")
         backward = self._run(_take_rows(embedded, mirrored), "_reverse")
@@ -152,8 +152,8 @@ class TextEncoder(nn.Module):
 
     def _run(self, inputs: Tensor, suffix: str) -> Tensor:
         weights = [getattr(self.gru, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        # Made from the input's own batch size: without an explicit initial state the exporter bakes in the
-        # example's batch size, and any other fails at run time.
+        # Sized from the input's batch: without an explicit initial state the exporter bakes in the example's batch
+        # size, and any other fails at run time.
         initial = inputs.new_zeros(1, inputs.shape[0], self.gru.hidden_size)
         outputs: Tensor = self.recurrence(inputs, initial, weights, True, 1, 0.0, False, False, True)[0]
         return outputs
@@ -166,16 +166,16 @@ class Attention(NamedTuple):
     H: Tensor  # (N, M, R, T) affinity
     Hu: Tensor  # (N, M, R, T) a region's attention over the words
     Hv: Tensor  # (N, M, R, T) a word's attention over the regions
-    Sv: Tensor  # (N, M, R, R) regions related because they attend alike
-    Su: Tensor  # (N, M, T, T) words related because they attend alike
+    Sv: Tensor  # (N, M, R, R) relation of regions with similar attention
+    Su: Tensor  # (N, M, T, T) relation of words with similar attention
     av: Tensor  # (N, M, R) weight of each region in the score
     au: Tensor  # (N, M, T) weight of each word in the score
 
 
 class StatesAttention(NamedTuple):
-    """`Attention` as it comes from precomputed states, without the matrices that are never formed there.
+    """`Attention` computed from precomputed states, without Sv and Su, which are never formed there.
 
-    Zero where padded, but for H as `Scorer.from_products` gives it.
+    Zero where padded, except H from `Scorer.from_products`.
     """
 
     scores: Tensor  # (N, M)
@@ -236,10 +236,10 @@ class Scorer(nn.Module):
         UQ5: Tensor,
         text_lengths: Tensor,
     ) -> StatesAttention:
-        """The scores and what they come from when every product of one item with a weight is already there.
+        """The scores and intermediate values, given all products of an item with a weight.
 
-        Image products (N, R, D or d), text products (M, T, D or d). `Sv (V Q2)` is taken as `A (Aᵀ (V Q2))`,
-        which never forms the R × R matrix.
+        Image products (N, R, D or d), text products (M, T, D or d). `Sv (V Q2)` is computed as `A (Aᵀ (V Q2))`, without
+        the R × R matrix.
         """
         (N, R), (M, T) = V.shape[:2], U.shape[:2]
         region = _valid(image_lengths, R)[:, None, :, None]  # (N, 1, R, 1)
@@ -250,7 +250,7 @@ class Scorer(nn.Module):
         Hu, Hv = self._cross_softmax(H, region, word)
         A, B = l2norm(Hu, -1), l2norm(Hv, -2)
         context = A.transpose(-1, -2) @ VQ2[:, None]  # (N, M, T, d)
-        # A (Aᵀ V Q2) + Hu (U Q3) as one product: the sum is taken inside it, not in another pass over (R, d)
+        # A (Aᵀ V Q2) + Hu (U Q3) as one product, which saves another pass over (R, d) for the sum
         attended = torch.cat([A, Hu], -1) @ torch.cat([context, UQ3.expand(N, -1, -1, -1)], -2)  # (N, M, R, d)
         Zv = torch.tanh(VQ1[:, None] + attended)
         Zu = torch.tanh(UQ4 + (B.transpose(-1, -2) @ B) @ UQ5 + Hv.transpose(-1, -2) @ VQ6[:, None])  # (N, M, T, d)
@@ -271,7 +271,7 @@ class Scorer(nn.Module):
 def l2norm(x: Tensor, dim: int) -> Tensor:
     """`x / max(‖x‖₂, 1e-6)` along `dim`, computed in at least float32; same dtype as x."""
     wide = x if x.dtype == torch.float64 else x.float()
-    # clamped before the root: the root's gradient at 0, where a padded row sits, is infinite
+    # clamped before the root: its gradient at 0, the value of padded rows, is infinite
     norm = wide.square().sum(dim, keepdim=True).clamp_min(NORM_EPS**2).sqrt()
     return (wide / norm).to(x.dtype)
 
@@ -279,7 +279,8 @@ def l2norm(x: Tensor, dim: int) -> Tensor:
 def _weigh(Z: Tensor, w: Tensor) -> Tensor:
     """Z (…, d), w (d,) → Z·w (…).
 
-    As one (1, d) × (d, rows) product: ONNX Runtime's batched matrix-vector product took a third of the scorer's time.
+    Computed as one (1, d) × (d, rows) product: ONNX Runtime's batched matrix-vector product took a third of the
+    scorer's time.
     """
     return (w[None] @ Z.reshape(-1, Z.shape[-1]).T).reshape(Z.shape[:-1])
 

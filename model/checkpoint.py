@@ -1,6 +1,6 @@
-"""Checkpoints: this project's `model.pt`, and those of code that descends from the SCAN repository.
+"""Checkpoints: this project's `model.pt`, and those of code derived from the SCAN repository.
 
-Both are read with PyTorch's restricted unpickler (`weights_only=True`): a file's code is never executed.
+Both are read with PyTorch's restricted unpickler (`weights_only=True`): code in a file is never executed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .checkpoint_file import check_is_file
 from .parameters import build_model, check_kind, is_memory, no_memory
 
 FORMAT, VERSION = "caan-checkpoint", 1
-# Sizes above it overflow before any comparison with the parameters could refuse them.
+# Larger sizes overflow before they can be compared with the parameters.
 _LARGEST_SIZE = 1 << 24
 _MOST_METRICS = 100_000
 _LARGEST_SCALE = float(torch.finfo(torch.float32).max)
 
-# Our parameter names → where the SCAN family keeps them: index of the state dict in "model", and key.
+# Our parameter names → the SCAN family's: index of the state dict in "model", and key.
 _SCAN_KEYS = {
     "image_encoder.fc.weight": "0.fc.weight",
     "image_encoder.fc.bias": "0.fc.bias",
@@ -48,7 +48,7 @@ _SCAN_KEYS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model with the vocabulary it was trained on. The model is in eval mode, float32, on the CPU."""
+    """A loaded model with its vocabulary. The model is in eval mode, float32, on the CPU."""
 
     model: CAAN
     vocabulary: Vocabulary
@@ -57,7 +57,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What a SCAN-family checkpoint does not say about itself."""
+    """Information that a SCAN-family checkpoint lacks."""
 
     vocabulary: Path | None = None
     tokenizer: str = "word-punct"
@@ -68,12 +68,12 @@ class ScanOptions:
 def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     """Load a checkpoint of either family.
 
-    `scan` fills in what SCAN-family files lack: vocabulary and tokenizer, other parameter names (`key_map`: a JSON
-    file {our name: their name}, theirs prefixed by the state dict's index, as "2.K"; a value may also be
-    {"key": name, "transpose": true} for a weight of nn.Linear), and λ.
+    `scan` supplies what SCAN-family files lack: vocabulary and tokenizer, parameter names (`key_map`: a JSON file {our
+    name: their name}, theirs prefixed by the state dict's index, as "2.K"; a value may also be {"key": name,
+    "transpose": true} for an nn.Linear weight), and λ.
 
-    Raises CheckpointError for a file that is missing, no checkpoint, damaged, or holds code; for parameters that are
-    missing, unexpected, mis-shaped, NaN or infinite, naming them.
+    Raises CheckpointError for a file that is missing, damaged, not a checkpoint, or holds code, and, naming them, for
+    parameters that are missing, unexpected, mis-shaped, NaN or infinite.
     """
     content = read_archive(path)
     if content.get("format") == FORMAT:
@@ -110,8 +110,8 @@ def save_checkpoint(path: Path, model: CAAN, vocabulary: Vocabulary, metrics: di
 
 
 def write_archive(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save` plain types and tensors, atomically. Raises OutputError if the file can't be written."""
-    # By way of memory: on a full disk torch.save raises a RuntimeError that does not say so.
+    """`torch.save` plain types and tensors atomically. Raises OutputError if the file can't be written."""
+    # Through memory: on a full disk torch.save raises a RuntimeError that does not mention the disk.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_file(path) as temporary:
@@ -145,7 +145,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return f"it holds code or objects ({culprit}), which are never executed; save a dict of tensors instead"
     if zipfile.is_zipfile(path):
         return "it is corrupted; copy it again"
-    return "it is no PyTorch checkpoint, or is damaged; name the model.pt that your training wrote"
+    return "it is damaged or not a PyTorch checkpoint; name the model.pt that your training wrote"
 
 
 def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str, Tensor], Vocabulary]:
@@ -179,7 +179,7 @@ def _check_config(path: Path, config: CaanConfig) -> None:
     if type(config.normalize) is not bool:
         raise CheckpointError(f"{path}: config.normalize is {_shown(config.normalize)}, expected true or false")
     scale = config.attention_scale
-    # Compared, not asked whether it is finite: an integer may have any number of digits.
+    # Not math.isfinite: it fails for a huge integer.
     if type(scale) not in (int, float) or not abs(scale) <= _LARGEST_SCALE:
         raise CheckpointError(
             f"{path}: attention_scale is {_shown(scale)}, expected a number; give it as --attention-scale"
@@ -187,10 +187,10 @@ def _check_config(path: Path, config: CaanConfig) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value as Python prints it, cut short: a number may have thousands of digits, more than Python prints."""
+    """A value's repr, shortened; an integer may have more digits than Python prints."""
     try:
         text = repr(value)
-    except Exception:  # of whatever a file holds
+    except Exception:  # an arbitrary object from the file
         return f"a {type(value).__name__} that can't be printed"
     return text if len(text) <= 60 else f"{text[:60]}…"
 
@@ -227,29 +227,28 @@ def _read_scan(
             " If a parameter has another name, give it with --key-map MAP.json"
         )
     if theirs:
-        raise CheckpointError(f"{path} has parameters that CAAN has no place for: {', '.join(sorted(theirs))}")
+        raise CheckpointError(f"{path} has parameters that are not CAAN's: {', '.join(sorted(theirs))}")
     config = _scan_config(path, content, state, options.attention_scale)
     _check_config(path, config)
     return config, state, vocabulary
 
 
-def _metrics(path: Path, found: object) -> dict[str, Any]:
-    """What a checkpoint says of its quality, as it goes into a manifest: values that JSON has."""
-    waiting: list[tuple[str, object]] = [("metrics", found)]
+def _metrics(path: Path, stored: object) -> dict[str, Any]:
+    """A checkpoint's metrics for the manifest: JSON values only."""
+    pending: list[tuple[str, object]] = [("metrics", stored)]
     for _ in range(_MOST_METRICS + 1):
-        if not waiting:
-            return found if isinstance(found, dict) else {}
-        where, value = waiting.pop()
+        if not pending:
+            return stored if isinstance(stored, dict) else {}
+        where, value = pending.pop()
         if isinstance(value, dict):
             if not all(isinstance(key, str) for key in value):
-                raise CheckpointError(f"{path}: {where} has a key that is not text; save it with keys of text")
-            waiting += [(f"{where[:80]}[{key[:40]!r}]", part) for key, part in value.items()]
+                raise CheckpointError(f"{path}: {where} has a key that is not a string; save it with string keys")
+            pending += [(f"{where[:80]}[{key[:40]!r}]", part) for key, part in value.items()]
         elif isinstance(value, list | tuple):
-            waiting += [(f"{where[:80]}[{number}]", part) for number, part in enumerate(value)]
+            pending += [(f"{where[:80]}[{number}]", part) for number, part in enumerate(value)]
         elif not (value is None or isinstance(value, bool | float | str) or _is_small(value)):
             raise CheckpointError(
-                f"{path}: {where} is not a number or text that JSON has, but of type {type(value).__name__}; save a"
-                " tensor's .item()"
+                f"{path}: {where} has type {type(value).__name__}, which JSON can't hold; save a tensor's .item()"
             )
     raise CheckpointError(f"{path}: metrics holds more than {_MOST_METRICS:,} values; save fewer")
 
@@ -259,7 +258,7 @@ def _is_small(value: object) -> bool:
 
 
 def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
-    """Our name → (their name, whether theirs is transposed)."""
+    """Our name → (their name, whether their tensor is transposed)."""
     result = {name: (key, False) for name, key in _SCAN_KEYS.items()}
     if path is None:
         return result

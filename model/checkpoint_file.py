@@ -1,4 +1,4 @@
-"""What can be told of a checkpoint's file without PyTorch, whose import takes seconds."""
+"""Checks of a checkpoint's file without PyTorch, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import CheckpointError
 
 
 def check_is_file(path: Path) -> None:
-    """Raise CheckpointError if there is no file."""
+    """Raise CheckpointError if the file is missing."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a checkpoint; name the model.pt that your training wrote")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The training objective: hinge triplet ranking in both directions, over the pairs of one batch.
+"""The training objective: hinge triplet ranking loss in both directions, over the pairs of one batch.
 
 Source: the hardest negatives of Faghri et al., "VSE++", BMVC 2018, as CAAN uses them.
 """
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def ranking_loss(scores: Tensor, images: Tensor, margin: float = 0.2, *, hardest: bool = True) -> Tensor:
-    """By how much negatives come within `margin` of their positives, summed over the batch and both directions.
+    """Hinge loss of negatives within `margin` of their positives, summed over the batch and both directions.
 
-    scores (B, B) float, image i with caption j, the positives on the diagonal; images (B,) int, the image that each
-    pair is of. Captions of the same image are no negatives of each other. `hardest`: of each query's violations only
-    the largest counts, else their sum. Returns a scalar.
+    scores (B, B) float, image i with caption j, the positives on the diagonal; images (B,) int, each pair's image.
+    Captions of the same image are not negatives of each other. `hardest`: count only each query's largest violation,
+    else all. Returns a scalar.
     """
     positives = scores.diagonal()
     same = images[:, None] == images

@@ -1,4 +1,4 @@
-"""A state dict from a file becomes a CAAN: every parameter is there, of its shape, an array of finite numbers."""
+"""A state dict from a file → a CAAN, if all parameters are present, have the right shape, and are finite."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def build_model(path: Path, config: CaanConfig, state: dict[str, Tensor]) -> CAAN:
-    """The model with these parameters, or an error that names every one that does not fit."""
+    """The model with these parameters. Raises CheckpointError, naming every parameter that does not fit."""
     for name, tensor in state.items():
         check_kind(path, name, tensor)
-    with torch.device("meta"):  # sizes from a file: compare shapes before allocating anything
+    with torch.device("meta"):  # sizes come from a file: compare shapes before allocating
         expected = {name: tuple(tensor.shape) for name, tensor in CAAN(config).state_dict().items()}
-    found = {name: tuple(value.shape) if isinstance(value, Tensor) else () for name, value in state.items()}
+    shapes = {name: tuple(value.shape) if isinstance(value, Tensor) else () for name, value in state.items()}
     problems = []
-    if missing := sorted(expected.keys() - found.keys()):
+    if missing := sorted(expected.keys() - shapes.keys()):
         problems.append(f"missing: {', '.join(missing)}")
-    if unexpected := sorted(found.keys() - expected.keys()):
+    if unexpected := sorted(shapes.keys() - expected.keys()):
         problems.append(f"unexpected: {', '.join(unexpected)}")
-    if wrong := [f"{n} is {found[n]}, expected {s}" for n, s in expected.items() if n in found and found[n] != s]:
+    if wrong := [f"{n} is {shapes[n]}, expected {s}" for n, s in expected.items() if n in shapes and shapes[n] != s]:
         problems.append(f"mis-shaped: {', '.join(wrong)}")
     if problems:
         raise CheckpointError(f"{path} does not fit its config; {'; '.join(problems)}")
@@ -44,23 +44,23 @@ def _filled(path: Path, config: CaanConfig, state: dict[str, Tensor]) -> CAAN:
             raise CheckpointError(f"{path}: parameter {name} holds NaN or infinity; export an earlier checkpoint")
         parameters[name] = tensor.float()
         if not torch.isfinite(parameters[name]).all():
-            raise CheckpointError(f"{path}: parameter {name} holds numbers that are too large for float32; rescale it")
+            raise CheckpointError(f"{path}: parameter {name} holds numbers too large for float32; rescale it")
     model.load_state_dict(parameters)
     return model.eval().requires_grad_(False)
 
 
 def check_kind(path: Path, name: str, tensor: object) -> None:
-    """Raise CheckpointError for a tensor that is not an array of floats, each of which the file holds."""
+    """Raise CheckpointError for a tensor that is not a dense array of floats, all stored in the file."""
     if not isinstance(tensor, Tensor):
-        return  # which has no shape that fits
-    mend = "save the parameters as plain tensors of float32"
+        return  # reported with the wrong shapes
+    remedy = "save the parameters as plain tensors of float32"
     if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta:
         kinds = {"nested": tensor.is_nested, "quantized": tensor.is_quantized, "without numbers": tensor.is_meta}
         kind = next((kind for kind, holds in kinds.items() if holds), "sparse")
-        raise CheckpointError(f"{path}: parameter {name} is a tensor that is {kind}; {mend}")
+        raise CheckpointError(f"{path}: parameter {name} is a tensor that is {kind}; {remedy}")
     if tensor.dtype not in _FLOATS:
         dtype = str(tensor.dtype).removeprefix("torch.")
-        raise CheckpointError(f"{path}: parameter {name} is {dtype}, not floats; {mend}")
+        raise CheckpointError(f"{path}: parameter {name} is {dtype}, not floats; {remedy}")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{path}: parameter {name} repeats its numbers instead of holding them; save tensor.contiguous()"
@@ -68,9 +68,9 @@ def check_kind(path: Path, name: str, tensor: object) -> None:
 
 
 def is_memory(error: Exception) -> bool:
-    """Whether there was no room: PyTorch says so in a RuntimeError's text."""
+    """Whether memory ran out, which PyTorch reports only in a RuntimeError's text."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 
 
 def no_memory(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} needs more memory than there is; free some, or use a machine that has more")
+    return CheckpointError(f"{path} needs more memory than is available; free some, or use a machine with more")

@@ -1,4 +1,4 @@
-"""Stopping a training and going on: its state in a file beside the checkpoint, and Ctrl-C."""
+"""Interrupting and resuming a training: its state file beside the checkpoint, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path, run: dict[str, Any], command: str) -> dict[str, Any]:
     """Read the state that `save_state` wrote.
 
-    `run` says what it must be the state of: its items must be the file's. `command` starts the training.
-    Raises CheckpointError for a file that is missing, damaged, of another version, or of another run.
+    `run` identifies the training: the file must hold the same items. `command` starts the training. Raises
+    CheckpointError for a file that is missing, damaged, of another version, or of another run.
     """
     if not path.is_file():
         raise CheckpointError(f"no interrupted training at {path}; start one with: {command}")
     try:
         state = read_archive(path)
     except CheckpointError as error:
-        raise _unusable(path, "is damaged, or no state of a training", command) from error
+        raise _unusable(path, "is damaged or not a training state", command) from error
     if state.get("format") != _FORMAT:
-        raise _unusable(path, "is damaged, or no state of a training", command)
+        raise _unusable(path, "is damaged or not a training state", command)
     if state.get("version") != _VERSION:
         raise _unusable(path, f"has format version {state.get('version')}, this caan reads {_VERSION}", command)
     for name, value in run.items():
@@ -41,7 +41,7 @@ def load_state(path: Path, run: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 class Interrupt:
-    """The first Ctrl-C is a request, met between two steps; the second acts at once."""
+    """The first Ctrl-C requests a stop between two steps; the second interrupts at once."""
 
     requested = False
 
@@ -61,4 +61,4 @@ class Interrupt:
 
 
 def _unusable(path: Path, why: str, command: str) -> CheckpointError:
-    return CheckpointError(f"{path} {why};\nstart anew with: {command} --restart")
+    return CheckpointError(f"{path} {why};\nstart again with: {command} --restart")

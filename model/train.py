@@ -26,7 +26,7 @@ from .checkpoint import save_checkpoint
 from .objective import ranking_loss
 from .resume import Interrupt, load_state, save_state
 
-# Images × captions that are scored at a time on the dev split.
+# Images and captions per scorer call on the dev split.
 _TILE = 32
 _PROGRESS = ("epoch", "step", "loss", "best")
 _NOTHING_YET: dict[str, Any] = {"epoch": 0, "rsum": -math.inf, "metrics": {}}
@@ -34,9 +34,9 @@ _NOTHING_YET: dict[str, Any] = {"epoch": 0, "rsum": -math.inf, "metrics": {}}
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Sizes of the model and of the training. The defaults are the demo world's: a minute on one core.
+    """Hyperparameters of model and training. The defaults suit the demo world: a minute on one core.
 
-    Raises InputError for a number that makes no sense.
+    Raises InputError for a number out of range.
     """
 
     embed_dim: int = 96
@@ -50,11 +50,11 @@ class TrainOptions:
     decay: float = 0.3
     margin: float = 0.2
     clip_norm: float = 2.0
-    sum_epochs: int = 1  # at the start, in which all violations count, not the hardest alone
+    sum_epochs: int = 1  # first epochs, in which all violations count, not only the hardest
     seed: int = 0
-    tokenizer: str = "whitespace"  # of a vocabulary that is made here; a vocab.json in the data set has its own
+    tokenizer: str = "whitespace"  # for a new vocabulary; a vocab.json in the data set has its own
     device: str = "cpu"
-    threads: int = 1  # of PyTorch; models as small as the demo's gain little from more
+    threads: int = 1  # of PyTorch; small models such as the demo's gain little from more
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -68,10 +68,10 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """How a training went."""
+    """The result of a training."""
 
-    metrics: RetrievalMetrics | None  # of the checkpoint, on the dev split; None if no epoch was finished
-    best_epoch: int  # from 1; 0 if no epoch was finished
+    metrics: RetrievalMetrics | None  # of the checkpoint on the dev split; None before the first finished epoch
+    best_epoch: int  # from 1; 0 before the first finished epoch
     epochs: int  # finished
     interrupted: bool  # by Ctrl-C
 
@@ -81,12 +81,12 @@ def train(
 ) -> TrainReport:
     """Train a CAAN on a SCAN data set's train split; keep the epoch with the best rsum on its dev split.
 
-    Writes the checkpoint `output`, and beside it `output`.resume until the training is finished. Ctrl-C, or a crash,
-    leaves both; the same call then goes on, to the same result as if there had been no interruption. `restart`: start
-    anew whatever is there. `progress`: bars and one line per epoch on standard error.
+    Writes the checkpoint `output`, and `output`.resume beside it until the training has finished. After Ctrl-C or a
+    crash, the same call resumes and gives the same result as an uninterrupted training. `restart`: start again,
+    ignoring existing files. `progress`: bars and one line per epoch on standard error.
 
-    Raises DataError for data that can't be used, CheckpointError for a damaged resume file or one of another training,
-    OutputError if a file can't be written or `output` exists, and CaanError if the loss is no longer finite.
+    Raises DataError for data that can't be used, CheckpointError for a resume file that is damaged or of another
+    training, OutputError if a file can't be written or `output` exists, and CaanError if the loss is no longer finite.
     """
     options = options or TrainOptions()
     threads = torch.get_num_threads()
@@ -123,19 +123,19 @@ class _Trainer:
             torch.manual_seed(options.seed)
             self.model = CAAN(config).to(options.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=options.learning_rate)
-        self.epoch, self.step, self.loss = 0, 0, 0.0  # loss: summed over this epoch's steps
+        self.epoch, self.step, self.loss = 0, 0, 0.0  # loss: sum over this epoch's steps
         self.best = dict(_NOTHING_YET)
         self._fingerprint = _fingerprint(self.split, self.dev, self.vocabulary)
 
     def begin(self, restart: bool) -> None:
         check_file_target(self.output)
         if self.output.exists() and not self.output.is_file():
-            raise OutputError(f"{self.output} is not a file that a training could go on from; name a file with -o")
+            raise OutputError(f"{self.output} is not a file; name another with -o")
         if self.state_path.exists() and not restart:
             self._restore()
         elif self.output.exists() and not restart:
-            raise OutputError(f"{self.output} exists already; train anew with: {self.command} --restart")
-        self._save_state()  # now, rather than after an hour, if it can't be written
+            raise OutputError(f"{self.output} exists already; train again with: {self.command} --restart")
+        self._save_state()  # fail now, not after an hour, if it can't be written
 
     def run(self) -> TrainReport:
         with Interrupt() as interrupt:
@@ -144,7 +144,7 @@ class _Trainer:
                 self._save_state()
                 metrics = self._evaluate(interrupt)
                 if metrics is None:
-                    self._say(f"stopped in epoch {self.epoch + 1}; {self.state_path} holds what it takes to go on")
+                    self._say(f"stopped in epoch {self.epoch + 1}; rerun to resume from {self.state_path}")
                     return self._report(interrupted=True)
                 self._keep_best(metrics)
                 self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
@@ -176,7 +176,7 @@ class _Trainer:
                     return
 
     def _learn(self, batch: NDArray[np.int64]) -> float:
-        """One step on these captions (B,), each with its image; the loss before it, summed over the batch."""
+        """One step on captions (B,) with their images. Returns the loss before the step, summed over the batch."""
         options = self.options
         images = self.split.image_of_caption[batch]
         features = gather(self.split.features, images, options.device)  # (B, R, F)
@@ -215,7 +215,7 @@ class _Trainer:
     def _evaluate(self, interrupt: Interrupt) -> RetrievalMetrics | None:
         """The metrics of all pairs of the dev split; None after Ctrl-C."""
         device, dev = self.options.device, self.dev
-        # Captions of like length share a tile, so that little of it is padding.
+        # Captions of similar length share a tile, to minimise padding.
         order = np.argsort([len(ids) for ids in self.dev_tokens], kind="stable")
         scores = np.empty((len(dev.features), len(order)), dtype=np.float32)
         captions = []
@@ -240,8 +240,8 @@ class _Trainer:
         better = metrics.rsum > self.best["rsum"]
         if better:
             self.best = {"epoch": self.epoch + 1, "rsum": metrics.rsum, "metrics": metrics.as_dict()}
-            kept = {"split": "dev", "epoch": self.epoch + 1, **metrics.as_dict()}
-            save_checkpoint(self.output, self.model, self.vocabulary, kept)
+            record = {"split": "dev", "epoch": self.epoch + 1, **metrics.as_dict()}
+            save_checkpoint(self.output, self.model, self.vocabulary, record)
         i, t = metrics.image_to_text, metrics.text_to_image
         self._say(
             f"epoch {self.epoch + 1}/{self.options.epochs}  loss {self.loss / len(self.tokens):.4f}  dev R@1"
@@ -266,15 +266,15 @@ class _Trainer:
                 setattr(self, name, state[name])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{self.state_path} is incomplete;\nstart anew with: {self.command} --restart"
+                f"{self.state_path} is incomplete;\nstart again with: {self.command} --restart"
             ) from error
         if not self.output.exists():
-            self.best = dict(_NOTHING_YET)  # what was kept is gone, so the next epoch is the best there is
+            self.best = dict(_NOTHING_YET)  # the best checkpoint is gone, so the next epoch is the best
 
     def _run(self) -> dict[str, Any]:
-        """What makes this run the run that it is: a state of another one must not be resumed."""
-        same = {name: value for name, value in asdict(self.options).items() if name not in ("epochs", "threads")}
-        return {**same, "data": self._fingerprint}
+        """What identifies this run: another run's state must not be resumed."""
+        options = {name: value for name, value in asdict(self.options).items() if name not in ("epochs", "threads")}
+        return {**options, "data": self._fingerprint}
 
 
 def _tiles(count: int) -> list[slice]:
@@ -285,7 +285,7 @@ def _open_data(data: Path, tokenizer: str) -> tuple[ScanSplit, ScanSplit, Vocabu
     split = open_split(data, "train")
     missing = [path for path in (data / "dev_ims.npy", data / "dev_caps.txt") if not path.is_file()]
     if missing:
-        raise DataError(f"{missing[0]} is missing; training keeps the epoch that is best on the dev split")
+        raise DataError(f"{missing[0]} is missing; training keeps the best epoch on the dev split")
     dev = open_split(data, "dev")
     if split.features.shape[2] != dev.features.shape[2]:
         raise DataError(

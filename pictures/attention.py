@@ -1,4 +1,4 @@
-"""An explanation drawn: what CAAN looked at in a picture, and which words in which regions."""
+"""Drawing an explanation: what CAAN attended to in a picture, and which words attended to which regions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ with needs("plot", "drawing an explanation"):
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# More rows or columns than these are too small to read; the most decided words and regions are shown.
+# More rows or columns would be too small to read; words and regions with the highest attention are shown.
 MAX_WORDS, MAX_REGIONS = 40, 50
 _CLOSE_UPS = 4
-# Inches, from the upper left corner.
+# In inches, from the upper left corner.
 _WIDTH, _MARGIN, _DPI = 9.0, 0.25, 120
 _PICTURE = 3.9
-_HEADER, _LINE = 0.55, 0.29  # beside the caption's lines; each of them
+_HEADER, _LINE = 0.55, 0.29  # the header without the caption; one line of it
 _WORD_SIZE = 12.0  # points
 _WORD_LETTERS = 14
 _SHADE = "YlOrRd"
@@ -36,15 +36,15 @@ _SHADE = "YlOrRd"
 def draw_explanation(
     explanation: Explanation, picture: Image.Image | None = None, boxes: NDArray[np.floating] | None = None
 ) -> Figure:
-    """The caption shaded by au, the picture by av, the alignment Hv of words and regions, and its strongest regions.
+    """Draw the caption shaded by au, the picture by av, the alignment Hv of words and regions, and its top regions.
 
-    boxes (R, 4) fractions. The picture is shaded only where there are boxes; boxes without a picture are drawn on
-    grey. Nothing of pyplot's is touched. Importing this module raises MissingError without matplotlib or Pillow.
+    boxes (R, 4) fractions. Without boxes the picture is not shaded; without a picture boxes are drawn on grey. Does not
+    use pyplot. Importing this module raises MissingError without matplotlib or Pillow.
     """
     if picture is None and boxes is not None:
         picture = Image.new("RGB", (400, 400), (190, 190, 190))
     lines = _word_lines(explanation.words)
-    words, regions = _most_decided(explanation)
+    words, regions = _strongest(explanation)
     close_ups = [] if boxes is None else _close_ups(explanation)
     top = _HEADER + _LINE * len(lines)
     middle = max(0.21 * len(words) + 1.25, 0.0 if picture is None else _fitted(picture, _PICTURE)[1] + 0.45)
@@ -67,7 +67,7 @@ def draw_explanation(
 
 
 def _draw_caption(figure: Figure, explanation: Explanation, lines: Sequence[Sequence[tuple[int, float]]]) -> None:
-    """The caption as a title, each word on a ground as dark as its weight in the score."""
+    """The caption as a title, each word's background shaded by its weight in the score."""
     height = _HEADER + _LINE * len(lines)
     axes = _axes(figure, 0, 0, _WIDTH, height)
     axes.set(xlim=(0, _WIDTH), ylim=(height, 0))  # in inches
@@ -75,7 +75,7 @@ def _draw_caption(figure: Figure, explanation: Explanation, lines: Sequence[Sequ
     shares = explanation.au / max(float(explanation.au.max()), 1e-12)
     for number, line in enumerate(lines):
         for word, x in line:
-            ground = colormaps[_SHADE](0.75 * float(shares[word]))
+            background = colormaps[_SHADE](0.75 * float(shares[word]))
             axes.text(
                 x,
                 0.3 + _LINE * number,
@@ -83,7 +83,7 @@ def _draw_caption(figure: Figure, explanation: Explanation, lines: Sequence[Sequ
                 fontsize=_WORD_SIZE,
                 style="normal" if explanation.known[word] else "italic",
                 va="center",
-                bbox={"facecolor": ground, "edgecolor": "none", "boxstyle": "square,pad=0.18"},
+                bbox={"facecolor": background, "edgecolor": "none", "boxstyle": "square,pad=0.18"},
             )
     heaviest = int(np.argmax(explanation.au))
     axes.text(
@@ -153,20 +153,20 @@ def _draw_close_ups(
     top: float,
     side: float,
 ) -> None:
-    """For each region that words look at most decidedly: the picture shaded by the attention of those words."""
+    """For each of the top regions: the picture shaded by the attention of the words that look at it."""
     width, height = _fitted(picture, side)
     for number, (region, words) in enumerate(close_ups):
         axes = _axes(figure, _MARGIN + number * (side + 0.15), top + 0.4, width, height)
         axes.axis("off")
         axes.imshow(np.asarray(shade_regions(picture, boxes, explanation.Hv[:, words].mean(axis=1))))
         _number(axes, picture, boxes, region)
-        said = _shown(" ".join(explanation.words[word] for word in words), 24)
+        phrase = _shown(" ".join(explanation.words[word] for word in words), 24)
         peak = float(explanation.Hv[region, words].max())
-        axes.set_title(f"“{said}”\nlooks at region {region} (Hv {peak:.2f})", fontsize=9, loc="left")
+        axes.set_title(f"“{phrase}”\nlooks at region {region} (Hv {peak:.2f})", fontsize=9, loc="left")
 
 
 def _number(axes: Axes, picture: Image.Image, boxes: NDArray[np.floating], region: int) -> None:
-    """A region's number at its box's upper left corner: above it where there is room, as a box may be small."""
+    """A region's number at its box's upper left corner, above it if there is room, since boxes may be small."""
     x0, y0, _, _ = pixel_boxes(picture, boxes[region : region + 1])[0]
     axes.text(
         x0,
@@ -178,18 +178,18 @@ def _number(axes: Axes, picture: Image.Image, boxes: NDArray[np.floating], regio
     )
 
 
-def _most_decided(explanation: Explanation) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The words and regions to show, in their order: all, or those with the highest values of Hv."""
+def _strongest(explanation: Explanation) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The words and regions to show, in order: all, or those with the highest Hv."""
     words = np.sort(np.argsort(-explanation.Hv.max(axis=0), kind="stable")[:MAX_WORDS])
     regions = np.sort(np.argsort(-explanation.Hv.max(axis=1), kind="stable")[:MAX_REGIONS])
     return words, regions
 
 
 def _close_ups(explanation: Explanation) -> list[tuple[int, list[int]]]:
-    """(region, words that look at it most of all) of the regions with the most decided words, in the caption's order.
+    """(region, words that attend most to it) for the regions with the highest Hv, in the caption's order.
 
-    A word belongs to one region, where its Hv is highest; words that look there only half as decidedly as the region's
-    first are left out, and so are `<start>`, `<end>` and marks without a letter or digit.
+    A word belongs to the region where its Hv is highest. Words with less than half the Hv of the region's top word are
+    omitted, and so are `<start>`, `<end>` and punctuation.
     """
     peaks, places = explanation.Hv.max(axis=0), explanation.Hv.argmax(axis=0)
     by_region: dict[int, list[int]] = {}
@@ -197,12 +197,12 @@ def _close_ups(explanation: Explanation) -> list[tuple[int, list[int]]]:
     for word in (w for w in inner if any(map(str.isalnum, explanation.words[w]))):
         by_region.setdefault(int(places[word]), []).append(word)
     strongest = sorted(by_region.items(), key=lambda item: -peaks[item[1]].max())[:_CLOSE_UPS]
-    found = [(region, [w for w in words if peaks[w] >= peaks[words].max() / 2]) for region, words in strongest]
-    return sorted(found, key=lambda item: item[1])
+    result = [(region, [w for w in words if peaks[w] >= peaks[words].max() / 2]) for region, words in strongest]
+    return sorted(result, key=lambda item: item[1])
 
 
 def _word_lines(words: Sequence[str]) -> list[list[tuple[int, float]]]:
-    """Lines of (index of a word, its x in inches), broken at the figure's width."""
+    """Lines of (word index, x in inches), wrapped at the figure's width."""
     lines: list[list[tuple[int, float]]] = [[]]
     x = _MARGIN + 0.05
     for index, word in enumerate(words):
@@ -216,33 +216,33 @@ def _word_lines(words: Sequence[str]) -> list[list[tuple[int, float]]]:
 
 
 def _notes(explanation: Explanation, words: NDArray[np.intp], regions: NDArray[np.intp], without_boxes: bool) -> str:
-    """What the picture leaves out, in a line."""
+    """A one-line note of what the figure omits."""
     notes = []
     if len(words) < len(explanation.words):
-        notes.append(f"heat map: the {len(words)} most decided of {len(explanation.words)} words")
+        notes.append(f"heat map: the {len(words)} strongest of {len(explanation.words)} words")
     if len(regions) < len(explanation.av):
         notes.append(f"heat map: the {len(regions)} strongest of {len(explanation.av)} regions")
     if not all(explanation.known):
         notes.append("italic: not in the model's vocabulary")
     if without_boxes:
-        notes.append("not shaded: where the regions are was not said (boxes or grid)")
+        notes.append("not shaded: no boxes or grid given")
     return "; ".join(notes)
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at inches from the figure's upper left corner."""
+    """Axes placed in inches from the figure's upper left corner."""
     whole_width, whole_height = figure.get_size_inches()
     bottom = whole_height - top - height
     return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
 
 
 def _fitted(picture: Image.Image, side: float) -> tuple[float, float]:
-    """Width and height of a picture that fits a square."""
+    """Width and height of a picture scaled to fit a square."""
     scale = side / max(picture.size)
     return picture.width * scale, picture.height * scale
 
 
 def _shown(text: str, letters: int = _WORD_LETTERS) -> str:
-    """Cut if it is long; a dollar is a dollar, not the start of a formula."""
+    """Truncate long text, and escape dollars, which would start a formula."""
     short = text if len(text) <= letters else f"{text[: letters - 1]}…"
     return short.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Pictures and where their regions are: boxes as fractions x0, y0, x1, y1 of the picture, (0, 0) the upper left."""
+"""Pictures and their regions: boxes as fractions x0, y0, x1, y1 of the picture, (0, 0) is the upper left."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..errors import DataError, needs
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A picture of more is refused before it is decoded; one of a longer side is made smaller: a screen shows no more.
+# Pictures with more pixels are rejected before decoding; longer sides are scaled down, since a screen shows no more.
 MAX_PIXELS, MAX_SIDE = 100_000_000, 2048
 FORMATS = ("PNG", "JPEG", "WEBP")
-# Detectors clip boxes in pixels, and a fraction may end up this far outside.
+# Detectors clip boxes in pixels, so a fraction may exceed the picture by this much.
 _TOLERANCE = 1e-3
-# How bright a region without any weight stays: dark enough to recede, bright enough to be recognised.
+# Brightness of a region with zero weight: dark enough to recede, bright enough to recognise.
 _DIMMED = 0.22
 _OUTLINE = (255, 210, 0)
 
@@ -34,7 +34,7 @@ def grid_boxes(rows: int, columns: int) -> NDArray[np.float32]:
 def fitting_grid(rows: int, columns: int, regions: int, name: str = "a grid of") -> NDArray[np.float32]:
     """As `grid_boxes`, (R, 4), for features of `regions` regions.
 
-    Raises DataError, calling the grid by this name, if it hasn't as many cells.
+    Raises DataError, calling the grid `name`, if the number of cells differs.
     """
     if rows * columns != regions:
         raise DataError(
@@ -47,7 +47,8 @@ def fitting_grid(rows: int, columns: int, regions: int, name: str = "a grid of")
 def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
     """The boxes of a file's images, (images, regions, 4) float32, in 0..1.
 
-    Raises DataError if the file is no `.npy` file of that shape, or the boxes are not fractions x0 < x1, y0 < y1.
+    Raises DataError if the file is not an `.npy` file of that shape, or the boxes are not fractions with x0 < x1, y0 <
+    y1.
     """
     stored = open_array(path)
     shape = (images, regions, 4)
@@ -72,17 +73,17 @@ def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
 
 
 def read_picture(path: Path) -> Image:
-    """A picture, PNG, JPEG or WebP, as RGB, turned as its camera says, its longer side at most 2048.
+    """Read a PNG, JPEG or WebP picture as RGB, rotated by its EXIF orientation, its longer side at most 2048.
 
-    Its content says what it is, not its name. Raises DataError for what is none of these, is damaged, or has more than
-    100 megapixels; MissingError without Pillow.
+    The format is detected from the content, not the name. Raises DataError for other formats, damaged files, and more
+    than 100 megapixels; MissingError without Pillow.
     """
     with needs("plot", "a picture"):
         from PIL import Image, ImageOps
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it is not a file")  # a pipe or device would be read without end
-        # Pillow knows dozens of formats, and runs programs such as Ghostscript for some.
+            raise OSError("it is not a file")  # reading a pipe or device might never end
+        # Only these: Pillow supports dozens of formats and runs programs such as Ghostscript for some.
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size
             if width * height <= MAX_PIXELS:
@@ -91,7 +92,7 @@ def read_picture(path: Path) -> Image:
                 picture.thumbnail((MAX_SIDE, MAX_SIDE))
                 return picture
     except FileNotFoundError as error:
-        raise DataError(f"there is no picture {path}; name a PNG, JPEG or WebP file") from error
+        raise DataError(f"no picture at {path}; name a PNG, JPEG or WebP file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large a picture ({error}); make it smaller first") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly any type
@@ -100,9 +101,9 @@ def read_picture(path: Path) -> Image:
 
 
 def shade_regions(picture: Image, boxes: NDArray[np.floating], weights: NDArray[np.floating]) -> Image:
-    """The picture with every region as bright as its weight, the strongest outlined.
+    """The picture with each region's brightness scaled by its weight, the strongest outlined.
 
-    boxes (R, 4) fractions, weights (R,) ≥ 0 of any scale: the largest keeps the picture's brightness, none at all
+    boxes (R, 4) fractions, weights (R,) ≥ 0 of any scale: the largest weight keeps the picture's brightness, zero
     leaves a fifth of it. Where boxes overlap the largest weight counts.
     """
     with needs("plot", "a picture"):
@@ -122,7 +123,7 @@ def shade_regions(picture: Image, boxes: NDArray[np.floating], weights: NDArray[
 
 
 def pixel_boxes(picture: Image, boxes: NDArray[np.floating]) -> list[tuple[int, int, int, int]]:
-    """Boxes (R, 4) as whole pixels x0, y0, x1, y1 of a picture, at least one pixel each."""
+    """Boxes (R, 4) as integer pixels x0, y0, x1, y1 of a picture, at least one pixel each."""
     scale = np.array([picture.width, picture.height] * 2)
     result = []
     for x0, y0, x1, y1 in (np.asarray(boxes, np.float64) * scale).round().astype(int).tolist():

@@ -1,4 +1,4 @@
-"""The charts of a report, drawn by matplotlib as SVG inside the page."""
+"""The charts of a report, drawn by matplotlib as inline SVG."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_POINTS = 2_000_000
-_LEFT, _RIGHT = 52, WIDTH - 12  # of a plot that has a y axis
-_EDGE, _BELOW = 4, 36  # of one that hasn't; room for an x axis
-_SHADES = (0.2, 0.34, 0.5, 0.66, 0.83, 1.0)  # of a density, opaque
+_LEFT, _RIGHT = 52, WIDTH - 12  # of a plot with a y axis
+_EDGE, _BELOW = 4, 36  # margin of a plot without one; room for an x axis
+_SHADES = (0.2, 0.34, 0.5, 0.66, 0.83, 1.0)  # opacities of a density
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: its label, length, colour's number in the style sheet and what is written beside the label."""
+    """A bar: its label, length, colour number in the style sheet, and the text beside the label."""
 
     label: str
     value: float
@@ -50,7 +50,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Group:
-    """Bars side by side over one label: (name, colour's number, percent)."""
+    """Bars side by side over one label: (name, colour number, percent)."""
 
     label: str
     bars: Sequence[tuple[str, int, float]]
@@ -65,7 +65,7 @@ def bar_chart(bars: Sequence[Bar], axis: str) -> Markup:
     _x_axis(axes, axis, 4)
     for place, bar in enumerate(bars):
         y = band * place
-        # What is too short to be seen is a unit long.
+        # At least one unit long, to be visible.
         length = max(bar.value, axes.get_xlim()[1] / (WIDTH - 2 * _EDGE))
         axes.barh(y + 29, length, 16, color=colour(bar.series))
         _row_of_text(axes, y + 15, bar.label, bar.text)
@@ -74,7 +74,7 @@ def bar_chart(bars: Sequence[Bar], axis: str) -> Markup:
 
 
 def strip_chart(strips: Sequence[Strip], axis: str) -> Markup:
-    """Every sample as a dot, in milliseconds, a row each; lines at p50 (tall), p95 and p99 (short)."""
+    """A row of dots per strip, one per sample, in milliseconds; lines at p50 (tall), p95 and p99 (short)."""
     band, top = 54, 4
     bottom = top + band * len(strips) + 4
     figure, axes = canvas(bottom + _BELOW, _EDGE, WIDTH - _EDGE, top, bottom)
@@ -84,19 +84,19 @@ def strip_chart(strips: Sequence[Strip], axis: str) -> Markup:
     described = []
     for place, strip in enumerate(strips):
         y = band * place
-        shown = [1000 * strip.percentiles[name] for name in ("p50", "p95", "p99")]
-        text = " · ".join(map(_number, shown))
-        # A line without any length is not drawn by every browser.
+        milliseconds = [1000 * strip.percentiles[name] for name in ("p50", "p95", "p99")]
+        text = " · ".join(map(_number, milliseconds))
+        # Some browsers don't draw zero-length lines.
         dots = [(1000 * sample, y + 36 + up) for sample in strip.samples for up in (0.0, 0.1)]
         _draw(axes, dots, [Path.MOVETO, Path.LINETO], edgecolor=(colour(strip.series), DOTS), linewidth=9)
-        axes.vlines(shown, [y + 24, y + 30, y + 30], [y + 48, y + 42, y + 42], colors=INK, linewidth=1.6)
+        axes.vlines(milliseconds, [y + 24, y + 30, y + 30], [y + 48, y + 42, y + 42], colors=INK, linewidth=1.6)
         _row_of_text(axes, y + 15, strip.label, text)
         described.append(f"{strip.label}: p50, p95 and p99 {text}")
     return markup(figure, f"samples of {axis}", "; ".join(described))
 
 
 def group_chart(groups: Sequence[Group], y_label: str, x_label: str) -> Markup:
-    """Upright bars in percent, from zero to a hundred."""
+    """Vertical bars in percent, from 0 to 100."""
     top, bottom = 12, 200
     figure, axes = canvas(bottom + _BELOW, _LEFT, _RIGHT, top, bottom)
     axes.set(xlim=(_LEFT, _RIGHT), ylim=(0, 100))
@@ -116,7 +116,7 @@ def group_chart(groups: Sequence[Group], y_label: str, x_label: str) -> Markup:
 
 
 def score_chart(reference: NDArray[np.floating], scores: NDArray[np.floating], series: int, name: str) -> Markup:
-    """Scores (n,) against the reference's (n,), one range on both axes, and the line where they are equal."""
+    """Scores (n,) against the reference's (n,), the same range on both axes, and the line of equality."""
     limits = _range(min(reference.min(), scores.min()), max(reference.max(), scores.max()))
     labels = "score in PyTorch FP32", f"score in {name}"
     return _density(reference, scores, series, (limits, limits), (48, 48, 250), labels, (limits, limits))
@@ -127,13 +127,13 @@ def difference_chart(reference: NDArray[np.floating], scores: NDArray[np.floatin
     difference = scores.astype(np.float64) - reference
     largest = float(np.abs(difference).max()) or 1e-9
     across = _range(reference.min(), reference.max())
-    # An odd number of rows puts "no change" into the middle of one.
+    # With an odd number of rows "no change" is the middle of one.
     cells, labels = (48, 25, 160), ("score in PyTorch FP32", "Δ score")
     return _density(reference, difference, series, (across, (-largest, largest)), cells, labels, (across, (0, 0)))
 
 
 def sample_points(*matrices: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """The values of matrices of one shape, flat; of more than two million the same of each, drawn with seed 0."""
+    """Equally shaped matrices, flattened; more than two million values are sampled, the same of each, with seed 0."""
     size = matrices[0].size
     if size <= MOST_POINTS:
         return [matrix.ravel() for matrix in matrices]
@@ -150,9 +150,9 @@ def _density(
     labels: tuple[str, str],
     line: tuple[tuple[float, float], tuple[float, float]],
 ) -> Markup:
-    """How many points (n,), (n,) fall into each cell: the fuller, the darker, by the logarithm.
+    """A 2-D histogram of points (n,), (n,): darker cells hold more, on a logarithmic scale.
 
-    cells: columns, rows, and the height of all rows; line: a guide's x and y at both ends.
+    cells: columns, rows, total height; line: x and y of both ends of a guide line.
     """
     columns, rows, height = cells
     figure, axes = canvas(12 + height + _BELOW, _LEFT, _RIGHT, 12, 12 + height)
@@ -171,30 +171,30 @@ def _density(
         places = np.argwhere(shades == shade).tolist()
         boxes = [(x_edges[i + across], y_edges[j + up]) for i, j in places for across, up in corners]
         _draw(axes, boxes, codes, facecolor=(colour(series), opaque), linewidth=0)
-    return markup(figure, f"{labels[1]} against {labels[0]}", f"{len(x):,} pairs, the darker the more of them")
+    return markup(figure, f"{labels[1]} against {labels[0]}", f"{len(x):,} pairs, darker cells hold more")
 
 
 def _draw(axes: Axes, points: Sequence[tuple[float, float]], codes: list[Any], **look: Any) -> None:
-    """One path of many equal parts, each with these codes."""
+    """One path of many parts with the same codes."""
     if points:
         path = Path(np.array(points, np.float64), codes * (len(points) // len(codes)))
         axes.add_patch(PathPatch(path, capstyle="round", clip_on=False, fill="facecolor" in look, **look))
 
 
 def _x_axis(axes: Axes, label: str, ticks: int) -> None:
-    """Lines from top to bottom at the ticks, their numbers and the label below: 34 units."""
+    """Vertical lines at the ticks, with their numbers and the label below: 34 units."""
     low, high = axes.get_xlim()
     for tick in _ticks(low, high, ticks):
         place = (tick - low) / (high - low)
         axes.axvline(tick, color=LINE, linewidth=1, clip_on=False, zorder=0)
-        # Numbers at the picture's edges must not stick out of it.
+        # Keep numbers at the edges inside the chart.
         x = axes.get_position().x0 * WIDTH + place * axes.get_position().width * WIDTH
         _below(axes, place, 13, _number(tick), "right" if x > WIDTH - 16 else "left" if x < 12 else "center")
     _below(axes, 0.5, 29, label, size=12)
 
 
 def _y_axis(axes: Axes, label: str, ticks: int) -> None:
-    """Lines from left to right at the ticks, their numbers to the left, the label upright at the edge."""
+    """Horizontal lines at the ticks, their numbers to the left, the rotated label at the edge."""
     low, high = axes.get_ylim()
     for tick in _ticks(low, high, ticks):
         axes.axhline(tick, color=LINE, linewidth=1, clip_on=False, zorder=0)
@@ -206,24 +206,24 @@ def _y_axis(axes: Axes, label: str, ticks: int) -> None:
 
 
 def _below(axes: Axes, place: float, units: float, text: str, align: str = "center", size: float = 11.5) -> None:
-    """A text so many units under the axes, at this part of their width."""
+    """Text `units` below the axes, at the fraction `place` of their width."""
     _write(axes, text, (place, 0), (0, -units), ha=align, size=size)
 
 
 def _row_of_text(axes: Axes, y: float, label: str, value: str) -> None:
-    """A label on the left and a value on the right, y units from the axes' top."""
+    """A label on the left and a value on the right, y units below the axes' top."""
     _write(axes, label, (0, 1), (0, -y), size=13, color=INK)
     _write(axes, value, (1, 1), (0, -y), size=12.5, color=INK, ha="right")
 
 
 def _write(axes: Axes, text: str, place: tuple[float, float], units: tuple[float, float], **look: Any) -> None:
-    """A text so many units from a place in the axes."""
+    """Text at an offset in units from a place in the axes."""
     look = {"color": SOFT, "va": "baseline", "size": 11.5, "parse_math": False, "usetex": False, **look}
     axes.annotate(text, place, units, xycoords="axes fraction", textcoords="offset points", **look)
 
 
 def _number(value: float) -> str:
-    """Three digits, from a thousand on all of them."""
+    """Three significant digits; all digits from 1,000 on."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
@@ -237,5 +237,5 @@ def _ticks(low: float, high: float, most: int, *, beyond: bool = False) -> list[
 
 
 def _range(low: np.floating, high: np.floating) -> tuple[float, float]:
-    """Limits of an axis; of one value, from it to the next whole number."""
+    """Limits of an axis; for a single value, from it to 1 above."""
     return float(low), float(high if high > low else low + 1)

@@ -1,4 +1,4 @@
-"""Where a row and PyTorch disagree most: pairs with another score, queries with another best item."""
+"""The largest disagreements of a row with PyTorch: pairs by score, queries by best item."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Change:
-    """A query whose best item is another one: the reference's choice and the row's, with both scores of both."""
+    """A query whose best item differs: the reference's choice and the row's, each with both scores."""
 
     direction: Direction
     before: Pair
@@ -31,20 +31,20 @@ class Change:
 
     @property
     def gap(self) -> float:
-        """How much better the reference found its own choice: what the row overturned."""
+        """The reference's score margin for its own choice, which the row overturned."""
         return self.before.reference - self.after.reference
 
 
 def worst_pairs(scores: NDArray[np.float32], reference: NDArray[np.float32], count: int) -> list[Pair]:
-    """The pairs of two score matrices (images, captions) that differ most, the largest |Δ score| first."""
+    """The pairs of two score matrices (images, captions) with the largest |Δ score|, largest first."""
     difference = np.abs(scores - reference).ravel()
-    chosen = np.argpartition(-difference, min(count, difference.size) - 1)[:count]
-    chosen = chosen[np.lexsort((chosen, -difference[chosen]))]
-    return [_pair(scores, reference, *divmod(int(flat), scores.shape[1])) for flat in chosen]
+    worst = np.argpartition(-difference, min(count, difference.size) - 1)[:count]
+    worst = worst[np.lexsort((worst, -difference[worst]))]
+    return [_pair(scores, reference, *divmod(int(flat), scores.shape[1])) for flat in worst]
 
 
 def changed_best(scores: NDArray[np.float32], reference: NDArray[np.float32], count: int) -> list[Change]:
-    """Queries of either direction whose best item changed, those first where the reference was surest."""
+    """Queries of either direction whose best item changed, sorted by the reference's margin, largest first."""
     changes = []
     for caption, (before, after) in _moved(scores.T, reference.T):
         pairs = (_pair(scores, reference, image, caption) for image in (before, after))
@@ -56,7 +56,7 @@ def changed_best(scores: NDArray[np.float32], reference: NDArray[np.float32], co
 
 
 def _moved(scores: NDArray[np.float32], reference: NDArray[np.float32]) -> list[tuple[int, tuple[int, int]]]:
-    """Per query of (queries, items) whose best item moved: (query, (the reference's best, ours))."""
+    """For scores (queries, items), each query whose best item changed: (query, (the reference's best, ours))."""
     before, after = reference.argmax(axis=1), scores.argmax(axis=1)
     return [(int(query), (int(before[query]), int(after[query]))) for query in np.flatnonzero(before != after)]
 

@@ -1,4 +1,4 @@
-"""The pictures that a page shows: found by an item's id, made small, and put into the page itself."""
+"""A page's pictures: found by item id, scaled down, and embedded in the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUALITY = 80
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture of a page, or its name and why there is none."""
+    """A picture for a page, or its name and the reason it is missing."""
 
     name: str
     uri: str | None = None  # data:image/jpeg;base64,…
@@ -29,43 +29,42 @@ class Thumbnail:
 
 
 class PictureFolder:
-    """Where pictures lie: a folder, by default the current one, that ids name files of."""
+    """A folder of pictures, by default the current one; ids are file names in it."""
 
     def __init__(self, folder: Path | None = None) -> None:
         if folder is not None and not folder.is_dir():
-            raise DataError(f"{folder} is no folder of pictures; name another with --pictures DIR")
+            raise DataError(f"{folder} is not a folder; name another with --pictures DIR")
         self.folder = folder or Path()
         self._shown: dict[str, Thumbnail] = {}
 
     def path_of(self, name: str) -> Path | None:
-        """The picture of an id, with its extension or without; None if there is none.
+        """The picture of an id, with or without its extension; None if there is none.
 
-        What a link or a ".." in an id leads to outside the folder is not of it: ids are not to be trusted with the
-        user's other files.
+        Ids are untrusted: links and ".." that lead outside the folder are not followed.
         """
         for candidate in (name, *(name + extension for extension in EXTENSIONS)):
             path = self.folder / candidate
             try:
                 if path.suffix.lower() in EXTENSIONS and path.is_file() and self._holds(path):
                     return path
-            except (OSError, ValueError):  # no file can have this name: too long, or a zero byte
+            except (OSError, ValueError):  # not a possible file name: too long, or with a zero byte
                 return None
         return None
 
     def picture(self, name: str) -> Image:
         """The picture of an id, its longer side at most 224 pixels.
 
-        Raises DataError if there is none or it can't be read, MissingError without Pillow.
+        Raises DataError if it is missing or unreadable, MissingError without Pillow.
         """
         path = self.path_of(name)
         if path is None:
-            raise DataError("no picture of this name")
+            raise DataError("no picture with this name")
         picture = read_picture(path)
         picture.thumbnail((SIDE, SIDE))
         return picture
 
     def thumbnail(self, name: str) -> Thumbnail:
-        """As `picture`, for a page: a picture that can't be shown has a reason in its place."""
+        """As `picture`, for a page; a missing picture is replaced by the reason."""
         if name not in self._shown:
             try:
                 self._shown[name] = Thumbnail(name, data_uri(self.picture(name)))
@@ -78,7 +77,7 @@ class PictureFolder:
 
 
 def data_uri(picture: Image) -> str:
-    """A picture as a JPEG inside a URI."""
+    """A picture as a JPEG data URI."""
     stream = io.BytesIO()
     picture.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

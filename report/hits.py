@@ -1,4 +1,4 @@
-"""The best pictures of a few captions, and what CAAN looked at in each: regions shaded by av, words by au."""
+"""The top pictures of a few captions, and what CAAN attended to in each: regions shaded by av, words by au."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUERIES, HITS = 4, 5
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a query: its share of the attention au, and that share relative to the strongest word's."""
+    """A query's word: its share of the attention au, and that share relative to the strongest word's."""
 
     text: str
     known: bool
@@ -31,7 +31,7 @@ class Word:
 
 @dataclass(frozen=True)
 class ShownHit:
-    """One hit. `shaded` and `words` are None and empty where the attention is not to be had."""
+    """One hit. Without attention, `shaded` is None and `words` is empty."""
 
     score: float
     relevant: bool
@@ -51,7 +51,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Hits:
-    """A few captions' best hits by one row's scores; `note` says why attention is not shown, if it isn't."""
+    """Top hits of a few captions by one row's scores; `note` is the reason if attention is not shown."""
 
     row: str
     queries: list[Query]
@@ -59,9 +59,9 @@ class Hits:
 
 
 def best_hits(result: BenchResult, bundle: Path, source: Source) -> Hits | None:
-    """The five best pictures of four captions, spread evenly over the data set; None if no row has scores.
+    """The top five pictures of four captions, spread evenly over the data set; None if no row has scores.
 
-    By the scores of ONNX Runtime in FP32 if it ran, else of the first row that has any.
+    Scores are ONNX Runtime's in FP32 if it ran, else the first row's that has any.
     """
     row = _row(result)
     if row is None or row.scores is None:
@@ -71,10 +71,10 @@ def best_hits(result: BenchResult, bundle: Path, source: Source) -> Hits | None:
     queries = []
     for caption in _spread(scores.shape[1], QUERIES):
         best = np.argsort(-scores[:, caption], kind="stable")[:HITS].tolist()
-        shown = []
+        top = []
         for image in best:
             shaded, words = attention.of(image, caption)
-            shown.append(
+            top.append(
                 ShownHit(
                     float(scores[image, caption]),
                     source.is_relevant(image, caption),
@@ -83,12 +83,12 @@ def best_hits(result: BenchResult, bundle: Path, source: Source) -> Hits | None:
                     words,
                 )
             )
-        queries.append(Query(source.split.captions[caption], _rank(scores, source, caption), shown))
+        queries.append(Query(source.split.captions[caption], _rank(scores, source, caption), top))
     return Hits(row.name, queries, attention.reason)
 
 
 class _Attention:
-    """Asks the bundle what it looked at, until it can't say: then `reason` tells why."""
+    """Explains pairs with the bundle. After a failure it stops, and `reason` holds the cause."""
 
     def __init__(self, source: Source, bundle: Path) -> None:
         self.source, self.reason = source, ""
@@ -98,13 +98,13 @@ class _Attention:
             self.reason = str(error)
 
     def of(self, image: int, caption: int) -> tuple[Thumbnail | None, list[Word]]:
-        """(the picture shaded by av, the words with au) of a pair; (None, []) where they are not to be had."""
+        """(the picture shaded by av, the words with au) of a pair; (None, []) if unavailable."""
         if self.reason:
             return None, []
         split = self.source.split
         try:
             explained = self.retriever.explain(np.asarray(split.features[image]), split.captions[caption])
-        except DataError:  # this caption has no known word, say: the next one may
+        except DataError:  # such as a caption without a known word; others may work
             return None, []
         except CaanError as error:
             self.reason = str(error)
@@ -125,16 +125,16 @@ class _Attention:
 
 def _row(result: BenchResult) -> Row | None:
     scored = [row for row in result.rows if row.scores is not None]
-    usual = [row for row in scored if row.spec.backend == "onnxruntime" and row.spec.precision == "fp32"]
-    return next(iter([*usual, *scored]), None)
+    preferred = [row for row in scored if row.spec.backend == "onnxruntime" and row.spec.precision == "fp32"]
+    return next(iter([*preferred, *scored]), None)
 
 
 def _rank(scores: NDArray[np.float32], source: Source, caption: int) -> int:
     """The rank of the caption's own picture, from 1; ties count against it, as in R@K."""
-    own = int(source.split.image_of_caption[caption])
-    return int((scores[:, caption] >= scores[own, caption]).sum())
+    target = int(source.split.image_of_caption[caption])
+    return int((scores[:, caption] >= scores[target, caption]).sum())
 
 
 def _spread(items: int, count: int) -> list[int]:
-    """The middles of `count` equal parts."""
+    """The centres of `count` equal parts of range(items)."""
     return sorted({int((n + 0.5) * items / count) for n in range(count)})

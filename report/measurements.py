@@ -30,12 +30,12 @@ class Scatter:
     name: str
     scores: Markup
     differences: Markup
-    points: str  # how many pairs are drawn
+    points: str  # how many pairs are plotted
 
 
 @dataclass(frozen=True)
 class Charts:
-    """Every chart of a page. Those of quality are empty without a data set."""
+    """All charts of a page. The quality charts are empty without a data set."""
 
     pairs: Markup
     text_query: Markup | None
@@ -45,7 +45,7 @@ class Charts:
 
 
 def draw_charts(rows: Sequence[tuple[Row, int, float | None]], reference: Row | None) -> Charts:
-    """rows: those that ran, each with its colour's number and its speed as a multiple of PyTorch's."""
+    """rows: those that ran, each with its colour number and its speed as a multiple of PyTorch's."""
     return Charts(
         bar_chart([_speed(*row) for row in rows], "image-caption pairs scored per second"),
         _latency(rows, "text_query", "ms for one caption over 1,000 images"),
@@ -75,10 +75,10 @@ def _recall(rows: Sequence[tuple[Row, int, float | None]]) -> list[Markup]:
     """One chart per direction."""
     charts = []
     for direction, label in (("image_to_text", "image → text"), ("text_to_image", "text → image")):
-        found = [(row.name, series, getattr(row.metrics, direction)) for row, series, _ in rows if row.metrics]
-        if found:
+        measured = [(row.name, series, getattr(row.metrics, direction)) for row, series, _ in rows if row.metrics]
+        if measured:
             groups = [
-                Group(f"R@{cut}", [(name, series, getattr(metrics, f"r{cut}")) for name, series, metrics in found])
+                Group(f"R@{cut}", [(name, series, getattr(metrics, f"r{cut}")) for name, series, metrics in measured])
                 for cut in (1, 5, 10)
             ]
             charts.append(group_chart(groups, "% of queries", f"found among the first K, {label}"))

@@ -1,4 +1,4 @@
-"""The bench's report: one page of HTML that needs no network, no other file and no script."""
+"""The bench report: a self-contained HTML page without network access, other files or scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORST = 3  # pairs and queries shown per row
 
 @dataclass(frozen=True)
 class Gate:
-    """What became of a row at the accuracy gate; `text` says what was allowed, or why there is no gate."""
+    """A row's result at the accuracy gate; `text` is the limit, or why there is no gate."""
 
     state: Literal["passed", "failed", "none"]
     text: str
@@ -34,7 +34,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row that ran, its colour, its gate and where it differs most from PyTorch."""
+    """A row that ran, its colour, its gate and its largest differences from PyTorch."""
 
     row: Row
     series: int
@@ -45,9 +45,10 @@ class ShownRow:
 
 
 def bench_page(result: BenchResult, bundle: Bundle, source: Source | None) -> str:
-    """The page for one run; without a source, that is without a data set, speed alone.
+    """The page of one run; speed only without a source (a data set).
 
-    Raises MissingError without Jinja2. What else is missing, pictures, boxes or the explainer graph, the page says.
+    Raises MissingError without Jinja2. The page mentions whatever else is missing: pictures, boxes, the explainer
+    graph.
     """
     rows = [
         _shown(result, bundle, row, number) for number, row in enumerate(r for r in result.rows if r.reason is None)
@@ -82,16 +83,16 @@ def _shown(result: BenchResult, bundle: Bundle, row: Row, number: int) -> ShownR
 
 def _gate(row: Row, reference: Row | None, bundle: Bundle) -> Gate:
     if row.spec.research_form:
-        return Gate("none", "measured for speed alone")
+        return Gate("none", "measured only for speed")
     if row is reference:
         return Gate("none", "the reference itself")
     limits = DEFAULT_LIMITS.get(row.spec.precision)
     if row.parity is None or limits is None:
-        return Gate("none", "there are no scores of PyTorch’s to compare with")
+        return Gate("none", "no PyTorch scores to compare with")
     state: Literal["passed", "failed"] = "passed" if limits.hold(row.parity) else "failed"
     built = bundle.manifest["precisions"].get(row.spec.precision, {}).get("status")
-    kept = "; the bundle keeps it marked as failed" if built == "failed" else ""
-    return Gate(state, f"limit: {limits}{kept}")
+    note = "; it is marked as failed in the bundle" if built == "failed" else ""
+    return Gate(state, f"limit: {limits}{note}")
 
 
 def _ratio(result: BenchResult, row: Row) -> float | None:
@@ -103,18 +104,18 @@ def _ratio(result: BenchResult, row: Row) -> float | None:
 
 
 def _verdict(rows: list[ShownRow]) -> Gate:
-    """All gates as one."""
+    """All gates combined."""
     failed = [shown.row.name for shown in rows if shown.gate.state == "failed"]
     judged = [shown for shown in rows if shown.gate.state != "none"]
     if failed:
         return Gate("failed", f"gate failed: {', '.join(failed)}")
     if not judged:
-        return Gate("none", "no gate was applied")
+        return Gate("none", "no gate applied")
     return Gate("passed", f"all {len(judged)} gates passed" if len(judged) > 1 else "the gate passed")
 
 
 def _image_queries(rows: list[ShownRow]) -> int:
-    """How many image queries one row answered."""
+    """Number of image queries per row."""
     counts = (sum(len(r["image_query"]) for r in shown.row.rounds) for shown in rows if shown.row.image_query)
     return next(counts, 0)
 

@@ -9,13 +9,13 @@ from ..runtime import Gallery, Hit
 from .find_pictures import PictureFolder, Thumbnail
 from .template import render
 
-# So many pictures make a page of about five megabytes.
+# Makes a page of about five megabytes.
 MOST_PICTURES = 500
 
 
 @dataclass(frozen=True)
 class ShownHit:
-    """One hit: the item's id, or its number if it has none; a thumbnail only if a picture is to be shown."""
+    """One hit: the item's id, or its index without ids; a thumbnail only if pictures are shown."""
 
     name: str
     score: float
@@ -25,22 +25,22 @@ class ShownHit:
 def search_page(
     gallery_name: str,
     captions: Sequence[str],
-    found: Sequence[Sequence[Hit]],
+    hit_lists: Sequence[Sequence[Hit]],
     gallery: Gallery,
     pictures: PictureFolder,
 ) -> str:
     """The page for the hits of each caption in a gallery.
 
-    A picture that is missing leaves its id in its place; where no hit of the page has one, the page is of text. From
-    the 500th picture on, hits are text. Raises MissingError without Jinja2.
+    A missing picture is replaced by its id. If no hit has a picture, or from the 500th picture on, hits are text.
+    Raises MissingError without Jinja2.
     """
-    names = [[gallery.id_of(hit.index) for hit in hits] for hits in found]
+    names = [[gallery.id_of(hit.index) for hit in hits] for hits in hit_lists]
     illustrated = gallery.ids is not None and any(pictures.path_of(name) for group in names for name in set(group))
     queries, left = [], MOST_PICTURES if illustrated else 0
-    for caption, hits, group in zip(captions, found, names, strict=True):
-        shown = left >= len(hits)
-        left -= len(hits) if shown else left
-        thumbnails = [pictures.thumbnail(name) if shown else None for name in group]
+    for caption, hits, group in zip(captions, hit_lists, names, strict=True):
+        has_room = left >= len(hits)
+        left -= len(hits) if has_room else left
+        thumbnails = [pictures.thumbnail(name) if has_room else None for name in group]
         queries.append(
             (caption, [ShownHit(*row) for row in zip(group, (h.score for h in hits), thumbnails, strict=True)])
         )

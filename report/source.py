@@ -1,4 +1,4 @@
-"""What the measured data looks like: captions, pictures and where their regions are."""
+"""What a report shows of its data set: captions, pictures and region boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .find_pictures import PictureFolder, Thumbnail
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's split, its pictures where they were found, its regions where they are known."""
+    """A data set's split, with pictures and region boxes if available."""
 
     split: ScanSplit
     pictures: PictureFolder | None
@@ -37,32 +37,32 @@ class Source:
         return bool(self.split.image_of_caption[caption] == image)
 
     def missing(self) -> list[str]:
-        """What the page can't show, and what would mend it."""
+        """What the page can't show, and how to fix it."""
         folder, split = self.split.folder, self.split.split
         notes = []
         if self.split.ids is None:
-            notes.append(f"Pictures are found by their images’ names, and there is no {split}_ids.txt in {folder}.")
+            notes.append(f"Pictures are found by image id, and {folder} has no {split}_ids.txt.")
         elif self.pictures is None:
-            notes.append(f"There is no folder {folder / 'thumbnails'}; name the pictures’ folder with --pictures DIR.")
+            notes.append(f"{folder / 'thumbnails'} is missing; name the pictures’ folder with --pictures DIR.")
         if self.boxes is None:
             notes.append(
-                f"Pictures are not shaded: where the regions lie is not known. Put boxes into {split}_boxes.npy in"
+                f"Pictures are not shaded: the regions' boxes are unknown. Put boxes into {split}_boxes.npy in"
                 f" {folder}, or, for features of a regular grid, add --grid ROWSxCOLUMNS."
             )
         return notes
 
 
 def open_source(data: Path, split: str, pictures: Path | None, grid: tuple[int, int] | None) -> Source:
-    """Open what a report shows of a data set.
+    """Open the data set of a report.
 
-    pictures: by default DATA/thumbnails, if it is there; grid: rows and columns of the features' cells, by default
-    the boxes in DATA/{split}_boxes.npy, if they are there. Raises DataError for a data set, a folder or boxes that
-    can't be used, or a grid that hasn't as many cells as the features have regions.
+    pictures: by default DATA/thumbnails, if it exists; grid: rows and columns of the features' cells, by default the
+    boxes in DATA/{split}_boxes.npy, if it exists. Raises DataError for an unusable data set, folder or boxes, or a grid
+    whose number of cells differs from the features' regions.
     """
     opened = open_split(data, split)
     images, regions = opened.features.shape[:2]
-    usual, file = data / "thumbnails", data / f"{split}_boxes.npy"
-    folder = PictureFolder(pictures or usual) if pictures or usual.is_dir() else None
+    default, file = data / "thumbnails", data / f"{split}_boxes.npy"
+    folder = PictureFolder(pictures or default) if pictures or default.is_dir() else None
     boxes = None
     if grid is not None:
         boxes = np.broadcast_to(fitting_grid(*grid, regions), (images, regions, 4))

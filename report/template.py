@@ -1,4 +1,4 @@
-"""Pages from templates: everything that comes from data is escaped, control characters too."""
+"""Pages from templates, with all data escaped, including control characters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 
 def render(name: str, **values: Any) -> str:
-    """The page that a template of this folder makes of the values. Raises MissingError without Jinja2."""
+    """Render a template of this folder. Raises MissingError without Jinja2."""
     with needs("plot", "an HTML page"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     environment = Environment(
@@ -28,7 +28,7 @@ def render(name: str, **values: Any) -> str:
 
 
 def check_installed(purpose: str, *, charts: bool = False) -> None:
-    """Raise MissingError now if `render` would, or what draws charts; `purpose`: the option that needs it."""
+    """Raise MissingError early if `render`, or with `charts` drawing, would; `purpose`: the option that needs it."""
     with needs("plot", purpose):
         import jinja2  # noqa: F401
 
@@ -37,19 +37,19 @@ def check_installed(purpose: str, *, charts: bool = False) -> None:
 
 
 def _shown(value: Any) -> Any:
-    """What an expression puts into the page: data without control characters, a part that is HTML already as it is."""
+    """An expression's output: data with control characters escaped, HTML markup unchanged."""
     is_data = isinstance(value, str) and not hasattr(value, "__html__")
     return visible(value, keep="\n") if is_data else value
 
 
 def _signed(value: float) -> str:
-    """As +0.50 or −1.70; 0.00 has no sign."""
+    """Formatted as +0.50 or −1.70; 0.00 has no sign."""
     text = f"{value:+.2f}"
     return "0.00" if float(text) == 0 else text.replace("-", _MINUS)
 
 
 def _change(value: float) -> str:
-    """A score's difference: as +0.0123, or +8.3e-07 where that is too small to see."""
+    """A score difference, as +0.0123, or as +8.3e-07 if small."""
     text = f"{value:+.4f}" if abs(value) >= 5e-4 else f"{value:+.1e}"
     return "0" if value == 0 else text.replace("-", _MINUS)
 

@@ -86,7 +86,7 @@ def test_the_installed_command_says_it_in_one_line_without_a_traceback(tmp_path)
     command = [Path(sys.executable).with_name("caan-export"), "model.pt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("Error: model.pt can't be loaded: it is no PyTorch checkpoint")
+    assert done.stderr.startswith("Error: model.pt can't be loaded: it is damaged or not a PyTorch checkpoint")
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 

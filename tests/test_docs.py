@@ -106,6 +106,6 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site
 def test_the_references_are_made_from_the_code(site):
     commands = (site / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
     python = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
-    assert "--calibration-method" in commands and "What the accuracy gate runs on." in commands
+    assert "--calibration-method" in commands and "Data for the accuracy gate." in commands
     assert "score_matrix" in python and "asearch" in python and "DeadlineExceeded" in python
     assert ":::" not in commands + python

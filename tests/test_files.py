@@ -236,7 +236,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_files.Path, "home", homeless)
     _cache._without_cache.cache_clear()
-    with pytest.warns(CaanWarning, match="this user has no home; name a folder of your own with CAAN_CACHE"):
+    with pytest.warns(CaanWarning, match="this user has no home folder; name a folder of your own with CAAN_CACHE"):
         folder = _cache.cache_folder("x")
     with pytest.raises(OutputError), atomic_file(folder / "file"):
         pass

@@ -192,7 +192,7 @@ def test_parity_has_the_sign_of_what_was_lost():
 
 
 def test_parity_of_different_shapes_is_refused():
-    with pytest.raises(DataError, match="not of one shape"):
+    with pytest.raises(DataError, match="different shapes"):
         parity(np.zeros((2, 4)), np.zeros((4, 2)), np.arange(4) // 2)
 
 

@@ -66,8 +66,8 @@ def test_json_is_read_with_a_byte_order_mark_or_without():
     [
         (b'{\n"a": "\xff"}', "line 2 is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'"\\ud800"', "half a surrogate pair"),
-        (b'{"\\uDFFFx": 1}', "half a surrogate pair"),
+        (b'"\\ud800"', "a lone surrogate"),
+        (b'{"\\uDFFFx": 1}', "a lone surrogate"),
         (b"{", "line 1"),
         (b"", "line 1"),
     ],

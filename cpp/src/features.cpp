@@ -85,7 +85,7 @@ FeatureFile FeatureFile::open(const std::string& path) {
     }
     const auto damaged = [&] {
         return DataError(name +
-                         " is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again");
+                         " is not an .npy file of numbers, or is truncated; save it with numpy.save, or copy it again");
     };
     detail::NpyHeader header;
     try {

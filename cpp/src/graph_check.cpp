@@ -93,7 +93,7 @@ void check_tensor(std::string_view content) {
     const auto& locations = tensor.integers(TENSOR_LOCATION);
     const bool elsewhere = std::any_of(locations.begin(), locations.end(), [](auto place) { return place != 0; });
     if (!tensor.all(TENSOR_EXTERNAL).empty() || elsewhere) {
-        throw Foreign("weights that lie in another file");
+        throw Foreign("weights in another file");
     }
 }
 

@@ -130,7 +130,7 @@ private:
 NpyHeader parse_npy_header(std::string_view content) {
     const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(content[i])); };
     if (content.size() < 10 || content.substr(0, 6) != MAGIC || byte(6) < 1 || byte(6) > 3 || byte(7) != 0) {
-        throw NpyError("this is no .npy file");
+        throw NpyError("this is not an .npy file");
     }
     const std::size_t start = byte(6) == 1 ? 10 : 12;
     if (content.size() < start) {

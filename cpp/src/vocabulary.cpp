@@ -22,7 +22,7 @@ std::int64_t id_of(const Json& value) {
     }
     constexpr std::uint64_t LARGEST = std::uint64_t{1} << 53;
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > LARGEST) {
-        throw DataError("the vocabulary maps some word to something that is no id (an integer, 0 or more)");
+        throw DataError("the vocabulary maps some word to something that is not an id (an integer, 0 or more)");
     }
     return value.get<std::int64_t>();
 }
@@ -78,7 +78,7 @@ Vocabulary Vocabulary::parse(const std::string& content, const std::string& path
     try {
         read = parse_json(content);
     } catch (const JsonError& error) {
-        throw DataError(path + " is no vocabulary: not JSON in UTF-8 (" + error.what() + ")");
+        throw DataError(path + " is not a vocabulary: not JSON in UTF-8 (" + error.what() + ")");
     }
     const Json* words = &read;
     Json tokenizer;
@@ -89,7 +89,7 @@ Vocabulary Vocabulary::parse(const std::string& content, const std::string& path
         words = &member(read, "word2idx");
     }
     if (!words->is_object()) {
-        throw DataError(path + " is no vocabulary: expected {word: id} or SCAN's {'word2idx': …}");
+        throw DataError(path + " is not a vocabulary: expected {word: id} or SCAN's {'word2idx': …}");
     }
     if (is_falsy(tokenizer)) {
         tokenizer = "whitespace";

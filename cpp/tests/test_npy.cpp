@@ -41,7 +41,8 @@ struct File {
     }
 };
 
-const char* const DAMAGED = " is no .npy file of numbers, or is truncated; save it with numpy.save, or copy it again";
+const char* const DAMAGED =
+    " is not an .npy file of numbers, or is truncated; save it with numpy.save, or copy it again";
 
 } // namespace
 

@@ -93,14 +93,14 @@ TEST_CASE("captions without a word, or not UTF-8") {
 }
 
 TEST_CASE("files that are not vocabularies") {
-    CHECK(has(message(""), "v.json is no vocabulary: not JSON in UTF-8 ("));
-    CHECK(has(message("{\"\xe9\": 1}"), "v.json is no vocabulary: not JSON in UTF-8 ("));
-    CHECK(message("[]") == "v.json is no vocabulary: expected {word: id} or SCAN's {'word2idx': …}");
+    CHECK(has(message(""), "v.json is not a vocabulary: not JSON in UTF-8 ("));
+    CHECK(has(message("{\"\xe9\": 1}"), "v.json is not a vocabulary: not JSON in UTF-8 ("));
+    CHECK(message("[]") == "v.json is not a vocabulary: expected {word: id} or SCAN's {'word2idx': …}");
     CHECK(message("{}") == "v.json: the vocabulary must map <pad> to 0, not to None");
     CHECK(message(with("<unk>", 4).dump()) == "v.json: the vocabulary must map <unk> to 3, not to 4");
     CHECK(message(with("cat", 4).dump()) == "v.json: the vocabulary gives two words the same id");
     const std::string no_id =
-        "v.json: the vocabulary maps some word to something that is no id (an integer, 0 or more)";
+        "v.json: the vocabulary maps some word to something that is not an id (an integer, 0 or more)";
     for (const json& id : {json(-1), json(1.5), json("7"), json(nullptr), json::array(), json(9223372036854775807)}) {
         CHECK(message(with("cat", id).dump()) == no_id);
     }

@@ -34,7 +34,8 @@ _LIGHT: dict[Sky, tuple[float, float, float]] = {
 
 
 def paint_backdrop(scene: Scene, side: int) -> tuple[Image, ImageDraw]:
-    """Sky, sun or moon, and ground. Returns the image, (side, side) RGB, and the brush that goes on painting it."""
+    """Sky, sun or moon, and ground. Returns the image, (side, side) RGB, and the ImageDraw that continues painting
+    it."""
     from PIL import Image, ImageDraw
 
     rng = Random(scene.look)
@@ -50,12 +51,12 @@ def paint_backdrop(scene: Scene, side: int) -> tuple[Image, ImageDraw]:
 
 
 def shadow_colour(scene: Scene) -> Rgb:
-    """Of the shadow that a thing casts on the ground."""
+    """Colour of a thing's shadow on the ground."""
     return darker(_lit(_GROUND[scene.place][1], scene.sky), 0.28)
 
 
 def foam_colour(scene: Scene) -> Rgb:
-    """Of the water around a hull."""
+    """Colour of the water around a hull."""
     return lighter(_lit(_GROUND["sea"][0], scene.sky), 0.5)
 
 

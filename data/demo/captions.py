@@ -1,4 +1,4 @@
-"""Captions of a demo scene: a small grammar that says only what is true of the scene, and never all of it."""
+"""Captions of a demo scene: a small grammar of true but incomplete descriptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIN_WORDS, _MAX_WORDS = 5, 22
 
 
 def write_captions(scene: Scene, rng: Random) -> list[str]:
-    """Five different sentences, lower case, tokens separated by spaces; the same `rng`, the same sentences."""
+    """Five different sentences, lower case, tokens separated by spaces; deterministic for the same `rng`."""
     writer = _Writer(scene, rng)
     forms: list[Callable[[], str]] = []
     captions: list[str] = []
@@ -35,7 +35,7 @@ class _Writer:
         self._rng = rng
 
     def forms(self) -> list[Callable[[], str]]:
-        """The sentence forms; each call of one makes another sentence."""
+        """The sentence patterns; each call of one makes a new sentence."""
         forms = [
             self._one,
             self._pair,
@@ -97,11 +97,11 @@ class _Writer:
         return phrase if self._rng.random() < chance else ""
 
     def _doing(self, thing: Thing, *, plain: float = 0.12, heading: bool = True) -> str:
-        """What the thing is and does."""
+        """What a thing is and does."""
         return f"{self._noun(thing, plain, state=False)} {self._verb(thing, heading)}"
 
     def _noun(self, thing: Thing, plain: float = 0.12, *, state: bool = True) -> str:
-        """A noun phrase; with the chance `plain` it leaves the colour out. `state`: say what a verb would say."""
+        """A noun phrase; with probability `plain` without the colour. `state`: include what a verb would say."""
         rng = self._rng
         colour = "" if rng.random() < plain else thing.colour
         noun = NOUNS[thing.kind]
@@ -166,20 +166,20 @@ def _article(word: str) -> str:
 
 
 def relations(a: Thing, b: Thing) -> list[str]:
-    """What can be said of where `a` is, seen from `b`."""
+    """Phrases for the position of `a` relative to `b`."""
     apart, touching = b.x - a.x, (a.width + b.width) / 2
     both_down = "sky" not in (KINDS[a.kind].habitat, KINDS[b.kind].habitat)
-    found = []
+    phrases = []
     if apart > 0.16:
-        found += ["to the left of", "left of"]
+        phrases += ["to the left of", "left of"]
     if apart < -0.16:
-        found += ["to the right of", "right of"]
+        phrases += ["to the right of", "right of"]
     if both_down and abs(apart) < touching + 0.1 and abs(a.base - b.base) < 0.12:
-        found += ["next to", "beside"]
+        phrases += ["next to", "beside"]
     if both_down and abs(apart) < touching + 0.02 and abs(a.base - b.base) > 0.14:
-        found += ["in front of"] if a.base > b.base else ["behind"]
+        phrases += ["in front of"] if a.base > b.base else ["behind"]
     if not both_down and abs(apart) < touching and a.base < b.base - b.height:
-        found += ["above", "over"]
+        phrases += ["above", "over"]
     if not both_down and abs(apart) < touching and b.base < a.base - a.height:
-        found += ["below", "under"]
-    return found
+        phrases += ["below", "under"]
+    return phrases

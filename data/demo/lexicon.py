@@ -1,4 +1,4 @@
-"""The words of the demo captions: what a kind, a state, a place and a sky may be called."""
+"""The words of the demo captions for kinds, states, places and skies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Noun:
-    """What a kind is called, and how its colour is said."""
+    """The words for a kind and its colour."""
 
     one: tuple[str, ...]
     many: tuple[str, ...] = ()
     adjectives: dict[str, str] = field(default_factory=dict)  # state: word before the colour
-    garment: tuple[str, ...] = ()  # where the colour is worn, not the thing's own
-    accent: str = ""  # how the second colour is said
+    garment: tuple[str, ...] = ()  # if the colour is that of clothing
+    accent: str = ""  # phrase for the second colour
     name_colour: bool = True
 
 
@@ -21,10 +21,10 @@ class Noun:
 class PlaceWords:
     """Prepositional phrases of a place."""
 
-    on: tuple[str, ...]  # of what stands there
-    around: tuple[str, ...]  # of anything seen there
-    below: tuple[str, ...]  # of what flies there
-    settings: tuple[str, ...]  # a noun phrase that opens a sentence
+    on: tuple[str, ...]  # for things that stand there
+    around: tuple[str, ...]  # for anything there
+    below: tuple[str, ...]  # for things that fly there
+    settings: tuple[str, ...]  # noun phrases that open a sentence
 
 
 NUMBERS = {2: "two", 3: "three"}

@@ -1,4 +1,4 @@
-"""A scene's picture: backdrop, then the things from the farthest to the nearest, and the box of each."""
+"""A scene's picture: the backdrop, then the things from far to near, and their boxes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 
 def paint(scene: Scene) -> tuple[Image, list[Box]]:
-    """The picture, (SIDE, SIDE) RGB, and the box x0, y0, x1, y1 in 0..1 of every member of every thing."""
+    """The picture, (SIDE, SIDE) RGB, and the boxes x0, y0, x1, y1 in 0..1 of all members of all things."""
     side = SIDE * _OVERSAMPLING
     image, draw = paint_backdrop(scene, side)
     boxes: list[Box] = []

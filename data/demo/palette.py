@@ -1,4 +1,4 @@
-"""The colours that captions name, and the look of one thing: its colours, its state and what nobody mentions."""
+"""The named colours of captions, and a thing's look: its colours, its state and details that no caption mentions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPREAD = 12
 
 @dataclass(frozen=True)
 class Look:
-    """What a shape needs to know to be drawn."""
+    """The properties that a shape is drawn with."""
 
     colour: Rgb
     accent: Rgb
@@ -37,7 +37,7 @@ class Look:
 
     @classmethod
     def of(cls, thing: Thing) -> Look:
-        """The colours a little off the named ones, as in life."""
+        """The named colours with small random variations."""
         rng = Random(thing.look)
         colour = _shade(COLOURS[thing.colour], rng)
         accent = _shade(COLOURS[thing.accent], rng) if thing.accent else WHITE

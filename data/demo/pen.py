@@ -18,7 +18,7 @@ _OUTLINE: Rgb = (52, 44, 58)
 
 
 def mix(a: Rgb, b: Rgb, share: float) -> Rgb:
-    """`a` moved towards `b` by `share`."""
+    """`a` blended towards `b` by `share`."""
     return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
@@ -47,7 +47,7 @@ class Pen:
         mirror: bool = False,
         tilt: float = 0.0,
     ) -> None:
-        """Pixels: the middle, the ground line and the height of the shape. `tilt` in radians, clockwise."""
+        """Pixels: the shape's middle, ground line and height. `tilt` in radians, clockwise."""
         self._draw = draw
         self._origin = x, base
         self._scale = height

@@ -1,4 +1,4 @@
-"""Region boxes as a detector would give them, and region features computed from the pixels inside and nothing else.
+"""Region boxes like a detector's, and region features computed only from the pixels inside.
 
 All sums are over whole numbers that float64 holds exactly, so the features do not depend on threads, on the order of
 additions or on the linear algebra library: the same pixels, the same bytes.
@@ -43,7 +43,7 @@ _CELLS: tuple[Box, ...] = (
 
 
 def region_boxes(objects: Sequence[Box], rng: Random) -> NDArray[np.float32]:
-    """REGIONS boxes in shuffled order: the objects', a little off, then cells of the background.
+    """REGIONS boxes in shuffled order: jittered boxes of the objects, then background cells.
 
     Returns (REGIONS, 4) float32, x0, y0, x1, y1 in 0..1.
     """
@@ -55,7 +55,7 @@ def region_boxes(objects: Sequence[Box], rng: Random) -> NDArray[np.float32]:
 
 
 def region_features(image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the pixels in each box look like. `boxes` (R, 4), as fractions; returns (R, REGION_DIM) float32."""
+    """Features of the pixels in each box. `boxes` (R, 4), as fractions; returns (R, REGION_DIM) float32."""
     mean, scale = _typical()
     return ((_raw_features(image, boxes) - mean) / scale).astype(np.float32)
 
@@ -89,7 +89,7 @@ def _textures(patches: NDArray[np.float64]) -> NDArray[np.float64]:
     kernels, _, _, mixing = _weights()
     windows = np.lib.stride_tricks.sliding_window_view(patches, (_KERNEL, _KERNEL), axis=(1, 2))
     regions, side = len(patches), _PATCH - _KERNEL + 1
-    # A few rows at a time: below the size from which BLAS wakes its threads, which costs more than it gains here
+    # A few rows at a time, below the size at which BLAS starts threads, which would cost more than they gain here
     pieces = windows.reshape(regions * 4, side * side // 4, 3 * _KERNEL**2)
     maps = np.abs(pieces @ kernels).reshape(regions, side, side, _KERNELS)
     third = -(-side // 3)
@@ -100,14 +100,14 @@ def _textures(patches: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _colours(patches: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Random half spaces of the colour cube: how far the inner pixels lie in them, summed. Returns (R, _PLANES)."""
+    """Summed distances of the inner pixels into random half spaces of the colour cube. Returns (R, _PLANES)."""
     _, normals, offsets, _ = _weights()
     inner = patches[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN].reshape(len(patches), -1, 3)
     return _root(np.maximum(inner @ normals - offsets, 0.0).sum(axis=1))
 
 
 def _root(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Square roots, whole again: strong edges and bright colours would drown the rest."""
+    """Integer square roots: else strong edges and bright colours would dominate."""
     return np.floor(np.sqrt(sums))
 
 
@@ -115,7 +115,7 @@ def _root(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 def _weights() -> tuple[NDArray[np.float64], ...]:
     """Kernels (3 · 25, _KERNELS), plane normals (3, _PLANES) and offsets (_PLANES,), mixing (9, _KERNELS, _TEXTURES).
 
-    All are whole numbers.
+    All are integers.
     """
     rng = np.random.Generator(np.random.PCG64(_SEED))
     spatial = rng.integers(-4, 5, (_KERNEL**2, _KERNELS))

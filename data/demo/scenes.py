@@ -1,4 +1,4 @@
-"""What is in a demo scene: kinds of things, their looks and places, and how a scene is drawn by lot.
+"""The contents of a demo scene: kinds of things, their looks and positions, and random sampling.
 
 Coordinates are fractions of the picture: x to the right, y down, (0, 0) the upper left corner.
 """
@@ -23,7 +23,7 @@ _BRIGHT = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "white"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing: how tall it is (fraction of the picture), how wide for its height, and what it can be."""
+    """A kind of thing: its height (fraction of the picture), width/height ratio, and possible properties."""
 
     height: float
     aspect: float
@@ -83,7 +83,7 @@ _FLOATS = ("ball",)
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene, or a row of `count` equal ones."""
+    """One thing of a scene, or a row of `count` identical ones."""
 
     kind: str
     colour: str
@@ -92,15 +92,15 @@ class Thing:
     accent: str
     facing: Facing
     count: int
-    x: float  # of the middle
-    base: float  # y of the lowest point
+    x: float  # of the centre
+    base: float  # y of the bottom
     height: float  # of one member
     tilt: float  # radians, clockwise
-    look: int  # seed of what nobody mentions: shade, hair, the pattern of a crown
+    look: int  # seed of details that no caption mentions: shade, hair, the shape of a crown
 
     @property
     def width(self) -> float:
-        """Of the whole row, nominal."""
+        """Nominal width of the whole row."""
         return self.member_width * (1 + 1.12 * (self.count - 1))
 
     @property
@@ -109,13 +109,13 @@ class Thing:
 
     @property
     def member_x(self) -> list[float]:
-        """The middle of each member, from left to right."""
+        """The centre x of each member, from left to right."""
         step = 1.12 * self.member_width
         return [self.x + step * (i - (self.count - 1) / 2) for i in range(self.count)]
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Nominal x0, y0, x1, y1; the drawn outline is near it, not on it."""
+        """Nominal x0, y0, x1, y1; the drawn outline only approximates it."""
         return (
             self.x - self.width / 2,
             self.base - self.height - self.lift,
@@ -125,13 +125,13 @@ class Thing:
 
     @property
     def lift(self) -> float:
-        """How high it is above its shadow."""
+        """Height above its shadow."""
         return 0.13 * self.height if self.state == "jumping" else 0.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A place, the sky above it, and two to four things, no two of the same kind and colour."""
+    """A place, a sky, and two to four things, no two of the same kind and colour."""
 
     place: Place
     sky: Sky
@@ -140,12 +140,12 @@ class Scene:
 
 
 def sample_scene(rng: Random) -> Scene:
-    """A scene drawn by lot; the same state of `rng`, the same scene."""
+    """A random scene; deterministic for the same state of `rng`."""
     place, sky = rng.choice(PLACES), rng.choices(SKIES, weights=(2, 1, 1))[0]
-    wanted = rng.choices((2, 3, 4), weights=(4, 5, 2))[0]
+    count = rng.choices((2, 3, 4), weights=(4, 5, 2))[0]
     things: list[Thing] = []
     for _ in range(_MAX_TRIES):
-        if len(things) == wanted:
+        if len(things) == count:
             break
         thing = _sample_thing(rng, place, things)
         if _fits(thing, things):
@@ -156,7 +156,7 @@ def sample_scene(rng: Random) -> Scene:
 def _sample_thing(rng: Random, place: Place, others: list[Thing]) -> Thing:
     flying = sum(KINDS[thing.kind].habitat == "sky" for thing in others)
     names = [name for name, kind in KINDS.items() if _lives(name, kind, place)]
-    if flying:  # one flying thing is enough: what happens on the ground is the story
+    if flying:  # one flying thing is enough, the ground is more interesting
         names = [name for name in names if KINDS[name].habitat != "sky"]
     name = rng.choice(names)
     kind = KINDS[name]

@@ -1,4 +1,4 @@
-"""The demo world: drawn scenes with true captions, region boxes and region features, the same from the same seed."""
+"""The demo world: drawn scenes with true captions, region boxes and region features, deterministic per seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRAIN_SCENES = 1600
 
 @dataclass(frozen=True)
 class DemoSplit:
-    """N scenes: what a detector sees of them, what people say of them, and what they are."""
+    """N scenes: region features and boxes, captions, pictures, and the scenes themselves."""
 
     features: NDArray[np.float32]  # (N, R, F)
     captions: list[list[str]]  # N × 5, lower case, tokens separated by spaces
@@ -41,7 +41,7 @@ class DemoSplit:
 def make_split(count: int, seed: int = 0, first: int = 0) -> DemoSplit:
     """The scenes `first` … `first + count - 1` of the world `seed`.
 
-    A scene depends on the seed and its number alone. Raises MissingError without Pillow.
+    A scene depends only on the seed and its number. Raises MissingError without Pillow.
     """
     if importlib.util.find_spec("PIL") is None:
         raise MissingError(f"the demo world needs the package 'pillow'; {install('demo')}")
@@ -60,21 +60,21 @@ def make_split(count: int, seed: int = 0, first: int = 0) -> DemoSplit:
 
 
 def write_world(folder: Path, seed: int = 0, train: int = TRAIN_SCENES, dev: int = 200, test: int = 200) -> None:
-    """Writes the splits train, dev and test of a world as a data set.
+    """Write the splits train, dev and test of a world as a data set.
 
     Per split the files of `caan.data.scan` and `{split}_boxes.npy`, (N, R, 4) float32; the vocabulary of the training
-    captions; `thumbnails/{id}.png` for dev and test. Raises OutputError when the folder can't be written.
+    captions; `thumbnails/{id}.png` for dev and test. Raises OutputError if the folder can't be written.
     """
     first = 0
     for split, count in (("train", train), ("dev", dev), ("test", test)):
-        made = make_split(count, seed, first)
+        content = make_split(count, seed, first)
         first += count
-        write_split(folder, split, made.features, made.captions, made.ids)
+        write_split(folder, split, content.features, content.captions, content.ids)
         if split == "train":
-            Vocabulary.build(caption for group in made.captions for caption in group).save(folder / "vocab.json")
+            Vocabulary.build(caption for group in content.captions for caption in group).save(folder / "vocab.json")
         with atomic_file(folder / f"{split}_boxes.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, made.boxes)
+            np.save(file, content.boxes)
         if split != "train":
-            for name, image in zip(made.ids, made.images, strict=True):
+            for name, image in zip(content.ids, content.images, strict=True):
                 with atomic_file(folder / "thumbnails" / f"{name}.png") as temporary:
                     image.save(temporary, format="PNG")

@@ -90,7 +90,7 @@ def test_damaged_reference_scores_are_computed_again(bundle, workload, fresh_cac
 def test_a_cache_that_can_t_be_written_is_no_obstacle(bundle, workload, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "file"))
-    with pytest.warns(CaanWarning, match="can't be kept"):
+    with pytest.warns(CaanWarning, match="can't be saved"):
         scores, _ = reference_scores(workload, bundle, None)
     assert scores.shape == (6, 30)
 

@@ -1,4 +1,4 @@
-"""Fixtures of the calibration's tests."""
+"""Fixtures of the calibration tests."""
 
 from pathlib import Path
 
@@ -31,6 +31,6 @@ def make_split():
 
 @pytest.fixture
 def cache_folder(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the test's own."""
+    """An empty cache for the test."""
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "calibration"

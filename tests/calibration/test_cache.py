@@ -1,4 +1,4 @@
-"""The calibration cache: what hits, what misses, and what happens to a damaged file."""
+"""The calibration cache: hits, misses, and damaged files."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from caan.errors import BundleError, CaanWarning
 
 @pytest.fixture
 def runs(monkeypatch) -> list:
-    """One entry for every time that a graph was run."""
+    """One entry per graph run."""
     seen, original = [], module.observe
 
     def spy(*arguments):
@@ -125,7 +125,7 @@ def test_another_algorithm_misses(bundle, make_split, cache_folder, runs, monkey
 
 
 def with_ranges(change):
-    """A file whose ranges were changed, under a checksum that fits."""
+    """A file with changed ranges and a matching checksum."""
 
     def damage(path):
         content = json.loads(path.read_text())
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_reported_and_replaced(bundle, make_split, cache_folde
     whole = path.read_bytes()
     damage(path)
     runs.clear()
-    with pytest.warns(CaanWarning, match=r"is damaged \(.*calibrated again") as warned:
+    with pytest.warns(CaanWarning, match=r"is damaged \(.*calibrating again") as warned:
         again = calibrate(bundle, dataset, method="min-max")
     assert len(warned) == 1 and str(path) in str(warned[0].message)
     assert runs and again.ranges == first.ranges
@@ -190,10 +190,10 @@ def test_a_damaged_file_is_reported_and_replaced(bundle, make_split, cache_folde
 def test_a_cache_that_can_not_be_written_does_not_fail_the_job(bundle, make_split, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "file"))
-    with pytest.warns(CaanWarning, match="calibration can't be kept") as warned:
-        found = calibrate(bundle, make_split(), method="min-max")
-    assert len(warned) == 1  # nothing is damaged: there is nothing
-    assert set(found.ranges) == set(GRAPHS)
+    with pytest.warns(CaanWarning, match="calibration can't be saved") as warned:
+        result = calibrate(bundle, make_split(), method="min-max")
+    assert len(warned) == 1  # the file is missing, not damaged
+    assert set(result.ranges) == set(GRAPHS)
 
 
 def test_a_folder_in_the_file_s_place_does_not_fail_the_job(bundle, make_split, cache_folder):

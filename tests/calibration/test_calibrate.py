@@ -1,4 +1,4 @@
-"""Calibration from a bundle and a data set: what it finds, what it records, what it refuses."""
+"""Calibration from a bundle and a data set: ranges, records, and rejected inputs."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ D, ATTENTION = 10, 7  # of the tiny model
 
 @pytest.fixture
 def feeds(monkeypatch) -> list:
-    """Every feed that the calibration runs through a graph."""
+    """All feeds that the calibration runs through a graph."""
     seen, original = [], module.observe
 
     def spy(graph, tensors, feeds):
@@ -35,9 +35,9 @@ def feeds(monkeypatch) -> list:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_activation_of_every_product_gets_a_range(bundle, make_split, cache_folder, method):
-    found = calibrate(bundle, make_split(), method=method)
-    assert set(found.ranges) == set(GRAPHS)
-    for name, ranges in found.ranges.items():
+    result = calibrate(bundle, make_split(), method=method)
+    assert set(result.ranges) == set(GRAPHS)
+    for name, ranges in result.ranges.items():
         inputs = activation_inputs(onnx.load(bundle.graph(name, "fp32"))).values()
         assert set(ranges) == {tensor for names in inputs for tensor in names}
         assert all(isinstance(value, float) and 0 < value < math.inf for value in ranges.values())
@@ -45,18 +45,18 @@ def test_every_activation_of_every_product_gets_a_range(bundle, make_split, cach
 
 def test_min_max_finds_the_largest_values_of_the_sample(bundle, make_split, cache_folder):
     dataset = make_split(160)
-    found = calibrate(bundle, dataset, method="min-max", seed=5).ranges
+    result = calibrate(bundle, dataset, method="min-max", seed=5).ranges
     sample = draw_sample(dataset, 5)
     retriever = Retriever.open(bundle.folder)
     images = np.abs(retriever.encode_images(dataset.features[sample.images]).states).max(axis=0)
     texts = np.abs(retriever.encode_captions([dataset.captions[n] for n in sample.captions]).states).max(axis=0)
     products = {name: inputs for graph in GRAPHS for name, inputs in inputs_of(bundle, graph).items()}
-    VK, U = (found["scorer"][name] for name in products["scorer/H"])
-    Q5, Q6 = (found["scorer"][products[f"scorer/{name}"][1]] for name in ("Su_UQ5", "Hvt_VQ6"))
+    VK, U = (result["scorer"][name] for name in products["scorer/H"])
+    Q5, Q6 = (result["scorer"][products[f"scorer/{name}"][1]] for name in ("Su_UQ5", "Hvt_VQ6"))
     expected = {
-        "features": (found["image_encoder"]["features"], np.abs(dataset.features[sample.images]).max()),
-        "V": (found["image_encoder"][products["image_encoder/VK"][0]], images[:D].max()),
-        "U": (found["text_encoder"][products["text_encoder/UQ3"][0]], texts[:D].max()),
+        "features": (result["image_encoder"]["features"], np.abs(dataset.features[sample.images]).max()),
+        "V": (result["image_encoder"][products["image_encoder/VK"][0]], images[:D].max()),
+        "U": (result["text_encoder"][products["text_encoder/UQ3"][0]], texts[:D].max()),
         "VK": (VK, images[D : 2 * D].max()),
         "U in H": (U, texts[:D].max()),
         "UQ5": (Q5, texts[-ATTENTION:].max()),
@@ -72,14 +72,14 @@ def inputs_of(bundle, graph):
 
 
 def test_the_scorer_sees_every_pair_of_the_sample_and_no_padding(bundle, make_split, cache_folder, feeds):
-    found = calibrate(bundle, make_split(160), method="min-max")  # 40 images, more than one feed
-    assert found.record["images"] == 40
+    result = calibrate(bundle, make_split(160), method="min-max")  # 40 images, more than one feed
+    assert result.record["images"] == 40
     texts = [feed for feed in feeds if "tokens" in feed]
     tiles = [feed for feed in feeds if "image_states" in feed]
     assert all((feed["text_lengths"] == feed["tokens"].shape[1]).all() for feed in texts)
     assert all((feed["text_lengths"] == feed["text_states"].shape[1]).all() for feed in tiles)
     assert all((feed["image_lengths"] == feed["image_states"].shape[1]).all() for feed in tiles)
-    assert sum(len(feed["image_states"]) * len(feed["text_states"]) for feed in tiles) == found.record["pairs"]
+    assert sum(len(feed["image_states"]) * len(feed["text_states"]) for feed in tiles) == result.record["pairs"]
 
 
 def test_the_captions_of_the_sample_are_encoded_and_no_others(bundle, make_split, cache_folder, feeds):
@@ -87,22 +87,22 @@ def test_the_captions_of_the_sample_are_encoded_and_no_others(bundle, make_split
     calibrate(bundle, dataset, method="min-max")
     vocabulary = Vocabulary.load(bundle.folder / "vocab.json")
     expected = [vocabulary.encode(dataset.captions[n]) for n in draw_sample(dataset, 0).captions]
-    found = [row.tolist() for feed in feeds if "tokens" in feed for row in feed["tokens"]]
+    result = [row.tolist() for feed in feeds if "tokens" in feed for row in feed["tokens"]]
     # once for the states, once for the ranges
-    assert sorted(found) == sorted(2 * expected)
+    assert sorted(result) == sorted(2 * expected)
 
 
 def test_the_record_is_json_and_says_what_was_used(bundle, make_split, cache_folder):
     dataset = make_split()
-    found = calibrate(bundle, dataset, method="mse", seed=2)
+    result = calibrate(bundle, dataset, method="mse", seed=2)
     sample = draw_sample(dataset, 2)
-    record = json.loads(json.dumps(found.record))
-    assert record == found.record
+    record = json.loads(json.dumps(result.record))
+    assert record == result.record
     expected = {"data": "data", "split": "train", "method": "mse", "seed": 2}
     expected |= {"images": 25, "captions": len(sample.captions), "pairs": sample.pairs, "positives": sample.positives}
     assert {name: record[name] for name in expected} == expected
     assert set(record["graphs_sha256"]) == set(GRAPHS) and len(record["data_sha256"]) == 64
-    assert np.array_equal(found.held_out, sample.held_out) and record["held_out"] == len(sample.held_out)
+    assert np.array_equal(result.held_out, sample.held_out) and record["held_out"] == len(sample.held_out)
 
 
 def test_long_captions_are_cut_as_the_runtime_cuts_them(bundle, make_split, cache_folder, feeds):

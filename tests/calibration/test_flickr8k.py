@@ -13,9 +13,9 @@ from caan.runtime import Retriever
 
 def test_ranges_of_train_photos_fit_unseen_ones(flickr8k, flickr8k_bundle, cache_folder):
     opened = open_bundle(flickr8k_bundle)
-    found = calibrate(opened, open_split(flickr8k, "train"), method="mse", size=SampleSize(32, 1024))
-    assert (found.record["images"], found.record["pairs"], found.record["positives"]) == (32, 1024, 8)
-    assert len(found.held_out) >= 400
+    result = calibrate(opened, open_split(flickr8k, "train"), method="mse", size=SampleSize(32, 1024))
+    assert (result.record["images"], result.record["pairs"], result.record["positives"]) == (32, 1024, 8)
+    assert len(result.held_out) >= 400
     data, retriever = open_split(flickr8k), Retriever.open(flickr8k_bundle)
     images, regions = retriever.encode_images(data.features[:8]).gather(np.arange(8))
     texts = retriever.encode_captions(data.captions[:40])
@@ -28,7 +28,7 @@ def test_ranges_of_train_photos_fit_unseen_ones(flickr8k, flickr8k_bundle, cache
         feeds.append({"image_states": images, "image_lengths": regions, "text_states": states, "text_lengths": words})
     for values in observe(graph, tensors, feeds):
         for name, x in values.items():
-            scale = found.ranges["scorer"][name] / 127
+            scale = result.ranges["scorer"][name] / 127
             signal[name] += float((x**2).sum())
             noise[name] += float(((x - scale * np.clip(np.rint(x / scale), -127, 127)) ** 2).sum())
     # Eight bits over a bell that fills the range give about 40 dB, over an attention less.

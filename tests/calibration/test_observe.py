@@ -1,4 +1,4 @@
-"""Which tensors a matrix product reads, and their values in a run."""
+"""The inputs of matrix products, and their values in a run."""
 
 import numpy as np
 import onnx
@@ -34,9 +34,9 @@ def test_weights_and_constants_are_no_activations(graph):
 
 
 def test_every_product_of_the_scorer_is_named_and_the_weight_vectors_are_not(bundle):
-    found = activation_inputs(onnx.load(bundle.graph("scorer", "fp32")))
+    result = activation_inputs(onnx.load(bundle.graph("scorer", "fp32")))
     pairs = ["H", "At_VQ2", "A_Hu", "Su", "Su_UQ5", "Hvt_VQ6", "av_V", "au_U"]
-    assert {name: len(inputs) for name, inputs in found.items()} == {
+    assert {name: len(inputs) for name, inputs in result.items()} == {
         **{f"scorer/{name}": 2 for name in pairs},
         **{f"scorer/{name}": 1 for name in ("Zv_wv", "Zu_wu")},
     }
@@ -45,9 +45,9 @@ def test_every_product_of_the_scorer_is_named_and_the_weight_vectors_are_not(bun
 def test_inputs_outputs_and_inner_values_are_observed_over_feeds_of_different_shapes(graph):
     before = graph.SerializeToString()
     feeds = [{"x": np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32)} for n in (1, 5, 2)]
-    found = list(observe(graph, ["z", "x", "y"], feeds))
-    assert len(found) == 3
-    for feed, values in zip(feeds, found, strict=True):
+    result = list(observe(graph, ["z", "x", "y"], feeds))
+    assert len(result) == 3
+    for feed, values in zip(feeds, result, strict=True):
         z = feed["x"] @ W @ C
         assert list(values) == ["z", "x", "y"]
         assert np.array_equal(values["x"], feed["x"])
@@ -57,13 +57,13 @@ def test_inputs_outputs_and_inner_values_are_observed_over_feeds_of_different_sh
 
 
 def test_one_feed_is_run_at_a_time(graph):
-    asked = []
+    calls = []
 
     def feeds():
         for n in range(1, 4):
-            asked.append(n)
+            calls.append(n)
             yield {"x": np.ones((n, 3), np.float32)}
 
     values = observe(graph, ["z"], feeds())
     next(values)
-    assert asked == [1]
+    assert calls == [1]

@@ -1,4 +1,4 @@
-"""The drawing of calibration pairs: proportions, lengths, seeds, what is held out, and tiles without padding."""
+"""Sampling of calibration pairs: proportions, lengths, seeds, held-out images, and tiles without padding."""
 
 import numpy as np
 import pytest

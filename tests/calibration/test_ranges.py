@@ -1,4 +1,4 @@
-"""The range methods: what holds for all of them, and what each promises."""
+"""The range methods: properties of all of them, and of each."""
 
 import weakref
 
@@ -14,7 +14,7 @@ BINS = 1 << 15
 
 
 def range_of(values, method) -> float:
-    """The range of one tensor that comes in one batch."""
+    """The range of one tensor in one batch."""
     return find_ranges(lambda: [{"x": np.asarray(values, np.float32)}], method)["x"]
 
 
@@ -30,7 +30,7 @@ def squared_error(values, reach) -> float:
 
 @st.composite
 def tensors(draw):
-    """Activations as they occur: bell-shaped, one-sided with zeros, saturated at 1, or with a long tail."""
+    """Typical activations: bell-shaped, one-sided with zeros, saturated at 1, or with a long tail."""
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     count = draw(st.integers(1, 3000))
     normal = generator.standard_normal(count)
@@ -43,19 +43,19 @@ def tensors(draw):
 @settings(max_examples=40)
 @given(tensors(), st.sampled_from(METHODS))
 def test_a_range_is_positive_and_not_above_the_maximum(values, method):
-    found, maximum = range_of(values, method), float(np.abs(values).max())
-    assert MIN_RANGE <= found <= max(maximum, MIN_RANGE)
+    result, maximum = range_of(values, method), float(np.abs(values).max())
+    assert MIN_RANGE <= result <= max(maximum, MIN_RANGE)
     if method == "min-max":
-        assert found == max(maximum, MIN_RANGE)
+        assert result == max(maximum, MIN_RANGE)
 
 
 @settings(max_examples=40)
 @given(tensors(), st.integers(1, 12), st.sampled_from(METHODS))
 def test_ranges_scale_with_the_values(values, exponent, method):
     # By powers of two, which float32 multiplies exactly; any other factor may move a value to the next bin.
-    found = range_of(values, method)
-    if found > MIN_RANGE:
-        assert range_of(values * np.float32(2**exponent), method) == found * 2**exponent
+    result = range_of(values, method)
+    if result > MIN_RANGE:
+        assert range_of(values * np.float32(2**exponent), method) == result * 2**exponent
 
 
 @settings(max_examples=40)
@@ -90,8 +90,8 @@ def test_tensors_do_not_touch_each_other(method):
     generator = np.random.default_rng(0)
     small, large = generator.standard_normal(500), 100 * generator.standard_t(2, 500)
     batches = [{"zero": np.zeros(3, np.float32), "small": small.astype("f4")}, {"large": large.astype("f4")}]
-    found = find_ranges(lambda: batches, method)
-    assert found == {"zero": MIN_RANGE, "small": range_of(small, method), "large": range_of(large, method)}
+    result = find_ranges(lambda: batches, method)
+    assert result == {"zero": MIN_RANGE, "small": range_of(small, method), "large": range_of(large, method)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -155,11 +155,11 @@ def test_mse_beats_min_max_where_there_are_outliers(shape):
 @given(tensors())
 def test_percentile_clips_one_value_in_ten_thousand(values):
     values = np.concatenate([values, np.random.default_rng(0).uniform(-1, 1, 50_000).astype(np.float32)])
-    found, magnitudes = range_of(values, "percentile"), np.sort(np.abs(values))
-    clipped = (magnitudes > found * (1 + 1e-6)).mean()
+    result, magnitudes = range_of(values, "percentile"), np.sort(np.abs(values))
+    clipped = (magnitudes > result * (1 + 1e-6)).mean()
     assert clipped <= 1e-4
-    # … and no bin less would do
-    assert (magnitudes > found - 1.01 * magnitudes[-1] / BINS).mean() > 1e-4 or found == MIN_RANGE
+    # … and one bin less would be too few
+    assert (magnitudes > result - 1.01 * magnitudes[-1] / BINS).mean() > 1e-4 or result == MIN_RANGE
 
 
 def test_entropy_cuts_a_lone_outlier_off_a_bell():

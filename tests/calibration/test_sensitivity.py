@@ -1,4 +1,4 @@
-"""What each node costs in INT8: numbers, order, table."""
+"""The cost of each node in INT8: numbers, order, table."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_a_cost_is_the_parity_of_the_node_s_scores():
 
 def test_the_largest_mean_error_comes_first_even_where_rsum_sees_nothing():
     lone = REFERENCE.copy()
-    lone[0, 7] = 2.0  # moves ranks, but one pair alone
+    lone[0, 7] = 2.0  # changes ranks, but in only one pair
     scores = {"small": REFERENCE + 0.01, "large": REFERENCE + 0.25, "none": REFERENCE, "lone": lone}
     costs = costs_of(scores)
     assert [cost.node for cost in costs] == ["large", "lone", "small", "none"]
@@ -47,14 +47,14 @@ def test_a_node_that_ruins_a_score_is_the_most_harmful(value):
 
 
 def test_every_node_is_scored_once():
-    asked = []
+    calls = []
 
     def score(node):
-        asked.append(node)
+        calls.append(node)
         return REFERENCE
 
     node_costs(["x", "y", "z"], score, REFERENCE, TRUTH)
-    assert asked == ["x", "y", "z"]
+    assert calls == ["x", "y", "z"]
 
 
 def test_the_table_shows_the_costs_in_their_order():

@@ -1,4 +1,4 @@
-"""caan-bench's short ways, and two bundles."""
+"""Shortcuts of caan-bench, and two bundles."""
 
 import json
 import shutil

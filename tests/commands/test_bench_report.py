@@ -1,4 +1,4 @@
-"""`caan bench --report`: the page of a real run, and what is refused before anything is measured."""
+"""`caan bench --report`: the page of a real run, and errors before the measurements."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_a_run_without_data_has_a_page_of_speed(run, tiny_folder, tmp_path):
         (["--report", "r.html", "--grid", "2x3"], ["a grid of 2x3 has 6 cells, the features have 5 regions"]),
         (["--report", "r.html", "--grid", "six"], ["'six' is not ROWSxCOLUMNS"]),
         (["--report", "r.html", "--grid", "0x5"], ["'0x5' is not ROWSxCOLUMNS"]),
-        (["--report", "r.html", "--pictures", "nowhere"], ["nowhere is no folder of pictures"]),
+        (["--report", "r.html", "--pictures", "nowhere"], ["nowhere is not a folder"]),
         (["--grid", "1x5"], ["--pictures and --grid are for the pictures", "--report"]),
         (["--pictures", "data"], ["--pictures and --grid are for the pictures", "--report"]),
     ],

@@ -1,4 +1,4 @@
-"""`caan demo` writes where nothing is, or where it wrote before."""
+"""`caan demo` writes only to new or empty folders, or its own."""
 
 import pytest
 
@@ -13,7 +13,7 @@ class Began(Exception):  # noqa: N818
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """drawn(folder): whether the demo would begin to write in it."""
+    """drawn(folder): whether the demo would start writing there."""
 
     def begin(folder):
         raise Began
@@ -35,7 +35,7 @@ def test_a_folder_of_the_user_s_is_refused_and_left_as_it_is(refused, tmp_path, 
     (tmp_path / "demo" / name).parent.mkdir(parents=True)
     (tmp_path / "demo" / name).write_text("mine")
     first = name.split("/")[0]
-    refused("demo", says=[f"demo holds {first}, and the demo did not write that folder", "caan demo FOLDER"])
+    refused("demo", says=[f"demo holds {first} and was not written by the demo", "caan demo FOLDER"])
 
 
 def test_a_file_in_the_folder_s_place(refused, tmp_path):

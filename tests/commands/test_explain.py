@@ -1,4 +1,4 @@
-"""`caan explain`: tables, JSON and a PNG; and what it says to input that can't be used."""
+"""`caan explain`: tables, JSON and a PNG, and errors for invalid input."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ def explain(run, tiny_folder, features):
 
 @pytest.fixture
 def refuses(refused, tiny_folder, features):
-    """refuses(*options, says=…): the command with these options is refused."""
+    """refuses(*options, says=…): assert that the command rejects these options."""
     return lambda *options, caption="w1 w2", **expected: refused(
         "explain", tiny_folder / "model.caan", features, caption, *options, **expected
     )
@@ -115,8 +115,8 @@ def test_an_existing_file_is_replaced_only_when_told(explain, refuses, picture):
         (["--item", "0", "--grid", "1x5", "--boxes", "x.npy"], ["--boxes and --grid both", "one of them"]),
         (["--item", "0", "--picture", "x.png"], ["add -o FILE.png"]),
         (["--item", "0", "--boxes", "nowhere.npy"], ["can't read nowhere.npy"]),
-        (["--item", "0", "-o", "found.jpg"], ["found.jpg is no name for a PNG"]),
-        (["--item", "0", "-o", "found.png", "--picture", "nowhere.jpg"], ["there is no picture nowhere.jpg"]),
+        (["--item", "0", "-o", "found.jpg"], ["found.jpg does not end in .png"]),
+        (["--item", "0", "-o", "found.png", "--picture", "nowhere.jpg"], ["no picture at nowhere.jpg"]),
         (["--item", "0", "--ids", "nowhere.txt"], ["can't read nowhere.txt"]),
     ],
 )
@@ -159,7 +159,7 @@ def test_lengths_leave_padding_out(run, tiny_folder, tiny_data, tmp_path):
     features = np.load(tiny_data / "test_ims.npy")
     np.save(tmp_path / "lengths.npy", np.array([3, 5, 5, 5, 5, 5]))
     command = ["explain", tiny_folder / "model.caan", tiny_data / "test_ims.npy", "w1 w2", "--item", 0, "--json"]
-    found = json.loads(run(*command, "--lengths", tmp_path / "lengths.npy").out)
+    result = json.loads(run(*command, "--lengths", tmp_path / "lengths.npy").out)
     np.save(tmp_path / "short.npy", features[:1, :3])
     alone = json.loads(run(*command[:2], tmp_path / "short.npy", *command[3:]).out)
-    assert len(found["av"]) == 3 and found["score"] == pytest.approx(alone["score"], abs=1e-6)
+    assert len(result["av"]) == 3 and result["score"] == pytest.approx(alone["score"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""`caan inspect` shows what is in a bundle, in text that fits a terminal and in JSON that leaves nothing out."""
+"""`caan inspect` shows a bundle's contents, as text that fits a terminal and as complete JSON."""
 
 import json
 import re
@@ -56,7 +56,7 @@ INT8 = {
 
 @pytest.fixture
 def full_bundle(tiny_bundle):
-    """The tiny bundle with a precision int8 and an engine of it, as far as the manifest knows."""
+    """The tiny bundle with manifest entries of a precision int8 and its engine."""
     for graph in GRAPHS:
         shutil.copy(tiny_bundle / graph_file(graph, "fp32"), tiny_bundle / graph_file(graph, "int8"))
         (tiny_bundle / plan_file(graph, ENGINE)).parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def full_bundle(tiny_bundle):
 
 @pytest.fixture
 def shown(run, full_bundle):
-    """shown(): what the command prints of the full bundle, with runs of spaces as one."""
+    """shown(): the command's output for the full bundle, with spaces collapsed."""
 
     def call(*arguments):
         done = run("inspect", full_bundle, *arguments)
@@ -202,11 +202,11 @@ def test_a_stale_engine_is_shown_with_the_command_that_builds_it_again(run, full
 
 
 def test_json_leaves_nothing_out(run, full_bundle):
-    found = json.loads(run("inspect", full_bundle, "--json").out)
-    assert found["bundle"] == str(full_bundle)
-    assert found["manifest"] == json.loads((full_bundle / "manifest.json").read_text())
-    assert found["stale"] == {ENGINE: []}
-    assert found["graphs"]["int8"]["scorer"]["outputs"] == [
+    result = json.loads(run("inspect", full_bundle, "--json").out)
+    assert result["bundle"] == str(full_bundle)
+    assert result["manifest"] == json.loads((full_bundle / "manifest.json").read_text())
+    assert result["stale"] == {ENGINE: []}
+    assert result["graphs"]["int8"]["scorer"]["outputs"] == [
         {"name": "scores", "dtype": "float32", "axes": ["images", "captions"]}
     ]
 
@@ -227,9 +227,9 @@ def test_layers_are_shown_with_operator_type_and_shape(run, tiny_folder):
 
 
 def test_layers_of_a_named_precision_in_json(run, full_bundle):
-    found = json.loads(run("inspect", full_bundle, "--layers", "scorer", "--precision", "int8", "--json").out)
-    assert (found["graph"], found["precision"]) == ("scorer", "int8")
-    product = next(layer for layer in found["layers"] if layer["name"] == "scorer/H")
+    result = json.loads(run("inspect", full_bundle, "--layers", "scorer", "--precision", "int8", "--json").out)
+    assert (result["graph"], result["precision"]) == ("scorer", "int8")
+    product = next(layer for layer in result["layers"] if layer["name"] == "scorer/H")
     assert product["op"] == "MatMul" and product["computes_in"] == "FP32"
     assert product["outputs"][0]["axes"] == ["images·regions", "captions·words"]
 
@@ -315,7 +315,7 @@ JSON = st.recursive(
 
 
 def places(value, path=()):
-    """Every place in a JSON value, as the keys and indices that lead there."""
+    """Every path in a JSON value, as keys and indices."""
     yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:

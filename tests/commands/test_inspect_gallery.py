@@ -1,4 +1,4 @@
-"""`caan inspect GALLERY`: what a gallery holds, in text and in JSON."""
+"""`caan inspect GALLERY`: a gallery's contents as text and JSON."""
 
 import json
 import shutil
@@ -21,9 +21,9 @@ def gallery(tiny_folder, tmp_path):
 
 
 def test_json_says_it_all(run, gallery, tmp_path):
-    found = json.loads(run("inspect", tmp_path / "gallery", "--json").out)
+    result = json.loads(run("inspect", tmp_path / "gallery", "--json").out)
     row = gallery.states.shape[1] * 2
-    assert found == {
+    assert result == {
         "gallery": str(tmp_path / "gallery"), "format": "caan-gallery", "version": 2, "kind": "image", "items": 7,
         "deleted": 2, "rows": 35, "longest": 5, "dtype": "float16", "columns": gallery.states.shape[1],
         "compact": False, "ids": True, "blocks": 1, "encoder": gallery.encoder,
@@ -50,8 +50,8 @@ def test_text_names_what_matters(run, gallery, tmp_path):
 
 def test_a_gallery_without_its_bundle_is_shown_too(run, gallery, tmp_path):
     (tmp_path / "model.caan").rename(tmp_path / "moved.caan")
-    found = json.loads(run("inspect", tmp_path / "gallery", "--json").out)
-    assert found["bundle"] is None and "is no longer at" in found["bundle_not_used"]
+    result = json.loads(run("inspect", tmp_path / "gallery", "--json").out)
+    assert result["bundle"] is None and "is no longer at" in result["bundle_not_used"]
     assert "is no longer at" in " ".join(run("inspect", tmp_path / "gallery").out.split())
 
 

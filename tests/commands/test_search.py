@@ -39,20 +39,20 @@ def captions(tmp_path):
 
 
 def test_many_captions_have_the_hits_that_each_has_alone(run, gallery, captions):
-    found = json.loads(run("search", gallery, "--captions", captions, "--json", "-k", 3).out)
-    assert [group["caption"] for group in found] == captions.read_text().splitlines()
-    for group in found:
+    result = json.loads(run("search", gallery, "--captions", captions, "--json", "-k", 3).out)
+    assert [group["caption"] for group in result] == captions.read_text().splitlines()
+    for group in result:
         alone = json.loads(run("search", gallery, group["caption"], "--json", "-k", 3).out)
         assert [hit["id"] for hit in group["hits"]] == [hit["id"] for hit in alone]
-        # Captions that are encoded together differ from one alone in the last digits.
+        # Captions encoded in a batch differ from single ones in the last digits.
         assert np.allclose([h["score"] for h in group["hits"]], [h["score"] for h in alone], atol=1e-5)
 
 
 def test_many_captions_as_text_are_grouped_by_caption(run, gallery, captions):
-    found = json.loads(run("search", gallery, "--captions", captions, "--json").out)
+    result = json.loads(run("search", gallery, "--captions", captions, "--json").out)
     done = run("search", gallery, "--captions", captions)
     assert done.code == 0
-    for group, block in zip(found, done.out.split("\n\n"), strict=True):
+    for group, block in zip(result, done.out.split("\n\n"), strict=True):
         caption, *lines = block.strip("\n").splitlines()
         assert caption == group["caption"]
         expected = [[str(rank), f"{hit['score']:.4f}", hit["id"]] for rank, hit in enumerate(group["hits"], 1)]
@@ -85,7 +85,7 @@ def test_captions_that_can_t_be_searched_with_do_not_stop_the_others(run, galler
         f"{mixed}, line 2: the caption is empty; write at least one word",
         f"{mixed}, line 3: no word of 'zebra quagga' is in the model's vocabulary; try other words",
         f"{mixed}, line 5: the caption is empty; write at least one word",
-        "Error: 3 of 5 captions have no answer; the lines above say why",
+        "Error: 3 of 5 captions failed; see the lines above",
     ]
 
 
@@ -131,7 +131,7 @@ def test_a_page_shows_pictures_where_ids_name_them(run, gallery, captions, tmp_p
     made = Page(page.read_text(encoding="utf-8"))
     check_self_contained(made)
     assert len(made.attributes("src")) == 3 * 5
-    assert made.text.count("missing no picture of this name") == 3
+    assert made.text.count("missing no picture with this name") == 3
     for text in captions.read_text().splitlines():
         assert text in made.text
     for hit in json.loads(run("search", gallery, "w1 w2", "--json").out):
@@ -159,15 +159,15 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
     assert run(*command, "--pictures", tmp_path / "pictures").code == 0
     made = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert len(made.attributes("src")) == 2 * 5
-    assert "Pictures are shown for the first captions alone; the last 2 have text" in made.text
+    assert "Only the first captions have pictures; the last 2 show text" in made.text
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], ["give a CAPTION", "--captions"]),
-        (["w1", "--captions", "captions.txt"], ["one of them"]),
-        (["w1", "--pictures", "."], ["--pictures is for the page", "--html"]),
+        ([], ["give exactly one of CAPTION", "--captions"]),
+        (["w1", "--captions", "captions.txt"], ["exactly one of"]),
+        (["w1", "--pictures", "."], ["--pictures is for the HTML page", "--html"]),
         (["--captions", "nowhere.txt"], ["can't read nowhere.txt"]),
         (["--captions", "."], ["can't read ."]),
         (["--captions", "empty.txt"], ["empty.txt is empty", "one caption a line"]),
@@ -175,7 +175,7 @@ def test_a_page_of_very_many_captions_has_pictures_for_the_first(run, gallery, t
         (["--captions", "captions.txt", "-k", "7"], ["k is 7, the gallery has 6 items", "ask for 1 to 6"]),
         (["w1", "--html", "captions.txt/page.html"], ["can't write captions.txt/page.html", "name another place"]),
         (["w1", "--html", "pictures"], ["can't write pictures", "name another place"]),
-        (["w1", "--html", "p.html", "--pictures", "nowhere"], ["nowhere is no folder of pictures"]),
+        (["w1", "--html", "p.html", "--pictures", "nowhere"], ["nowhere is not a folder"]),
         (["zebra", "--html", "p.html"], ["no word of 'zebra'"]),
     ],
 )
@@ -200,6 +200,6 @@ def test_the_gallery_s_own_precision_is_found(run, tiny_bundle, tiny_data, tmp_p
     add_half_precision(tiny_bundle)
     made = run("index", tiny_bundle, tiny_data / "test_ims.npy", "-o", tmp_path / "half", "--precision", "fp16")
     assert made.code == 0, made
-    found = run("search", tmp_path / "half", "w1 w2", "-k", 2)
-    assert found.code == 0 and len(found.out.splitlines()) == 2
+    result = run("search", tmp_path / "half", "w1 w2", "-k", 2)
+    assert result.code == 0 and len(result.out.splitlines()) == 2
     assert run("search", tmp_path / "half", "w1 w2", "-k", 2, "--precision", "fp32").code == 2

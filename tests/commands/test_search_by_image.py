@@ -1,4 +1,4 @@
-"""`caan search --features`: images find their captions, in a gallery of captions."""
+"""`caan search --features`: images find their captions in a gallery of captions."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ def retriever(tiny_folder):
 
 @pytest.fixture
 def features(tmp_path):
-    """Three images of random features in a file, and one of them alone in another."""
+    """A file of three images with random features, and a file with one of them."""
     array = np.random.default_rng(3).standard_normal((3, 5, 12)).astype(np.float32)
     np.save(tmp_path / "many.npy", array)
     np.save(tmp_path / "one.npy", array[1])
@@ -40,8 +40,8 @@ def test_one_image_and_many(run, retriever, captions, features, tmp_path):
     command = ["search", tmp_path / "captions", "-k", 4, "--json", "--features"]
     assert json.loads(run(*command, tmp_path / "one.npy").out) == rows(expected[1])
     assert json.loads(run(*command, tmp_path / "many.npy", "--item", 2).out) == rows(expected[2])
-    found = json.loads(run(*command, tmp_path / "many.npy").out)
-    assert found == [{"image": n, "hits": rows(hits)} for n, hits in enumerate(expected)]
+    result = json.loads(run(*command, tmp_path / "many.npy").out)
+    assert result == [{"image": n, "hits": rows(hits)} for n, hits in enumerate(expected)]
 
 
 def test_as_tables_and_as_a_file(run, retriever, captions, features, tmp_path):

@@ -1,4 +1,4 @@
-"""Scores as files that other programs read."""
+"""Scores as files for other programs."""
 
 import csv
 import json

@@ -141,9 +141,9 @@ def test_building_counts_the_tokenizers_words():
         ({}, "must map <pad> to 0, not to None"),
         ({**SPECIAL_TOKENS, "<unk>": 7}, "must map <unk> to 3, not to 7"),
         ({**SPECIAL_TOKENS, "dog": 3}, "two words the same id"),
-        ({**SPECIAL_TOKENS, "dog": -1}, "no id"),
-        ({**SPECIAL_TOKENS, "dog": "4"}, "no id"),
-        ({**SPECIAL_TOKENS, "dog": 4.0}, "no id"),
+        ({**SPECIAL_TOKENS, "dog": -1}, "not an id"),
+        ({**SPECIAL_TOKENS, "dog": "4"}, "not an id"),
+        ({**SPECIAL_TOKENS, "dog": 4.0}, "not an id"),
     ],
 )
 def test_words_that_are_not_a_vocabulary(tmp_path, words, says):
@@ -164,7 +164,7 @@ def test_an_unknown_tokenizer_names_the_known_ones(tokenizer):
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"x"', "5"])
 def test_a_file_that_is_not_a_vocabulary(tmp_path, content):
     (tmp_path / "vocab.json").write_text(content)
-    with pytest.raises(DataError, match=r"vocab\.json is no vocabulary"):
+    with pytest.raises(DataError, match=r"vocab\.json is not a vocabulary"):
         Vocabulary.load(tmp_path / "vocab.json")
 
 

@@ -1,4 +1,4 @@
-"""What engines are built from: the tiny model's graphs, with TensorRT for RTX, which needs no GPU."""
+"""Inputs for engine builds: the tiny model's graphs, and TensorRT for RTX, which needs no GPU."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def graphs(tiny_folder) -> dict[str, Path]:
 
 
 class Forwarding:
-    """Stands for another object, and remembers what is assigned to it."""
+    """A proxy of another object that records assignments."""
 
     def __init__(self, real, **own):
         vars(self).update(real=real, assigned={}, **own)
@@ -41,7 +41,7 @@ class Forwarding:
 
 
 def with_build(target, build):
-    """The target with a builder that calls build(network, config) instead of building."""
+    """The target, with a builder that calls build(network, config) instead of building."""
 
     def builder(log):
         real = target.module.Builder(log)

@@ -1,4 +1,4 @@
-"""Describing a bundle: shapes and types from its graphs, profiles and staleness from its manifest, never a crash."""
+"""Describing a bundle: shapes and types from its graphs, profiles and staleness from its manifest, without crashes."""
 
 import json
 import re
@@ -20,7 +20,7 @@ ENGINE = "tensorrt-rtx-fp32"
 
 @pytest.fixture
 def with_engine(tiny_bundle):
-    """The tiny bundle with an engine of its FP32 graphs, as far as the manifest knows."""
+    """The tiny bundle with a manifest entry of an engine built from its FP32 graphs."""
     bundle = open_bundle(tiny_bundle)
     for graph in GRAPHS:
         (tiny_bundle / plan_file(graph, ENGINE)).parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def rewrite(bundle, *keys, value):
 
 
 def mixed_graph():
-    """A scorer of a few nodes: a product in INT8, a tanh in FP16, a cast, a softmax in FP32; its names mean nothing."""
+    """A scorer of a few nodes: a product in INT8, a tanh in FP16, a cast, a softmax in FP32; names are arbitrary."""
     scale = helper.make_tensor("scale", TensorProto.FLOAT16, [], [0.1])
     zero = helper.make_tensor("zero", TensorProto.INT8, [], [0])
     nodes = [
@@ -81,7 +81,7 @@ def mixed_graph():
 
 
 def add_precision(bundle, precision, scorer):
-    """A precision of the FP32 encoders and this scorer."""
+    """A precision with the FP32 encoders and this scorer."""
     for graph in GRAPHS:
         shutil.copy(bundle / graph_file(graph, "fp32"), bundle / graph_file(graph, precision))
     onnx.save(scorer, bundle / graph_file("scorer", precision))
@@ -91,8 +91,8 @@ def add_precision(bundle, precision, scorer):
 
 
 def test_the_ends_of_every_graph_are_told_with_types_and_axes(tiny_folder):
-    found = describe(tiny_folder / "model.caan")
-    scorer = found.ends["fp32"]["scorer"]
+    result = describe(tiny_folder / "model.caan")
+    scorer = result.ends["fp32"]["scorer"]
     assert scorer.inputs == [
         Tensor("image_states", "float32", ["images", "regions", 41]),
         Tensor("image_lengths", "int64", ["images"]),
@@ -100,9 +100,9 @@ def test_the_ends_of_every_graph_are_told_with_types_and_axes(tiny_folder):
         Tensor("text_lengths", "int64", ["captions"]),
     ]
     assert scorer.outputs == [Tensor("scores", "float32", ["images", "captions"])]
-    assert set(found.ends["fp32"]) == {*GRAPHS, *SIDE_GRAPHS}
-    assert [end.name for end in found.ends["fp32"]["explainer"].outputs] == ["scores", "H", "Hu", "Hv", "av", "au"]
-    assert found.ends["fp32"]["expander"].inputs == [Tensor("regions", "float32", ["images", "regions", 10])]
+    assert set(result.ends["fp32"]) == {*GRAPHS, *SIDE_GRAPHS}
+    assert [end.name for end in result.ends["fp32"]["explainer"].outputs] == ["scores", "H", "Hu", "Hv", "av", "au"]
+    assert result.ends["fp32"]["expander"].inputs == [Tensor("regions", "float32", ["images", "regions", 10])]
 
 
 def test_a_bundle_older_than_the_side_graphs_has_no_ends_of_them(tiny_bundle):
@@ -114,15 +114,15 @@ def test_a_bundle_older_than_the_side_graphs_has_no_ends_of_them(tiny_bundle):
 
 
 def test_a_bundle_without_engines_has_no_profiles(tiny_folder):
-    found = describe(tiny_folder / "model.caan")
-    assert (found.profiles, found.stale) == ({}, {})
+    result = describe(tiny_folder / "model.caan")
+    assert (result.profiles, result.stale) == ({}, {})
 
 
 def test_a_profile_s_shapes_become_ranges_of_axes(with_engine):
     bundle = open_bundle(with_engine)
     expected = default_profiles(bundle.config, bundle.manifest["limits"], Statistics.assumed(bundle.config))
-    found = describe(with_engine).profiles[ENGINE]
-    assert {g: [(p.name, p.axes) for p in own] for g, own in found.items()} == {
+    result = describe(with_engine).profiles[ENGINE]
+    assert {g: [(p.name, p.axes) for p in own] for g, own in result.items()} == {
         g: [(p.name, p.axes) for p in own] for g, own in expected.items()
     }
 
@@ -143,9 +143,9 @@ def test_an_engine_whose_precision_is_gone_is_stale_altogether(with_engine):
 
 
 def test_without_onnx_there_are_no_ends_and_no_layers(with_engine, no_onnx):
-    found = describe(with_engine)
-    assert found.ends is None and found.as_dict()["graphs"] is None
-    assert found.profiles[ENGINE]["scorer"]
+    result = describe(with_engine)
+    assert result.ends is None and result.as_dict()["graphs"] is None
+    assert result.profiles[ENGINE]["scorer"]
     with pytest.raises(MissingError, match=r"needs the package 'onnx'; pip install '.*\[export\]'"):
         describe_layers(with_engine, "scorer", "fp32")
 
@@ -218,13 +218,13 @@ def test_a_bundle_replaced_meanwhile_is_read_again(with_engine, monkeypatch):
         return read_ends(bundle)
 
     monkeypatch.setattr(module, "_all_ends", replace_then_read)
-    found = describe(with_engine)
+    result = describe(with_engine)
     assert len(calls) == 2
-    assert (found.bundle.manifest["tokenizer"], found.profiles) == ("word-punct", {})
+    assert (result.bundle.manifest["tokenizer"], result.profiles) == ("word-punct", {})
 
 
 def unknown_operator():
-    """A graph that ONNX refuses in several lines."""
+    """A graph that ONNX rejects with a multi-line message."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"])], "g", ends[:1], ends[1:])
     return helper.make_model(graph).SerializeToString()

@@ -1,4 +1,4 @@
-"""A precision and its engines in a bundle: what is recorded, what is kept, and that nothing half-done stays."""
+"""Adding a precision and its engines to a bundle: records, kept failures, and no partial results."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def calibration(tiny_folder, make_once):
 
 @pytest.fixture
 def gate(tiny_folder):
-    """A gate that everything passes, on the tiny data set."""
+    """A gate on the tiny data set that every precision passes."""
     workload = data_workload(tiny_folder / "data", "test")
     return AccuracyGate.open(workload, open_bundle(tiny_folder / "model.caan"), None, Limits(delta_rsum=600.0))
 
@@ -97,7 +97,7 @@ def test_without_data_the_precision_is_ungated_and_checked_on_random_inputs(tiny
 
 def test_a_missed_gate_leaves_the_bundle_as_it_was(tiny_bundle, job, gate):
     before = content(tiny_bundle)
-    with pytest.raises(GateError, match=r"fp16 misses its accuracy gate on data test.*as it was"):
+    with pytest.raises(GateError, match=r"fp16 fails its accuracy gate on data test.*unchanged"):
         build_engine(tiny_bundle, job, gate=limited(gate, max_abs=1e-9))
     assert content(tiny_bundle) == before
     assert sorted(path.name for path in tiny_bundle.parent.iterdir()) == ["model.caan"]
@@ -153,13 +153,13 @@ def test_a_scale_100_times_too_large_misses_the_gate(tiny_bundle, job, gate, cal
     build_engine(tiny_bundle, int8, gate=close, calibration=calibration)
     before = content(tiny_bundle)
     monkeypatch.setattr(engine_from_bundle.PrecisionPass, "graphs", broken)
-    with pytest.raises(GateError, match="int8 misses"):
+    with pytest.raises(GateError, match="int8 fails"):
         build_engine(tiny_bundle, int8, gate=close, calibration=calibration)
     assert content(tiny_bundle) == before
 
 
 def test_auto_takes_the_most_harmful_nodes_back_until_the_gate_holds(tiny_bundle, job, gate, calibration):
-    """One product is given a range 100 times too large: it alone goes back, and the gate holds."""
+    """One product gets a range 100 times too large: only it returns to FP16, and the gate passes."""
     ranges = {name: dict(values) for name, values in calibration.ranges.items()}
     ranges["scorer"]["cat_1"] *= 100
     spoilt = replace(calibration, ranges=ranges)
@@ -174,13 +174,13 @@ def test_auto_takes_the_most_harmful_nodes_back_until_the_gate_holds(tiny_bundle
     entry = report.precision
     assert entry["status"] == "passed" and entry["kept_fp16"] == ["scorer/A_Hu"]
     assert entry["sensitivity"][0]["node"] == "scorer/A_Hu" and len(entry["sensitivity"]) == 16
-    assert any(line.startswith("scorer/A_Hu goes back to FP16: alone it changes scores by") for line in said)
-    assert report.made.share_of_int8("scorer") < 100
+    assert any(line.startswith("scorer/A_Hu returns to FP16: alone it changes scores by") for line in said)
+    assert report.graphs.share_of_int8("scorer") < 100
 
 
 def test_sensitivity_is_measured_when_asked(tiny_bundle, job, gate, calibration):
-    asked = replace(job, precision="int8", sensitivity=True)
-    costs = build_engine(tiny_bundle, asked, gate=gate, calibration=calibration).precision["sensitivity"]
+    sensitive = replace(job, precision="int8", sensitivity=True)
+    costs = build_engine(tiny_bundle, sensitive, gate=gate, calibration=calibration).precision["sensitivity"]
     assert [cost["mean_abs"] for cost in costs] == sorted((cost["mean_abs"] for cost in costs), reverse=True)
 
 
@@ -196,7 +196,7 @@ def test_a_bundle_exported_anew_meanwhile_is_left_alone(tiny_bundle, tiny_folder
         return honest(*arguments)
 
     monkeypatch.setattr(engine_from_bundle, "build_plan", replaced)
-    with pytest.raises(BundleError, match="exported anew while its engine was built"):
+    with pytest.raises(BundleError, match="exported again while its engine was built"):
         build_engine(tiny_bundle, job)
     assert (tiny_bundle / "onnx" / "scorer.fp32.onnx").read_bytes() == b"another"
     assert not (tiny_bundle / "engines").exists()
@@ -247,7 +247,7 @@ def test_a_graph_that_tensorrt_refuses_leaves_the_bundle_as_it_was(tiny_bundle, 
 
 
 def test_an_old_reader_s_open_files_are_not_written_to(tiny_bundle, job):
-    """A bundle's files share their storage with the copy that replaces it: they must never be written in place."""
+    """A bundle's files are hard-linked into the copy that replaces it, so they must never be written in place."""
     build_engine(tiny_bundle, job)
     other = shutil.copytree(tiny_bundle, tiny_bundle.parent / "other.caan", copy_function=_link)
     before = content(other)

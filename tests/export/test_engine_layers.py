@@ -1,4 +1,4 @@
-"""The layers of an engine, from what TensorRT's inspector tells. It needs a GPU; here it is played."""
+"""The layers of an engine, from TensorRT's inspector, which needs a GPU and is simulated here."""
 
 import json
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ def with_engine(tiny_bundle):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with a GPU and a TensorRT whose engines tell TOLD; the plans that it was given."""
+    """A simulated GPU and TensorRT whose inspector reports TOLD; returns the loaded plans."""
     given = []
 
     class Runtime:
@@ -126,9 +126,9 @@ def test_the_command_shows_the_engine_s_layers_under_the_graph_s(run, with_engin
         "scorer/H + scorer/tanh_H", "scorer/softmax_Hu", "scorer/score", "shape", "scorer/Su",
     ]  # fmt: skip
     assert "INT8" in engine and "? × 36 × ?" in engine
-    found = json.loads(run("inspect", with_engine, "--layers", "scorer", "--json").out)
-    assert found["engine"]["plan"] == f"engines/{ENGINE}/scorer.plan" and found["engine_not_inspected"] is None
-    assert found["engine"]["layers"][0]["computes_in"] == "INT8"
+    result = json.loads(run("inspect", with_engine, "--layers", "scorer", "--json").out)
+    assert result["engine"]["plan"] == f"engines/{ENGINE}/scorer.plan" and result["engine_not_inspected"] is None
+    assert result["engine"]["layers"][0]["computes_in"] == "INT8"
 
 
 def test_the_command_says_why_no_engine_was_inspected(run, with_engine, monkeypatch):
@@ -136,8 +136,8 @@ def test_the_command_says_why_no_engine_was_inspected(run, with_engine, monkeypa
     done = run("inspect", with_engine, "--layers", "scorer")
     assert done.code == 0
     assert f"engine not inspected: the engine {ENGINE} of {with_engine} needs TensorRT for RTX" in done.out
-    found = json.loads(run("inspect", with_engine, "--layers", "scorer", "--json").out)
-    assert found["engine"] is None and "needs TensorRT for RTX" in found["engine_not_inspected"]
+    result = json.loads(run("inspect", with_engine, "--layers", "scorer", "--json").out)
+    assert result["engine"] is None and "needs TensorRT for RTX" in result["engine_not_inspected"]
 
 
 def test_the_command_says_nothing_of_engines_where_there_is_none(run, tiny_folder):

@@ -1,4 +1,4 @@
-"""Plans that can't be built: options, graphs and profiles that TensorRT does not take, and what the errors say."""
+"""Plans that can't be built: options, graphs and profiles that TensorRT rejects, and the error messages."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.export.conftest import CONFIG, LIMITS, ONE, PROFILES, with_build
 
 
 def write_graph(path, nodes, opset=18):
-    """A graph of these nodes from `features` to `y`, (images, regions, 12) both."""
+    """A graph of these nodes from `features` to `y`, both (images, regions, 12)."""
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["images", "regions", 12]) for name in ("features", "y")
     ]
@@ -133,6 +133,6 @@ def test_one_build_s_errors_are_not_the_next_one_s(target, graphs, tmp_path):
     broken = write_graph(tmp_path / "a.fp32.onnx", [helper.make_node("Bernoulli", ["features"], ["y"], name="draw")])
     with pytest.raises(ExportError) as first:
         build_plan(target, broken, ONE, BuildOptions())
-    # TensorRT warns of this graph's lengths; a warning is no error either.
+    # TensorRT warns about this graph's lengths; warnings are not errors.
     assert build_plan(target, graphs["scorer"], PROFILES["scorer"][:1], BuildOptions())
     assert target.log.errors == [] and "draw" in str(first.value)

@@ -1,4 +1,4 @@
-"""Graphs of one EPContext node: valid, like the graph that the plan was built of, and beside each plan."""
+"""Graphs of one EPContext node: valid, with the source graph's inputs and outputs, and beside each plan."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "tensorrt-rtx": "NvTensorR
 
 @pytest.fixture
 def job(tiny_bundle, monkeypatch):
-    """Builds that need no TensorRT: a plan is the name of what it was built of."""
+    """Builds without TensorRT: a plan's content is the name of its source."""
     monkeypatch.setattr(to_engine, "build_plan", lambda target, graph, *rest: graph.name.encode())
     bundle = open_bundle(tiny_bundle)
     profiles = default_profiles(bundle.config, bundle.manifest["limits"], Statistics.assumed(bundle.config))

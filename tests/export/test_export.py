@@ -1,4 +1,4 @@
-"""Export: dynamic axes, validation that can fail, and a bundle that is there whole or not at all."""
+"""Export: dynamic axes, validation that can fail, and a bundle that is complete or absent."""
 
 import json
 
@@ -49,11 +49,11 @@ def test_every_axis_but_the_feature_dimensions_is_dynamic(graphs):
     expected["explainer"] = {**expected["scorer"], **alignments, **weights}
     assert set(graphs) == set(expected)
     for name, graph in graphs.items():
-        found = {
+        result = {
             value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
             for value in [*graph.graph.input, *graph.graph.output]
         }
-        assert found == expected[name]
+        assert result == expected[name]
         assert [o.version for o in graph.opset_import if o.domain == ""] == [OPSET]
 
 
@@ -65,7 +65,7 @@ def test_no_per_item_work_is_left_in_the_scorer(graphs, name):
 
 
 def test_a_graph_says_nothing_of_where_it_was_traced(tiny_folder):
-    """Its hash is an encoder's identity: galleries outlive another export of the same checkpoint elsewhere."""
+    """Its hash identifies an encoder: galleries stay valid if the same checkpoint is exported elsewhere."""
     for path in (tiny_folder / "model.caan" / "onnx").glob("*.onnx"):
         assert b".py" not in path.read_bytes(), path
 
@@ -154,7 +154,7 @@ def test_an_existing_bundle_is_kept_without_overwrite(checkpoint, tiny_folder, t
 
 
 def test_the_recurrence_is_one_operator_for_the_exporter_and_pytorch_s_own_afterwards(checkpoint, graphs):
-    """PyTorch 2.10 and 2.12 look into their own, and freeze the number of words."""
+    """PyTorch 2.10 and 2.12 decompose their own GRU, and freeze the number of words."""
     encoder = checkpoint.model.text_encoder
     tokens, lengths = torch.arange(12).reshape(3, 4), torch.tensor([4, 1, 2])
     expected = encoder(tokens, lengths)
@@ -163,7 +163,7 @@ def test_the_recurrence_is_one_operator_for_the_exporter_and_pytorch_s_own_after
         assert list(translations) == [torch.ops.caan.gru.default]
         raise RuntimeError("left early")
     assert encoder.recurrence is torch.gru
-    # Nothing of how the exporter itself takes a GRU apart is left.
+    # No trace of the exporter's own decomposition of a GRU is left.
     assert not [node.name for node in graphs["text_encoder"].graph.node if node.op_type == "Reshape"]
 
 

@@ -1,4 +1,4 @@
-"""Plans, built for real: what comes out, which options reach TensorRT, and Ctrl-C."""
+"""Real plan builds: results, options passed to TensorRT, and Ctrl-C."""
 
 import fcntl
 import os
@@ -33,7 +33,7 @@ def test_a_plan_holds_every_profile(target, graphs, plans):
     one = build_plan(target, graphs["scorer"], PROFILES["scorer"][:1], BuildOptions())
     three = build_plan(target, graphs["scorer"], PROFILES["scorer"][:3], BuildOptions())
     assert len(one) < len(three) < len(plans["scorer"])
-    # Each profile brings its own code.
+    # Each profile has its own code.
     assert len(three) > 2 * len(one)
 
 
@@ -60,12 +60,12 @@ def test_options_reach_tensorrt(target, graphs, options, expected):
         seen["gpus"] = [config.get_compute_capability(n).name for n in range(config.num_compute_capabilities)]
         flags = ("VERSION_COMPATIBLE", "STRIP_PLAN")
         seen["flags"] = [name for name in flags if config.get_flag(getattr(trt.BuilderFlag, name))]
-        # TensorRT for RTX forgets the level at once.
+        # TensorRT for RTX ignores the level.
         seen["hardware"] = config.assigned.get("hardware_compatibility_level")
         return b"plan"
 
     assert build_plan(with_build(target, build), graphs["scorer"], PROFILES["scorer"], options) == b"plan"
-    # The default is the GPU's memory, or a lot where there is none.
+    # The default is the GPU's memory, or a large number without a GPU.
     workspace = seen["workspace"] if seen["workspace"] > 1 << 30 else None
     usual = {"typed": True, "profiles": 9, "level": 3, "gpus": [], "flags": [], "hardware": None}
     assert seen == {**usual, "workspace": workspace, **expected}
@@ -106,7 +106,7 @@ def test_the_bar_shows_profile_after_profile_and_ends_full(target, graphs, monke
 
 
 class RecordingBar:
-    """Takes the place of tqdm's bar."""
+    """Replaces tqdm's bar."""
 
     def __init__(self):
         self.n, self.values, self.names, self.during = 0, [], [], {}
@@ -153,7 +153,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_stops_the_build_within_the_step_at_hand(graphs, tmp_path):
-    """1,000 profiles would take minutes; the signal comes while TensorRT is at the third."""
+    """1,000 profiles would take minutes; the signal arrives during the third."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     program = [sys.executable, "-c", PROGRAM, str(graphs["scorer"])]

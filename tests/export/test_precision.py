@@ -1,4 +1,4 @@
-"""The FP16 and INT8 passes: what the graphs become, what is kept in FP32, and what is refused."""
+"""The FP16 and INT8 passes: resulting graphs, FP32 islands, and rejected inputs."""
 
 import numpy as np
 import onnx
@@ -63,15 +63,15 @@ def elements(graph):
     return {v.name: v.type.tensor_type.elem_type for v in [*inferred.value_info, *inferred.input, *inferred.output]}
 
 
-# What the passes make
+# Results of the passes
 
 
 @pytest.mark.parametrize("made", ["fp16", "int8"])
 def test_states_are_fp16_and_what_users_see_is_float32(made, request):
-    found = {}
+    result = {}
     for graph in request.getfixturevalue(made).graphs.values():
-        found |= types_of_ends(graph)
-    floats = {name: type_ for name, type_ in found.items() if type_ != "int64"}
+        result |= types_of_ends(graph)
+    floats = {name: type_ for name, type_ in result.items() if type_ != "int64"}
     assert floats == {"features": "float32", "image_states": "float16", "text_states": "float16", "scores": "float32"}
 
 
@@ -81,7 +81,7 @@ def test_fp16_leaves_no_weight_in_fp32(fp16):
 
 
 def test_every_node_but_the_islands_is_fp16(fp16):
-    wide = {node for found in fp16.audits.values() for node, type_ in found.types.items() if type_ == FP32}
+    wide = {node for result in fp16.audits.values() for node, type_ in result.types.items() if type_ == FP32}
     assert wide == {
         *(f"image_encoder/norm_V_{op}" for op in ("Pow", "ReduceSum", "Clip", "Sqrt", "Div")),
         *(f"text_encoder/norm_U_{op}" for op in ("Pow", "ReduceSum", "Clip", "Sqrt", "Div")),
@@ -110,8 +110,8 @@ def test_scores_leave_the_graph_unrounded(fp16):
 
 
 def test_every_product_becomes_int8_and_the_gru_stays_fp16(int8):
-    for name, found in int8.audits.items():
-        products = {node: type_ for node, type_ in found.types.items() if node in quantizable(int8.graphs[name])}
+    for name, result in int8.audits.items():
+        products = {node: type_ for node, type_ in result.types.items() if node in quantizable(int8.graphs[name])}
         assert set(products.values()) == {INT8}
     assert {int8.audits["text_encoder"].types[f"text_encoder/gru_{way}"] for way in ("forward", "backward")} == {FP16}
     stay = {node: int8.audits["scorer"].types[node] for node in STAY_FP16}
@@ -135,7 +135,7 @@ def test_quantisation_is_symmetric_per_channel_for_weights_and_per_tensor_for_ac
 
 
 def test_only_quantised_products_read_what_is_quantised(int8, bundle, ranges):
-    """V and U go into the states as they are, also where a product next to them reads them in INT8."""
+    """V and U enter the states unquantised, even if a product reads them in INT8."""
     alone = PrecisionPass(bundle, "int8", ranges=ranges).graphs(["image_encoder/VK", "scorer/Su"])
     for made, chosen in ((int8, None), (alone, {"image_encoder/VK", "scorer/Su"})):
         for graph in made.graphs.values():
@@ -170,7 +170,7 @@ def test_quantisation_rounds_in_float32_alone(int8):
 
 def test_some_nodes_alone_can_be_int8(bundle, ranges):
     made = PrecisionPass(bundle, "int8", ranges=ranges).graphs(["scorer/Su", "image_encoder/VK"])
-    chosen = [node for found in made.audits.values() for node, type_ in found.types.items() if type_ == INT8]
+    chosen = [node for result in made.audits.values() for node, type_ in result.types.items() if type_ == INT8]
     assert sorted(chosen) == ["image_encoder/VK", "scorer/Su"]
     assert "scorer/Su_UQ5" in made.kept_fp16 and "scorer/Su" not in made.kept_fp16
 
@@ -179,7 +179,7 @@ def test_nodes_that_stay_fp32_may_be_all(bundle):
     made = PrecisionPass(bundle, "fp16", [".*"]).graphs()
     for name in GRAPHS:
         assert set(made.audits[name].types.values()) == {FP32}
-    assert max(random_check(bundle, made)["errors"].values()) < 1e-3  # states are FP16 all the same
+    assert max(random_check(bundle, made)["errors"].values()) < 1e-3  # states are FP16 nevertheless
 
 
 # Multiply-adds
@@ -220,7 +220,7 @@ def test_a_named_node_stays_fp32_in_both_precisions(bundle, ranges):
     for precision in ("fp16", "int8"):
         maker = PrecisionPass(bundle, precision, ["scorer/Su", r".*/norm_A_\w+", "image_encoder/VQ[12]"], ranges)
         made = maker.graphs(maker.quantizable() if precision == "int8" else ())
-        types = {node: type_ for found in made.audits.values() for node, type_ in found.types.items()}
+        types = {node: type_ for result in made.audits.values() for node, type_ in result.types.items()}
         for node in ("scorer/Su", "image_encoder/VQ1", "image_encoder/VQ2"):
             assert types[node] == FP32
         assert types["image_encoder/VQ6"] == (INT8 if precision == "int8" else FP16)
@@ -238,7 +238,7 @@ def test_a_pattern_must_match_the_whole_name(graphs):
     assert match_nodes(graphs.values(), ["scorer/Su"]) == ["scorer/Su"]
 
 
-# What is refused
+# Rejected inputs
 
 
 def test_an_eps_that_underflows_is_caught_by_name(graphs):
@@ -264,11 +264,11 @@ def test_a_missing_range_is_refused(graphs, ranges):
 
 
 def test_a_node_of_another_type_than_asked_is_caught_by_name(graphs, fp16):
-    found = audit(fp16.graphs["scorer"], 5, 8)
-    with pytest.raises(ExportError, match="scorer/norm_A_Pow of the scorer graph computes in FP32 where INT8"):
-        check_types("scorer", found, found.types | {"scorer/norm_A_Pow": INT8}, FP16)
-    with pytest.raises(ExportError, match="scorer/gone is no longer"):
-        check_types("scorer", found, found.types | {"scorer/gone": FP16}, FP16)
+    result = audit(fp16.graphs["scorer"], 5, 8)
+    with pytest.raises(ExportError, match="scorer/norm_A_Pow of the scorer graph computes in FP32 instead of INT8"):
+        check_types("scorer", result, result.types | {"scorer/norm_A_Pow": INT8}, FP16)
+    with pytest.raises(ExportError, match="scorer/gone is missing"):
+        check_types("scorer", result, result.types | {"scorer/gone": FP16}, FP16)
 
 
 def test_a_graph_that_gives_nan_is_refused(bundle, fp16):
@@ -287,7 +287,7 @@ def test_a_graph_that_gives_nan_is_refused(bundle, fp16):
         fp16.graphs["scorer"] = kept
 
 
-# Explicit rounding, which the gate's honesty depends on
+# Explicit rounding, on which the gate relies
 
 
 def half_chain():
@@ -311,7 +311,7 @@ def run(graph, **inputs):
 def test_onnxruntime_rounds_where_the_rounding_is_explicit():
     one = np.ones(3, np.float16)
     assert (run(with_explicit_rounding(half_chain()), x=one) == 0).all()
-    # If this fails, ONNX Runtime's CPU provider rounds by itself, and rounding.py is no longer needed.
+    # If this fails, ONNX Runtime's CPU provider rounds itself, and rounding.py is no longer needed.
     assert (run(half_chain(), x=one) == 2**-12).all()
 
 

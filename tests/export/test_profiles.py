@@ -1,4 +1,4 @@
-"""Profiles: every call of the runtime fits one, none reserves more than its memory, and bad ones are refused."""
+"""Profiles: every runtime call fits one, none exceeds its memory budget, and invalid ones are rejected."""
 
 import numpy as np
 import onnx
@@ -43,7 +43,7 @@ def test_every_call_within_the_limits_fits_a_profile(config, limits, statistics,
     assert largest == min(statistics.regions, limits["regions"])
     words, regions = data.draw(st.integers(1, limits["words"])), data.draw(st.integers(1, largest))
 
-    # The runtime asks which tiles the engine takes, and cuts galleries into the one of most pairs and what is left.
+    # The runtime queries the engine's tiles, and cuts galleries into the tile with the most pairs and a remainder.
     allowed = [
         TileSize(p.axes["images"].max, p.axes["captions"].max)
         for p in profiles["scorer"]
@@ -73,7 +73,7 @@ def test_ranges_are_ordered_and_within_the_limits(config, limits, statistics, bu
 def test_no_profile_reserves_more_than_the_budget(config, limits, statistics, budget):
     for profile in default_profiles(config, limits, statistics, budget)["scorer"]:
         images, captions, regions, words = (profile.axes[a].max for a in ("images", "captions", "regions", "words"))
-        # A tile of one pair is the least there is; a square of pairs is the most that fits.
+        # The smallest tile is one pair; the largest is the square that fits.
         most = tile_size(regions, words, config["attention_dim"], budget)
         assert images * captions <= most.images * most.captions
 
@@ -153,9 +153,9 @@ def test_shapes_are_those_of_the_graphs_inputs(tiny_bundle):
             assert list(profile.shapes) == [value.name for value in inputs]
             for value in inputs:
                 for number, dimension in enumerate(value.type.tensor_type.shape.dim):
-                    found = Range(*(shape[number] for shape in profile.shapes[value.name]))
+                    result = Range(*(shape[number] for shape in profile.shapes[value.name]))
                     size = dimension.dim_value
-                    assert found == (Range(size, size, size) if size else profile.axes[dimension.dim_param])
+                    assert result == (Range(size, size, size) if size else profile.axes[dimension.dim_param])
 
 
 def test_the_manifest_s_form():
@@ -207,8 +207,8 @@ def test_only_the_graphs_that_are_named_are_replaced():
         (f"text_encoder:a:captions=1,words={'9' * 5000}", "is not axis=min/opt/max"),
         ("text_encoder:a:captions=1,words=3,regions=36", "no axis 'regions', it has captions, words"),
         ("text_encoder:a:captions=1,tokens=3", "no axis 'tokens'"),
-        ("text_encoder:a:captions=1", "it says nothing of words"),
-        ("scorer:a:images=1", "it says nothing of regions, captions, words"),
+        ("text_encoder:a:captions=1", "it lacks words"),
+        ("scorer:a:images=1", "it lacks regions, captions, words"),
         ("text_encoder:a:captions=1,words=3,words=4", "'words' is given twice"),
         ("text_encoder:a:captions=1,words=4/3/9", "words=4/3/9 is not 1 ≤ min ≤ opt ≤ max"),
         ("text_encoder:a:captions=1,words=3/9/8", "words=3/9/8 is not 1 ≤ min ≤ opt ≤ max"),

@@ -1,4 +1,4 @@
-"""Targets: which TensorRT builds, what it can do on this machine, and what it says of that."""
+"""Targets: selection of a TensorRT, its capabilities on this machine, and its messages."""
 
 import sys
 
@@ -20,7 +20,7 @@ OPTIONS = (VERSION_COMPATIBLE, HARDWARE_COMPATIBLE, STRIP_WEIGHTS, TIMING_CACHE)
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """gpu(visible): whether a GPU's driver is to be seen."""
+    """gpu(visible): set whether a GPU driver is visible."""
 
     def see(visible):
         monkeypatch.setattr(targets, "has_nvidia_driver", lambda: visible)
@@ -31,7 +31,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def full_tensorrt(monkeypatch):
-    """The module `tensorrt` seems to be installed. TensorRT for RTX has the same API."""
+    """TensorRT for RTX, which has the same API, installed as `tensorrt`."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_rtx)
 
 
@@ -92,7 +92,7 @@ def test_tensorrt_builds_for_the_gpu_at_hand_alone(gpu, full_tensorrt):
     gpu(True)
     target = open_target("tensorrt")
     assert target.check_capabilities([]) == ()
-    with pytest.raises(InputError, match=r"builds for the GPU at hand.*tensorrt-rtx"):
+    with pytest.raises(InputError, match=r"builds only for the local GPU.*tensorrt-rtx"):
         target.check_capabilities(["8.6"])
 
 

@@ -1,4 +1,4 @@
-"""Timing caches: kept, given to the next build, dropped where they don't fit, and never the end of a build."""
+"""Timing caches: saved, loaded by the next build, dropped if they don't match, and never fatal to a build."""
 
 import os
 import warnings
@@ -18,7 +18,7 @@ from tests.export.conftest import CONFIG, LIMITS, ONE
 
 @pytest.fixture
 def caching(target):
-    """A target with a timing cache: TensorRT for RTX still has the calls, and warns that they do nothing."""
+    """A target with a timing cache: TensorRT for RTX still has the calls, with a warning that they are no-ops."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield replace(target, lacks={name: why for name, why in target.lacks.items() if name != TIMING_CACHE})
@@ -26,7 +26,7 @@ def caching(target):
 
 @pytest.fixture
 def given_caches(monkeypatch) -> list[bytes]:
-    """The timing caches that TensorRT was given."""
+    """The timing caches passed to TensorRT."""
     given, create = [], tensorrt_rtx.IBuilderConfig.create_timing_cache
     monkeypatch.setattr(
         tensorrt_rtx.IBuilderConfig,
@@ -52,7 +52,7 @@ def test_a_timing_cache_of_another_gpu_is_dropped(caching, graphs, tmp_path, mon
     options = BuildOptions(timing_cache=tmp_path / "times")
     build_plan(caching, graphs["image_encoder"], ONE, options)
     monkeypatch.setattr(tensorrt_rtx.IBuilderConfig, "set_timing_cache", lambda config, timings, ignore: False)
-    with pytest.warns(CaanWarning, match="was not used: TensorRT does not take it"):
+    with pytest.warns(CaanWarning, match="was not used: TensorRT rejects it"):
         build_plan(caching, graphs["image_encoder"], ONE, options)
     assert given_caches[-1] == b""
 
@@ -61,7 +61,7 @@ def test_complaints_about_a_missing_driver_do_not_hide_the_reason(caching, graph
     options = BuildOptions(timing_cache=tmp_path / "times")
     build_plan(caching, graphs["image_encoder"], ONE, options)
     other = default_profiles({**CONFIG, "region_dim": 13}, LIMITS, Statistics.assumed(CONFIG))["image_encoder"][:1]
-    # Reading a timing cache, TensorRT looks for a GPU, and says first of all that there is none.
+    # When it reads a timing cache, TensorRT looks for a GPU and first reports that there is none.
     with pytest.raises(ExportError, match=r"fp32\.onnx: Dimension mismatch for tensor features"):
         build_plan(caching, graphs["image_encoder"], other, options)
 
@@ -82,7 +82,7 @@ def test_a_timing_cache_that_can_t_be_kept_does_not_fail_the_build(caching, grap
     (tmp_path / "file").write_text("")
     with pytest.warns(CaanWarning) as caught:
         assert build_plan(caching, graphs["image_encoder"], ONE, BuildOptions(timing_cache=tmp_path / "file" / "times"))
-    assert "the timing cache can't be kept for the next time: can't write" in str(caught[-1].message)
+    assert "the timing cache can't be saved: can't write" in str(caught[-1].message)
 
 
 def test_the_default_timing_cache_is_per_version_and_device(caching, graphs, monkeypatch):

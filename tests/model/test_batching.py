@@ -1,4 +1,4 @@
-"""Batches hold captions of like length, each caption once."""
+"""Batches hold captions of similar length, each caption once."""
 
 import numpy as np
 

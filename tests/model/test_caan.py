@@ -65,17 +65,17 @@ def test_encoders_and_intermediate_values_match_the_golden_cases(path):
     model, case = load(path, torch.float64)
     features, image_lengths, tokens, text_lengths = inputs_of(case, torch.float64)
     regions, words = model.image_encoder(features), model.text_encoder(tokens, text_lengths)
-    for found, expected, lengths in ((regions, "regions", image_lengths), (words, "words", text_lengths)):
+    for result, expected, lengths in ((regions, "regions", image_lengths), (words, "words", text_lengths)):
         for n, length in enumerate(lengths):
-            assert (found[n, :length] - case[expected][n, :length]).abs().max() <= 1e-10
+            assert (result[n, :length] - case[expected][n, :length]).abs().max() <= 1e-10
     attention = model.scorer.attention(regions, image_lengths, words, text_lengths)
     R, T = int(image_lengths[0]), int(text_lengths[0])
     for name in ("H", "Hu", "Hv", "Sv", "Su", "av", "au"):
-        found = getattr(attention, name)[0, 0]
+        result = getattr(attention, name)[0, 0]
         expected = case[f"pair00_{name}"]
         rows = {"Su": T, "au": T}.get(name, R)
-        found = found[:rows] if found.ndim == 1 else found[:rows, : R if name == "Sv" else T]
-        assert (found - expected).abs().max() <= 1e-10, name
+        result = result[:rows] if result.ndim == 1 else result[:rows, : R if name == "Sv" else T]
+        assert (result - expected).abs().max() <= 1e-10, name
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
@@ -84,11 +84,11 @@ def test_what_states_explain_matches_the_golden_cases(path, dtype, tolerance):
     model, case = load(path, dtype)
     features, image_lengths, tokens, text_lengths = inputs_of(case, dtype)
     states = model.image_states(features), image_lengths, model.text_states(tokens, text_lengths), text_lengths
-    found = model.explain_states(*states)
-    assert (found.scores.double() - case["scores"]).abs().max() <= tolerance
+    result = model.explain_states(*states)
+    assert (result.scores.double() - case["scores"]).abs().max() <= tolerance
     R, T = int(image_lengths[0]), int(text_lengths[0])
     for name, valid in {"H": (R, T), "Hu": (R, T), "Hv": (R, T), "av": (R,), "au": (T,)}.items():
-        values = getattr(found, name)[0, 0].double()
+        values = getattr(result, name)[0, 0].double()
         part = values[tuple(slice(size) for size in valid)]
         assert (part - case[f"pair00_{name}"]).abs().max() <= tolerance, name
 
@@ -98,18 +98,18 @@ def test_what_is_explained_is_zero_where_padded_and_the_same_in_both_forms(path)
     model, case = load(path, torch.float64)
     features, image_lengths, tokens, text_lengths = inputs_of(case, torch.float64)
     images, texts = model.image_states(features), model.text_states(tokens, text_lengths)
-    found = model.explain_states(images, image_lengths, texts, text_lengths)
+    result = model.explain_states(images, image_lengths, texts, text_lengths)
     D = model.config.embed_dim
     plain = model.scorer.attention(images[..., :D], image_lengths, texts[..., :D], text_lengths)
     region = torch.arange(features.shape[1]) < image_lengths[:, None]  # (N, R)
     word = torch.arange(tokens.shape[1]) < text_lengths[:, None]  # (M, T)
     valid = region[:, None, :, None] & word[None, :, None, :]  # (N, M, R, T)
-    for name in found._fields:
-        assert (getattr(found, name) - getattr(plain, name)).abs().max() <= 1e-10, name
-    for alignment in (found.H, found.Hu, found.Hv):
+    for name in result._fields:
+        assert (getattr(result, name) - getattr(plain, name)).abs().max() <= 1e-10, name
+    for alignment in (result.H, result.Hu, result.Hv):
         assert (alignment[~valid.expand_as(alignment)] == 0).all()
-    assert (found.av[~region[:, None].expand_as(found.av)] == 0).all()
-    assert (found.au[~word[None].expand_as(found.au)] == 0).all()
+    assert (result.av[~region[:, None].expand_as(result.av)] == 0).all()
+    assert (result.au[~word[None].expand_as(result.au)] == 0).all()
 
 
 def test_regions_expand_to_the_states_they_come_from():
@@ -133,9 +133,9 @@ def test_text_encoder_equals_a_packed_bidirectional_gru():
     both, _ = pad_packed_sequence(encoder.gru(packed)[0], batch_first=True)
     mean = both.unflatten(-1, (2, -1)).mean(-2)
     expected = mean / mean.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    found = encoder(tokens, lengths)
+    result = encoder(tokens, lengths)
     for n, length in enumerate(lengths):
-        assert (found[n, :length] - expected[n, :length]).abs().max() <= 1e-12
+        assert (result[n, :length] - expected[n, :length]).abs().max() <= 1e-12
 
 
 def test_both_forms_have_the_same_finite_gradients_with_padding():

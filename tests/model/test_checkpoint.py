@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture
 def scan_parts(model):
-    """The model's parameters as the SCAN family keeps them: image, text and scorer state dicts."""
+    """The model's parameters in SCAN-family form: image, text and scorer state dicts."""
     state = model.state_dict()
     image = {f"fc.{name}": state[f"image_encoder.fc.{name}"] for name in ("weight", "bias")}
     text = {"embed.weight": state["text_encoder.embedding.weight"]}
@@ -48,7 +48,7 @@ def load_scan(tmp_path, vocabulary):
 
 
 def scores(model):
-    """Scores of two images with three captions: the same for the same parameters and switches."""
+    """Scores of two images with three captions, which identify parameters and switches."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 4, 6, generator=generator)
     tokens = torch.randint(1, 24, (3, 7), generator=generator)
@@ -56,10 +56,10 @@ def scores(model):
         return model(features, torch.tensor([4, 2]), tokens, torch.tensor([7, 3, 5]))
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same(result, expected):
+    assert result.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        assert torch.equal(result[name], tensor), name
 
 
 def test_what_is_saved_is_loaded(tmp_path, model, vocabulary):

@@ -1,4 +1,4 @@
-"""A training that can be stopped, resumed and not be broken."""
+"""Training: interruption, resumption and robustness."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ KINDS = ("dog", "cat", "tree", "boat")
 
 @pytest.fixture
 def data(tmp_path):
-    """12 images of 3 regions for training, 6 for dev; what the captions name is in the features."""
+    """12 images of 3 regions for training, 6 for dev; the features encode the captions' words."""
     generator = np.random.default_rng(0)
     signatures = {word: generator.standard_normal(7).astype(np.float32) for word in (*COLOURS, *KINDS)}
     for split, count in (("train", 12), ("dev", 6)):
@@ -233,7 +233,7 @@ def test_more_epochs_may_be_asked_for_when_it_goes_on(data, tmp_path, stop_after
 def test_a_finished_checkpoint_is_not_overwritten_unasked(data, tmp_path):
     train(data, tmp_path / "model.pt", TINY, progress=False)
     kept = (tmp_path / "model.pt").read_bytes()
-    with pytest.raises(OutputError, match=r"exists already; train anew with: caan train .* --restart"):
+    with pytest.raises(OutputError, match=r"exists already; train again with: caan train .* --restart"):
         train(data, tmp_path / "model.pt", TINY, progress=False)
     assert (tmp_path / "model.pt").read_bytes() == kept
 

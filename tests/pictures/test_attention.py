@@ -1,4 +1,4 @@
-"""The picture of an explanation: it shows what it should, for any sizes, and leaves matplotlib's own state alone."""
+"""The figure of an explanation: correct for any sizes, and without changes to matplotlib's global state."""
 
 import subprocess
 import sys
@@ -63,24 +63,25 @@ def test_the_caption_the_score_and_the_quantities_are_named():
 
 
 def test_the_heat_map_is_hv_words_down_regions_across():
-    found = explanation(["red", "bird"], 6)
-    (heat,) = [axes for axes in draw_explanation(found).axes if axes.get_xlabel() == "region"]
-    assert np.array_equal(heat.images[0].get_array(), found.Hv.T)
+    result = explanation(["red", "bird"], 6)
+    (heat,) = [axes for axes in draw_explanation(result).axes if axes.get_xlabel() == "region"]
+    assert np.array_equal(heat.images[0].get_array(), result.Hv.T)
 
 
 def test_a_word_is_shaded_by_its_weight():
-    found = explanation(["red", "bird"], 4)
-    heaviest = found.words[int(found.au.argmax())]
-    boxes = {text.get_text(): text.get_bbox_patch() for text in texts(draw_explanation(found)) if text.get_bbox_patch()}
+    result = explanation(["red", "bird"], 4)
+    heaviest = result.words[int(result.au.argmax())]
+    drawn = texts(draw_explanation(result))
+    boxes = {text.get_text(): text.get_bbox_patch() for text in drawn if text.get_bbox_patch()}
     darkest = min(boxes, key=lambda word: sum(boxes[word].get_facecolor()[:3]))
     assert darkest == heaviest
 
 
 def test_a_close_up_is_of_the_words_that_look_there():
-    found = explanation(["red", "bird", "."], 3)
-    found.Hv[:] = 0.1
-    found.Hv[1, 1:3], found.Hv[2, 3] = 0.8, 0.8  # "red bird" at region 1, the full stop at region 2
-    text = said(draw_explanation(found, picture(), grid_boxes(1, 3)))
+    result = explanation(["red", "bird", "."], 3)
+    result.Hv[:] = 0.1
+    result.Hv[1, 1:3], result.Hv[2, 3] = 0.8, 0.8  # "red bird" at region 1, the full stop at region 2
+    text = said(draw_explanation(result, picture(), grid_boxes(1, 3)))
     assert "“red bird”\nlooks at region 1 (Hv 0.80)" in text and "region 2 (" not in text
 
 
@@ -103,7 +104,7 @@ def test_a_long_caption_and_many_regions_are_cut_with_a_note():
     assert len(labels(figure)) == MAX_WORDS
     assert f"the {MAX_WORDS} most decided of 90 words" in said(figure)
     assert f"the {MAX_REGIONS} strongest of 100 regions" in said(figure)
-    assert "w87" in said(figure)  # the caption itself is whole
+    assert "w87" in said(figure)  # the caption itself is complete
 
 
 def test_without_boxes_the_picture_says_why_it_is_not_shaded():
@@ -134,7 +135,7 @@ def test_matplotlib_s_own_state_is_left_alone():
 
 
 def test_pyplot_is_not_even_loaded(tmp_path):
-    """In a process of its own: other tests' packages may load it."""
+    """In a separate process: packages of other tests may load it."""
     np.savez(tmp_path / "found.npz", H=np.full((4, 3), 0.25, np.float32), av=np.full(4, 0.25), au=np.full(3, 1 / 3))
     program = (
         "import sys, numpy as np\n"

@@ -1,4 +1,4 @@
-"""Boxes and pictures as users have them, and what shading does to a picture."""
+"""Users' boxes and pictures, and the shading of pictures."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from caan.pictures.regions import grid_boxes, read_boxes, read_picture, shade_re
 
 @pytest.fixture
 def saved(tmp_path):
-    """saved(array): the path of an .npy file with it."""
+    """saved(array): save an .npy file and return its path."""
 
     def save(array):
         np.save(tmp_path / "boxes.npy", array)
@@ -41,8 +41,8 @@ def test_a_grid_covers_the_picture_once(rows, columns):
 
 def test_good_boxes_are_read_and_clipped(saved):
     boxes = np.tile(np.array([0, 0.1, 0.5, 1.0004], np.float64), (3, 2, 1))
-    found = read_boxes(saved(boxes), 3, 2)
-    assert found.shape == (3, 2, 4) and found.dtype == np.float32 and found.max() == 1
+    result = read_boxes(saved(boxes), 3, 2)
+    assert result.shape == (3, 2, 4) and result.dtype == np.float32 and result.max() == 1
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_boxes_that_can_t_be_used(saved, change, message):
 
 def test_a_file_that_holds_no_boxes(tmp_path):
     (tmp_path / "boxes.npy").write_text("x0 y0 x1 y1")
-    with pytest.raises(DataError, match=r"no \.npy file of numbers"):
+    with pytest.raises(DataError, match=r"not an \.npy file of numbers"):
         read_boxes(tmp_path / "boxes.npy", 1, 1)
     with pytest.raises(DataError, match=r"can't read .*No such file"):
         read_boxes(tmp_path / "nowhere.npy", 1, 1)
@@ -77,8 +77,8 @@ def test_a_file_that_holds_no_boxes(tmp_path):
 def test_pictures_of_any_mode_become_rgb(tmp_path, mode):
     path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
     Image.new(mode, (30, 20)).save(path)
-    found = read_picture(path)
-    assert (found.mode, found.size) == ("RGB", (30, 20))
+    result = read_picture(path)
+    assert (result.mode, result.size) == ("RGB", (30, 20))
 
 
 def test_a_large_picture_is_made_smaller(tmp_path):
@@ -108,7 +108,7 @@ def test_a_truncated_picture(tmp_path):
 
 
 def test_no_picture_and_a_folder(tmp_path):
-    with pytest.raises(DataError, match="there is no picture"):
+    with pytest.raises(DataError, match="no picture at"):
         read_picture(tmp_path / "nowhere.png")
     with pytest.raises(DataError, match="can't be read as a picture"):
         read_picture(tmp_path)

@@ -1,4 +1,4 @@
-"""A run of the bench with every kind of row, made up; pages, and what a browser says of them."""
+"""A synthetic bench run with every kind of row; pages, and a browser's view of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVIL = "<script>console.error('ran')</script> \"><img src=http://example.invalid
 
 @dataclass
 class Page(HTMLParser):
-    """What a page's HTML says: its elements with their attributes, and its words."""
+    """A page's HTML: its elements with their attributes, and its text."""
 
     html: str
     elements: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 
 def check_self_contained(page: Page) -> None:
-    """No script, nothing to load, and no attribute that would run one."""
+    """No scripts, no external resources, and no event attributes."""
     assert {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object", "embed", "base", "form"} == set()
     assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in page.attributes("src"))
@@ -66,7 +66,7 @@ def check_self_contained(page: Page) -> None:
 
 @pytest.fixture
 def data(tiny_data) -> Path:
-    """The tiny data set, with an evil caption, evil names, and a picture of each but the last image."""
+    """The tiny data set, with a malicious caption and ids, and pictures for all images but the last."""
     from PIL import Image
 
     captions = (tiny_data / "test_caps.txt").read_text().splitlines()
@@ -85,7 +85,7 @@ def data(tiny_data) -> Path:
 
 @pytest.fixture
 def result(data) -> BenchResult:
-    """PyTorch, a row that equals it nearly, one that misses its gate, one for speed alone, one that did not run."""
+    """PyTorch, a nearly equal row, one that fails its gate, one for speed only, one that did not run."""
     truth = open_split(data).image_of_caption
     generator = np.random.default_rng(1)
     reference = generator.standard_normal((6, 30)).astype(np.float32)
@@ -106,8 +106,8 @@ def result(data) -> BenchResult:
 
 def _row(label: str, backend: str, scores: np.ndarray | None, speed: float, **options: object) -> Row:
     row = Row(RowSpec(label, backend, Path(), **options), scores=scores, pairs_per_second=speed, peak_bytes=1 << 30)
-    # The machine is half as fast in the second round, which a round's ratio does not notice; in the third, other
-    # programs hit every row but PyTorch's.
+    # The machine is half as fast in the second round, which cancels in a round's ratio; in the third, other programs
+    # slow every row but PyTorch's.
     last = 1.0 if scores is not None and backend == "torch" else 0.2
     row.rounds = [{"pairs_per_second": speed * factor} for factor in (1.0, 0.5, last)]
     if not row.spec.research_form:
@@ -120,7 +120,7 @@ def _row(label: str, backend: str, scores: np.ndarray | None, speed: float, **op
 
 @pytest.fixture
 def chromium(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """chromium(page, *options): the page in a browser without a network; its document on stdout, its log on stderr."""
+    """chromium(page, *options): open the page in an offline browser; its document is on stdout, its log on stderr."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs Chromium")
@@ -138,14 +138,14 @@ def chromium(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def complaints(chromium, tmp_path) -> Callable[[Path], list[str]]:
-    """complaints(page): what Chromium's console says of it, and what it asked the network for."""
+    """complaints(page): Chromium's console messages and network requests."""
 
     def visit(page: Path) -> list[str]:
         log = tmp_path / "network.json"
         done = chromium(page, "--enable-logging=stderr", "--v=0", f"--log-net-log={log}")
         events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-        # The browser's own requests, for updates and the like, have other keys.
-        asked = {e["url"] for e in events if str(e.get("network_isolation_key", "")).startswith("file://")}
-        return [*re.findall(r":CONSOLE[:(].*", done.stderr), *sorted(asked)]
+        # The browser's own requests, as for updates, have other keys.
+        calls = {e["url"] for e in events if str(e.get("network_isolation_key", "")).startswith("file://")}
+        return [*re.findall(r":CONSOLE[:(].*", done.stderr), *sorted(calls)]
 
     return visit

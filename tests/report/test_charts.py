@@ -1,4 +1,4 @@
-"""Charts put values where they belong, within the frame, with both axes labelled."""
+"""Charts place values correctly, inside the frame, with both axes labelled."""
 
 import re
 from xml.etree import ElementTree
@@ -33,7 +33,7 @@ GROUP = Group("R@1", [("a", 0, 50.0), ("b", 1, 100.0), ("c", 2, 0.0)])
 def test_ticks_are_few_and_within_the_scale(first, second):
     low, high = min(first, second), max(first, second)
     if high - low < 1e-6 * max(abs(low), abs(high)):
-        return  # as good as one value
+        return  # practically one value
     ticks, slack = _ticks(low, high, 4), 1e-5 * ((high - low) or 1)
     assert 1 <= len(ticks) <= 6
     assert all(low - slack <= tick <= high + slack for tick in ticks)
@@ -51,14 +51,14 @@ def texts(chart):
 
 def boxes(chart, series):
     """(left, top, right, bottom) of every closed shape in a row's colour."""
-    found = []
+    result = []
     for path in ElementTree.fromstring(chart).iter("path"):
         if f"fill: var(--s{series})" in path.attrib["style"]:
             for part in path.attrib["d"].split("z"):
                 numbers = [float(number) for number in re.findall(r"-?[\d.]+", part)]
                 if numbers:
-                    found.append((min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])))
-    return found
+                    result.append((min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])))
+    return result
 
 
 def test_bars_are_as_long_as_their_values():
@@ -110,12 +110,12 @@ def test_differences_lie_about_zero():
         (lambda: group_chart([GROUP], "%", "K"), ["% by K", "a, R@1: 50.00 %; b, R@1: 100.00 %; c, R@1: 0.00 %"]),
         (
             lambda: score_chart(np.arange(9.0), np.arange(9.0), 1, "row"),
-            ["score in row against score in PyTorch FP32", "9 pairs, the darker the more of them"],
+            ["score in row against score in PyTorch FP32", "9 pairs, darker cells hold more"],
         ),
     ],
 )
 def test_a_chart_is_part_of_any_page(draw, says):
-    """A screen reader says what it shows; it follows the page's colours; nothing of it can meet another chart's."""
+    """Readable by screen readers, in the page's colours, and without conflicts with other charts."""
     chart = draw()
     assert chart == draw()
     root = ElementTree.fromstring(chart)

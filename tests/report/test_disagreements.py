@@ -1,4 +1,4 @@
-"""The pairs and queries that a page shows are the ones that differ most."""
+"""A page shows the pairs and queries with the largest differences."""
 
 import numpy as np
 from hypothesis import given
@@ -32,7 +32,7 @@ def test_every_query_whose_best_item_changed_is_found(matrices):
     scores, reference = matrices
     changes = changed_best(scores, reference, scores.size)
     truth = np.arange(scores.shape[1]) % scores.shape[0]
-    if scores.shape[1] >= scores.shape[0]:  # every image has a caption, as parity wants it
+    if scores.shape[1] >= scores.shape[0]:  # every image has a caption, as parity requires
         assert len(changes) == parity(scores, reference, truth).rank_flips
     assert [change.gap for change in changes] == sorted((change.gap for change in changes), reverse=True)
     for change in changes:

@@ -1,4 +1,4 @@
-"""Pictures are found by id, inside their folder alone, and what can't be shown has a reason."""
+"""Pictures are found by id, only inside their folder, and missing ones have a reason."""
 
 import pytest
 from PIL import Image
@@ -26,7 +26,7 @@ def test_a_picture_is_found_with_its_extension_or_without(folder, name):
 @pytest.mark.parametrize("name", ["nowhere", "notes.txt", "sub", "", ".", "zero\0byte", "long" * 2000, "../secret"])
 def test_other_names_have_none(folder, name):
     shown = PictureFolder(folder).thumbnail(name)
-    assert (shown.name, shown.uri, shown.reason) == (name, None, "no picture of this name")
+    assert (shown.name, shown.uri, shown.reason) == (name, None, "no picture with this name")
 
 
 def test_an_id_does_not_lead_out_of_the_folder(folder):
@@ -49,5 +49,5 @@ def test_a_broken_picture_has_its_reason(folder):
 
 
 def test_a_folder_that_is_none(folder):
-    with pytest.raises(DataError, match="is no folder of pictures; name another with --pictures DIR"):
+    with pytest.raises(DataError, match="is not a folder; name another with --pictures DIR"):
         PictureFolder(folder / "a.png")

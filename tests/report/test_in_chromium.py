@@ -1,4 +1,4 @@
-"""The pages in a browser without a network: nothing in the console, nothing asked for, nothing wider than a phone."""
+"""The pages in an offline browser: no console messages, no requests, no wider than a phone."""
 
 import re
 
@@ -13,7 +13,7 @@ from caan.runtime import Hit, Retriever
 
 PHONE = 390  # pixels
 BLANK = "<!doctype html><html><head><meta charset=utf-8><title>x</title></head><body>{}</body></html>"
-# A window has a least width, a frame has none.
+# A window has a minimum width, a frame does not.
 FRAME = """<iframe src="page.html" style="width: {width}px; height: 800px; border: 0"></iframe><script>
 const frame = document.querySelector("iframe"), page = () => frame.contentDocument.documentElement
 frame.onload = () => {{ document.title = page().scrollWidth + " in " + page().clientWidth }}</script>"""
@@ -67,7 +67,7 @@ def test_the_check_itself_sees_what_is_too_wide(chromium, tmp_path):
 
 
 def overflow(chromium, folder):
-    """Pixels by which folder/page.html is wider than a phone."""
+    """How many pixels folder/page.html is wider than a phone."""
     (folder / "frame.html").write_text(BLANK.format(FRAME.format(width=PHONE)))
     document = chromium(folder / "frame.html", "--allow-file-access-from-files").stdout
     needed, there = map(int, re.search(r"<title>(\d+) in (\d+)</title>", document).groups())

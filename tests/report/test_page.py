@@ -1,4 +1,4 @@
-"""The report says what was measured, escapes what comes from data, and loads nothing."""
+"""The report shows the measurements, escapes data, and loads nothing."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from .conftest import EVIL, Page, check_self_contained
 
 @pytest.fixture
 def page(result, data, tiny_folder):
-    """page(…): the report of the made-up run, with what `open_source` takes, or without data."""
+    """page(…): the report of the synthetic run, with arguments of `open_source`, or without data."""
 
     def make(pictures=None, grid=None, with_data=True):
         source = open_source(data, "test", pictures, grid) if with_data else None
@@ -36,11 +36,11 @@ def badges(page):
 
 def test_every_gate_is_told_in_words_and_in_colour(page, result):
     made = page()
-    # The verdict of all, then a row each: research form, reference, the row that passes, the one that fails.
+    # The overall verdict, then the rows: research form, reference, passing, failing.
     assert badges(made) == ["failed", "none", "none", "passed", "failed"]
     assert "✗ gate failed: onnxruntime int8" in made.text
     assert "✓ passed limit: max |Δ score| 1e-04" in made.text and "✗ failed limit: |Δ rsum| 2" in made.text
-    assert "– not applicable measured for speed alone" in made.text
+    assert "– not applicable measured only for speed" in made.text
     assert "– not applicable the reference itself" in made.text
     result.rows.pop(3)
     assert badges(page()) == ["passed", "none", "none", "passed"]
@@ -67,7 +67,7 @@ def test_a_row_that_did_not_run_has_its_reason(page):
 def test_what_data_says_is_shown_and_never_run(page):
     made = page()
     check_self_contained(made)
-    assert EVIL in made.text  # whole, as text
+    assert EVIL in made.text  # complete, as text
     assert "<b>bold<b>.png" in made.attributes("alt") and "quote'\"" in made.attributes("alt")
     policy = next(a["content"] for tag, a in made.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "script-src" not in policy
@@ -83,19 +83,19 @@ def test_pictures_are_small_jpegs(page):
 
 def test_an_image_without_a_picture_has_its_name_in_place(page, result):
     result.rows[2].scores[5] += 10  # now the best hit of every caption
-    assert "no picture <i> no picture of this name" in page().text
+    assert "no picture <i> no picture with this name" in page().text
 
 
 def test_hits_are_the_row_s_best_with_the_right_one_marked(page, result, data):
     scores = result.rows[2].scores
-    text = page().text.partition("What the model looked at")[2]
+    text = page().text.partition("What the model attended to")[2]
     assert EVIL in text
     found = 0
-    # The middles of four equal parts of thirty.
+    # The centres of four equal parts of thirty.
     for caption in (3, 11, 18, 26):
         best = np.sort(scores[:, caption])[::-1][:5]
         rank = 1 + int((scores[:, caption] > scores[caption // 5, caption]).sum())
-        assert f"its own picture has rank {rank}" in text
+        assert f"the correct picture has rank {rank}" in text
         for place, score in enumerate(best, 1):
             right = " ✓ right" if place == rank else " <start>"
             assert f"{place}. {score:.4f}{right}".replace("-", "−") in text
@@ -154,7 +154,7 @@ def test_without_a_folder_of_pictures_names_stand_for_them(page, data):
 def test_without_names_images_have_numbers(page, data):
     (data / "test_ids.txt").unlink()
     made = page()
-    assert made.attributes("src") == [] and "there is no test_ids.txt" in made.text and "image 5" in made.text
+    assert made.attributes("src") == [] and "has no test_ids.txt" in made.text and "image 5" in made.text
 
 
 def test_without_data_there_is_speed_and_a_sentence(page, result):
@@ -173,7 +173,7 @@ def test_without_pytorch_there_is_no_gate(page, result):
             row.reason, row.scores, row.rounds = "no checkpoint", None, []
     made = page()
     assert badges(made) == ["none", "none", "none"]
-    assert "there are no scores of PyTorch’s to compare with" in made.text and "no gate was applied" in made.text
+    assert "no PyTorch scores to compare with" in made.text and "no gate applied" in made.text
 
 
 def test_a_bundle_without_the_explainer_graph_says_so(page, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_grid_that_does_not_fit(data, grid, says):
 
 
 def test_a_folder_of_pictures_that_is_none(data):
-    with pytest.raises(DataError, match="is no folder of pictures"):
+    with pytest.raises(DataError, match="is not a folder"):
         open_source(data, "test", data / "nowhere", None)
 
 

@@ -112,8 +112,8 @@ WRITING = {
     "demo": ("demo new", "can't write new: Read-only file system"),
     "train": ("train data -o new.pt", "can't write new.pt"),
     "build-engine": ("build-engine model.caan --fp16", "can't write model.caan: Read-only file system"),
-    "bench": ("bench model.caan", "there is no temporary folder that work in progress could be written to"),
-    "eval": ("eval model.caan --data data", "there is no temporary folder that the images' states could be written to"),
+    "bench": ("bench model.caan", "there is no temporary folder for work in progress"),
+    "eval": ("eval model.caan --data data", "there is no temporary folder for the images' states"),
 }
 SHORT = ("index", "delete", "html")
 

@@ -193,7 +193,7 @@ def test_an_interrupted_index_says_how_to_resume(start, home):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 143 and "the same command goes on where it was" in err
+    assert process.returncode == 143 and "rerun the same command to resume" in err
     assert (home / "new.partial" / "states.bin").exists() and not (home / "new").exists()
 
 
@@ -207,5 +207,5 @@ def test_a_training_stops_between_two_steps(start, home, tiny_folder):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 143 and "run the same command to go on" in err
+    assert process.returncode == 143 and "rerun the same command to resume" in err
     assert (home / "new.pt.resume").exists() and not list(home.glob(".*"))

@@ -122,7 +122,7 @@ def test_a_file_of_the_user_s_where_caan_would_write_is_refused_before_the_work(
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     before = tree(bundle)
-    with pytest.raises(OutputError, match=r"scorer.plan was not written by caan, but stands where it writes; move it"):
+    with pytest.raises(OutputError, match=r"scorer.plan was not written by caan, but caan needs its name; move it"):
         check_change(bundle, ["engines/tensorrt-fp16/scorer.plan"])
     with pytest.raises(OutputError, match=r"scorer\.plan"):
         change_bundle(bundle, add_entry)
@@ -132,7 +132,7 @@ def test_a_file_of_the_user_s_where_caan_would_write_is_refused_before_the_work(
 @pytest.mark.parametrize("opening", [atomic_folder, resumable_folder])
 def test_overwrite_is_refused_before_the_work_and_names_them(bundle, opening):
     before = tree(bundle.parent)
-    says = r"model.caan also holds what caan did not write \(.git, Documents, link, …\), so it is not replaced"
+    says = r"model.caan also holds files that caan did not write \(.git, Documents, link, …\), so it is not replaced"
     with pytest.raises(OutputError, match=says), opening(bundle, overwrite=True):
         raise AssertionError("not before the work")
     assert tree(bundle.parent) == before
@@ -145,7 +145,7 @@ def test_a_gallery_s_own_files_are_replaced_and_others_are_not(caan, home):
     (home / "gallery" / "keep.txt").write_text("mine")
     before = tree(home / "gallery")
     code, out, err = caan(*index)
-    assert (code, out) == (2, "") and "gallery also holds what caan did not write (keep.txt)" in err
+    assert (code, out) == (2, "") and "gallery also holds files that caan did not write (keep.txt)" in err
     assert tree(home / "gallery") == before
     (home / "gallery" / "keep.txt").unlink()
     assert caan(*index)[0] == 0 and not (home / "gallery" / "ids.jsonl").exists()

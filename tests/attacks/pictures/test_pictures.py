@@ -46,7 +46,7 @@ def test_an_id_never_leads_outside(folder, monkeypatch, given):
     pictures = PictureFolder(folder if given else None)
     for name in outside(folder):
         assert pictures.path_of(name) is None, name
-        assert pictures.thumbnail(name).reason == "no picture of this name"
+        assert pictures.thumbnail(name).reason == "no picture with this name"
     for name in ("a", "sub/b.png", "sub/../a.png", str(folder / "a.png")):
         assert pictures.thumbnail(name).uri is not None, name
 
@@ -64,7 +64,7 @@ def test_names_of_what_is_not_a_file(folder, name):
     (folder / "folder.png").mkdir()
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "dangling.png").symlink_to("nowhere.png")
-    assert PictureFolder(folder).thumbnail(name).reason == "no picture of this name"
+    assert PictureFolder(folder).thumbnail(name).reason == "no picture with this name"
 
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "PDF", "EPS", "ICNS"])

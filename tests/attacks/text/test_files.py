@@ -92,7 +92,7 @@ def test_a_word_that_is_not_text_is_refused(word):
 @pytest.mark.parametrize("content", [b'{"a\\ud800": 4}', b'{\n"\xff": 4}', b"\xff\xfe{\0}\0", b"[" * 99_999, b"{]"])
 def test_a_vocabulary_that_is_not_json(tmp_path, content):
     (tmp_path / "vocab.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"vocab\.json is no vocabulary: not JSON in UTF-8 \("):
+    with pytest.raises(DataError, match=r"vocab\.json is not a vocabulary: not JSON in UTF-8 \("):
         Vocabulary.load(tmp_path / "vocab.json")
 
 

@@ -147,10 +147,10 @@ DISTRUST = "do not trust this bundle"
 NOT_OURS = "is not the image_encoder of a caan bundle"
 # Of the image encoder, whose input is features (images, regions, 12), and its output image_states (…, 41).
 CASES: dict[str, tuple[Change, list[str]]] = {
-    "an initializer in another file": (external_initializer, ["weights that lie in another file", DISTRUST]),
-    "an initializer said to be elsewhere": (location_alone, ["weights that lie in another file", DISTRUST]),
-    "an initializer with a file's name": (entry_alone, ["weights that lie in another file", DISTRUST]),
-    "an attribute in another file": (external_attribute, ["weights that lie in another file", DISTRUST]),
+    "an initializer in another file": (external_initializer, ["weights in another file", DISTRUST]),
+    "an initializer said to be elsewhere": (location_alone, ["weights in another file", DISTRUST]),
+    "an initializer with a file's name": (entry_alone, ["weights in another file", DISTRUST]),
+    "an attribute in another file": (external_attribute, ["weights in another file", DISTRUST]),
     "a branch with weights in another file": (external_in_a_branch, ["(If)", "loops or branches", DISTRUST]),
     "an endless loop": (endless_loop, ["(Loop)", "loops or branches", DISTRUST]),
     "a function": (function, ["functions", DISTRUST]),

@@ -88,4 +88,4 @@ def test_a_graph_in_two_parts_is_read_as_one(refused, tiny_bundle, tiny_data):
     assert len(onnx.load_from_string(content).graph.node) > 1
     (tiny_bundle / GRAPH).write_bytes(content)
     write_manifest(tiny_bundle, manifest)
-    refused("eval", tiny_bundle, "--data", tiny_data, says=[GRAPH, "weights that lie in another file"])
+    refused("eval", tiny_bundle, "--data", tiny_data, says=[GRAPH, "weights in another file"])

@@ -32,7 +32,7 @@ TENSORS = {
     "meta": (lambda w: w.to("meta"), ["without numbers, on the device 'meta'", PLAIN]),
     "nested": (nested, ["nested", PLAIN]),
     "stride 0": (lambda w: torch.ones(1).expand(w.shape), ["scorer.K repeats its numbers", "contiguous()"]),
-    "beyond float32": (lambda w: w.double() * 1e300, ["scorer.K holds numbers that are too large for float32"]),
+    "beyond float32": (lambda w: w.double() * 1e300, ["scorer.K holds numbers too large for float32"]),
 }
 
 
@@ -82,14 +82,14 @@ VALUES = {
     "a scale": (lambda c: c["config"].update(attention_scale=HUGE), ["attention_scale is 1000", "expected a number"]),
     "a scale beyond float32": (lambda c: c["config"].update(attention_scale=1e39), ["attention_scale is 1e+39"]),
     "a version": (lambda c: c.update(version=HUGE), ["format version 1000", "…, this caan reads up to 1"]),
-    "an id": (lambda c: c["vocabulary"].update(x=HUGE), ["maps some word to something that is no id"]),
+    "an id": (lambda c: c["vocabulary"].update(x=HUGE), ["maps some word to something that is not an id"]),
     "a tensor as a switch": (lambda c: c["config"].update(normalize=torch.ones(2)), ["config.normalize is tensor("]),
     "a tensor as the config": (lambda c: c.update(config=torch.ones(2)), ["incomplete caan-checkpoint"]),
     "a tensor as the vocabulary": (lambda c: c.update(vocabulary=torch.ones(2)), ["incomplete caan-checkpoint"]),
     "a tensor in metrics": (lambda c: c["metrics"].update(r1=torch.ones(2)), ["metrics['r1']", "Tensor", ".item()"]),
     "a tensor deep in metrics": (lambda c: c.update(metrics={"dev": [{"r": torch.ones(())}]}), ["metrics['dev'][0]"]),
-    "a huge metric": (lambda c: c["metrics"].update(rsum=HUGE), ["metrics['rsum']", "not a number or text that JSON"]),
-    "a key of metrics": (lambda c: c["metrics"].update({5: 1.0}), ["a key that is not text"]),
+    "a huge metric": (lambda c: c["metrics"].update(rsum=HUGE), ["metrics['rsum']", "which JSON can't hold"]),
+    "a key of metrics": (lambda c: c["metrics"].update({5: 1.0}), ["a key that is not a string"]),
 }
 
 
@@ -130,8 +130,8 @@ def claimed(pickled: bytes, find: int, number: int) -> bytes:
 ARCHIVES = {
     "a storage of 8 GB": (lambda p: claimed(p, -3, 2**31 - 1), "a tensor of 2,147,483,647 numbers"),
     "a storage of one number more": (lambda p: claimed(p, -3, 121), "a tensor of 121 numbers"),
-    "a tensor of 8 GB": (lambda p: claimed(p, 2, 2**31 - 1), "a tensor that ends behind"),
-    "a tensor that begins behind the end": (lambda p: claimed(p, 1, 1000), "a tensor that ends behind"),
+    "a tensor of 8 GB": (lambda p: claimed(p, 2, 2**31 - 1), "a tensor that spans"),
+    "a tensor that begins behind the end": (lambda p: claimed(p, 1, 1000), "a tensor that spans"),
     "a tensor before the beginning": (lambda p: claimed(p, 1, -1), "a tensor of impossible sizes"),
 }
 
@@ -154,7 +154,7 @@ def test_an_archive_as_it_was_is_loaded(tmp_path, content):
 def test_a_zip_bomb_is_not_unpacked(refused, tmp_path, content):
     torch.save(content, tmp_path / "model.pt")
     rewritten(tmp_path / "model.pt", lambda p: p, zipfile.ZIP_DEFLATED, **{"model/data/99": bytes(1 << 24)})
-    refused("export", "model.pt", says=["is packed in a way that PyTorch does not"])
+    refused("export", "model.pt", says=["is compressed"])
 
 
 def test_overlapping_parts(refused, tmp_path, content):
@@ -186,7 +186,7 @@ def test_out_of_memory_is_not_reported_as_damage(refused, tmp_path, content, mon
 
     torch.save(content, tmp_path / "model.pt")
     monkeypatch.setattr(checkpoint_module.torch, "load", load)
-    message = refused("export", "model.pt", says=["model.pt needs more memory than there is"])
+    message = refused("export", "model.pt", says=["model.pt needs more memory than is available"])
     assert "corrupted" not in message
 
 

@@ -113,7 +113,7 @@ def test_deletion_by_index_where_there_are_no_ids(run, refused, write, features,
 
 def test_all_items_deleted(run, refused, write, retriever, features, tmp_path):
     write(features[:5])
-    assert "nothing can be found" in run("delete", tmp_path / "gallery", *map(str, range(5))).err
+    assert "the gallery is empty" in run("delete", tmp_path / "gallery", *map(str, range(5))).err
     opened = Gallery.open(tmp_path / "gallery")
     assert np.isneginf(scores_of(retriever, opened)).all()
     for search in (lambda: retriever.search("w1", opened, 1), lambda: retriever.tune(opened)):

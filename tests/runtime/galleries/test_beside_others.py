@@ -167,13 +167,13 @@ def test_a_hundred_thousand_images_open_in_little_memory(tmp_path):
 
 
 def test_a_bundle_is_not_replaced_by_a_gallery_nor_the_other_way_round(refused, tiny_bundle, tiny_folder, tiny_data):
-    says = ["model.caan is a bundle, which no gallery replaces", "name another with -o"]
+    says = ["model.caan is a bundle, so no gallery replaces it", "name another with -o"]
     refused("index", tiny_bundle, tiny_data / "test_ims.npy", "-o", tiny_bundle, "--overwrite", says=says)
 
 
 def test_a_gallery_is_not_replaced_by_a_bundle(refused, write, features, tiny_folder, tmp_path):
     write(features[:20])
-    says = ["gallery is a gallery, which no bundle replaces"]
+    says = ["gallery is a gallery, so no bundle replaces it"]
     refused("export", tiny_folder / "model.pt", "-o", tmp_path / "gallery", "--overwrite", says=says)
 
 

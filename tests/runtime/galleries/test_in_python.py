@@ -170,7 +170,7 @@ def test_compaction_gives_back_the_room_and_keeps_the_answers(retriever, feature
 
 def test_compaction_that_can_not_be(run, refused, retriever, features, tmp_path, monkeypatch):
     gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5])
-    assert "no item is deleted, nothing to do" in run("compact", tmp_path / "gallery").out
+    assert "no deleted items, nothing to do" in run("compact", tmp_path / "gallery").out
     gallery.delete([0, 1])
     real = writer.GalleryWriter.publish
 

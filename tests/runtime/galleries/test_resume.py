@@ -134,7 +134,7 @@ def test_ctrl_c_in_the_command(run, retriever, tiny_folder, features, tmp_path, 
     monkeypatch.setattr(Retriever, "open", lambda *arguments, **options: Retriever(counted))
     command = ["index", tiny_folder / "model.caan", tmp_path / "features.npy", "-o", tmp_path / "gallery"]
     done = run(*command)
-    assert done.code == 1 and "Aborted" in done.err and "the same command goes on" in done.err
+    assert done.code == 1 and "Aborted" in done.err and "rerun the same command" in done.err
     assert not (tmp_path / "gallery").exists()
     counted._fails_at = None
     counted.images = 0
@@ -162,7 +162,7 @@ def test_a_full_disk_keeps_what_is_done(tiny_folder, features, mounted, tmp_path
     assert done.returncode == 2, done
     message = done.stderr.splitlines()[-1]
     assert message.startswith(f"Error: the disk of {disk} is full")
-    assert "free some space and give the same command again, it goes on where it was" in message
+    assert "free some space and rerun the same command to resume" in message
     assert [path.name for path in disk.iterdir()] == ["gallery.partial"]
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60).returncode == 0

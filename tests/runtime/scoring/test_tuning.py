@@ -135,7 +135,7 @@ def test_a_cache_that_can_not_be_written_costs_time_alone(opened, gallery, own_c
     own_cache.parent.mkdir()
     own_cache.write_text("a file")
     retriever = opened()
-    with pytest.warns(CaanWarning, match="what was tuned can't be kept .*; name a folder with CAAN_CACHE"):
+    with pytest.warns(CaanWarning, match="what was tuned can't be saved .*; name a folder with CAAN_CACHE"):
         assert retriever.tune(gallery) is retriever.tuning
     assert opened().tuning is None
 
