@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ._checksum import CHECKSUM, is_intact, text_with_checksum
-from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
+from ._files import Outdated, atomic_folder, open_regular, read_consistently, read_regular, sha256_of, stamp_of
 from ._text import parse_json
 from .errors import BundleError, OutputError
 
@@ -171,7 +171,7 @@ def open_bundle(folder: Path) -> Bundle:
         _check_sealed(folder, manifest, content)
         return Bundle(folder, manifest, stamp)
 
-    return read_unmixed(folder / MANIFEST, read)
+    return read_consistently(folder / MANIFEST, read)
 
 
 def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
@@ -179,7 +179,7 @@ def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
 
     Raises as `open_bundle`, and what `read` raises of a bundle that is still there.
     """
-    return read_unmixed(folder / MANIFEST, lambda: read(open_bundle(folder)))
+    return read_consistently(folder / MANIFEST, lambda: read(open_bundle(folder)))
 
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ from .reading import read_input as read_input
 from .reading import read_regular as read_regular
 from .refusals import check_room, reason_of
 from .refusals import explained as explained
-from .stamps import read_unmixed as read_unmixed
+from .stamps import read_consistently as read_consistently
 from .stamps import stamp_of as stamp_of
 
 

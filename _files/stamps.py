@@ -19,7 +19,7 @@ T = TypeVar("T")
 _MOST_READS, _LONGEST_PAUSE = 60, 0.1
 
 
-def read_unmixed(published: Path, read: Callable[[], T]) -> T:
+def read_consistently(published: Path, read: Callable[[], T]) -> T:
     """What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile.
 
     Raises what `read` raises of files that stay, and BundleError for files that never stay long enough.

@@ -1,4 +1,4 @@
-"""What is installed, what this machine has, which backends work, and what to install for the others."""
+"""Reports what is installed, what this machine has, which backends work, and what to install for the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..engines.targets import TARGETS, TargetName, installed_module, rtx_capabil
 from ..errors import MissingError, install
 from .backends.native import BUILD, is_absence
 from .backends.tensorrt.cuda import Gpu
-from .scoring.tuning import Kept, kept_tunings
+from .scoring.tuning import CachedTuning, cached_tunings
 
 _NO_GPU, _GET_GPU = "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU"
 _PACKAGES = {
@@ -49,14 +49,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything `caan doctor` says."""
+    """Everything `caan doctor` reports."""
 
     machine: str
     gpus: list[str]
     packages: dict[str, str | None]  # name → installed version
     checks: list[Check]
-    cache: Path  # where tunings are kept
-    tunings: list[Kept]
+    cache: Path  # folder of cached tunings
+    tunings: list[CachedTuning]
 
     def as_dict(self) -> dict[str, Any]:
         checks = [vars(check) for check in self.checks]
@@ -66,15 +66,15 @@ class Diagnosis:
             "gpus": self.gpus,
             "packages": self.packages,
             "checks": checks,
-            "tuning": {"folder": str(self.cache), "kept": [vars(kept) for kept in self.tunings]},
+            "tuning": {"folder": str(self.cache), "kept": [vars(tuning) for tuning in self.tunings]},
         }
 
 
 def diagnose() -> Diagnosis:
-    """Look at the installed packages, the GPU, and try what each backend needs. Imports no PyTorch."""
+    """Inspect installed packages and GPUs, and try what each backend needs. Does not import PyTorch."""
     packages = {name: _version(name) for name in _PACKAGES}
     gpus = nvidia_gpus()
-    tunings = kept_tunings()
+    tunings = cached_tunings()
     return Diagnosis(describe_machine(), gpus, packages, _checks(packages, gpus), cache_folder("tuning"), tunings)
 
 
@@ -114,7 +114,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
 
 
 def _native_check(has_encoders: bool) -> Check:
-    """The package is no extra of this one: it is compiled where it runs."""
+    """caan-native is not an extra of caan: it is compiled on the machine that runs it."""
     name = "backend native, cpu"
     gain = "scores several times as fast as onnxruntime on a CPU"
     try:
@@ -144,7 +144,7 @@ def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
 
 
 def _tensorrt_check(target: TargetName) -> Check:
-    """Whether this target's engines can run here. TensorRT for RTX builds them without a GPU, too."""
+    """Whether this target's engines can run here. TensorRT for RTX can also build them without a GPU."""
     rtx = target == "tensorrt-rtx"
     name, module_name = f"backend tensorrt{', rtx' if rtx else ''}", TARGETS[target].module
     module = installed_module(target)

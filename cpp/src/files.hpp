@@ -36,7 +36,7 @@ inline constexpr int MOST_READS = 60, LONGEST_PAUSE_MS = 100;
 /// What `read` makes of files that belong together; again, if `published`, which is replaced last, was meanwhile: they
 /// may be of two writings. Throws what `read` throws of files that stay, and BundleError for files that never stay long
 /// enough.
-template <typename Read> auto read_unmixed(const std::string& published, const Read& read) {
+template <typename Read> auto read_consistently(const std::string& published, const Read& read) {
     for (int attempt = 0; attempt < MOST_READS; ++attempt) {
         const std::vector<std::int64_t> stamp = stamp_of(published);
         try {

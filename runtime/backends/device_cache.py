@@ -33,7 +33,7 @@ class _Entry(Generic[V]):
     used: int  # look-up at which it was last of use
 
 
-class DeviceTiles(Generic[V]):
+class DeviceCache(Generic[V]):
     """Copies `V` of arrays, found again by the array. Several threads may use one.
 
     Only read-only views qualify: the array they look into outlives them, so it may come back, and it does not change.
@@ -121,7 +121,7 @@ class DeviceTiles(Generic[V]):
         self._used_bytes -= self._entries.pop(key).size
 
 
-def _forget(tiles: weakref.ref[DeviceTiles[Any]], key: Key, _: object) -> None:
+def _forget(tiles: weakref.ref[DeviceCache[Any]], key: Key, _: object) -> None:
     """What a weak reference calls when its array dies: at any moment, in any thread, even amid the methods above."""
     alive = tiles()
     if alive is not None:

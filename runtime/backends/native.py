@@ -89,7 +89,7 @@ class NativeBackend(OnnxEncoders):
         return self._scorer
 
 
-def open_native_if_there(path: Path, precision: str, threads: int | None) -> NativeBackend | None:
+def open_native_if_installed(path: Path, precision: str, threads: int | None) -> NativeBackend | None:
     """The backend where the package, the bundle and the precision allow it; None where one of them does not.
 
     A package that is there and does not load is a CaanWarning. Raises BundleError for a bundle that can't be used.

@@ -67,7 +67,7 @@ def _open(name: str, path: Path, precision: str, device: str, threads: int | Non
 
 
 def _open_best(path: Path, precision: str, device: str, threads: int | None, trust_engines: bool) -> Backend:
-    from .native import open_native_if_there
+    from .native import open_native_if_installed
     from .onnxruntime.sessions import choose_device
 
     engine = None if device == "cpu" else _checked_engine(path, precision, device, trust_engines)
@@ -75,7 +75,7 @@ def _open_best(path: Path, precision: str, device: str, threads: int | None, tru
         _log.info("auto chose tensorrt: an engine of %s was checked on a GPU and loads here", precision)
         return engine
     where = choose_device(device)
-    native = open_native_if_there(path, precision, threads) if where == "cpu" else None
+    native = open_native_if_installed(path, precision, threads) if where == "cpu" else None
     if native is not None:
         _log.info("auto chose native: no GPU is used, and caan-native can score %s", precision)
         return native

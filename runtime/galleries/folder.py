@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._checksum import is_intact, text_with_checksum
-from ..._files import atomic_file, open_regular, read_regular, read_unmixed
+from ..._files import atomic_file, open_regular, read_consistently, read_regular
 from ..._text import parse_json
 from ...errors import BundleError
 from .description import Block, Description, Part
@@ -66,7 +66,7 @@ def read(folder: Path, storage: Storage = "mapped") -> Contents:
 
     Raises BundleError, naming the file, for one that is missing, damaged or newer.
     """
-    return read_unmixed(folder / DESCRIPTION, lambda: _read(folder, storage))
+    return read_consistently(folder / DESCRIPTION, lambda: _read(folder, storage))
 
 
 def _read(folder: Path, storage: Storage) -> Contents:

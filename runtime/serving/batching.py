@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ...errors import CaanError, Closed, DeadlineExceeded, InputError, Overloaded
 from ..arguments import check_is_gallery, check_is_retriever
 from ..galleries.gallery import Gallery
-from ..hits import Hit, least_score
-from ..inputs import are_images, check_features, check_gallery, hits_wanted, known_caption, shortened, tokenize
+from ..hits import Hit, resolve_min_score
+from ..inputs import are_images, check_features, check_gallery, known_caption, resolve_k, shortened, tokenize
 from ..lists import Query, TokenizedCaption, queries_of
 from ..retriever import Ids, Retriever
 from ..unknown_words import UnknownWords
@@ -193,11 +193,11 @@ class BatchingRetriever:
             if timeout is not None and not timeout > 0:
                 raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
             checked = self._checked(query, gallery)
-            k = hits_wanted(k, gallery, clamp=filters.get("clamp", False))
-            least = least_score(filters.get("min_score"))
+            k = resolve_k(k, gallery, clamp=filters.get("clamp", False))
+            min_score = resolve_min_score(filters.get("min_score"))
             searched = gallery.select(filters.get("ids"), filters.get("exclude"))
             k = min(k, len(searched.live)) if searched is not gallery else k
-            request = Request(checked, searched, k, arrived, least_score=least, answer=self._queue.new_answer())
+            request = Request(checked, searched, k, arrived, min_score=min_score, answer=self._queue.new_answer())
             if k == 0 and searched is not gallery:  # the filter lets nothing through
                 return self._queue.answer_at_once(request, [])
             if timeout is not None:
@@ -282,7 +282,7 @@ def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: l
         queue.measured(wanted, ended - started)
         while wanted:
             request = wanted.pop(0)
-            hits = [hit for hit in found.pop(0)[: request.k] if hit.score >= request.least_score]
+            hits = [hit for hit in found.pop(0)[: request.k] if hit.score >= request.min_score]
             _complete(request, hits)
             log.answered(ended - request.arrived, started - request.arrived, batch_size, request.pairs)
     if wanted:

@@ -46,7 +46,7 @@ class Request:
     k: int
     arrived: float
     deadline: float = math.inf
-    least_score: float = -math.inf  # hits with less are left out
+    min_score: float = -math.inf  # hits with lower scores are dropped
     answer: Answer = field(default_factory=Future)
 
     @property

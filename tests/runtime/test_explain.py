@@ -179,8 +179,8 @@ def test_a_graph_that_was_opened_outlives_its_file(tiny_bundle, features):
 
 
 def test_threads_open_a_graph_once(tiny_folder, features, monkeypatch):
-    real, opened = side_graphs.SideGraphs._open, []
-    monkeypatch.setattr(side_graphs.SideGraphs, "_open", lambda self, name: opened.append(name) or real(self, name))
+    real, opened = side_graphs.Fp32Graphs._open, []
+    monkeypatch.setattr(side_graphs.Fp32Graphs, "_open", lambda self, name: opened.append(name) or real(self, name))
     retriever, start, scores = Retriever.open(tiny_folder / "model.caan"), threading.Barrier(8), []
 
     def work():

@@ -14,9 +14,9 @@ from ....data.vocabulary import Vocabulary
 from ....errors import BundleError, MissingError
 from ....graphs import check_result, read_graph
 from ..contract import Model, Tile
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from ..from_bundle import check_sizes, encoder_hashes
-from .fp32_graphs import SideGraphs
+from .fp32_graphs import Fp32Graphs
 from .sessions import check_rounding, choose_device, open_session, run_bound, run_session
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class OnnxEncoders:
         ends = (image.get_inputs()[0], image.get_outputs()[0], text.get_outputs()[0])
         check_sizes(bundle, vocabulary, {end.name: end.shape[-1] for end in ends})
         self.state_dtype = self._state_dtype(bundle)
-        self._side_graphs = SideGraphs(bundle, threads)
-        self._residents: DeviceTiles[ort.OrtValue] = DeviceTiles(lambda: _RESIDENT_BYTES)
+        self._fp32_graphs = Fp32Graphs(bundle, threads)
+        self._residents: DeviceCache[ort.OrtValue] = DeviceCache(lambda: _RESIDENT_BYTES)
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         return self._run("image_encoder", features=features)
@@ -67,10 +67,10 @@ class OnnxEncoders:
         return self._run("text_encoder", tokens=tokens, text_lengths=lengths)
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
-        return self._side_graphs.explain(tile)
+        return self._fp32_graphs.explain(tile)
 
     def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._side_graphs.expand_regions(regions)
+        return self._fp32_graphs.expand_regions(regions)
 
     def _open(self, name: str) -> ort.InferenceSession:
         path = self._bundle.graph(name, self._graphs_precision)

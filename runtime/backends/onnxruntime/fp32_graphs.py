@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STATES = np.dtype(np.float32)  # as the graphs take them
 
 
-class SideGraphs:
+class Fp32Graphs:
     """A bundle's explainer and expander, each opened when it is first used. Thread-safe.
 
     The bundle may have been replaced by then: a graph that is not the one which the bundle was opened with is refused.

@@ -19,7 +19,7 @@ from ...._machine import has_nvidia_driver
 from ...._onnxruntime import CPU, onnxruntime, session_options
 from ....bundle import SCALES, Bundle
 from ....errors import BundleError, CaanError, MissingError
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -107,7 +107,7 @@ def run_bound(
     session: ort.InferenceSession,
     inputs: dict[str, NDArray[Any]],
     device: str,
-    residents: DeviceTiles[ort.OrtValue],
+    residents: DeviceCache[ort.OrtValue],
 ) -> NDArray[Any]:
     """Run a session whose device has memory of its own: gallery tiles are copied there once, and stay.
 

@@ -22,16 +22,16 @@ from ....engines.record import EngineRecord
 from ....engines.targets import installed_module
 from ....errors import BundleError, InputError
 from ..contract import GraphTiles, Layout, Model, Tile, Tiles
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from ..from_bundle import check_sizes, encoder_hashes, open_precision
-from ..onnxruntime.fp32_graphs import SideGraphs
+from ..onnxruntime.fp32_graphs import Fp32Graphs
 from .choose_engine import choose_engine, this_machine
 from .choose_profile import batch_limit, item_limits, tile_limits
 from .cuda import Gpu
-from .executor import Call, Lane, LanePool, Resident
+from .executor import Call, Executor, ExecutorPool, Resident
 from .plans import Plan, load_plan
 
-# Of the device memory that is free when the first gallery tile is kept. The rest is for other threads' lanes.
+# Of the device memory that is free when the first gallery tile is kept. The rest is for other threads' executors.
 _RESIDENT_SHARE = 0.5
 
 
@@ -58,9 +58,11 @@ class TensorRTBackend:
         limits = {side: min(own[side], of_bundle[side]) for side in own}
         self.model = Model(bundle.config, limits, vocabulary, encoder_hashes(bundle, record.precision))
         self.tiles: Tiles = GraphTiles(partial(tile_limits, self._profiles["scorer"]))
-        self._residents: DeviceTiles[Resident] = DeviceTiles(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
-        self._pools = {graph: LanePool(partial(Lane, gpu, plan, self._residents)) for graph, plan in plans.items()}
-        self._side_graphs = SideGraphs(bundle)
+        self._residents: DeviceCache[Resident] = DeviceCache(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
+        self._pools = {
+            graph: ExecutorPool(partial(Executor, gpu, plan, self._residents)) for graph, plan in plans.items()
+        }
+        self._fp32_graphs = Fp32Graphs(bundle)
         self._finalizer = weakref.finalize(self, _save_kernels, gpu, list(plans.values()))
 
     @classmethod
@@ -109,11 +111,11 @@ class TensorRTBackend:
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
         """As `Backend`, by ONNX Runtime on the CPU."""
-        return self._side_graphs.explain(tile)
+        return self._fp32_graphs.explain(tile)
 
     def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Backend`, by ONNX Runtime on the CPU."""
-        return self._side_graphs.expand_regions(regions)
+        return self._fp32_graphs.expand_regions(regions)
 
     def close(self) -> None:
         """Keep compiled kernels and free the device's memory; what calls that still run use, when they are done."""
@@ -123,8 +125,8 @@ class TensorRTBackend:
         self._residents.clear()
 
     def _run(self, graph: str, calls: Iterable[Call]) -> Iterator[NDArray[Any]]:
-        with self._pools[graph].lane() as lane:
-            yield from lane.run(calls)
+        with self._pools[graph].executor() as executor:
+            yield from executor.run(calls)
 
 
 def _check_fit(bundle: Bundle, record: EngineRecord, vocabulary: Vocabulary, plans: Mapping[str, Plan]) -> None:

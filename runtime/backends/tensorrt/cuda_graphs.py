@@ -12,7 +12,7 @@ from .plans import Plan
 V = TypeVar("V")
 
 
-class Repeats(Generic[V]):
+class CudaGraphs(Generic[V]):
     """Remembers keys; a key that comes again, before `capacity` others came, is given a value of its own."""
 
     def __init__(self, capacity: int) -> None:
@@ -33,7 +33,7 @@ class Repeats(Generic[V]):
         return value
 
 
-class RepeatedRun:
+class CapturedRun:
     """A call that comes again with the same shapes at the same addresses, in a context that serves nothing else.
 
     NVIDIA's advice is one context per captured graph: a new shape changes what a context keeps, and a graph goes on

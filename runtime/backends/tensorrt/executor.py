@@ -1,6 +1,6 @@
 """How a plan is run: copies overlap with computing, and calls that come again become CUDA graphs.
 
-A lane has two slots that take turns. While the GPU computes one slot's call, the next call is copied into pinned
+An executor has two slots that take turns. While the GPU computes one slot's call, the next call is copied into pinned
 memory of the other slot and from there to the device, in a stream of its own; events keep the two streams in step:
 
     copies    upload 0 │ upload 1 │          upload 2 │ …
@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 
 from ....engines.profiles import Shape, Sizes
 from ....errors import CaanError, InputError
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from .choose_profile import choose_profile, sizes_of
 from .cuda import DeviceMemory, Gpu, PinnedMemory
-from .cuda_graphs import RepeatedRun, Repeats
+from .cuda_graphs import CapturedRun, CudaGraphs
 from .plans import Plan
 
 Call = Mapping[str, NDArray[Any]]  # input → array
 
 _SLOTS = 2
 # Calls that are known to come again, each with a context of its own. More than slots, so that none in flight goes.
-_REPEATS = 8
+_CUDA_GRAPHS = 8
 _ALIGNMENT = 256  # bytes, of an input's place; TensorRT's own demand
 _STEP = 1 << 20  # bytes, the smallest by which a buffer grows
 
@@ -46,17 +46,17 @@ class Resident:
     ready: Any
 
 
-class Lane:
+class Executor:
     """Streams, buffers and execution contexts for one call at a time."""
 
-    def __init__(self, gpu: Gpu, plan: Plan, residents: DeviceTiles[Resident]) -> None:
+    def __init__(self, gpu: Gpu, plan: Plan, residents: DeviceCache[Resident]) -> None:
         self._gpu, self._plan, self._residents = gpu, plan, residents
         gpu.enter()
         self._copies, self._compute = gpu.stream(), gpu.stream()
         # One for all contexts: they run one after the other.
         self._scratch = gpu.allocate(plan.scratch_bytes)
         self._slots = [_Slot(gpu) for _ in range(_SLOTS)]
-        self._repeats: Repeats[RepeatedRun] = Repeats(_REPEATS)
+        self._cuda_graphs: CudaGraphs[CapturedRun] = CudaGraphs(_CUDA_GRAPHS)
         self.healthy = True
 
     def run(self, calls: Iterable[Call]) -> Iterator[NDArray[Any]]:
@@ -101,13 +101,13 @@ class Lane:
         def new_context(repeating: bool) -> Any:
             return plan.new_context(profile, self._scratch, self._compute, repeating=repeating)
 
-        def repeat() -> RepeatedRun:
+        def repeat() -> CapturedRun:
             context = new_context(True)
             plan.bind(context, shapes, addresses, expected)
-            return RepeatedRun(self._gpu, plan, context, self._compute)
+            return CapturedRun(self._gpu, plan, context, self._compute)
 
         key = (profile, tuple(shapes.items()), tuple(addresses.items()))
-        known = self._repeats.get(key, repeat)
+        known = self._cuda_graphs.get(key, repeat)
         if known is not None:
             known.run()
         else:
@@ -182,32 +182,32 @@ class Lane:
         self._compute.wait(resident.ready)
 
 
-class LanePool:
+class ExecutorPool:
     """Lanes for as many calls as run at once: contexts and streams must not be shared by two threads."""
 
-    def __init__(self, make: Callable[[], Lane]) -> None:
-        self._make: Callable[[], Lane] | None = make  # None: the pool is closed, and holds on to no plan
-        self._free: list[Lane] = []
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        self._make: Callable[[], Executor] | None = make  # None: the pool is closed, and holds on to no plan
+        self._free: list[Executor] = []
         self._lock = Lock()
 
     @contextmanager
-    def lane(self) -> Iterator[Lane]:
-        """A lane that is nobody else's. Raises InputError if the pool is closed."""
+    def executor(self) -> Iterator[Executor]:
+        """An executor that is nobody else's. Raises InputError if the pool is closed."""
         with self._lock:
             make = self._make
-            lane = self._free.pop() if self._free else None
+            executor = self._free.pop() if self._free else None
         if make is None:
             raise InputError("this backend is closed; open it again")
-        lane = lane or make()
+        executor = executor or make()
         try:
-            yield lane
+            yield executor
         finally:
             with self._lock:
-                if lane.healthy and self._make is not None:
-                    self._free.append(lane)
+                if executor.healthy and self._make is not None:
+                    self._free.append(executor)
 
     def close(self) -> None:
-        """Free the idle lanes now, the others when their calls are done."""
+        """Free the idle executors now, the others when their calls are done."""
         with self._lock:
             self._make = None
             self._free.clear()

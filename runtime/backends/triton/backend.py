@@ -15,7 +15,7 @@ from ....bundle import Bundle
 from ....errors import CaanError, InputError, MissingError, needs
 from ...casting import convert
 from ..contract import BF16, KernelTiles, Layout, Tile, Tiles
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from ..from_bundle import open_precision
 from ..onnxruntime.backend import OnnxBackend
 from ..scorer_weights import attention_scale, model_hashes, scorer_weights
@@ -57,7 +57,7 @@ class TritonBackend:
         self.process_bound = "a GPU" if device == "cuda" else ""
         self._dtype = getattr(torch, dtype)
         self._weights = torch.from_numpy(weights).to(device)
-        self._residents: DeviceTiles[torch.Tensor] = DeviceTiles(self._resident_bytes)
+        self._residents: DeviceCache[torch.Tensor] = DeviceCache(self._resident_bytes)
         model = model_hashes(bundle, graphs)
         self.fingerprint = f"triton {_versions()} {_gpu_name(device)} {precision} {model}"
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from caan._files import read_unmixed, stamps
+from caan._files import read_consistently, stamps
 from caan.bundle import open_bundle
 from caan.errors import BundleError, DataError
 
@@ -25,7 +25,7 @@ def test_files_that_never_stay_are_given_up(tmp_path, monkeypatch):
         reads.append(touch(published))
 
     with pytest.raises(BundleError, match=r"manifest\.json was replaced each of \d+ times .*; try again when that is"):
-        read_unmixed(published, read)
+        read_consistently(published, read)
     assert 10 <= len(reads) <= 1_000
 
 
@@ -39,7 +39,7 @@ def test_what_is_wrong_with_files_that_never_stay_is_given_up_too(tmp_path, monk
         raise DataError("of two writings")
 
     with pytest.raises(BundleError, match="try again"):
-        read_unmixed(published, read)
+        read_consistently(published, read)
 
 
 def test_a_bundle_is_opened_or_refused_though_its_manifest_changes(tiny_bundle):

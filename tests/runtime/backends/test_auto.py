@@ -86,7 +86,7 @@ def test_a_gpu_of_onnxruntimes_goes_first(there, tiny_folder, monkeypatch):
     """As far as it can be seen without one: the compiled scorer isn't asked where sessions would run on a GPU."""
     asked = []
     monkeypatch.setattr("caan.runtime.backends.onnxruntime.sessions.choose_device", lambda device: "cuda")
-    monkeypatch.setattr(native_backend, "open_native_if_there", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(native_backend, "open_native_if_installed", lambda *arguments: asked.append(arguments))
     assert opened(tiny_folder / "model.caan").name == "onnxruntime"
     assert asked == []
 

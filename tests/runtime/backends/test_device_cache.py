@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caan.runtime import Gallery
-from caan.runtime.backends.device_cache import _IDLE_LOOKUPS, DeviceTiles
+from caan.runtime.backends.device_cache import _IDLE_LOOKUPS, DeviceCache
 
 
 def gallery(items=8, rows=2, width=4):
@@ -23,7 +23,7 @@ def tile(gallery, start, end):
 
 @pytest.fixture
 def tiles():
-    return DeviceTiles(lambda: 1 << 20)
+    return DeviceCache(lambda: 1 << 20)
 
 
 def keep(tiles, array, value="copy"):
@@ -74,7 +74,7 @@ def test_what_could_change_or_is_nobody_elses_is_not_kept(tiles):
 
 def test_a_gallery_that_is_gone_gives_its_room_back():
     room = tile(gallery(), 0, 8).nbytes
-    tiles = DeviceTiles(lambda: room)
+    tiles = DeviceCache(lambda: room)
     for number in range(5):
         images = gallery()
         for _ in range(2):
@@ -96,7 +96,7 @@ def test_an_array_at_a_freed_ones_address_is_another(tiles):
 
 def test_a_full_device_takes_no_more_until_something_was_long_of_no_use():
     first, second = gallery(), gallery()
-    tiles = DeviceTiles(lambda: tile(first, 0, 8).nbytes)
+    tiles = DeviceCache(lambda: tile(first, 0, 8).nbytes)
     for _ in range(3):
         keep(tiles, tile(first, 0, 8))
         keep(tiles, tile(second, 0, 8))
@@ -108,7 +108,7 @@ def test_a_full_device_takes_no_more_until_something_was_long_of_no_use():
 
 def test_a_walk_through_a_gallery_too_large_for_the_device_still_finds_what_fits():
     images = gallery(100)
-    tiles = DeviceTiles(lambda: 30 * tile(images, 0, 1).nbytes)
+    tiles = DeviceCache(lambda: 30 * tile(images, 0, 1).nbytes)
     for _ in range(3):
         for item in range(100):
             keep(tiles, tile(images, item, item + 1), item)
@@ -117,7 +117,7 @@ def test_a_walk_through_a_gallery_too_large_for_the_device_still_finds_what_fits
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7), st.integers(1, 8)), max_size=60), st.integers(0, 2000))
 def test_what_is_found_is_what_was_kept(steps, budget):
-    galleries, tiles, kept = [gallery() for _ in range(4)], DeviceTiles(lambda: budget), {}
+    galleries, tiles, kept = [gallery() for _ in range(4)], DeviceCache(lambda: budget), {}
     for which, start, count in steps:
         array = tile(galleries[which], start, min(start + count, 8))
         found = tiles.find(array)
@@ -150,7 +150,7 @@ def test_threads_share_it(tiles):
 
 def test_of_two_copies_the_first_stays_and_one_is_counted():
     images = gallery()
-    tiles = DeviceTiles(lambda: 2 * tile(images, 0, 4).nbytes)
+    tiles = DeviceCache(lambda: 2 * tile(images, 0, 4).nbytes)
     tiles.keep(tile(images, 0, 4), "first")
     tiles.keep(tile(images, 0, 4), "second")
     assert tiles.find(tile(images, 0, 4)) == "first"
@@ -160,7 +160,7 @@ def test_of_two_copies_the_first_stays_and_one_is_counted():
 
 def test_cleared_it_knows_nothing_and_has_all_its_room():
     images = gallery()
-    tiles = DeviceTiles(lambda: tile(images, 0, 8).nbytes)
+    tiles = DeviceCache(lambda: tile(images, 0, 8).nbytes)
     for _ in range(2):
         for _ in range(2):
             keep(tiles, tile(images, 0, 8))

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from caan.runtime import Retriever
-from caan.runtime.backends.device_cache import DeviceTiles
+from caan.runtime.backends.device_cache import DeviceCache
 from caan.runtime.backends.onnxruntime import encoders as onnx_encoders
 from caan.runtime.backends.onnxruntime import sessions as onnx_sessions
 from caan.runtime.backends.onnxruntime.sessions import open_session, run_bound
@@ -35,7 +35,7 @@ def tile(retriever):
 
 def test_bound_inputs_give_the_same_scores_and_stay(session, tile, monkeypatch):
     inputs, gallery = tile
-    residents, sent = DeviceTiles(lambda: 1 << 20), []
+    residents, sent = DeviceCache(lambda: 1 << 20), []
     real = onnxruntime.OrtValue.ortvalue_from_numpy
 
     def counted(array, device):
@@ -54,7 +54,7 @@ def test_bound_inputs_give_the_same_scores_and_stay(session, tile, monkeypatch):
 def test_padded_tiles_are_not_kept(session, retriever, tile):
     inputs, gallery = tile
     ragged = Gallery("image", gallery.encoder, gallery.states, np.array([0, 5, 9, 12, 30]))
-    residents = DeviceTiles(lambda: 1 << 20)
+    residents = DeviceCache(lambda: 1 << 20)
     for _ in range(3):
         states, lengths = ragged.gather(np.arange(3))
         one = inputs | {"image_states": states, "image_lengths": lengths}
