@@ -108,7 +108,7 @@ def ids_of(ids: Any, items: int) -> list[str] | None:
         raise DataError(f"{len(names)} ids don't fit {items} items; give one name per item")
     for number, name in enumerate(names):
         if not isinstance(name, str) or not _is_unicode(name):
-            raise DataError(f"id {number} is no text: {name!r:.80}; ids are strings that UTF-8 can hold")
+            raise DataError(f"id {number} is not text: {name!r:.80}; ids are strings that UTF-8 can hold")
     return [str(name) for name in names]
 
 

@@ -72,7 +72,7 @@ def test_a_package_that_does_not_load_is_a_warning(broken, tiny_folder):
     with pytest.warns(CaanWarning, match=r"does not load .*make native.*until then onnxruntime is used") as found:
         assert Retriever.open(tiny_folder / "model.caan").backend.name == "onnxruntime"
     assert found[0].filename == __file__
-    with pytest.raises(MissingError, match="is installed and does not load"):
+    with pytest.raises(MissingError, match="is installed but does not load"):
         Retriever.open(tiny_folder / "model.caan", "native")
 
 

@@ -28,14 +28,14 @@ def tiles():
 
 def keep(tiles, array, value="copy"):
     """As a backend does: nothing at first sight, a copy at the second."""
-    if tiles.find(array) is None and tiles.wants(array):
+    if tiles.find(array) is None and tiles.should_keep(array):
         tiles.keep(array, value)
 
 
 def test_a_tile_is_kept_the_second_time_it_comes(tiles):
     images = gallery()
-    assert not tiles.wants(tile(images, 0, 4))
-    assert tiles.wants(tile(images, 0, 4))
+    assert not tiles.should_keep(tile(images, 0, 4))
+    assert tiles.should_keep(tile(images, 0, 4))
     tiles.keep(tile(images, 0, 4), "copy")
     assert tiles.find(tile(images, 0, 4)) == "copy"
 
@@ -69,7 +69,7 @@ def test_what_could_change_or_is_nobody_elses_is_not_kept(tiles):
     for array in (own, writeable, padded):
         for _ in range(3):
             assert tiles.find(array) is None
-            assert not tiles.wants(array)
+            assert not tiles.should_keep(array)
 
 
 def test_a_gallery_that_is_gone_gives_its_room_back():
@@ -89,7 +89,7 @@ def test_an_array_at_a_freed_ones_address_is_another(tiles):
     for number in range(200):
         images = gallery()
         assert tiles.find(tile(images, 0, 8)) is None
-        assert not tiles.wants(tile(images, 0, 8))
+        assert not tiles.should_keep(tile(images, 0, 8))
         keep(tiles, tile(images, 0, 8), number)
         assert tiles.find(tile(images, 0, 8)) == number
 
@@ -122,7 +122,7 @@ def test_what_is_found_is_what_was_kept(steps, budget):
         array = tile(galleries[which], start, min(start + count, 8))
         found = tiles.find(array)
         assert found is None or (found == array).all()
-        if found is None and tiles.wants(array):
+        if found is None and tiles.should_keep(array):
             tiles.keep(array, array.copy())
             kept[which, start, len(array)] = array.nbytes
             assert tiles.find(array) is not None
@@ -167,4 +167,4 @@ def test_cleared_it_knows_nothing_and_has_all_its_room():
         assert tiles.find(tile(images, 0, 8)) == "copy"
         tiles.clear()
         assert tiles.find(tile(images, 0, 8)) is None
-        assert not tiles.wants(tile(images, 0, 8))
+        assert not tiles.should_keep(tile(images, 0, 8))

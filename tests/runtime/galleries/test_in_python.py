@@ -193,7 +193,7 @@ def test_an_interrupted_append_is_given_up_with_a_warning(run, retriever, featur
     with pytest.raises(KeyboardInterrupt):
         gallery.append(Retriever(Counted(retriever.backend, 200)), features[200:])
     assert "an append was interrupted; rerun it to resume" in run("inspect", tmp_path / "gallery").out
-    with pytest.warns(CaanWarning, match="an interrupted append .* is given up; append those items again"):
+    with pytest.warns(CaanWarning, match="an interrupted append .* is discarded; append those items again"):
         compacted = gallery.compact_storage()
     assert len(compacted) == 199
     assert {path.name for path in (tmp_path / "gallery").iterdir()} == {"gallery.json", "states.bin", "lengths.bin"}

@@ -44,7 +44,7 @@ def test_any_text_is_an_id(write, features, ids):
     try:
         "".join(ids).encode()
     except UnicodeEncodeError:
-        with pytest.raises(DataError, match="is no text"):
+        with pytest.raises(DataError, match="is not text"):
             write(features[:3], ids, overwrite=True)
     else:
         assert write(features[:3], ids, overwrite=True).ids == ids
@@ -57,7 +57,7 @@ def test_ids_that_are_easily_torn(write, features):
 
 @pytest.mark.parametrize("ids", [["a", "b", "\ud800"], ["a", "b", 3], ["a", "b", None], ["a", "b", b"c"]])
 def test_ids_that_are_no_text(write, features, tmp_path, ids):
-    with pytest.raises(DataError, match="id 2 is no text"):
+    with pytest.raises(DataError, match="id 2 is not text"):
         write(features[:3], ids)
     assert list(tmp_path.iterdir()) == []
 

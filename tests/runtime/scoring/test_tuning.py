@@ -15,7 +15,7 @@ from caan._cache import cache_folder
 from caan.errors import CaanWarning
 from caan.runtime import Retriever
 from caan.runtime.backends.contract import Layout
-from caan.runtime.backends.onnxruntime.backend import side_by_side
+from caan.runtime.backends.onnxruntime.backend import score_concurrently
 from caan.runtime.scoring import noise, tuning
 from caan.runtime.scoring.cutters import Choice
 from caan.runtime.scoring.tiles import score_stream
@@ -164,7 +164,7 @@ def test_a_tuning_leaves_the_galleries_as_they_are(opened, gallery):
     assert (half.deleted == (np.arange(70) % 2 == 0)).all() and gallery.deleted is None
 
 
-def test_side_by_side_keeps_the_order_and_looks_a_little_ahead():
+def test_concurrent_scoring_keeps_the_order_and_prefetches_one_tile():
     taken, workers = [], 3
 
     def tiles():
@@ -176,13 +176,13 @@ def test_side_by_side_keeps_the_order_and_looks_a_little_ahead():
         time.sleep(0.002 * (number % 4))
         return number
 
-    for position, result in enumerate(side_by_side(score, tiles(), workers)):
+    for position, result in enumerate(score_concurrently(score, tiles(), workers)):
         assert result == position
         assert len(taken) <= position + workers + 1
     assert len(taken) == 30
 
 
-def test_side_by_side_hands_on_a_worker_s_exception():
+def test_concurrent_scoring_raises_a_worker_s_exception():
     def score(number):
         if number == 5:
             raise ValueError("five")
@@ -190,25 +190,25 @@ def test_side_by_side_hands_on_a_worker_s_exception():
 
     seen = []
     with pytest.raises(ValueError, match="five"):
-        for result in side_by_side(score, range(30), 2):
+        for result in score_concurrently(score, range(30), 2):
             seen.append(result)
     assert seen == [0, 1, 2, 3, 4]
     assert_no_worker_is_left()
 
 
-def test_side_by_side_hands_on_an_exception_of_the_tiles():
+def test_concurrent_scoring_raises_an_exception_of_the_tiles():
     def tiles():
         yield 0
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        list(side_by_side(lambda tile: tile, tiles(), 2))
+        list(score_concurrently(lambda tile: tile, tiles(), 2))
     assert_no_worker_is_left()
 
 
-def test_side_by_side_stops_when_nobody_listens_any_more():
+def test_concurrent_scoring_stops_when_its_consumer_does():
     scored = []
-    stream = side_by_side(lambda tile: scored.append(tile) or tile, range(1000), 2)
+    stream = score_concurrently(lambda tile: scored.append(tile) or tile, range(1000), 2)
     assert next(stream) == 0
     stream.close()
     assert len(scored) <= 4

@@ -1,4 +1,4 @@
-"""Copies, runs and results stay in step under every GPU ordering; repeated calls become CUDA graphs; executors per thread.
+"""Copies, runs and results stay in step under every GPU ordering; repeated calls become CUDA graphs; executor pools.
 
 The GPU is a stand-in (stand_in_gpu.py) whose streams run as late, as early and as mixed up as events allow.
 """
@@ -157,7 +157,7 @@ def test_a_tile_that_another_lane_is_still_sending_is_waited_for(gpu, plan, resi
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
     asked = call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths}
     list(first.run([call(generator, 3, 4), call(generator, 3, 1)]))  # contexts are made, for which an executor waits
-    assert not residents.wants(image_states)
+    assert not residents.should_keep(image_states)
     sending = first.run([call(generator, 3, 4), asked])
     next(sending)
     assert residents.find(image_states) is not None

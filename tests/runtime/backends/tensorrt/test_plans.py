@@ -95,7 +95,7 @@ def test_a_plan_that_wants_tensors_in_host_memory(add_engine, refused, load, trt
     add_engine()
     load()
     monkeypatch.setattr(type(trt.engines[0]), "get_tensor_location", lambda self, name: "host")
-    refused(BundleError, "it wants image_lengths, image_states, scores, text_lengths, text_states in host memory")
+    refused(BundleError, "it should_keep image_lengths, image_states, scores, text_lengths, text_states in host memory")
 
 
 STRIPPED = {"options": {"stripped": True}}
