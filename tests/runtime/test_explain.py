@@ -1,4 +1,4 @@
-"""What `Retriever.explain` says, by every backend: the golden values' numbers, the user's words, and clear refusals."""
+"""`Retriever.explain` with every backend: golden values, the original words, and clear errors."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def retriever(tiny_folder):
 
 @pytest.fixture
 def older_bundle(tiny_bundle):
-    """A bundle from before there were side graphs."""
+    """A bundle older than the explainer and expander graphs."""
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     for graph in SIDE_GRAPHS:
         (tiny_bundle / graph_file(graph, "fp32")).unlink()
@@ -44,7 +44,7 @@ def test_the_score_is_the_search_s(retriever, features):
     )
 
 
-def test_attention_is_shared_out(retriever, features):
+def test_attention_sums_to_one(retriever, features):
     found = retriever.explain(features, "w1 w2 w3")
     assert (found.H.shape, found.av.shape, found.au.shape) == ((5, 5), (5,), (5,))
     assert np.abs(found.H).max() <= 1
@@ -68,7 +68,7 @@ def test_weights_move_with_the_regions(retriever, features):
     assert np.abs(moved.au - found.au).max() <= 1e-6
 
 
-def test_words_are_the_user_s_own(retriever, features):
+def test_words_are_the_original_ones(retriever, features):
     found = retriever.explain(features, "W1 zebra w2")
     assert found.words == ["<start>", "w1", "zebra", "w2", "<end>"]
     assert found.known == [True, True, False, True, True]
@@ -153,7 +153,7 @@ def test_a_graph_of_another_bundle_is_refused_by_name(tiny_bundle, features):
     path = tiny_bundle / graph_file("explainer", "fp32")
     other = onnx.load(path)
     other.producer_name = "another"
-    path.unlink()  # as a replaced bundle's file is: another one
+    path.unlink()  # a replaced bundle has another file
     onnx.save(other, path)
     with pytest.raises(BundleError, match=r"explainer\.fp32\.onnx is not the file this bundle was opened with"):
         opened.explain(features, "w1")
@@ -163,7 +163,7 @@ def test_a_graph_of_another_bundle_is_refused_by_name(tiny_bundle, features):
 
 
 def test_a_changed_bundle_keeps_the_graphs(tiny_bundle, features):
-    """Passes and engines change bundles; these graphs are none of theirs."""
+    """Passes and engines change bundles, but not these graphs."""
     before = [(tiny_bundle / graph_file(graph, "fp32")).read_bytes() for graph in SIDE_GRAPHS]
     expected = Retriever.open(tiny_bundle).explain(features, "w1").score
     change_bundle(tiny_bundle, lambda folder, manifest: manifest.update(note="changed"))

@@ -1,4 +1,4 @@
-"""What a server's operator reads in the log, and that the commands print as they did."""
+"""Log lines for a server's operator, and the commands' unchanged output."""
 
 import logging
 import re
@@ -38,7 +38,7 @@ def gallery(retriever):
 
 
 class Slow:
-    """A Retriever that takes its time, or fails."""
+    """A Retriever that is slow or fails."""
 
     def __init__(self, retriever, seconds=0.0, error=None):
         self.backend, self._retriever, self._seconds, self._error = retriever.backend, retriever, seconds, error
@@ -104,7 +104,7 @@ def test_a_failure_has_a_traceback_unless_it_is_one_of_caan_s(retriever, gallery
         assert record.getMessage() == f"request failed: {error}" and (record.exc_info is not None) == has_traceback
 
 
-def test_a_flood_makes_one_line_in_ten_seconds(lines):
+def test_a_flood_logs_one_line_per_ten_seconds(lines):
     now = [0.0]
     log = RequestLog(None, clock=lambda: now[0])
     for _ in range(1000):
@@ -118,7 +118,7 @@ def test_a_flood_makes_one_line_in_ten_seconds(lines):
     ]
 
 
-def test_a_line_that_a_signal_s_handler_interrupts_never_waits_for_itself(monkeypatch, lines):
+def test_a_line_interrupted_by_a_signal_handler_never_deadlocks(monkeypatch, lines):
     log = RequestLog(None)
 
     def interrupted():
@@ -132,7 +132,7 @@ def test_a_line_that_a_signal_s_handler_interrupts_never_waits_for_itself(monkey
 
 
 def test_nothing_is_printed_without_a_handler(tiny_folder, tmp_path):
-    """Neither by an application that configures nothing, nor by a command: it prints what it printed."""
+    """Neither by an application without logging configuration, nor by a command beyond its usual output."""
     shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
     np.save(tmp_path / "features.npy", np.ones((3, 5, 12), np.float32))
     program = (

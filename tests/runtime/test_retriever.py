@@ -46,9 +46,7 @@ limits = st.lists(st.builds(TileSize, st.integers(1, 6), st.integers(1, 6)), max
 
 
 @given(st.integers(0, 5), limits, st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32), st.booleans())
-def test_every_pair_gets_its_score_however_tiles_are_cut_and_queued(
-    retriever, depth, limits, images, captions, seed, as_gallery
-):
+def test_scores_are_independent_of_tiling_and_queueing(retriever, depth, limits, images, captions, seed, as_gallery):
     generator = np.random.default_rng(seed)
     features = generator.standard_normal((images, 5, 12)).astype(np.float32)
     gallery = retriever.encode_images(features, generator.integers(1, 6, images))
@@ -75,7 +73,7 @@ def test_a_bad_caption_is_found_before_anything_is_scored(retriever):
     assert backend.scored == []
 
 
-def test_a_warning_points_at_the_line_that_asked(retriever):
+def test_a_warning_points_at_the_caller(retriever):
     gallery = retriever.encode_images(np.ones((2, 5, 12), np.float32))
     for call in (retriever.encode_captions, lambda captions: retriever.score_matrix(gallery, captions)):
         with pytest.warns(CaanWarning, match="without any word") as warnings:

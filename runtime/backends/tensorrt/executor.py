@@ -183,7 +183,7 @@ class Executor:
 
 
 class ExecutorPool:
-    """Lanes for as many calls as run at once: contexts and streams must not be shared by two threads."""
+    """One executor per concurrent call, since threads must not share contexts and streams."""
 
     def __init__(self, make: Callable[[], Executor]) -> None:
         self._make: Callable[[], Executor] | None = make  # None: closed, with no reference to a plan

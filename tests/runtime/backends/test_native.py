@@ -1,4 +1,4 @@
-"""The compiled scorer as a backend: ONNX Runtime's answers, whatever the gallery; what it refuses; what it copies."""
+"""The compiled scorer as a backend: equals ONNX Runtime for every kind of gallery; what it refuses and copies."""
 
 import os
 import signal
@@ -63,7 +63,7 @@ def test_scores_are_onnxruntimes(both, lengths, deleted):
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=50))
-def test_a_query_is_one_call_on_the_gallery_as_it_lies(both, items):
+def test_a_query_is_one_call_that_reads_the_gallery_in_place(both, items):
     native, _ = both
     lengths = [length for length, _ in items]
     deleted = np.array([gone for _, gone in items])
@@ -77,7 +77,7 @@ def test_a_query_is_one_call_on_the_gallery_as_it_lies(both, items):
 
 
 @pytest.mark.parametrize("copied", [1, 5000, 1 << 20])
-def test_a_compact_gallery_is_expanded_a_part_at_a_time(both, tiny_folder, tmp_path, copied, monkeypatch):
+def test_a_compact_gallery_is_expanded_in_parts(both, tiny_folder, tmp_path, copied, monkeypatch):
     native, onnx = both
     source, options = Images(native, FEATURES, LENGTHS), IndexOptions("float32", True)
     compact = index_items(native, tiny_folder / "model.caan", source, tmp_path / "images", None, options)
@@ -103,7 +103,7 @@ def test_galleries_on_disk_in_every_form(both, tiny_folder, tmp_path, options):
     assert differ(np.array([hit.score for hit in hits]), np.array([hit.score for hit in best])) <= 1e-5
 
 
-def test_half_a_gallery_is_scored_as_it_lies(both, tiny_folder, tmp_path):
+def test_half_a_gallery_is_read_in_place(both, tiny_folder, tmp_path):
     native, _ = both
     source = Images(native, FEATURES)
     half = index_items(native, tiny_folder / "model.caan", source, tmp_path / "g", None, IndexOptions("float16"))
@@ -150,7 +150,7 @@ def test_a_forked_process_scores_with_threads_of_its_own(tiny_folder):
     expected = native.score_matrix(gallery, texts)
     child = os.fork()
     if child == 0:
-        signal.alarm(60)  # ends a child that waits for ever
+        signal.alarm(60)  # ends a hanging child
         same = (native.score_matrix(gallery, texts) == expected).all()
         os._exit(0 if same else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -164,17 +164,17 @@ def test_there_is_nothing_to_tune(both):
     assert len(tuning.query) == len(tuning.pairs) == 1
 
 
-def test_it_says_what_it_is(both, tiny_folder):
+def test_its_fingerprint_and_limits(both, tiny_folder):
     backend = both[0].backend
     assert (backend.name, backend.device, backend.precision) == ("native", "cpu", "fp32")
     assert backend.model.encoders == both[1].backend.model.encoders
     assert caan_native.Scorer.__name__ == "Scorer" and "native" in backend.fingerprint
-    assert "scorer" not in backend._sessions  # which costs memory and time, for nothing
+    assert "scorer" not in backend._sessions  # it would waste memory and time
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """A bundle with products long enough for roundings to show: D = d = 96."""
+    """A bundle with products long enough for rounding to show: D = d = 96."""
     folder = tmp_path_factory.mktemp("wide")
     words = {word: number for number, word in enumerate([*SPECIAL_TOKENS, *WORDS])}
     save_checkpoint(folder / "model.pt", CAAN(CaanConfig(12, 96, 6, 96, len(words))), Vocabulary(words))
@@ -210,7 +210,7 @@ def test_half_precision_states_are_scored_in_float32(tiny_bundle):
     assert (native.score_matrix(gallery, texts) == whole.score_matrix(widened, widened_texts)).all()
 
 
-def test_a_bundle_without_the_weights_says_how_to_make_it_anew(tiny_bundle):
+def test_a_bundle_without_the_weights_names_the_export_command(tiny_bundle):
     (tiny_bundle / SCORER_WEIGHTS).unlink()
     replace_bundle(tiny_bundle)
     with pytest.raises(BundleError, match=r"exported before .* export the checkpoint again: caan-export"):
@@ -226,7 +226,7 @@ def test_a_bundle_without_the_weights_says_how_to_make_it_anew(tiny_bundle):
         ({"device": "cuda"}, "runs on device 'cpu'; on 'cuda' use 'triton' or 'onnxruntime'"),
     ],
 )
-def test_what_it_can_not_do_is_refused(tiny_folder, options, says):
+def test_unsupported_options_are_refused(tiny_folder, options, says):
     with pytest.raises(InputError, match=says):
         Retriever.open(tiny_folder / "model.caan", "native", **options)
 
@@ -238,7 +238,7 @@ def test_a_processor_without_bfloat16_is_told_so(tiny_folder, monkeypatch):
             Retriever.open(tiny_folder / "model.caan", backend, "bf16")
 
 
-def test_states_that_do_not_lie_in_one_piece_are_never_handed_on(both):
+def test_non_contiguous_states_are_never_passed_on(both):
     """The module would refuse them."""
     native, _ = both
     one = native.encode_images(FEATURES[:1])
@@ -248,7 +248,7 @@ def test_states_that_do_not_lie_in_one_piece_are_never_handed_on(both):
         native.score_matrix(gallery, CAPTIONS[:1])
 
 
-def test_it_loads_no_scorer_of_onnxruntimes_and_no_pytorch(tiny_folder):
+def test_it_loads_neither_onnxruntime_s_scorer_nor_pytorch(tiny_folder):
     from tests.test_imports import HEAVY, loaded_by
 
     loaded = loaded_by(

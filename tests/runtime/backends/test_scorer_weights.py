@@ -1,4 +1,4 @@
-"""w_v, w_u and λ of a bundle: what the export wrote, and files that are no such thing."""
+"""w_v, w_u and λ of a bundle: as exported, and from invalid files."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from caan.runtime.backends.scorer_weights import attention_scale, scorer_weights
 
 
 def rewrite(folder, content=None, **config):
-    """The bundle with other bytes in the weights' place, or None for no file, and with this in its config."""
+    """The bundle with the weights' file replaced by these bytes (None: removed), and this config entry."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["config"] |= config
     if content is None:
@@ -67,7 +67,7 @@ def test_another_array_is_refused(tiny_bundle, array, says):
         scorer_weights(rewrite(tiny_bundle, as_file(array)))
 
 
-def test_fortran_order_is_put_right(tiny_bundle):
+def test_fortran_order_is_converted(tiny_bundle):
     array = np.arange(14, dtype=np.float32).reshape(2, 7)
     found = scorer_weights(rewrite(tiny_bundle, as_file(np.asfortranarray(array))))
     assert found.flags.c_contiguous and (found == array).all()
@@ -85,7 +85,7 @@ def test_damaged_files_are_refused(tiny_bundle, damage, place):
 
 
 @pytest.mark.parametrize("value", [None, "4", True, float("nan"), float("inf"), [1.0]])
-def test_a_scale_that_is_no_number_is_refused(tiny_bundle, value):
+def test_a_scale_that_is_not_a_number_is_refused(tiny_bundle, value):
     bundle = rewrite(tiny_bundle, b"", attention_scale=value)
     with pytest.raises(BundleError, match=r"has no valid 'config\.attention_scale'"):
         attention_scale(bundle)

@@ -1,4 +1,4 @@
-"""Galleries that change: what is appended and what is deleted."""
+"""Appending to galleries and deleting from them."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ def test_an_append_on_a_full_disk_keeps_the_gallery(write, tiny_folder, features
     assert len(after) == BLOCK and (after.states == before.states).all()
 
 
-def test_an_append_is_as_if_all_had_been_written_at_once(write, retriever, features):
+def test_an_append_equals_writing_everything_at_once(write, retriever, features):
     write(features[:200], names(200))
     appended = write(features[200:], names(IMAGES)[200:], append=True)
     whole = write(features, names(IMAGES), target="whole")
@@ -39,7 +39,7 @@ def test_an_append_is_as_if_all_had_been_written_at_once(write, retriever, featu
     assert np.abs(scores_of(retriever, appended) - scores_of(retriever, whole)).max() <= 2e-3
 
 
-def test_an_opened_gallery_stays_as_it_was_when_another_process_appends(write, retriever, features):
+def test_an_opened_gallery_is_unchanged_when_another_process_appends(write, retriever, features):
     before = write(features[:200], dtype="float32")
     expected = scores_of(retriever, before)
     write(features[200:], append=True)
@@ -94,7 +94,7 @@ def test_deleted_items_are_not_found_and_the_others_keep_their_index(write, retr
         retriever.search("w1 w2", opened, 19)
 
 
-def test_deletions_that_can_not_be(run, refused, write, features, tmp_path):
+def test_invalid_deletions(run, refused, write, features, tmp_path):
     write(features[:5], names(5))
     assert run("delete", tmp_path / "gallery", "1.jpg", "1.jpg").out.endswith("4 items are left\n")
     refused("delete", "gallery", "1.jpg", says=["has no item '1.jpg', or it is deleted already; nothing was deleted"])
@@ -103,7 +103,7 @@ def test_deletions_that_can_not_be(run, refused, write, features, tmp_path):
     refused("delete", "nowhere", "x", says=["nowhere is no gallery", "caan index"])
 
 
-def test_deletion_by_index_where_there_are_no_ids(run, refused, write, features, tmp_path):
+def test_deletion_by_index_without_ids(run, refused, write, features, tmp_path):
     write(features[:5])
     assert run("delete", tmp_path / "gallery", "0", "4").code == 0
     assert Gallery.open(tmp_path / "gallery").live.tolist() == [1, 2, 3]

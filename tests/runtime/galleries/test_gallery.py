@@ -1,4 +1,4 @@
-"""Parts of a gallery: its first items, and the states of some."""
+"""Parts of a gallery: its first items, and gathered states."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_gathered_states_are_padded_with_zeros(data, lengths):
     ("items", "is_view"), [([1, 2, 3], True), ([2], True), ([3, 2], False), ([1, 3], False), ([0, 1], False)]
 )
 def test_equally_long_neighbours_are_not_copied(items, is_view):
-    """Wherever else the gallery's lengths differ."""
+    """Even if lengths differ elsewhere in the gallery."""
     gallery = made([1, 2, 2, 2, 4])
     states, _ = gallery.gather(np.array(items))
     assert np.shares_memory(states, gallery.states) == is_view

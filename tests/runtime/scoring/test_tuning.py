@@ -1,4 +1,4 @@
-"""Tiles and thread layouts: every choice gives the same scores; the fastest is found once and kept for next time."""
+"""Tiles and thread layouts: every choice gives the same scores; the fastest is found once and cached."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ CAPTIONS = [f"w{n % 20} w{n % 7} w{n % 3}" for n in range(60)]
 
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path):
-    """A cache that no other test has written to."""
+    """A cache of this test's own."""
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tuning, "_TRIAL_SECONDS", 0.001)
     return cache_folder("tuning")
@@ -77,17 +77,17 @@ def test_a_tuning_is_used_and_kept_for_the_next_retriever(opened, gallery):
     assert len(retriever.search("w1", gallery, 70)) == 70
 
 
-def test_a_query_and_many_pairs_are_tuned_apart(opened, gallery):
+def test_queries_and_many_pairs_are_tuned_separately(opened, gallery):
     fast, slow = tuning.Trial(Choice(1), 2.0), tuning.Trial(Choice(2), 1.0)
     found = tuning.Tuning(query=(fast, slow), pairs=(dataclasses.replace(slow, pairs_per_second=3.0), fast))
     assert (found.choice(1000, 1), found.choice(1, 1000), found.choice(1000, 1000)) == (Choice(1), Choice(1), Choice(2))
 
 
-def test_a_tuning_is_not_used_where_it_was_not_made(opened, gallery, tiny_bundle, monkeypatch):
+def test_a_tuning_is_not_used_on_another_machine_or_setup(opened, gallery, tiny_bundle, monkeypatch):
     opened().tune(gallery)
     assert opened().tuning is not None
     assert opened(tile_bytes=1 << 20).tuning is None
-    assert opened(threads=1).tuning is None  # which has no two scorers side by side
+    assert opened(threads=1).tuning is None  # which has no concurrent scorers
     assert opened(threads=3).tuning is None
     backend = opened().backend
     for other in ("fp16", "another scorer"):
@@ -121,7 +121,7 @@ TRIAL = [1 << 20, [1, 2], 5.0]
         json.dumps({"query": [TRIAL], "pairs": [5]}),
     ],
 )
-def test_a_damaged_cache_is_as_good_as_none(opened, gallery, own_cache, content):
+def test_a_damaged_cache_is_ignored(opened, gallery, own_cache, content):
     opened().tune(gallery)
     (file,) = own_cache.iterdir()
     assert opened().tuning is not None
@@ -131,7 +131,7 @@ def test_a_damaged_cache_is_as_good_as_none(opened, gallery, own_cache, content)
     assert len(retriever.search("w1", gallery, 3)) == 3
 
 
-def test_a_cache_that_can_not_be_written_costs_time_alone(opened, gallery, own_cache):
+def test_an_unwritable_cache_only_costs_time(opened, gallery, own_cache):
     own_cache.parent.mkdir()
     own_cache.write_text("a file")
     retriever = opened()
@@ -140,7 +140,7 @@ def test_a_cache_that_can_not_be_written_costs_time_alone(opened, gallery, own_c
     assert opened().tuning is None
 
 
-def test_a_large_job_tunes_by_itself_and_a_small_one_does_not(opened, gallery, monkeypatch):
+def test_a_large_job_tunes_automatically_and_a_small_one_does_not(opened, gallery, monkeypatch):
     pairs = 70 * len(CAPTIONS)
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", pairs + 1)
     small = opened()
@@ -157,7 +157,7 @@ def test_a_large_job_tunes_by_itself_and_a_small_one_does_not(opened, gallery, m
     assert opened().tuning == large.tuning
 
 
-def test_a_tuning_leaves_the_galleries_as_they_are(opened, gallery):
+def test_tuning_does_not_change_the_galleries(opened, gallery):
     deleted = np.arange(70) % 2 == 0
     half = dataclasses.replace(gallery, deleted=deleted)
     opened().tune(half, CAPTIONS)
@@ -219,7 +219,7 @@ def assert_no_worker_is_left():
     assert [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")] == []
 
 
-def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
+def test_concurrent_threads_tune_once(opened, gallery, monkeypatch):
     two = opened()
     monkeypatch.setattr("caan.runtime.scoring.tuning._WORTH_PAIRS", 1)
     began, tuned = threading.Barrier(4), []
@@ -241,12 +241,12 @@ def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
     assert all([hit.index for hit in hits] == [hit.index for hit in found[0]] for hits in found)
 
 
-# What was measured on a busy machine, and what a later run contradicts
+# Measurements on a busy machine, and contradicted by a later run
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """measured(noise, best): what the next measurements find: these doubts, and the number of the fastest way."""
+    """measured(noise, best): set the doubts and the fastest choice of the next measurements."""
 
     def set_(noise=(), fastest=0):
         def try_all(backend, images, texts):
@@ -260,7 +260,7 @@ def measured(monkeypatch):
     made, clock = [], [1000.0]
     monkeypatch.setattr(tuning.time, "time", lambda: clock[0])
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", 1)
-    monkeypatch.setattr(tuning, "_CONTRADICTS", 1e12)  # this machine's own speed tells nothing here
+    monkeypatch.setattr(tuning, "_CONTRADICTS", 1e12)  # this machine's real speed must not matter
     set_.later = lambda seconds: clock.__setitem__(0, clock[0] + seconds)
     return set_
 
@@ -281,7 +281,7 @@ def test_a_doubtful_tuning_is_used_and_measured_again_after_a_while(opened, gall
     assert len(made) == 2
 
 
-def test_a_second_measurement_that_chooses_the_same_settles_it(opened, gallery, measured):
+def test_a_second_measurement_with_the_same_choice_confirms_it(opened, gallery, measured):
     made = measured(("noise",))
     for _ in range(4):
         opened().score_matrix(gallery, CAPTIONS)
@@ -289,7 +289,7 @@ def test_a_second_measurement_that_chooses_the_same_settles_it(opened, gallery, 
     assert len(made) == 2 and opened().tuning.confirmed and opened().tuning.doubts == ()
 
 
-def test_what_a_busy_machine_says_replaces_nothing_that_a_quiet_one_said(opened, gallery, measured, monkeypatch):
+def test_a_noisy_measurement_does_not_replace_a_quiet_one(opened, gallery, measured, monkeypatch):
     measured((), fastest=1)
     retriever = opened()
     retriever.tune(gallery)
@@ -314,7 +314,7 @@ def test_a_run_far_from_its_trial_contradicts_it(opened, gallery, measured, monk
     compared = tuning.compare(retriever.backend, found, 1000, 1000, seconds)
     assert bool(compared.doubts) is contradicts
     assert opened().tuning == compared
-    # A query is another job than what the trial timed.
+    # A query is not what the trial timed.
     assert tuning.compare(retriever.backend, found, 1_000_000, 1, seconds) is found
 
 
@@ -326,7 +326,7 @@ def test_repetitions_that_differ_are_doubtful():
 
 
 @pytest.mark.parametrize(("seconds", "doubtful"), [(0, False), (10, True)])
-def test_what_others_use_is_doubtful(monkeypatch, seconds, doubtful):
+def test_cpu_use_by_other_processes_is_doubtful(monkeypatch, seconds, doubtful):
     times = [
         SimpleNamespace(user=1.0, nice=0, system=0, idle=5.0, softirq=0),
         SimpleNamespace(user=7, nice=7, system=7),
@@ -334,18 +334,18 @@ def test_what_others_use_is_doubtful(monkeypatch, seconds, doubtful):
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: times)
     monkeypatch.setattr(noise, "_processors", lambda: {0})
     watch = noise.Watch()
-    times[0].idle, times[1].user = 500.0, 999.0  # idle, and a processor that is not ours
+    times[0].idle, times[1].user = 500.0, 999.0  # idle time, and a CPU this process may not use
     times[0].softirq = seconds
     assert any("others used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
 
 
-def test_threads_that_were_held_back_are_doubtful(monkeypatch):
+def test_throttled_threads_are_doubtful(monkeypatch):
     monkeypatch.setattr(noise, "throttled", iter([3, 3, 3, 4]).__next__)
     assert "the control group held threads back" not in noise.Watch().doubts(np.ones((2, 2)))
     assert "the control group held threads back" in noise.Watch().doubts(np.ones((2, 2)))
 
 
-def test_caan_tune_prints_every_trial_and_doctor_where_it_is_kept(run, tiny_folder, own_cache):
+def test_caan_tune_prints_every_trial_and_doctor_the_cache_folder(run, tiny_folder, own_cache):
     done = run("tune", tiny_folder / "model.caan", "--backend", "onnxruntime", "--threads", 2)
     assert done.code == 0 and done.out.count("pairs/s") == 16 and done.out.count("*") == 2
     (entry,) = json.loads(run("doctor", "--json").out)["tuning"]["kept"]
@@ -354,7 +354,7 @@ def test_caan_tune_prints_every_trial_and_doctor_where_it_is_kept(run, tiny_fold
     assert f"tuned    1 in {own_cache}" in told and "just now" in told
 
 
-def test_caan_tune_tries_with_the_gallery_that_is_named(run, tiny_folder, own_cache, tmp_path):
+def test_caan_tune_uses_the_given_gallery(run, tiny_folder, own_cache, tmp_path):
     features = tiny_folder / "data" / "test_ims.npy"
     assert run("index", tiny_folder / "model.caan", features, "-o", tmp_path / "g").code == 0
     done = run("tune", tiny_folder / "model.caan", "--gallery", tmp_path / "g", "--backend", "onnxruntime", "--json")

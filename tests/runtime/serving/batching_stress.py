@@ -1,4 +1,4 @@
-"""Many threads ask one BatchingRetriever for random things: python batching_stress.py BUNDLE THREADS REQUESTS.
+"""Many threads send random requests to one BatchingRetriever: python batching_stress.py BUNDLE THREADS REQUESTS.
 
 A process of its own, for its memory to be measured. Prints JSON: requests answered, answered wrongly, computed by the
 Retriever, and by how many bytes the resident memory grew after a warm-up.
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 
 class Counted:
-    """A Retriever that counts the queries that it is given."""
+    """A Retriever that counts its queries."""
 
     def __init__(self, retriever):
         self._retriever, self.backend, self.queries = retriever, retriever.backend, 0

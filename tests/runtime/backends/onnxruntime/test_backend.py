@@ -1,4 +1,4 @@
-"""ONNX Runtime with memory of its own: what `run_bound` does on a GPU, run here on the CPU's provider."""
+"""ONNX Runtime on a device with its own memory: `run_bound`, run here with the CPU provider."""
 
 import numpy as np
 import onnxruntime
@@ -45,7 +45,7 @@ def test_bound_inputs_give_the_same_scores_and_stay(session, tile, monkeypatch):
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", counted)
     expected = session.run(None, inputs)[0]
     for _ in range(4):
-        # Each search gathers its tiles anew: other views of the same memory.
+        # Each search gathers new views of the same memory.
         again = inputs | {"image_states": gallery.gather(np.arange(4))[0]}
         assert (run_bound(session, again, "cpu", residents) == expected).all()
     assert sent == [inputs["image_states"].shape]
@@ -62,8 +62,8 @@ def test_padded_tiles_are_not_kept(session, retriever, tile):
         assert residents.find(states) is None
 
 
-def test_the_backend_binds_where_its_device_has_memory_of_its_own(retriever, tile, monkeypatch):
-    """As on a GPU, with a session of the CPU's in its place."""
+def test_the_backend_binds_inputs_on_a_device_with_its_own_memory(retriever, tile, monkeypatch):
+    """As on a GPU, with a CPU session instead."""
     _, gallery = tile
     expected = retriever.score_matrix(gallery, ["w1 w2", "w3"])
     bound = []
@@ -81,7 +81,7 @@ def test_the_backend_binds_where_its_device_has_memory_of_its_own(retriever, til
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The providers and options that onnxruntime is asked for, where it claims to have CUDA."""
+    """The providers and options requested from an onnxruntime that claims to have CUDA."""
     calls = []
 
     class Session:
@@ -98,7 +98,7 @@ def asked(monkeypatch):
     onnx_sessions._load_cuda.cache_clear()
 
 
-def test_libraries_that_pip_installed_are_loaded_first_and_once(asked, monkeypatch, capsys, tmp_path):
+def test_libraries_installed_by_pip_are_loaded_first_and_once(asked, monkeypatch, capsys, tmp_path):
     def preload():
         asked.append("preloaded")
         print("Failed to load libcudnn.so")
@@ -111,14 +111,14 @@ def test_libraries_that_pip_installed_are_loaded_first_and_once(asked, monkeypat
     assert printed.out == "" and "libcudnn" in printed.err
 
 
-def test_an_onnxruntime_that_can_not_preload_is_used_all_the_same(asked, monkeypatch, tmp_path):
+def test_an_onnxruntime_without_preload_is_used_anyway(asked, monkeypatch, tmp_path):
     monkeypatch.delattr(onnxruntime, "preload_dlls")
     open_session(tmp_path / "x.onnx", "cuda", None)
     assert len(asked) == 1
 
 
-def test_cuda_computes_in_float32_as_the_graphs_say(asked, tmp_path):
-    """TF32, which the provider would use by default, does not keep FP32's gate."""
+def test_cuda_computes_in_float32_without_tf32(asked, tmp_path):
+    """TF32, the provider's default, would not pass FP32's gate."""
     open_session(tmp_path / "x.onnx", "cuda", None)
     ((name, options),) = asked[-1]
     assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0")

@@ -1,4 +1,4 @@
-"""Which profile a call runs in, and how large tiles may be."""
+"""The choice of a profile, and limits on tiles."""
 
 import pytest
 from hypothesis import given
@@ -109,7 +109,7 @@ profiles = st.lists(st.tuples(ranges, ranges, ranges, ranges), min_size=1, max_s
 
 @given(profiles, st.integers(1, 200), st.integers(1, 200), st.integers(1, 1 << 24), st.data())
 def test_a_tile_within_the_limits_always_has_a_profile(profiles, images, captions, budget, data):
-    """The Retriever never makes a tile that the engine refuses, however its profiles are."""
+    """The Retriever never makes a tile the engine refuses, for any profiles."""
     item = item_limits(
         {
             "scorer": profiles,

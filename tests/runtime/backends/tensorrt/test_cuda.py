@@ -1,4 +1,4 @@
-"""The calls to NVIDIA's Python bindings: the real cuda-core and cuda-bindings, on a stand-in for the driver.
+"""Calls to NVIDIA's Python bindings: the real cuda-core and cuda-bindings on a stand-in driver.
 
 A machine without a GPU has no driver library; stand_in_driver.c is built as one. It says nothing of what a GPU does,
 but every call must be one that the installed bindings have, with arguments that they take.
@@ -32,7 +32,7 @@ def driver(make_once) -> Path:
 
 @pytest.fixture
 def with_driver(driver):
-    """with_driver(code): run Python with the stand-in; `gpu` is an open Gpu, `driver` the stand-in. What it printed."""
+    """with_driver(code): run Python with an open Gpu `gpu` and the stand-in `driver`; returns its output."""
     start = (
         "import ctypes, gc, threading\n"
         "import numpy as np\n"
@@ -88,7 +88,7 @@ print(count("allocations"), count("frees"))
     assert with_driver(code) == ["3 3"]
 
 
-def test_a_thread_enters_before_it_asks_for_anything(with_driver):
+def test_a_thread_enters_before_any_other_call(with_driver):
     code = """
 def work():
     try:
@@ -131,7 +131,7 @@ print(len(calls), count("launches"))
     assert with_driver(code) == ["1 0", "1 2"]
 
 
-def test_what_can_not_be_captured_gives_no_graph_and_does_no_harm(with_driver):
+def test_what_can_not_be_captured_gives_no_graph_and_no_error(with_driver):
     code = """
 stream = gpu.stream()
 def breaks():

@@ -1,4 +1,4 @@
-"""What `caan doctor` says of TensorRT, on machines that differ."""
+"""`caan doctor` on TensorRT, on different machines."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from caan.runtime.doctor import diagnose
 
 @pytest.fixture
 def checks(monkeypatch, trt, gpu):
-    """checks(installed, driver, capability): {name: check} of the lines on TensorRT."""
+    """checks(installed, driver, capability): {name: check} of TensorRT's lines."""
 
     def look(installed=("tensorrt", "tensorrt-rtx"), driver=True, capability="8.6"):
         monkeypatch.setattr(doctor, "installed_module", lambda target: trt if target in installed else None)
@@ -36,7 +36,7 @@ def test_a_module_is_missing(checks):
     assert "[rtx]" in found["backend tensorrt, rtx"].advice
 
 
-def test_without_a_gpu_nobody_is_told_to_install_what_is_for_gpus(checks):
+def test_without_a_gpu_no_gpu_package_is_recommended(checks):
     found = checks(installed=(), driver=False)
     assert "[gpu]" not in found["backend tensorrt"].advice and "driver" in found["backend tensorrt"].advice
     assert "[rtx]" in found["backend tensorrt, rtx"].advice  # it builds engines anywhere
@@ -49,7 +49,7 @@ def test_there_is_no_gpu(checks):
     assert all("driver" in check.advice and not check.ok for check in found.values())
 
 
-def test_the_gpu_is_none_that_tensorrt_for_rtx_knows(checks):
+def test_a_gpu_tensorrt_for_rtx_does_not_support(checks):
     found = checks(capability="9.0")
     assert found["backend tensorrt"].ok
     check = found["backend tensorrt, rtx"]

@@ -76,7 +76,7 @@ lengths = st.tuples(st.integers(1, 5), st.integers(1, 12))
     st.integers(0, 2**32),
     st.sampled_from([0.0, 0.3, 0.9, 1.0]),
 )
-def test_every_call_gets_its_own_scores_whatever_the_gpu_does_first(gpu, executor, session, calls, seed, eagerness):
+def test_every_call_gets_its_own_scores_in_any_gpu_order(gpu, executor, session, calls, seed, eagerness):
     gpu.chance, gpu.eagerness = random.Random(seed), eagerness
     generator = np.random.default_rng(seed)
     asked = [call(generator, *items, *longest) for items, longest in calls]
@@ -89,7 +89,7 @@ def test_every_call_gets_its_own_scores_whatever_the_gpu_does_first(gpu, executo
     st.integers(0, 2**32),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_tiles_that_stay_on_the_device_score_as_if_they_were_sent(gpu, executor, session, steps, seed, eagerness):
+def test_cached_tiles_score_as_if_they_were_sent(gpu, executor, session, steps, seed, eagerness):
     gpu.chance, gpu.eagerness = random.Random(seed), eagerness
     generator = np.random.default_rng(seed)
     states = generator.standard_normal((9 * 5, IMAGE)).astype(np.float32)
@@ -117,7 +117,7 @@ def test_the_next_call_is_fetched_and_sent_while_the_first_one_runs(gpu, executo
     assert fetched == [0, 1, 2, 3]
 
 
-def test_a_tile_is_sent_twice_and_then_no_more(gpu, executor, session):
+def test_a_tile_is_sent_twice_then_cached(gpu, executor, session):
     generator = np.random.default_rng(0)
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
@@ -131,7 +131,7 @@ def test_a_tile_is_sent_twice_and_then_no_more(gpu, executor, session):
     assert sent == [rest + image_states.nbytes] * 2 + [rest] * 2
 
 
-def test_a_tile_that_is_dropped_stays_until_the_runs_that_use_it_are_done(gpu, executor, residents, session):
+def test_an_evicted_tile_stays_until_runs_using_it_are_done(gpu, executor, residents, session):
     generator = np.random.default_rng(0)
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
@@ -148,15 +148,15 @@ def test_a_tile_that_is_dropped_stays_until_the_runs_that_use_it_are_done(gpu, e
     assert_equal(list(executor.run(calls())), expected(session, asked))
 
 
-def test_a_tile_that_another_lane_is_still_sending_is_waited_for(gpu, plan, residents, session, monkeypatch):
-    # Of what could run, the latest stream's always goes first: uploads wait until nothing else is left.
+def test_a_tile_being_sent_by_another_executor_is_waited_for(gpu, plan, residents, session, monkeypatch):
+    # The newest stream always runs first, so uploads wait until nothing else is left.
     monkeypatch.setattr(gpu.chance, "choice", lambda ready: ready[-1])
     first, second = Executor(gpu, plan, residents), Executor(gpu, plan, residents)
     generator = np.random.default_rng(0)
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
     asked = call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths}
-    list(first.run([call(generator, 3, 4), call(generator, 3, 1)]))  # contexts are made, for which an executor waits
+    list(first.run([call(generator, 3, 4), call(generator, 3, 1)]))  # creates the contexts, which blocks
     assert not residents.should_keep(image_states)
     sending = first.run([call(generator, 3, 4), asked])
     next(sending)
@@ -165,7 +165,7 @@ def test_a_tile_that_another_lane_is_still_sending_is_waited_for(gpu, plan, resi
     assert_equal(list(sending), expected(session, [asked]))
 
 
-def test_a_call_that_comes_again_is_captured_the_third_time(gpu, trt, executor, plan, session):
+def test_a_repeated_call_is_captured_the_third_time(gpu, trt, executor, plan, session):
     generator, launched, runs = np.random.default_rng(0), [], []
     for _ in range(5):
         one = call(generator, 3, 4)
@@ -173,13 +173,13 @@ def test_a_call_that_comes_again_is_captured_the_third_time(gpu, trt, executor, 
         assert_equal(list(executor.run([one])), expected(session, [one]))
         launched.append(gpu.launched - before)
         runs.append([graphed for _, _, _, graphed in trt.runs[ran:]])
-    if plan.captures_itself:  # told to, from the second time on
+    if plan.captures_itself:  # if configured to, from the second time on
         assert (launched, runs) == ([0] * 5, [[False], [True], [True], [True], [True]])
     else:
         assert (launched, runs) == ([0, 0, 1, 1, 1], [[False], [False], [False], [], []])
 
 
-def test_what_can_not_be_captured_runs_as_before(gpu, trt, executor, session):
+def test_a_call_that_can_not_be_captured_runs_normally(gpu, trt, executor, session):
     trt.uncapturable = True
     generator = np.random.default_rng(0)
     for _ in range(5):
@@ -198,7 +198,7 @@ def test_a_context_that_says_it_can_not_be_captured_is_not(gpu, trt, executor, p
     assert gpu.launched == 0
 
 
-def test_what_comes_again_too_late_is_not_kept():
+def test_a_call_repeated_too_late_is_not_captured():
     made = []
     graphs = CudaGraphs(3)
     for key in "abcdabcd":
@@ -220,7 +220,7 @@ def test_padding_to_a_profiles_smallest_shape_changes_no_score(
     assert {shapes["image_states"] for _, _, shapes, _ in trt.runs} == {(4, 5, IMAGE)}
 
 
-def test_a_call_that_no_profile_takes_is_refused_and_the_lane_goes_on(executor, session):
+def test_a_call_that_no_profile_takes_is_refused_and_the_executor_continues(executor, session):
     generator = np.random.default_rng(0)
     good, bad = call(generator, 2, 2), call(generator, 4, 2)
     results = executor.run([good, bad])
@@ -230,7 +230,7 @@ def test_a_call_that_no_profile_takes_is_refused_and_the_lane_goes_on(executor, 
     assert_equal(list(executor.run([good])), expected(session, [good]))
 
 
-def test_a_run_that_fails_says_what_tensorrt_said(executor, trt, monkeypatch):
+def test_a_failed_run_reports_tensorrt_s_error(executor, trt, monkeypatch):
     context = type(trt.engines[-1].create_execution_context("user managed"))
     monkeypatch.setattr(context, "execute_async_v3", lambda self, handle: False)
     with pytest.raises(CaanError, match="TensorRT failed on the scorer: it did not run"):
@@ -247,7 +247,7 @@ def test_a_run_that_fails_says_what_tensorrt_said(executor, trt, monkeypatch):
         ("set_optimization_profile_async", False, "the profile matrix can't be chosen"),
     ],
 )
-def test_whatever_a_context_does_not_take_is_an_error(executor, trt, monkeypatch, method, answer, says):
+def test_whatever_a_context_rejects_is_an_error(executor, trt, monkeypatch, method, answer, says):
     context = type(trt.engines[-1].create_execution_context("user managed"))
     monkeypatch.setattr(context, method, lambda *arguments: answer)
     with pytest.raises(CaanError, match=f"TensorRT failed on the scorer: {says}"):
@@ -260,7 +260,7 @@ def test_an_engine_that_makes_no_context_is_an_error(executor, trt, monkeypatch)
         list(executor.run([call(np.random.default_rng(0), 2, 2)]))
 
 
-def test_results_that_nobody_wants_leave_nothing_on_its_way(gpu, executor, session):
+def test_abandoned_results_leave_nothing_in_flight(gpu, executor, session):
     generator = np.random.default_rng(0)
     asked = [call(generator, 2, 2) for _ in range(4)]
     results = executor.run(asked)
@@ -270,7 +270,7 @@ def test_results_that_nobody_wants_leave_nothing_on_its_way(gpu, executor, sessi
     assert_equal(list(executor.run(asked)), expected(session, asked))
 
 
-def test_device_and_pinned_memory_are_freed_with_the_lane(gpu, executor, plan, residents):
+def test_device_and_pinned_memory_are_freed_with_the_executor(gpu, executor, plan, residents):
     generator = np.random.default_rng(0)
     list(executor.run([call(generator, 3, 4) for _ in range(4)]))
     assert gpu.device and gpu.host
@@ -281,7 +281,7 @@ def test_device_and_pinned_memory_are_freed_with_the_lane(gpu, executor, plan, r
     assert set(gpu.device) == before
 
 
-def test_an_array_on_the_device_is_not_used_where_it_would_have_to_be_padded(
+def test_a_cached_array_is_not_used_if_it_needs_padding(
     gpu, make_profile, default_profiles, add_engine, tiny_bundle, trt, residents
 ):
     R, T = (1, 5, 5), (1, 12, 12)
@@ -301,7 +301,7 @@ def test_an_array_on_the_device_is_not_used_where_it_would_have_to_be_padded(
     assert [shapes["image_states"][0] for _, _, shapes, _ in trt.runs] == [3, 3, 3, 5, 5, 5]
 
 
-def test_a_pool_gives_every_call_a_lane_of_its_own(gpu, plan, residents, session):
+def test_a_pool_gives_every_call_its_own_executor(gpu, plan, residents, session):
     pool, failures, used = ExecutorPool(lambda: Executor(gpu, plan, residents)), [], []
 
     def work(seed):
@@ -332,7 +332,7 @@ class Idle:
     healthy = True
 
 
-def test_a_lane_is_lent_again_unless_its_streams_failed():
+def test_an_executor_is_reused_unless_its_streams_failed():
     pool = ExecutorPool(Idle)
     with pool.executor() as first:
         pass
@@ -343,7 +343,7 @@ def test_a_lane_is_lent_again_unless_its_streams_failed():
         assert one is other and two is not first
 
 
-def test_a_closed_pool_lends_no_lane_and_keeps_none():
+def test_a_closed_pool_provides_and_keeps_no_executor():
     executors = []
 
     def make():

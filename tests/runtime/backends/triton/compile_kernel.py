@@ -1,4 +1,4 @@
-"""python compile_kernel.py '[[capability, dtype, regions, words, choices], …]': what Triton makes of some, as JSON.
+"""python compile_kernel.py '[[capability, dtype, regions, words, choices], …]': compiled records, as JSON.
 
 choices: "all", or the numbers of some in the list that the autotuner tries. No GPU needs to be there. A program of its
 own: in a process of tests, Triton may be the interpreter.

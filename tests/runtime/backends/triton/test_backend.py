@@ -55,8 +55,8 @@ def test_scores_are_those_of_the_graphs(pair, world):
         assert abs(hit.score - expected[hit.index, 3]) <= TOLERANCE[kernel.backend.precision]
 
 
-def test_galleries_are_either_backends(pair, world):
-    """States are made by the same graphs, and say so."""
+def test_galleries_work_with_either_backend(pair, world):
+    """States come from the same graphs, with the same hash."""
     kernel, graphs = pair
     gallery = graphs.encode_images(world[0], world[1])
     assert kernel.backend.model.encoders == graphs.backend.model.encoders
@@ -70,7 +70,7 @@ def test_tile_sizes_change_nothing(pair, world):
     assert_near(pair, Retriever(kernel.backend, tile_bytes=1 << 16).score_matrix(gallery, world[2]), expected)
 
 
-def test_tiles_come_back_in_their_order_as_they_are_asked_for(pair):
+def test_scores_are_yielded_in_order_on_demand(pair):
     backend = pair[0].backend
     generator = np.random.default_rng(1)
 
@@ -85,7 +85,7 @@ def test_tiles_come_back_in_their_order_as_they_are_asked_for(pair):
         assert (found == expected).all()
 
 
-def test_a_gallery_that_changes_is_not_taken_for_the_one_before(pair, world):
+def test_a_changed_gallery_is_not_confused_with_the_previous_one(pair, world):
     kernel, graphs = pair
     for seed in range(3):
         gallery = kernel.encode_images(np.random.default_rng(seed).standard_normal((4, 5, 12)).astype(np.float32))
@@ -93,8 +93,8 @@ def test_a_gallery_that_changes_is_not_taken_for_the_one_before(pair, world):
             assert_near(pair, kernel.score_matrix(gallery, world[2]), graphs.score_matrix(gallery, world[2]))
 
 
-def test_captions_that_stay_are_sent_once(pair, monkeypatch, world):
-    """And those of another tile are not taken for them."""
+def test_repeated_captions_are_sent_once(pair, monkeypatch, world):
+    """And those of another tile are not confused with them."""
     kernel, _ = pair
     images, texts = kernel.encode_images(world[0], world[1]), kernel.encode_captions(world[2])
     (states, lengths), (words, text_lengths) = (side.gather(np.arange(len(side))) for side in (images, texts))
@@ -114,7 +114,7 @@ def test_captions_that_stay_are_sent_once(pair, monkeypatch, world):
 
 
 def test_states_of_either_width_are_scored(pair, world):
-    """A fused scorer takes a gallery's float16 as it lies there."""
+    """A fused scorer takes a gallery's float16 without conversion."""
     kernel, graphs = pair
     images = kernel.encode_images(world[0], world[1])
     states, lengths = images.gather(np.arange(len(images)))
@@ -175,7 +175,7 @@ def test_a_full_gpu_is_reported(pair, monkeypatch, world):
         kernel.score_matrix(gallery, world[2])
 
 
-def test_a_bundle_from_before_the_weights_file_says_how_to_make_it_anew(tiny_bundle):
+def test_a_bundle_older_than_the_weights_file_names_the_export_command(tiny_bundle):
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     (tiny_bundle / SCORER_WEIGHTS).unlink()
     write_manifest(tiny_bundle, manifest)
@@ -184,7 +184,7 @@ def test_a_bundle_from_before_the_weights_file_says_how_to_make_it_anew(tiny_bun
     assert Retriever.open(tiny_bundle, "onnxruntime").backend.name == "onnxruntime"
 
 
-def test_a_precision_that_is_not_the_kernels_is_refused(tiny_folder):
+def test_an_unsupported_precision_is_refused(tiny_folder):
     with pytest.raises(InputError, match="scores in fp32, fp16, bf16, not in int8"):
         Retriever.open(tiny_folder / "model.caan", "triton", "int8")
 

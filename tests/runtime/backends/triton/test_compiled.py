@@ -1,4 +1,4 @@
-"""What Triton makes of the kernel for real GPUs, none of which has to be there."""
+"""The kernel compiled by Triton for real GPUs, none of which need be present."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-# Bytes of shared memory that a program may have, by compute capability.
+# Compute capability → bytes of shared memory per program.
 SHARED = {80: 166_912, 89: 101_376, 90: 232_448, 120: 101_376}
 FIRST, TWO_IMAGES = 0, 5  # in the list of choices of 2-byte numbers
 
 
 @pytest.fixture
 def compiled(tmp_path):
-    """compiled(capability, dtype, regions, words, choices): a record for each of these choices."""
+    """compiled(capability, dtype, regions, words, choices): one record per choice."""
 
     def run(*case):
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

@@ -1,4 +1,4 @@
-"""What `caan doctor` says of the backend `triton`, on machines that differ."""
+"""`caan doctor` on the backend `triton`, on different machines."""
 
 import pytest
 
