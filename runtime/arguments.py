@@ -13,12 +13,10 @@ def check_is_gallery(gallery: object, other: object = None, call: str = "search(
     if isinstance(gallery, Gallery):
         return
     if isinstance(other, Gallery):
-        raise InputError(f"the gallery stands in another argument's place; write {call}")
+        raise InputError(f"the gallery is in the wrong argument; write {call}")
     if isinstance(gallery, str | PathLike):
         raise InputError(f"the gallery is a path; open it: Gallery.open({_quoted(gallery)})")
-    raise InputError(
-        f"the gallery must be a Gallery, as Gallery.open or encode_images give one, not {type(gallery).__name__}"
-    )
+    raise InputError(f"the gallery must be a Gallery, from Gallery.open or encode_images, not {type(gallery).__name__}")
 
 
 def check_is_backend(backend: object) -> None:

@@ -82,7 +82,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
     checks = []
     both = packages["onnxruntime"] and packages["onnxruntime-gpu"]
     if both:
-        advice = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install('cpu')}, or gpu in the place of cpu"
+        advice = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install('cpu')}, or gpu instead of cpu"
         checks.append(Check("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other", advice))
     providers = _providers()
     cpu = "CPUExecutionProvider" in providers
@@ -125,7 +125,11 @@ def _native_check(has_encoders: bool) -> Check:
         return Check(name, False, f"the package 'caan_native' does not load: {error}", BUILD)
     if not has_encoders:
         return Check(name, False, "its encoders are onnxruntime's, which is not installed", install("cpu"))
-    bf16 = "fp32, fp16 and bf16" if caan_native.has_native_bfloat16() else "fp32 and fp16; bf16 is not this processor's"
+    bf16 = (
+        "fp32, fp16 and bf16"
+        if caan_native.has_native_bfloat16()
+        else "fp32 and fp16; this CPU has no bf16 instructions"
+    )
     return Check(name, True, f"works, in {bf16}; auto takes it for bundles that hold the scorer's weights")
 
 

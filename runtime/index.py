@@ -216,10 +216,10 @@ def _check_append(
     if base.kind != requested.kind:
         raise DataError(f"{target} holds {base.kind} states, not {requested.kind}; name another gallery with -o")
     if base.encoder != requested.encoder:
-        raise BundleError(f"{target} was made with another model or precision; name that bundle, or index all anew")
+        raise BundleError(f"{target} was made with another model or precision; name that bundle, or index it again")
     if (options.dtype or base.dtype) != base.dtype or (options.compact and not base.compact):
         kept = f"{base.dtype}{', compact' if base.compact else ''}"
-        raise InputError(f"{target} is {kept}, and what is appended is so too; leave --dtype and --compact out")
+        raise InputError(f"{target} is {kept}, and appended items must match; leave out --dtype and --compact")
     if (base.ids is None) != (ids is None):
         remedy = "leave --ids out" if base.ids is None else "give ids for the new items too: --ids FILE"
         raise DataError(f"{target} has {'no ' if base.ids is None else ''}ids; {remedy}")
@@ -230,7 +230,7 @@ def _unique(ids: Sequence[str] | None, items: int) -> list[str] | None:
     names = ids_of(ids, items)
     if names is not None and len(set(names)) < len(names):
         name, _ = Counter(names).most_common(1)[0]
-        raise DataError(f"the id {name!r:.80} stands for two items; ids must be unique")
+        raise DataError(f"the id {name!r:.80} occurs twice; ids must be unique")
     return names
 
 

@@ -67,7 +67,7 @@ def tokenize(
             unknown_words.add("" if is_one else f"{place(number)}: ", missing)
         result.append(ids)
     if truncated:
-        message = f"{_count(truncated)} longer than {limit - 2} words; the words beyond were dropped"
+        message = f"{_count(truncated)} longer than {limit - 2} words; further words were dropped"
         warnings.warn(message, CaanWarning, stacklevel=stacklevel)
     if unknown:
         message = f"{_count(unknown)} without any word of the vocabulary; the scores mean little"
@@ -224,7 +224,7 @@ def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
 def check_any_left(gallery: Gallery) -> None:
     """Raise DataError if every item is deleted."""
     if len(gallery.live) == 0:
-        raise DataError("every item of this gallery is deleted; append some, or index it anew: caan index")
+        raise DataError("every item of this gallery is deleted; append some, or index it again: caan index")
 
 
 def random_captions(vocabulary: Vocabulary, number: int) -> list[list[str]]:

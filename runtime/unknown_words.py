@@ -46,7 +46,7 @@ class UnknownWords:
             messages, self._messages = self._messages, []
             if self._more and not self._is_quiet:
                 number = "" if self._lasting else f"{self._more} "
-                which = "; they are not named any more" if self._lasting else ""
+                which = "; further ones are not named" if self._lasting else ""
                 messages.append(f"… and {number}more captions with unknown words{which}")
                 self._is_quiet = True
             self._more = 0

@@ -70,7 +70,7 @@ def _warn_of_failed_gate(bundle: Bundle, precision: str) -> None:
     summary = missed[-1].get("summary") if missed else None
     warnings.warn(
         f"{precision} of {bundle.folder} missed its accuracy gate{f': {visible(str(summary))}' if summary else ''};"
-        " use it to look into that, not to search",
+        " use it to investigate, not to search",
         CaanWarning,
         stacklevel=6,
     )

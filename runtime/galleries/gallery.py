@@ -319,7 +319,7 @@ class Gallery:
 
     def _origin(self, what: str) -> Origin:
         if self.origin is None:
-            raise InputError(f"this gallery is in memory alone: there is no folder to {what}; call save(folder) first")
+            raise InputError(f"this gallery exists only in memory, with no folder to {what}; call save(folder) first")
         return self.origin
 
 

@@ -45,7 +45,7 @@ def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path |
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """lengths (items,) → offsets (items + 1,)."""
     if len(lengths) == 0:
-        raise DataError("nothing to encode: there is no item")
+        raise DataError("nothing to encode: no items")
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 

@@ -26,7 +26,7 @@ def check_regular(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         what = "a link" if stat.S_ISLNK(mode) else "not a regular file"
-        raise OutputError(f"{path} is {what}, and only a gallery's own files are written; copy it: cp -rL")
+        raise OutputError(f"{path} is {what}, not one of the gallery's own files; replace it with a copy: cp -rL")
 
 
 def create(path: Path) -> BinaryIO:

@@ -35,9 +35,9 @@ class Watch:
             others = (all_cpu - self._all_cpu) - (time.process_time() - self._process_cpu)
             share = min(1.0, others / elapsed / len(_processors()))
             if share > _OTHERS_SHARE:
-                doubts.append(f"others used {share:.0%} of the processors")
+                doubts.append(f"other processes used {share:.0%} of the CPUs")
         if throttled() > self._throttled:
-            doubts.append("the control group held threads back")
+            doubts.append("the control group throttled threads")
         return tuple(doubts)
 
 

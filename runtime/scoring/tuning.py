@@ -135,7 +135,7 @@ def _both(one: Tuning, other: Tuning) -> tuple[tuple[tuple[Trial, ...], tuple[Tr
 
 def _keep(backend: Backend, tuning: Tuning, stacklevel: int) -> None:
     write_cached(
-        _path(backend), json.dumps(_as_json(backend, tuning)).encode(), "what was tuned", stacklevel=stacklevel + 1
+        _path(backend), json.dumps(_as_json(backend, tuning)).encode(), "the tuning", stacklevel=stacklevel + 1
     )
 
 

@@ -191,7 +191,7 @@ class BatchingRetriever:
             raise TypeError(f"a search takes no argument '{unknown[0]}'; it takes {', '.join(Filters.__annotations__)}")
         try:
             if timeout is not None and not timeout > 0:
-                raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
+                raise DeadlineExceeded(f"a timeout of {timeout:.3g} s is over before the request starts; allow more")
             prepared = self._prepared(query, gallery)
             k = resolve_k(k, gallery, clamp=filters.get("clamp", False))
             min_score = resolve_min_score(filters.get("min_score"))

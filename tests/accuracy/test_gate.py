@@ -133,9 +133,9 @@ def test_the_gate_holds_within_its_limits(workload, limits, change, passed):
     reference, scores = scores_like(workload, change)
     record = gate_with(reference, limits, workload).compare(scores, "onnxruntime")
     assert record["passed"] is passed
-    found = parity(scores, reference, workload.image_of_caption)
-    assert record["parity"]["delta_rsum"] == found.delta_rsum
-    assert record["metrics"]["rsum"] - record["reference"]["rsum"] == pytest.approx(found.delta_rsum)
+    difference = parity(scores, reference, workload.image_of_caption)
+    assert record["parity"]["delta_rsum"] == difference.delta_rsum
+    assert record["metrics"]["rsum"] - record["reference"]["rsum"] == pytest.approx(difference.delta_rsum)
     json.dumps(record, allow_nan=False)
 
 
@@ -265,8 +265,8 @@ def test_a_gate_on_scores_is_not_judged_by_its_queries(workload):
 
 
 def test_a_limit_takes_images_spread_over_the_split_with_their_captions(tiny_folder, workload):
-    some = data_workload(tiny_folder / "data", "test", limit=2)
-    assert np.array_equal(some.features, workload.features[[0, 5]])
-    assert list(some.captions) == [*workload.captions[:5], *workload.captions[25:30]]
-    assert some.image_of_caption.tolist() == [0] * 5 + [1] * 5
+    subset = data_workload(tiny_folder / "data", "test", limit=2)
+    assert np.array_equal(subset.features, workload.features[[0, 5]])
+    assert list(subset.captions) == [*workload.captions[:5], *workload.captions[25:30]]
+    assert subset.image_of_caption.tolist() == [0] * 5 + [1] * 5
     assert data_workload(tiny_folder / "data", "test", limit=6).description == workload.description

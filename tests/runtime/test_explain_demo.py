@@ -24,8 +24,10 @@ def looks(demo_run):
     for number, scene in enumerate(world.scenes):
         own = regions_of_things(scene, world.boxes[number])
         for caption in world.captions[number]:
-            found = retriever.explain(dataset.features[number], caption)
-            result.append((found, {at: own[thing] for at, thing in named_things(found.words, scene).items()}))
+            explanation = retriever.explain(dataset.features[number], caption)
+            result.append(
+                (explanation, {at: own[thing] for at, thing in named_things(explanation.words, scene).items()})
+            )
     return result
 
 
@@ -59,7 +61,7 @@ def named_things(words, scene):
 
 def test_a_noun_looks_at_its_object(looks):
     """Hv: measured for 90 % of nouns; by chance, 10 %."""
-    right = [own[found.Hv[:, at].argmax()] for found, named in looks for at, own in named.items()]
+    right = [own[explanation.Hv[:, at].argmax()] for explanation, named in looks for at, own in named.items()]
     chance = [own.mean() for _, named in looks for own in named.values()]
     assert len(right) > 500
     assert np.mean(right) > 0.75 and np.mean(right) > 5 * np.mean(chance)
@@ -67,12 +69,12 @@ def test_a_noun_looks_at_its_object(looks):
 
 def test_half_of_a_noun_s_attention_is_its_object_s(looks):
     """Hv: measured 59 %."""
-    shares = [found.Hv[own, at].sum() for found, named in looks for at, own in named.items()]
+    shares = [explanation.Hv[own, at].sum() for explanation, named in looks for at, own in named.items()]
     assert np.mean(shares) > 0.45
 
 
 def test_the_region_with_the_most_weight_is_a_named_object(looks):
     """av: measured for 94 % of captions; by chance, 19 %."""
-    named = [(found, np.any(list(own.values()), axis=0)) for found, own in looks if own]
-    right, chance = [own[found.av.argmax()] for found, own in named], [own.mean() for _, own in named]
+    named = [(explanation, np.any(list(own.values()), axis=0)) for explanation, own in looks if own]
+    right, chance = [own[explanation.av.argmax()] for explanation, own in named], [own.mean() for _, own in named]
     assert np.mean(right) > 0.8 and np.mean(right) > 3 * np.mean(chance)

@@ -39,12 +39,12 @@ def sides(retriever):
     generator = np.random.default_rng(5)
     features = generator.standard_normal((12, 5, 12)).astype(np.float32)
     texts = [list(generator.choice(WORDS, n)) for n in generator.integers(1, 9, 12)]
-    gone = np.arange(12) == 4
+    deleted = np.arange(12) == 4
     images = retriever.encode_images(features, ids=[f"{n}.jpg" for n in range(12)])
     captions = retriever.encode_captions(texts, ids=[f"c{n}" for n in range(12)])
     return {
-        "image": (texts, dataclasses.replace(images, deleted=gone)),
-        "text": (list(features), dataclasses.replace(captions, deleted=gone)),
+        "image": (texts, dataclasses.replace(images, deleted=deleted)),
+        "text": (list(features), dataclasses.replace(captions, deleted=deleted)),
     }
 
 
@@ -88,10 +88,10 @@ def test_a_filter_is_brute_force_on_the_matrix(
 
     how = {"ids": write(ids), "exclude": write(exclude), "min_score": least}
     expected = [brute_force(row, allowed, k, least) for row in scores]
-    found = retriever.search_many(queries, gallery, k, **how)
-    assert [[(hit.index, hit.score) for hit in hits] for hits in found] == expected
+    results = retriever.search_many(queries, gallery, k, **how)
+    assert [[(hit.index, hit.score) for hit in hits] for hits in results] == expected
     assert [(hit.index, hit.score) for hit in retriever.search(queries[3], gallery, k, **how)] == expected[3]
-    assert all(hit.id == gallery.id_of(hit.index) for hits in found for hit in hits)
+    assert all(hit.id == gallery.id_of(hit.index) for hits in results for hit in hits)
 
 
 def test_only_selected_items_are_scored(retriever, sides):

@@ -63,18 +63,20 @@ def test_galleries_that_are_opened_and_changed(retriever, lines, tmp_path):
     gallery = Gallery.create(folder, retriever, np.ones((4, 5, 12), np.float32))
     gallery.append(retriever, np.ones((2, 5, 12), np.float32)).delete([0, 1]).compact_storage()
     expected = ["wrote 4 images", "appended 2 images", "deleted 2 items, 4 are left", "compacted to 4 items, "]
-    said = lines("caan.runtime")
+    logged = lines("caan.runtime")
     for text in expected:
-        assert [line for line in said if line.startswith(f"{folder}: {text}")], (text, said)
-    assert f"opened {folder}: 6 images, float16, mapped" in said
+        assert [line for line in logged if line.startswith(f"{folder}: {text}")], (text, logged)
+    assert f"opened {folder}: 6 images, float16, mapped" in logged
 
 
 def test_tuning_says_when_it_starts_and_what_it_chose(retriever, gallery, lines):
     tuned = Retriever(retriever.backend)
     tuned.tune(gallery)
-    said = lines("caan.runtime")
-    assert "tuning onnxruntime started" in said
-    assert any(re.match(r"tuning ended after \d+\.\d s: queries .* MiB tiles.*; many pairs .*", line) for line in said)
+    logged = lines("caan.runtime")
+    assert "tuning onnxruntime started" in logged
+    assert any(
+        re.match(r"tuning ended after \d+\.\d s: queries .* MiB tiles.*; many pairs .*", line) for line in logged
+    )
 
 
 def test_refused_late_and_slow_requests(retriever, gallery, lines):
@@ -88,11 +90,11 @@ def test_refused_late_and_slow_requests(retriever, gallery, lines):
         with pytest.raises(DeadlineExceeded):
             late.result(10)
         first.result(10)
-    said = lines("caan.runtime.serving", "WARNING")
-    assert len(said) == 3  # the second refusal waits for the next line of its kind
-    assert said[0].startswith("request refused: 1 requests are waiting")
-    assert said[1] == "no answer within the timeout: 1 requests"
-    assert re.fullmatch(r"slow request: 0\.\d\d s, 0\.\d\d s in the queue, batch of 1, 4 items", said[2])
+    logged = lines("caan.runtime.serving", "WARNING")
+    assert len(logged) == 3  # the second refusal waits for the next line of its kind
+    assert logged[0].startswith("request refused: 1 requests are waiting")
+    assert logged[1] == "no answer within the timeout: 1 requests"
+    assert re.fullmatch(r"slow request: 0\.\d\d s, 0\.\d\d s in the queue, batch of 1, 4 items", logged[2])
 
 
 def test_a_failure_has_a_traceback_unless_it_is_one_of_caan_s(retriever, gallery, lines, caplog):

@@ -53,8 +53,8 @@ def worlds(draw):
 @st.composite
 def deletions(draw, items):
     """Which items are deleted, never all; None for none."""
-    gone = np.array(draw(st.lists(st.booleans(), min_size=items, max_size=items)))
-    return None if gone.all() or not gone.any() else gone
+    deletions = np.array(draw(st.lists(st.booleans(), min_size=items, max_size=items)))
+    return None if deletions.all() or not deletions.any() else deletions
 
 
 def galleries(retriever, world):
@@ -154,20 +154,20 @@ def test_half_precision_captions_on_disk(retriever, tiny_folder, tmp_path):
 
 
 @pytest.fixture
-def some(retriever):
+def sample(retriever):
     features = np.random.default_rng(0).standard_normal((40, 5, 12)).astype(np.float32)
     return retriever.encode_images(features), [f"w{n % 20} w{n % 7}" for n in range(30)]
 
 
-def test_a_score_matrix_on_disk_is_the_one_in_memory(retriever, some, tmp_path):
-    scores = retriever.score_matrix(*some, out=tmp_path / "new" / "scores.npy")
+def test_a_score_matrix_on_disk_is_the_one_in_memory(retriever, sample, tmp_path):
+    scores = retriever.score_matrix(*sample, out=tmp_path / "new" / "scores.npy")
     assert isinstance(scores, np.memmap) and not scores.flags.writeable
-    np.testing.assert_array_equal(scores, retriever.score_matrix(*some))
+    np.testing.assert_array_equal(scores, retriever.score_matrix(*sample))
     np.testing.assert_array_equal(np.load(tmp_path / "new" / "scores.npy"), scores)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.npy"]
 
 
-def test_a_score_matrix_that_fails_keeps_the_old_file(retriever, some, tmp_path, monkeypatch):
+def test_a_score_matrix_that_fails_keeps_the_old_file(retriever, sample, tmp_path, monkeypatch):
     (tmp_path / "scores.npy").write_text("old")
 
     def fails(tiles, layout=None):
@@ -177,14 +177,14 @@ def test_a_score_matrix_that_fails_keeps_the_old_file(retriever, some, tmp_path,
     failing = Rounded(retriever.backend)
     failing.score_tiles = fails
     with pytest.raises(KeyboardInterrupt):
-        Retriever(failing, tile_bytes=1).score_matrix(*some, out=tmp_path / "scores.npy")
+        Retriever(failing, tile_bytes=1).score_matrix(*sample, out=tmp_path / "scores.npy")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"scores.npy": "old"}
 
 
-def test_a_score_matrix_on_a_full_disk(retriever, some, small_disk):
-    many = [text for text in some[1] for _ in range(20)]
+def test_a_score_matrix_on_a_full_disk(retriever, sample, small_disk):
+    many = [text for text in sample[1] for _ in range(20)]
     with pytest.raises(OutputError, match=r"is full, scores.npy was not written; free some space"):
-        retriever.score_matrix(some[0], many, out=small_disk / "scores.npy")
+        retriever.score_matrix(sample[0], many, out=small_disk / "scores.npy")
     assert list(small_disk.iterdir()) == []
 
 

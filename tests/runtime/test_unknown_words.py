@@ -65,7 +65,7 @@ def test_a_server_names_ten_captions_then_stays_silent(retriever, gallery, warni
     with BatchingRetriever(retriever) as batching:
         messages = warnings_of(lambda: [batching.search(f"w1 x{n}", gallery, 2) for n in range(30)])
     assert len(messages) == 11
-    assert messages[-1] == "… and more captions with unknown words; they are not named any more"
+    assert messages[-1] == "… and more captions with unknown words; further ones are not named"
 
 
 def test_many_or_long_words_are_truncated(retriever, warnings_of):
@@ -84,7 +84,7 @@ def test_a_word_that_was_cut_off_is_not_named(retriever):
 
 def test_results_are_the_same_batched_or_single(retriever, gallery):
     with pytest.warns(UnknownWordWarning), BatchingRetriever(retriever) as batching:
-        batched, alone = (found("w1 sea. w2", gallery, 6) for found in (batching.search, retriever.search))
+        batched, alone = (search("w1 sea. w2", gallery, 6) for search in (batching.search, retriever.search))
     assert [hit.index for hit in batched] == [hit.index for hit in alone]
     assert np.allclose([hit.score for hit in batched], [hit.score for hit in alone], atol=1e-5)
 

@@ -52,7 +52,7 @@ def test_it_is_said_that_there_are_no_locks(index, features, gallery):
 @pytest.mark.filterwarnings("ignore:there are no locks")
 @pytest.mark.parametrize("other", ["append", "delete", "compact", "replace"])
 def test_an_append_beside_another_change(index, retriever, features, gallery, tmp_path, other):
-    """Whoever comes to its end first is done; the other says that it is not."""
+    """The first to finish succeeds; the other reports that it did not."""
     changes = {
         "append": lambda: index(features[5:15], append=True, first=1000),
         "delete": lambda: delete_items(gallery, ["3.jpg"]),
@@ -60,7 +60,10 @@ def test_an_append_beside_another_change(index, retriever, features, gallery, tm
         "replace": lambda: index(features[:150], overwrite=True),
     }
     slow = Retriever(Interrupted(retriever.backend, changes[other]))
-    with pytest.raises(OutputError, match=r"was changed by another process meanwhile, and nothing .* give the same"):
+    with pytest.raises(
+        OutputError,
+        match=r"was changed by another process meanwhile, so this one added and deleted nothing; run the command",
+    ):
         index(features[:5], append=True, first=IMAGES, by=slow)
     ids = [f"{number}.jpg" for number in range(IMAGES)]
     expected = {"append": [*ids, *(f"{1000 + n}.jpg" for n in range(10))], "delete": ids, "replace": ids[:150]}

@@ -69,9 +69,9 @@ def test_without_the_package_it_is_onnxruntime_without_a_warning(absent, tiny_fo
 
 
 def test_a_package_that_does_not_load_is_a_warning(broken, tiny_folder):
-    with pytest.warns(CaanWarning, match=r"does not load .*make native.*until then onnxruntime is used") as found:
+    with pytest.warns(CaanWarning, match=r"does not load .*make native.*until then onnxruntime is used") as result:
         assert Retriever.open(tiny_folder / "model.caan").backend.name == "onnxruntime"
-    assert found[0].filename == __file__
+    assert result[0].filename == __file__
     with pytest.raises(MissingError, match="is installed but does not load"):
         Retriever.open(tiny_folder / "model.caan", "native")
 
@@ -84,11 +84,11 @@ def test_what_is_missing_says_how_to_get_it(absent, tiny_folder):
 
 def test_onnxruntime_on_a_gpu_goes_first(installed, tiny_folder, monkeypatch):
     """Tested without a GPU: the compiled scorer is not tried if sessions would run on one."""
-    asked = []
+    calls = []
     monkeypatch.setattr("caan.runtime.backends.onnxruntime.sessions.choose_device", lambda device: "cuda")
-    monkeypatch.setattr(native_backend, "open_native_if_installed", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(native_backend, "open_native_if_installed", lambda *arguments: calls.append(arguments))
     assert opened(tiny_folder / "model.caan").name == "onnxruntime"
-    assert asked == []
+    assert calls == []
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "torch"])
@@ -102,16 +102,16 @@ def check():
 
 
 def test_the_doctor_says_what_is_gained_and_how(absent):
-    found = check()
-    assert not found.ok and "several times as fast" in found.detail and "make native" in found.advice
+    result = check()
+    assert not result.ok and "several times as fast" in result.detail and "make native" in result.advice
 
 
 def test_the_doctor_says_that_a_package_does_not_load(broken):
-    found = check()
-    assert not found.ok and "does not load" in found.detail and "make native" in found.advice
+    result = check()
+    assert not result.ok and "does not load" in result.detail and "make native" in result.advice
 
 
-@pytest.mark.parametrize(("has", "says"), [(True, "fp16 and bf16"), (False, "bf16 is not this processor's")])
+@pytest.mark.parametrize(("has", "says"), [(True, "fp16 and bf16"), (False, "this CPU has no bf16 instructions")])
 def test_the_doctor_says_which_precisions_there_are(installed, monkeypatch, has, says):
     monkeypatch.setattr(sys.modules["caan_native"], "has_native_bfloat16", lambda: has)
     assert check().ok and says in check().detail

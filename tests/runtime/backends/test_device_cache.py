@@ -120,9 +120,9 @@ def test_lookups_return_what_was_kept(steps, budget):
     galleries, tiles, kept = [gallery() for _ in range(4)], DeviceCache(lambda: budget), {}
     for which, start, count in steps:
         array = tile(galleries[which], start, min(start + count, 8))
-        found = tiles.find(array)
-        assert found is None or (found == array).all()
-        if found is None and tiles.should_keep(array):
+        cached = tiles.find(array)
+        assert cached is None or (cached == array).all()
+        if cached is None and tiles.should_keep(array):
             tiles.keep(array, array.copy())
             kept[which, start, len(array)] = array.nbytes
             assert tiles.find(array) is not None

@@ -57,9 +57,9 @@ def test_scores_are_onnxruntimes(both, lengths, deleted):
     expected = onnx.score_matrix(gallery, CAPTIONS)
     live = gallery.live
     for captions in (CAPTIONS, onnx.encode_captions(CAPTIONS), CAPTIONS[:1]):
-        found = native.score_matrix(gallery, captions)
-        assert differ(found[live], expected[live, : len(captions)]) <= 1e-5
-        assert deleted is None or (found[deleted] == -np.inf).all()
+        actual = native.score_matrix(gallery, captions)
+        assert differ(actual[live], expected[live, : len(captions)]) <= 1e-5
+        assert deleted is None or (actual[deleted] == -np.inf).all()
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=50))
@@ -94,8 +94,8 @@ def test_galleries_on_disk_in_every_form(both, tiny_folder, tmp_path, options):
     images = index_items(native, bundle, Images(native, FEATURES, LENGTHS), tmp_path / "images", None, options)
     assert differ(native.score_matrix(images, CAPTIONS), onnx.score_matrix(images, CAPTIONS)) <= 1e-5
     expected = onnx.search_many(CAPTIONS, images, 5)
-    for found, hits in zip(native.search_many(CAPTIONS, images, 5), expected, strict=True):
-        assert differ(np.array([hit.score for hit in found]), np.array([hit.score for hit in hits])) <= 1e-5
+    for actual, hits in zip(native.search_many(CAPTIONS, images, 5), expected, strict=True):
+        assert differ(np.array([hit.score for hit in actual]), np.array([hit.score for hit in hits])) <= 1e-5
     texts = IndexOptions(options.dtype)
     captions = index_items(native, bundle, Captions(native, CAPTIONS), tmp_path / "captions", None, texts)
     hits = native.search(FEATURES[0], captions, 40)
@@ -114,9 +114,9 @@ def test_half_a_gallery_is_read_in_place(both, tiny_folder, tmp_path):
 def test_a_score_matrix_in_a_file(both, tmp_path):
     native, onnx = both
     gallery = native.encode_images(FEATURES, LENGTHS)
-    found = native.score_matrix(gallery, CAPTIONS, out=tmp_path / "scores.npy")
-    assert isinstance(found, np.memmap)
-    assert differ(found, onnx.score_matrix(gallery, CAPTIONS)) <= 1e-5
+    actual = native.score_matrix(gallery, CAPTIONS, out=tmp_path / "scores.npy")
+    assert isinstance(actual, np.memmap)
+    assert differ(actual, onnx.score_matrix(gallery, CAPTIONS)) <= 1e-5
 
 
 def test_it_explains_as_onnxruntime_does(both):
@@ -130,8 +130,8 @@ def test_batched_queries_get_what_single_ones_do(both):
     gallery = native.encode_images(FEATURES, LENGTHS)
     expected = [native.search(caption, gallery, 3) for caption in CAPTIONS]
     with BatchingRetriever(native) as batching, ThreadPoolExecutor(8) as callers:
-        found = list(callers.map(lambda caption: batching.search(caption, gallery, 3), CAPTIONS))
-    for ours, theirs in zip(found, expected, strict=True):
+        actual = list(callers.map(lambda caption: batching.search(caption, gallery, 3), CAPTIONS))
+    for ours, theirs in zip(actual, expected, strict=True):
         assert differ(np.array([h.score for h in ours]), np.array([h.score for h in theirs])) <= 2e-6
 
 
@@ -140,8 +140,8 @@ def test_threads_share_it(tiny_folder):
     gallery = native.encode_images(FEATURES, LENGTHS)
     expected = native.score_matrix(gallery, CAPTIONS)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: native.score_matrix(gallery, CAPTIONS), range(24)):
-            assert (found == expected).all()
+        for actual in pool.map(lambda _: native.score_matrix(gallery, CAPTIONS), range(24)):
+            assert (actual == expected).all()
 
 
 def test_a_forked_process_scores_with_threads_of_its_own(tiny_folder):
@@ -187,8 +187,8 @@ def test_bfloat16_is_close_with_fp32s_galleries(wide):
     half, whole = (Retriever.open(wide, "native", precision) for precision in ("bf16", "fp32"))
     assert half.backend.model.encoders == whole.backend.model.encoders
     gallery = whole.encode_images(FEATURES, LENGTHS)
-    found, expected = half.score_matrix(gallery, CAPTIONS), whole.score_matrix(gallery, CAPTIONS)
-    assert 0 < differ(found, expected) <= 5e-3
+    actual, expected = half.score_matrix(gallery, CAPTIONS), whole.score_matrix(gallery, CAPTIONS)
+    assert 0 < differ(actual, expected) <= 5e-3
     # one gallery on disk serves both, float16 or not
     assert half.backend.state_dtype == whole.backend.state_dtype == np.float32
 

@@ -34,10 +34,10 @@ def as_file(array):
 
 def test_they_are_the_checkpoints(tiny_folder):
     bundle, scorer = open_bundle(tiny_folder / "model.caan"), load_checkpoint(tiny_folder / "model.pt").model.scorer
-    found = scorer_weights(bundle)
-    assert found.dtype == np.float32 and found.shape == (2, 7) and found.flags.c_contiguous
-    assert (found[0] == scorer.w_v.detach().numpy()).all()
-    assert (found[1] == scorer.w_u.detach().numpy()).all()
+    actual = scorer_weights(bundle)
+    assert actual.dtype == np.float32 and actual.shape == (2, 7) and actual.flags.c_contiguous
+    assert (actual[0] == scorer.w_v.detach().numpy()).all()
+    assert (actual[1] == scorer.w_u.detach().numpy()).all()
     assert attention_scale(bundle) == 4.0
 
 
@@ -69,8 +69,8 @@ def test_another_array_is_refused(tiny_bundle, array, says):
 
 def test_fortran_order_is_converted(tiny_bundle):
     array = np.arange(14, dtype=np.float32).reshape(2, 7)
-    found = scorer_weights(rewrite(tiny_bundle, as_file(np.asfortranarray(array))))
-    assert found.flags.c_contiguous and (found == array).all()
+    actual = scorer_weights(rewrite(tiny_bundle, as_file(np.asfortranarray(array))))
+    assert actual.flags.c_contiguous and (actual == array).all()
 
 
 @given(st.binary(max_size=80), st.integers(0, 183))

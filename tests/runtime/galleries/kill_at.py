@@ -21,8 +21,8 @@ SOURCES = [str(Path(cli.__file__).parent / part) for part in ("_files", "runtime
 
 def main() -> None:
     job = json.load(sys.stdin)
-    made = [run(command, point) for point, command in zip(job["points"], job["commands"], strict=True)]
-    print("MADE", json.dumps(made))
+    counts = [run(command, point) for point, command in zip(job["points"], job["commands"], strict=True)]
+    print("MADE", json.dumps(counts))
 
 
 def run(command: list[str], point: int | None) -> int | None:

@@ -55,8 +55,8 @@ def test_appends_that_do_not_fit(write, retriever, tiny_folder, features, tmp_pa
     for error, says, arguments in [
         (DataError, "has ids; give ids for the new items too: --ids FILE", {"ids": None}),
         (DataError, "the id '3.jpg' is in the gallery already", {"ids": ["3.jpg", "y"]}),
-        (InputError, "is float16, and what is appended is so too", {"dtype": "float32"}),
-        (InputError, "is float16, and what is appended is so too", {"compact": True}),
+        (InputError, "is float16, and appended items must match", {"dtype": "float32"}),
+        (InputError, "is float16, and appended items must match", {"compact": True}),
         (BundleError, "made with another model or precision", {"backend": other}),
     ]:
         with pytest.raises(error, match=says):
@@ -83,13 +83,13 @@ def test_an_append_follows_the_gallery_s_dtype_and_compactness(write, features):
 def test_deleted_items_are_not_found_and_the_others_keep_their_index(write, retriever, features, tmp_path):
     gallery = write(features[:20], names(20), dtype="float32")
     best = retriever.search("w1 w2", gallery, 20)
-    gone = {best[0].index, best[3].index}
-    assert delete_items(tmp_path / "gallery", [f"{index}.jpg" for index in gone]) == 18
+    removed = {best[0].index, best[3].index}
+    assert delete_items(tmp_path / "gallery", [f"{index}.jpg" for index in removed]) == 18
     opened = Gallery.open(tmp_path / "gallery")
     left = retriever.search("w1 w2", opened, 18)
-    assert [hit.index for hit in left] == [hit.index for hit in best if hit.index not in gone]
+    assert [hit.index for hit in left] == [hit.index for hit in best if hit.index not in removed]
     scores = scores_of(retriever, opened)
-    assert np.isneginf(scores[sorted(gone)]).all() and np.isfinite(np.delete(scores, sorted(gone), axis=0)).all()
+    assert np.isneginf(scores[sorted(removed)]).all() and np.isfinite(np.delete(scores, sorted(removed), axis=0)).all()
     with pytest.raises(DataError, match="k is 19, the gallery has 18 items"):
         retriever.search("w1 w2", opened, 19)
 

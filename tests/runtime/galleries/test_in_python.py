@@ -116,25 +116,25 @@ def test_a_gallery_changes_as_a_list_does(retriever, features, tmp_path, first, 
     whole = retriever.encode_images(features)
     number = 0
 
-    def some(count):
+    def new_items(count):
         nonlocal number
         start, number = number, number + count
         ids = [f"id {n}" for n in range(start, number)] if with_ids else None
         return [*range(start, number)], features[start:number], ids
 
-    taken, items, ids = some(first)
+    taken, items, ids = new_items(first)
     model = list(taken)
     gallery = Gallery.create(tmp_path / "gallery", retriever, items, ids=ids, dtype="float32", overwrite=True)
     for step, value in steps:
         before, live = gallery, [index for index, item in enumerate(model) if item is not None]
         if step == "append":
-            taken, items, ids = some(value)
+            taken, items, ids = new_items(value)
             gallery = gallery.append(retriever, items, ids=ids)
             model += taken
         elif step == "delete":
-            gone = sorted({live[n % len(live)] for n in value}) if live else []
-            gallery = gallery.delete([gallery.id_of(index) if index % 2 else index for index in gone])
-            model = [None if index in gone else item for index, item in enumerate(model)]
+            removed = sorted({live[n % len(live)] for n in value}) if live else []
+            gallery = gallery.delete([gallery.id_of(index) if index % 2 else index for index in removed])
+            model = [None if index in removed else item for index, item in enumerate(model)]
         elif live:
             gallery = gallery.compact_storage()
             model = [item for item in model if item is not None]
@@ -216,7 +216,7 @@ def test_an_index_into_a_replaced_gallery_deletes_nothing(retriever, features, t
 def test_a_gallery_in_memory_has_no_folder(retriever, features):
     gallery = retriever.encode_images(features[:3])
     assert gallery.is_current
-    says = r"is in memory alone: there is no folder to .*; call save\(folder\) first"
+    says = r"exists only in memory, with no folder to .*; call save\(folder\) first"
     append, delete = lambda: gallery.append(retriever, features), lambda: gallery.delete([0])
     for use in (gallery.reload, gallery.compact_storage, append, delete):
         with pytest.raises(InputError, match=says):

@@ -63,7 +63,7 @@ def test_ids_that_are_not_text(write, features, tmp_path, ids):
 
 
 def test_ids_that_do_not_fit(write, features, tmp_path):
-    with pytest.raises(DataError, match="the id 'a' stands for two items"):
+    with pytest.raises(DataError, match="the id 'a' occurs twice"):
         write(features[:3], ["a", "b", "a"])
     with pytest.raises(DataError, match="2 ids don't fit 3 items"):
         write(features[:3], ["a", "b"])

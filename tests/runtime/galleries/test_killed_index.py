@@ -63,12 +63,12 @@ def killed(commands, points):
     return json.loads(done.stdout.rpartition("MADE ")[2])
 
 
-def some(points, calls):
+def sample(points, calls):
     """A fixed sample of the calls, including the first and the last."""
     return sorted({1, calls, *random.Random(0).sample(range(1, calls + 1), points - 2)})
 
 
-def found(retriever, gallery):
+def results(retriever, gallery):
     opened = Gallery.open(gallery)
     return [(opened.ids[hit.index], hit.score) for hit in retriever.search("w1 w2", opened, 10)]
 
@@ -80,7 +80,7 @@ def alone(target):
 def test_a_new_gallery(run, index, tmp_path):
     expected = tmp_path / "expected" / "gallery"
     (calls,) = killed([index("first", expected)], [None])
-    points = some(20, calls)
+    points = sample(20, calls)
     targets = [tmp_path / f"killed-{point}" / "gallery" for point in points]
     assert killed([index("first", target) for target in targets], points) == [None] * len(points)
     for target in targets:
@@ -94,13 +94,13 @@ def test_an_append(run, retriever, index, tmp_path):
     assert run(*index("first", base)).code == 0
     shutil.copytree(base, expected)
     (calls,) = killed([index("more", expected, "--append")], [None])
-    before, after = found(retriever, base), found(retriever, expected)
+    before, after = results(retriever, base), results(retriever, expected)
     assert before != after
-    points = some(12, calls)
+    points = sample(12, calls)
     targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
     killed([index("more", target, "--append") for target in targets], points)
     for target in targets:
-        assert found(retriever, target) == (after if len(Gallery.open(target)) == IMAGES + MORE else before)
+        assert results(retriever, target) == (after if len(Gallery.open(target)) == IMAGES + MORE else before)
         if tree(target) != tree(expected):
             assert run(*index("more", target, "--append")).code == 0
         assert tree(target) == tree(expected) and alone(target), target
@@ -111,12 +111,12 @@ def test_a_replacement(run, retriever, index, tmp_path):
     assert run(*index("old", base)).code == 0
     shutil.copytree(base, expected)
     (calls,) = killed([index("first", expected, "--overwrite")], [None])
-    before, after = found(retriever, base), found(retriever, expected)
-    points = some(12, calls)
+    before, after = results(retriever, base), results(retriever, expected)
+    points = sample(12, calls)
     targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
     killed([index("first", target, "--overwrite") for target in targets], points)
     for target in targets:
-        assert found(retriever, target) in (before, after)
+        assert results(retriever, target) in (before, after)
         assert run(*index("first", target, "--overwrite")).code == 0
         assert tree(target) == tree(expected) and alone(target), target
 
@@ -128,7 +128,7 @@ def test_a_compaction(run, retriever, index, tmp_path):
     shutil.copytree(base, expected)
     (calls,) = killed([["compact", str(expected)]], [None])
     assert len(Gallery.open(expected)) == IMAGES // 2
-    points = some(12, calls)
+    points = sample(12, calls)
     targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
     killed([["compact", str(target)] for target in targets], points)
     for target in targets:

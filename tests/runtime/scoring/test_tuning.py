@@ -69,18 +69,22 @@ def test_one_thread_has_one_layout(opened):
 def test_a_tuning_is_used_and_kept_for_the_next_retriever(opened, gallery):
     retriever = opened()
     assert retriever.tuning is None
-    found = retriever.tune(gallery)
-    assert retriever.tuning is found
-    assert {trial.choice.layout for trial in found.pairs} == {Layout(1, 2), Layout(2, 1)}
-    assert opened().tuning == found
+    result = retriever.tune(gallery)
+    assert retriever.tuning is result
+    assert {trial.choice.layout for trial in result.pairs} == {Layout(1, 2), Layout(2, 1)}
+    assert opened().tuning == result
     assert np.abs(retriever.score_matrix(gallery, CAPTIONS) - scores_by(retriever, Choice(1), gallery)).max() <= 2e-6
     assert len(retriever.search("w1", gallery, 70)) == 70
 
 
 def test_queries_and_many_pairs_are_tuned_separately(opened, gallery):
     fast, slow = tuning.Trial(Choice(1), 2.0), tuning.Trial(Choice(2), 1.0)
-    found = tuning.Tuning(query=(fast, slow), pairs=(dataclasses.replace(slow, pairs_per_second=3.0), fast))
-    assert (found.choice(1000, 1), found.choice(1, 1000), found.choice(1000, 1000)) == (Choice(1), Choice(1), Choice(2))
+    result = tuning.Tuning(query=(fast, slow), pairs=(dataclasses.replace(slow, pairs_per_second=3.0), fast))
+    assert (result.choice(1000, 1), result.choice(1, 1000), result.choice(1000, 1000)) == (
+        Choice(1),
+        Choice(1),
+        Choice(2),
+    )
 
 
 def test_a_tuning_is_not_used_on_another_machine_or_setup(opened, gallery, tiny_bundle, monkeypatch):
@@ -135,7 +139,7 @@ def test_an_unwritable_cache_only_costs_time(opened, gallery, own_cache):
     own_cache.parent.mkdir()
     own_cache.write_text("a file")
     retriever = opened()
-    with pytest.warns(CaanWarning, match="what was tuned can't be kept .*; name a folder with CAAN_CACHE"):
+    with pytest.warns(CaanWarning, match="the tuning can.t be kept .*; name a folder with CAAN_CACHE"):
         assert retriever.tune(gallery) is retriever.tuning
     assert opened().tuning is None
 
@@ -147,9 +151,9 @@ def test_a_large_job_tunes_automatically_and_a_small_one_does_not(opened, galler
     expected = small.score_matrix(gallery, CAPTIONS)
     assert small.tuning is None
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", pairs)
-    given = opened(tile_bytes=1 << 20)
-    given.score_matrix(gallery, CAPTIONS)
-    assert given.tuning is None
+    fixed = opened(tile_bytes=1 << 20)
+    fixed.score_matrix(gallery, CAPTIONS)
+    assert fixed.tuning is None
     large = opened()
     scores = large.score_matrix(gallery, CAPTIONS)
     assert large.tuning is not None
@@ -236,9 +240,9 @@ def test_concurrent_threads_tune_once(opened, gallery, monkeypatch):
         return two.search("w1", gallery, 2)
 
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(search, range(4)))
+        result = list(threads.map(search, range(4)))
     assert len(tuned) == 1
-    assert all([hit.index for hit in hits] == [hit.index for hit in found[0]] for hits in found)
+    assert all([hit.index for hit in hits] == [hit.index for hit in result[0]] for hits in result)
 
 
 # Measurements on a busy machine, and contradicted by a later run
@@ -250,14 +254,14 @@ def measured(monkeypatch):
 
     def set_(noise=(), fastest=0):
         def try_all(backend, images, texts):
-            made.append(noise)
+            measurements.append(noise)
             trials = [tuning.Trial(Choice(1 << number, Layout(1, 2)), 1.0 + (number == fastest)) for number in range(3)]
             return tuning.Tuning(tuple(trials), tuple(trials), clock[0], noise)
 
         monkeypatch.setattr(tuning, "try_all", try_all)
-        return made
+        return measurements
 
-    made, clock = [], [1000.0]
+    measurements, clock = [], [1000.0]
     monkeypatch.setattr(tuning.time, "time", lambda: clock[0])
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", 1)
     monkeypatch.setattr(tuning, "_CONTRADICTS", 1e12)  # this machine's real speed must not matter
@@ -266,27 +270,27 @@ def measured(monkeypatch):
 
 
 def test_a_doubtful_tuning_is_used_and_measured_again_after_a_while(opened, gallery, measured):
-    made = measured(("others used 80% of the processors",), fastest=1)
+    measurements = measured(("other processes used 80% of the CPUs",), fastest=1)
     opened().score_matrix(gallery, CAPTIONS)
     retriever = opened()
     assert retriever.choice(70, 60).tile_bytes == 2 and retriever.tuning.doubts
     retriever.score_matrix(gallery, CAPTIONS)
-    assert len(made) == 1
+    assert len(measurements) == 1
     measured.later(601)
     measured((), fastest=2)
     retriever.score_matrix(gallery, CAPTIONS)
-    assert len(made) == 2 and retriever.choice(70, 60).tile_bytes == 4 and not retriever.tuning.doubts
+    assert len(measurements) == 2 and retriever.choice(70, 60).tile_bytes == 4 and not retriever.tuning.doubts
     measured.later(601)
     opened().score_matrix(gallery, CAPTIONS)
-    assert len(made) == 2
+    assert len(measurements) == 2
 
 
 def test_a_second_measurement_with_the_same_choice_confirms_it(opened, gallery, measured):
-    made = measured(("noise",))
+    measurements = measured(("noise",))
     for _ in range(4):
         opened().score_matrix(gallery, CAPTIONS)
         measured.later(601)
-    assert len(made) == 2 and opened().tuning.confirmed and opened().tuning.doubts == ()
+    assert len(measurements) == 2 and opened().tuning.confirmed and opened().tuning.doubts == ()
 
 
 def test_a_noisy_measurement_does_not_replace_a_quiet_one(opened, gallery, measured, monkeypatch):
@@ -309,13 +313,13 @@ def test_a_run_far_from_its_trial_contradicts_it(opened, gallery, measured, monk
     measured()
     monkeypatch.setattr(tuning, "_CONTRADICTS", 1.6)
     retriever = opened()
-    found = retriever.tune(gallery)
-    seconds = 1e6 / (tuning.best(found.pairs).pairs_per_second * speed)
-    compared = tuning.compare(retriever.backend, found, 1000, 1000, seconds)
+    result = retriever.tune(gallery)
+    seconds = 1e6 / (tuning.best(result.pairs).pairs_per_second * speed)
+    compared = tuning.compare(retriever.backend, result, 1000, 1000, seconds)
     assert bool(compared.doubts) is contradicts
     assert opened().tuning == compared
     # A query is not what the trial timed.
-    assert tuning.compare(retriever.backend, found, 1_000_000, 1, seconds) is found
+    assert tuning.compare(retriever.backend, result, 1_000_000, 1, seconds) is result
 
 
 def test_repetitions_that_differ_are_doubtful():
@@ -336,13 +340,13 @@ def test_cpu_use_by_other_processes_is_doubtful(monkeypatch, seconds, doubtful):
     watch = noise.Watch()
     times[0].idle, times[1].user = 500.0, 999.0  # idle time, and a CPU this process may not use
     times[0].softirq = seconds
-    assert any("others used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
+    assert any("other processes used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
 
 
 def test_throttled_threads_are_doubtful(monkeypatch):
     monkeypatch.setattr(noise, "throttled", iter([3, 3, 3, 4]).__next__)
-    assert "the control group held threads back" not in noise.Watch().doubts(np.ones((2, 2)))
-    assert "the control group held threads back" in noise.Watch().doubts(np.ones((2, 2)))
+    assert "the control group throttled threads" not in noise.Watch().doubts(np.ones((2, 2)))
+    assert "the control group throttled threads" in noise.Watch().doubts(np.ones((2, 2)))
 
 
 def test_caan_tune_prints_every_trial_and_doctor_the_cache_folder(run, tiny_folder, own_cache):
@@ -350,8 +354,8 @@ def test_caan_tune_prints_every_trial_and_doctor_the_cache_folder(run, tiny_fold
     assert done.code == 0 and done.out.count("pairs/s") == 16 and done.out.count("*") == 2
     (entry,) = json.loads(run("doctor", "--json").out)["tuning"]["kept"]
     assert entry["of"].startswith("onnxruntime ") and entry["of"].endswith("2 threads") and entry["age"] < 600
-    told = run("doctor").out
-    assert f"tuned    1 in {own_cache}" in told and "just now" in told
+    output = run("doctor").out
+    assert f"tuned    1 in {own_cache}" in output and "just now" in output
 
 
 def test_caan_tune_uses_the_given_gallery(run, tiny_folder, own_cache, tmp_path):

@@ -78,11 +78,11 @@ def caption(generator):
 
 def right(hits, scores, k):
     """Whether these are the k best, best first, ties in any order."""
-    indices, found = [hit.index for hit in hits], np.array([hit.score for hit in hits])
+    indices, actual = [hit.index for hit in hits], np.array([hit.score for hit in hits])
     return (
         len(set(indices)) == len(hits) == k
-        and np.abs(found - scores[indices]).max() <= TOLERANCE
-        and np.abs(found - np.sort(scores)[::-1][:k]).max() <= TOLERANCE
+        and np.abs(actual - scores[indices]).max() <= TOLERANCE
+        and np.abs(actual - np.sort(scores)[::-1][:k]).max() <= TOLERANCE
     )
 
 

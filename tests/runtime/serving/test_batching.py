@@ -160,9 +160,9 @@ def test_a_long_caption_is_cut_with_one_warning_that_points_at_the_caller(retrie
             lambda: batching.submit(caption, galleries[1], 5).result(60),
             lambda: asyncio.run(in_asyncio()),
         ):
-            with pytest.warns(CaanWarning, match="longer than") as found:
+            with pytest.warns(CaanWarning, match="longer than") as caught:
                 assert_same(ask(), expected)
-            assert [warning.filename for warning in found] == [__file__]
+            assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_query_modified_while_it_waits_is_searched_unmodified(retriever, galleries):

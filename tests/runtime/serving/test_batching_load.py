@@ -29,10 +29,10 @@ def test_every_answer_is_right_and_memory_stays_flat(tiny_folder):
     command = [sys.executable, program, tiny_folder / "model.caan", THREADS, REQUESTS]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     # As many answers as requests, each computed once.
-    assert (found["answered"], found["computed"], found["wrong"]) == (THREADS * REQUESTS, THREADS * REQUESTS, 0)
-    assert found["grown"] < 20 * MIB
+    assert (result["answered"], result["computed"], result["wrong"]) == (THREADS * REQUESTS, THREADS * REQUESTS, 0)
+    assert result["grown"] < 20 * MIB
 
 
 class KnownSpeed:

@@ -51,10 +51,10 @@ def test_a_forked_child_gets_an_error_and_the_parent_continues(tiny_folder):
         child = os.fork()
         if child == 0:
             signal.alarm(30)  # rather than hang forever
-            told = all(closed(answer.result) for answer in answers)
-            told = told and closed(lambda: batching.search("w1", gallery, 2))
+            refused = all(closed(answer.result) for answer in answers)
+            refused = refused and closed(lambda: batching.search("w1", gallery, 2))
             batching.close()
-            os._exit(0 if told else 1)
+            os._exit(0 if refused else 1)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert [len(answer.result()) for answer in answers] == [2, 2, 2]

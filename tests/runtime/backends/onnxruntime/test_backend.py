@@ -80,7 +80,7 @@ def test_the_backend_binds_inputs_on_a_device_with_its_own_memory(retriever, til
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def requested(monkeypatch):
     """The providers and options requested from an onnxruntime that claims to have CUDA."""
     calls = []
 
@@ -98,27 +98,27 @@ def asked(monkeypatch):
     onnx_sessions._load_cuda.cache_clear()
 
 
-def test_libraries_installed_by_pip_are_loaded_first_and_once(asked, monkeypatch, capsys, tmp_path):
+def test_libraries_installed_by_pip_are_loaded_first_and_once(requested, monkeypatch, capsys, tmp_path):
     def preload():
-        asked.append("preloaded")
+        requested.append("preloaded")
         print("Failed to load libcudnn.so")
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
     open_session(tmp_path / "x.onnx", "cuda", None)
     open_session(tmp_path / "x.onnx", "cuda", None)
-    assert [call for call in asked if call == "preloaded"] == ["preloaded"] and asked[0] == "preloaded"
+    assert [call for call in requested if call == "preloaded"] == ["preloaded"] and requested[0] == "preloaded"
     printed = capsys.readouterr()
     assert printed.out == "" and "libcudnn" in printed.err
 
 
-def test_an_onnxruntime_without_preload_is_used_anyway(asked, monkeypatch, tmp_path):
+def test_an_onnxruntime_without_preload_is_used_anyway(requested, monkeypatch, tmp_path):
     monkeypatch.delattr(onnxruntime, "preload_dlls")
     open_session(tmp_path / "x.onnx", "cuda", None)
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
-def test_cuda_computes_in_float32_without_tf32(asked, tmp_path):
+def test_cuda_computes_in_float32_without_tf32(requested, tmp_path):
     """TF32, the provider's default, would not pass FP32's gate."""
     open_session(tmp_path / "x.onnx", "cuda", None)
-    ((name, options),) = asked[-1]
+    ((name, options),) = requested[-1]
     assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0")

@@ -101,8 +101,8 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 """
-    found = with_driver(code)
-    assert found == ["CaanError CUDA's cuMemAlloc failed on Stand-in: invalid device context", "10"]
+    output = with_driver(code)
+    assert output == ["CaanError CUDA's cuMemAlloc failed on Stand-in: invalid device context", "10"]
 
 
 def test_too_little_memory_is_an_error_that_says_so(with_driver):
@@ -112,8 +112,8 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    (found,) = with_driver(code)
-    assert found.startswith("CaanError CUDA's cuMemAlloc failed on Stand-in: out of memory (close other programs")
+    (output,) = with_driver(code)
+    assert output.startswith("CaanError CUDA's cuMemAlloc failed on Stand-in: out of memory (close other programs")
 
 
 def test_a_graph_is_captured_and_launched(with_driver):

@@ -61,9 +61,9 @@ def expected(session, calls):
     return [session.run(None, dict(one))[0] for one in calls]
 
 
-def assert_equal(found, wanted):
-    assert [a.shape for a in found] == [b.shape for b in wanted]
-    assert max(np.abs(a - b).max() for a, b in zip(found, wanted, strict=True)) <= 1e-6
+def assert_equal(results, wanted):
+    assert [a.shape for a in results] == [b.shape for b in wanted]
+    assert max(np.abs(a - b).max() for a, b in zip(results, wanted, strict=True)) <= 1e-6
 
 
 small = st.one_of(st.tuples(st.integers(1, 3), st.integers(1, 4)), st.tuples(st.integers(1, 9), st.just(1)))
@@ -79,8 +79,8 @@ lengths = st.tuples(st.integers(1, 5), st.integers(1, 12))
 def test_every_call_gets_its_own_scores_in_any_gpu_order(gpu, executor, session, calls, seed, eagerness):
     gpu.chance, gpu.eagerness = random.Random(seed), eagerness
     generator = np.random.default_rng(seed)
-    asked = [call(generator, *items, *longest) for items, longest in calls]
-    assert_equal(list(executor.run(asked)), expected(session, asked))
+    requests = [call(generator, *items, *longest) for items, longest in calls]
+    assert_equal(list(executor.run(requests)), expected(session, requests))
 
 
 @settings(max_examples=60)
@@ -94,12 +94,12 @@ def test_cached_tiles_score_as_if_they_were_sent(gpu, executor, session, steps, 
     generator = np.random.default_rng(seed)
     states = generator.standard_normal((9 * 5, IMAGE)).astype(np.float32)
     images = Gallery("image", "hash", states, np.arange(10) * 5)
-    asked = []
+    requests = []
     for tile, captions in steps:
         one = call(generator, 3, captions)
         one["image_states"], one["image_lengths"] = images.gather(np.arange(3 * tile, 3 * tile + 3))
-        asked.append(one)
-    assert_equal(list(executor.run(asked)), expected(session, asked))
+        requests.append(one)
+    assert_equal(list(executor.run(requests)), expected(session, requests))
 
 
 def test_the_next_call_is_fetched_and_sent_while_the_first_one_runs(gpu, executor):
@@ -135,17 +135,19 @@ def test_an_evicted_tile_stays_until_runs_using_it_are_done(gpu, executor, resid
     generator = np.random.default_rng(0)
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
-    asked = [call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths} for _ in range(6)]
+    requests = [
+        call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths} for _ in range(6)
+    ]
 
     def calls():
-        for one in asked:
+        for one in requests:
             yield one
             residents.clear()
 
     for _ in range(2):
-        list(executor.run(asked[:1]))
+        list(executor.run(requests[:1]))
     assert residents.find(image_states) is not None
-    assert_equal(list(executor.run(calls())), expected(session, asked))
+    assert_equal(list(executor.run(calls())), expected(session, requests))
 
 
 def test_a_tile_being_sent_by_another_executor_is_waited_for(gpu, plan, residents, session, monkeypatch):
@@ -155,14 +157,14 @@ def test_a_tile_being_sent_by_another_executor_is_waited_for(gpu, plan, resident
     generator = np.random.default_rng(0)
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
-    asked = call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths}
+    requests = call(generator, 3, 1) | {"image_states": image_states, "image_lengths": image_lengths}
     list(first.run([call(generator, 3, 4), call(generator, 3, 1)]))  # creates the contexts, which blocks
     assert not residents.should_keep(image_states)
-    sending = first.run([call(generator, 3, 4), asked])
+    sending = first.run([call(generator, 3, 4), requests])
     next(sending)
     assert residents.find(image_states) is not None
-    assert_equal(list(second.run([asked])), expected(session, [asked]))
-    assert_equal(list(sending), expected(session, [asked]))
+    assert_equal(list(second.run([requests])), expected(session, [requests]))
+    assert_equal(list(sending), expected(session, [requests]))
 
 
 def test_a_repeated_call_is_captured_the_third_time(gpu, trt, executor, plan, session):
@@ -199,11 +201,11 @@ def test_a_context_that_says_it_can_not_be_captured_is_not(gpu, trt, executor, p
 
 
 def test_a_call_repeated_too_late_is_not_captured():
-    made = []
+    created = []
     graphs = CudaGraphs(3)
     for key in "abcdabcd":
-        assert graphs.get(key, lambda: made.append("?")) is None
-    assert made == []
+        assert graphs.get(key, lambda: created.append("?")) is None
+    assert created == []
     assert [graphs.get(key, lambda key=key: key.upper()) for key in "bcdbcd"] == ["B", "C", "D", "B", "C", "D"]
 
 
@@ -215,8 +217,8 @@ def test_padding_to_a_profiles_smallest_shape_changes_no_score(
     bundle = open_bundle(tiny_bundle)
     plan = load_plan(trt, engines.engine_records(bundle)[0], bundle, "scorer", "8.6")
     executor, generator = Executor(gpu, plan, residents), np.random.default_rng(0)
-    asked = [call(generator, *items) for items in ((1, 1, 2, 3), (3, 2, 5, 8), (4, 2, 1, 1))]
-    assert_equal(list(executor.run(asked)), expected(trt.engines[-1].session, asked))
+    requests = [call(generator, *items) for items in ((1, 1, 2, 3), (3, 2, 5, 8), (4, 2, 1, 1))]
+    assert_equal(list(executor.run(requests)), expected(trt.engines[-1].session, requests))
     assert {shapes["image_states"] for _, _, shapes, _ in trt.runs} == {(4, 5, IMAGE)}
 
 
@@ -262,12 +264,12 @@ def test_an_engine_that_makes_no_context_is_an_error(executor, trt, monkeypatch)
 
 def test_abandoned_results_leave_nothing_in_flight(gpu, executor, session):
     generator = np.random.default_rng(0)
-    asked = [call(generator, 2, 2) for _ in range(4)]
-    results = executor.run(asked)
+    requests = [call(generator, 2, 2) for _ in range(4)]
+    results = executor.run(requests)
     next(results)
     results.close()
     assert all(not stream.queue for stream in gpu.streams)
-    assert_equal(list(executor.run(asked)), expected(session, asked))
+    assert_equal(list(executor.run(requests)), expected(session, requests))
 
 
 def test_device_and_pinned_memory_are_freed_with_the_executor(gpu, executor, plan, residents):
@@ -296,8 +298,8 @@ def test_a_cached_array_is_not_used_if_it_needs_padding(
     states = generator.standard_normal((15, IMAGE)).astype(np.float32)
     image_states, image_lengths = Gallery("image", "hash", states, np.arange(4) * 5).gather(np.arange(3))
     images = {"image_states": image_states, "image_lengths": image_lengths}
-    asked = [call(generator, 3, captions) | images for captions in (2, 2, 2, 1, 1, 1)]
-    assert_equal(list(executor.run(asked)), expected(trt.engines[-1].session, asked))
+    requests = [call(generator, 3, captions) | images for captions in (2, 2, 2, 1, 1, 1)]
+    assert_equal(list(executor.run(requests)), expected(trt.engines[-1].session, requests))
     assert [shapes["image_states"][0] for _, _, shapes, _ in trt.runs] == [3, 3, 3, 5, 5, 5]
 
 
@@ -306,14 +308,14 @@ def test_a_pool_gives_every_call_its_own_executor(gpu, plan, residents, session)
 
     def work(seed):
         generator = np.random.default_rng(seed)
-        asked = [call(generator, 3, 4) for _ in range(6)]
+        requests = [call(generator, 3, 4) for _ in range(6)]
         try:
             with pool.executor() as executor:
                 assert executor not in used
                 used.append(executor)
-                found = list(executor.run(asked))
+                results = list(executor.run(requests))
                 used.remove(executor)
-            assert_equal(found, expected(session, asked))
+            assert_equal(results, expected(session, requests))
         except Exception as error:
             failures.append(error)
 

@@ -72,9 +72,9 @@ def world():
     return features, generator.integers(1, 6, 40), [list(generator.choice(WORDS, 1 + n % 12)) for n in range(60)]
 
 
-def assert_near(pair, found, expected):
-    assert np.isfinite(found).all()
-    assert np.abs(found - expected).max() <= TOLERANCE[pair[0].backend.precision]
+def assert_near(pair, actual, expected):
+    assert np.isfinite(actual).all()
+    assert np.abs(actual - expected).max() <= TOLERANCE[pair[0].backend.precision]
 
 
 def test_states_and_scores_are_those_of_the_graphs(pair, world):
@@ -94,10 +94,10 @@ def test_repeated_searches_give_the_same_scores(pair, world):
     engine, graphs = pair
     gallery = engine.encode_images(world[0])
     expected = graphs.score_matrix(gallery, ["w1 w2 w3"])
-    found = [engine.score_matrix(gallery, ["w1 w2 w3"]) for _ in range(12)]
-    for scores in found:
+    actual = [engine.score_matrix(gallery, ["w1 w2 w3"]) for _ in range(12)]
+    for scores in actual:
         assert_near(pair, scores, expected)
-    assert all((scores == found[-1]).all() for scores in found[-4:])
+    assert all((scores == actual[-1]).all() for scores in actual[-4:])
 
 
 def test_alternating_shapes_do_not_affect_each_other(pair, world):

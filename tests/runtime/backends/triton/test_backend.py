@@ -39,9 +39,9 @@ def pair(request, tiny_bundle):
     return [Retriever.open(tiny_bundle, "triton", request.param), Retriever.open(tiny_bundle, "onnxruntime", graphs)]
 
 
-def assert_near(pair, found, expected):
-    assert np.isfinite(found).all()
-    assert np.abs(found - expected).max() <= TOLERANCE[pair[0].backend.precision]
+def assert_near(pair, actual, expected):
+    assert np.isfinite(actual).all()
+    assert np.abs(actual - expected).max() <= TOLERANCE[pair[0].backend.precision]
 
 
 def test_scores_are_those_of_the_graphs(pair, world):
@@ -80,9 +80,9 @@ def test_scores_are_yielded_in_order_on_demand(pair):
 
     tiles = [tile(items) for items in (1, 4, 2, 3)]
     alone = [next(iter(backend.score_tiles([one]))) for one in tiles]
-    for found, expected in zip(backend.score_tiles(iter(tiles)), alone, strict=True):
-        assert found.shape == expected.shape and found.dtype == np.float32
-        assert (found == expected).all()
+    for actual, expected in zip(backend.score_tiles(iter(tiles)), alone, strict=True):
+        assert actual.shape == expected.shape and actual.dtype == np.float32
+        assert (actual == expected).all()
 
 
 def test_a_changed_gallery_is_not_confused_with_the_previous_one(pair, world):
@@ -108,8 +108,8 @@ def test_repeated_captions_are_sent_once(pair, monkeypatch, world):
     sent = []
     send = type(kernel.backend)._to_device
     monkeypatch.setattr(type(kernel.backend), "_to_device", lambda self, array: sent.append(array) or send(self, array))
-    found = list(kernel.backend.score_tiles(tiles))
-    assert all((one == other).all() for one, other in zip(found, alone, strict=True))
+    actual = list(kernel.backend.score_tiles(tiles))
+    assert all((one == other).all() for one, other in zip(actual, alone, strict=True))
     assert sum(array is words for array in sent) == 2 and len(sent) == 14
 
 
@@ -120,9 +120,9 @@ def test_states_of_either_width_are_scored(pair, world):
     states, lengths = images.gather(np.arange(len(images)))
     words, text_lengths = kernel.encode_captions(world[2]).gather(np.arange(len(world[2])))
     halves, wide = states.astype(np.float16), graphs.backend.state_dtype
-    (found,) = kernel.backend.score_tiles([Tile(halves, lengths, words, text_lengths)])
+    (actual,) = kernel.backend.score_tiles([Tile(halves, lengths, words, text_lengths)])
     (expected,) = graphs.backend.score_tiles([Tile(halves.astype(wide), lengths, words, text_lengths)])
-    assert_near(pair, found, expected)
+    assert_near(pair, actual, expected)
 
 
 def test_explanations_are_those_of_the_graphs(pair, world):
@@ -133,8 +133,8 @@ def test_explanations_are_those_of_the_graphs(pair, world):
         np.array([5]),
         *(lambda gallery: gallery.gather(np.arange(1)))(kernel.encode_captions(captions[:1])),
     )
-    found, expected = kernel.backend.explain(tile), graphs.backend.explain(tile)
-    assert all((found[name] == expected[name]).all() for name in expected)
+    actual, expected = kernel.backend.explain(tile), graphs.backend.explain(tile)
+    assert all((actual[name] == expected[name]).all() for name in expected)
 
 
 def test_an_item_too_large_for_the_kernel_is_scored_by_the_graph(pair, monkeypatch, world):

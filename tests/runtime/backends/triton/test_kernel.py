@@ -110,9 +110,9 @@ def test_any_shapes_and_lengths(device, seed, shape, blocks):
 def test_half_precisions(device, dtype, blocks):
     """R = 36 in one part and in two."""
     world = World(1, 3, 36, 5, 14, 64, 48, dtype=dtype)
-    found, expected = world.score(device, blocks), world.expected()
-    assert difference(found, expected) <= TOLERANCE[dtype]
-    assert difference(found, expected) > 0  # it does not silently compute in float32
+    actual, expected = world.score(device, blocks), world.expected()
+    assert difference(actual, expected) <= TOLERANCE[dtype]
+    assert difference(actual, expected) > 0  # it does not silently compute in float32
 
 
 @pytest.mark.parametrize("scale", [-50.0, 0.0, 50.0, 1000.0])
@@ -126,9 +126,9 @@ def test_extreme_attention_scales(device, scale):
 def test_tiny_and_huge_states(device, size):
     """Products in the range of denormals, and values where tanh is 1."""
     world = World(3, 2, 12, 3, 7, 20, 20, size=size)
-    found, expected = world.score(device), world.expected()
-    assert torch.isfinite(found).all()
-    assert difference(found, expected) <= 2e-6 * max(1.0, float(expected.abs().max()))
+    actual, expected = world.score(device), world.expected()
+    assert torch.isfinite(actual).all()
+    assert difference(actual, expected) <= 2e-6 * max(1.0, float(expected.abs().max()))
 
 
 @settings(max_examples=10)
@@ -186,12 +186,12 @@ def test_an_empty_item_scores_zero_and_does_not_affect_others(device, side):
     world = World(5, 3, 6, 5, 5, 12, 12)
     usual = world.score(device)
     getattr(world, f"{side}_lengths")[1] = 0
-    found = world.score(device)
-    empty = found[1] if side == "image" else found[:, 1]
+    actual = world.score(device)
+    empty = actual[1] if side == "image" else actual[:, 1]
     assert (empty == 0).all()
     keep = [0, 2] if side == "image" else [0, 2, 3, 4]
     pick = (lambda x: x[keep]) if side == "image" else (lambda x: x[:, keep])
-    assert difference(pick(found), pick(usual)) <= 2e-6
+    assert difference(pick(actual), pick(usual)) <= 2e-6
 
 
 @pytest.mark.parametrize(("images", "captions"), [(0, 3), (2, 0)])
@@ -220,8 +220,8 @@ def test_regions_are_padded_by_less_in_two_parts(regions, parts):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @given(st.integers(1, 256), st.integers(1, 32), st.integers(0, 3))
 def test_there_is_a_choice_for_every_item(dtype, regions, words, captions):
-    found = choices(dtype, regions, words, 1 << captions)
-    assert found and all(choice.captions <= 1 << captions for choice in found)
+    actual = choices(dtype, regions, words, 1 << captions)
+    assert actual and all(choice.captions <= 1 << captions for choice in actual)
 
 
 def test_the_fastest_choice_is_cached_per_size():
