@@ -122,7 +122,7 @@ def test_a_stripped_plan_that_can_not_be_refitted(add_engine, refused, trt, monk
         raise TypeError("factory function returned nullptr")
 
     monkeypatch.setattr(trt.Refitter, "__init__", not_refittable)
-    refused(BundleError, "its weights were stripped, and it can.t be refitted")
+    refused(BundleError, "its weights were stripped, and it can't be refitted")
 
 
 @pytest.mark.parametrize("compatible", [True, False])
