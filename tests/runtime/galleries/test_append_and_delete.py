@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_appends_that_do_not_fit(write, retriever, tiny_folder, features, tmp_pa
     before = tree(tmp_path)
     more, ids = features[5:7], ["x", "y"]
     other = Counted(retriever.backend)
-    other.encoders = {"image": "another", "text": "another"}
+    other.model = replace(retriever.backend.model, encoders={"image": "another", "text": "another"})
     for error, says, arguments in [
         (DataError, "has ids; give ids for the new items too: --ids FILE", {"ids": None}),
         (DataError, "the id '3.jpg' is in the gallery already", {"ids": ["3.jpg", "y"]}),
