@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ._files import Outdated, atomic_folder, open_regular, read_regular, read_unmixed, sha256_of, stamp_of
+from ._files import Outdated, atomic_folder, open_regular, read_consistently, read_regular, sha256_of, stamp_of
 from ._schema import MisfitError, typed
 from .errors import BundleError, OutputError
 from .manifest import FileEntry, is_unchanged, manifest_text, read_entries
@@ -158,7 +158,7 @@ def open_bundle(folder: Path) -> Bundle:
         _check_unchanged(folder, manifest, content)
         return Bundle(folder, manifest, stamp)
 
-    return read_unmixed(folder / MANIFEST, read)
+    return read_consistently(folder / MANIFEST, read)
 
 
 def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
@@ -166,7 +166,7 @@ def from_bundle(folder: Path, read: Callable[[Bundle], T]) -> T:
 
     Raises as `open_bundle`, and as `read` does while the bundle stays the same.
     """
-    return read_unmixed(folder / MANIFEST, lambda: read(open_bundle(folder)))
+    return read_consistently(folder / MANIFEST, lambda: read(open_bundle(folder)))
 
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:

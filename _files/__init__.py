@@ -38,8 +38,6 @@ from .refusals import explained as explained
 from .stamps import read_consistently as read_consistently
 from .stamps import stamp_of as stamp_of
 
-read_unmixed = read_consistently  # until bundle.py and galleries/folder.py use the new name
-
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The accuracy gate: a precision's retrieval metrics against PyTorch's FP32 on a data set, before it ships."""
+"""The accuracy gate: compares a precision's retrieval metrics with PyTorch's FP32 on a data set before it ships."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .workload import Workload, data_workload, spread
 
 @dataclass(frozen=True)
 class Limits:
-    """What a precision may differ by; None: by anything."""
+    """The largest allowed differences; None: no limit."""
 
     max_abs: float | None = None  # largest |Δ score|
     delta_rsum: float | None = None  # |Δ rsum|, percentage points summed over the six R@K
@@ -32,15 +32,15 @@ class Limits:
         return limits_text({"allowed": {name: value for name, value in asdict(self).items() if value is not None}})
 
     def hold(self, difference: Parity) -> bool:
-        """Whether a precision's difference from the reference is within these limits."""
+        """Whether a difference from the reference is within these limits."""
         pairs = ((difference.max_abs, self.max_abs), (abs(difference.delta_rsum), self.delta_rsum))
         return all(limit is None or value <= limit for value, limit in pairs)
 
 
-# A gate on R@K proves little where nothing can be seen to move: with so few queries, or next to the highest rsum.
+# A gate on R@K proves little if R@K can hardly change: with few queries, or near the maximum rsum.
 _FEW_QUERIES, _SATURATED = 500, 590.0
 
-# With scores this close in FP32, R@K can differ only where two scores lie within twice this of each other: a tie.
+# With FP32 scores this close, R@K can differ only where two scores are within twice this distance: a tie.
 DEFAULT_LIMITS = {
     "fp32": Limits(max_abs=1e-4),
     "fp16": Limits(delta_rsum=0.5),
@@ -50,11 +50,11 @@ DEFAULT_LIMITS = {
 
 
 class AccuracyGate:
-    """One data set with PyTorch's scores on it, and the limits that a precision must keep."""
+    """A data set with PyTorch's scores on it, and the limits a precision must meet."""
 
     def __init__(self, workload: Workload, reference: NDArray[np.float32], reference_name: str, limits: Limits) -> None:
         truth = workload.image_of_caption
-        assert truth is not None  # only random inputs have none
+        assert truth is not None  # None only for random inputs
         self.workload, self.reference, self.reference_name, self.limits = workload, reference, reference_name, limits
         self.truth: NDArray[np.int64] = truth
 
@@ -67,12 +67,12 @@ class AccuracyGate:
         limits: Limits,
         progress: Callable[[str], None] = lambda message: None,
     ) -> AccuracyGate:
-        """Compute the reference's scores, or take them from the cache. Raises as `reference_scores`."""
+        """Compute the reference's scores, or read them from the cache. Raises as `reference_scores`."""
         scores, name = reference_scores(workload, bundle, checkpoint, progress)
         return cls(workload, scores, name, limits)
 
     def sample(self, images: int) -> AccuracyGate:
-        """The same gate on evenly spread images, at most this many, with their captions: for many quick looks."""
+        """The same gate on at most `images` evenly spaced images with their captions, for quick checks."""
         chosen = spread(np.arange(len(self.workload.features)), images)
         rows = np.isin(self.truth, chosen)
         part = self.workload.subset(chosen)
@@ -84,7 +84,7 @@ class AccuracyGate:
         self, bundle: Path, precision: str, backend: str = "onnxruntime", device: str = "cpu"
     ) -> NDArray[np.float32]:
         """Scores (images, captions) float32 of a bundle's precision on the gate's data."""
-        # Engines are gated by who has just built them.
+        # Engines are gated by the process that has just built them.
         retriever = Retriever.open(
             bundle,
             cast(BackendName, backend),
@@ -95,24 +95,24 @@ class AccuracyGate:
         return self.workload.scores(retriever)
 
     def check(self, bundle: Path, precision: str, backend: str = "onnxruntime", device: str = "cpu") -> dict[str, Any]:
-        """Score the data with a bundle's precision and compare: the record for the manifest, with "passed"."""
+        """Score the data with a bundle's precision and compare; returns the manifest's record, with "passed"."""
         return self.compare(self.scores(bundle, precision, backend, device), backend)
 
     def compare(self, scores: NDArray[np.float32], backend: str) -> dict[str, Any]:
-        """As `check`, for scores (images, captions) that are there already."""
+        """As `check`, for given scores (images, captions)."""
         where = {"what": f"{backend} against {self.reference_name} on a data set", "data": self.workload.description}
         if not np.isfinite(scores).all():
             bad = int((~np.isfinite(scores)).sum())
             summary = f"{bad} of {scores.size} scores are NaN or infinite"
             return {**where, "device": describe_machine(), "passed": False, "summary": summary}
-        found = retrieval_metrics(scores, self.truth)
+        metrics = retrieval_metrics(scores, self.truth)
         difference = parity(scores, self.reference, self.truth)
         weakness = self._weakness(difference, sum(scores.shape))
-        summary = _summary(found.rsum, difference, sum(scores.shape))
+        summary = _summary(metrics.rsum, difference, sum(scores.shape))
         return {
             **where,
             "device": describe_machine(),
-            "metrics": found.as_dict(),
+            "metrics": metrics.as_dict(),
             "reference": retrieval_metrics(self.reference, self.truth).as_dict(),
             "parity": asdict(difference),
             "allowed": {name: value for name, value in asdict(self.limits).items() if value is not None},
@@ -122,7 +122,7 @@ class AccuracyGate:
         }
 
     def _weakness(self, difference: Parity, queries: int) -> str | None:
-        """Why R@K on this data says little about others; None where it says something, or scores are judged."""
+        """Why R@K on this data proves little; None if it does prove something, or if only scores are limited."""
         if self.limits.delta_rsum is None:
             return None
         reference = retrieval_metrics(self.reference, self.truth).rsum
@@ -136,7 +136,7 @@ class AccuracyGate:
 
 
 def limits_text(record: dict[str, Any]) -> str:
-    """What was allowed, for an error message."""
+    """A record's limits, for an error message."""
     names = {"max_abs": "max |Δ score| {:.0e}", "delta_rsum": "|Δ rsum| {:g}"}
     return ", ".join(names[name].format(value) for name, value in record.get("allowed", {}).items()) or "finite scores"
 
@@ -148,10 +148,10 @@ def fp32_gate(
     progress: Callable[[str], None] = lambda message: None,
     limit: int | None = None,
 ) -> Callable[[Path], dict[str, Any]]:
-    """A gate for `export_checkpoint`: score a data set's split with the bundle and with PyTorch, and compare.
+    """A gate for `export_checkpoint`: scores a data set's split with the bundle and with PyTorch, and compares.
 
-    The data set is opened now, so that wrong input is found before anything is exported. The gate raises GateError
-    if a score differs by more than 1e-4, and otherwise returns what the manifest records.
+    The data set is opened now, so that wrong input is reported before anything is exported. The gate raises GateError
+    if a score differs by more than 1e-4, and otherwise returns the manifest's record.
     """
     dataset = data_workload(data, split, limit)
 
@@ -171,9 +171,9 @@ def fp32_gate(
 def complete_engine_records(
     bundle: Path, workload: Workload, reference: NDArray[np.float32], scores: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """Write into the manifest how good engines are that could not be run where they were built.
+    """Add the accuracy checks of engines that could not run on the machine that built them to the manifest.
 
-    reference: PyTorch's scores (images, captions); scores: precision → those of its engine, on the same workload.
+    reference: PyTorch's scores (images, captions); scores: precision → its engine's scores on the same workload.
     """
 
     def waiting(manifest: dict[str, Any]) -> list[dict[str, Any]]:

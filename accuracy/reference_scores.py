@@ -1,4 +1,4 @@
-"""The scores that a precision is compared with: PyTorch's in FP32, computed once per checkpoint and data set."""
+"""The reference scores for comparing precisions: PyTorch's in FP32, computed once per checkpoint and data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..runtime.choices import BackendName
 from .workload import Workload
 
 PYTORCH, OWN_FP32 = "PyTorch FP32", "the bundle's FP32 graphs in ONNX Runtime"
-_KEPT = 16  # score matrices in the cache; the oldest go
+_KEPT = 16  # score matrices in the cache; the oldest are deleted
 
 
 def reference_scores(
@@ -30,11 +30,11 @@ def reference_scores(
     checkpoint: Path | None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[NDArray[np.float32], str]:
-    """(scores (images, captions), who computed them).
+    """(scores (images, captions), name of what computed them).
 
-    PyTorch from the bundle's checkpoint. Where the checkpoint or PyTorch is not to be had, as on a machine that only
-    builds engines, the bundle's own FP32 graphs, whose distance from PyTorch was checked at the export.
-    Raises CheckpointError if a checkpoint was named and is not the bundle's.
+    PyTorch runs the bundle's checkpoint. If the checkpoint or PyTorch is missing, as on a machine that only builds
+    engines, the bundle's FP32 graphs are used; the export checked them against PyTorch.
+    Raises CheckpointError if `checkpoint` is given and is not the bundle's.
     """
     try:
         source = checkpoint_of(bundle, checkpoint)
@@ -42,15 +42,15 @@ def reference_scores(
     except (CheckpointError, MissingError):
         if checkpoint is not None:
             raise
-    progress("the checkpoint or PyTorch is not at hand: the bundle's FP32 graphs are the reference")
+    progress("the checkpoint or PyTorch is missing: the bundle's FP32 graphs are the reference")
     identity = "-".join(bundle.hash_of(name) for name in (VOCABULARY, *(graph_file(graph, "fp32") for graph in GRAPHS)))
     return _cached(bundle.folder, "onnxruntime", workload, identity, progress), OWN_FP32
 
 
 def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
-    """The checkpoint that a bundle was exported from: `named`, or where it was at the time of the export.
+    """The checkpoint a bundle was exported from: `named`, or its path at the time of the export.
 
-    Raises CheckpointError if it is not there, or is not the one that the bundle was exported from.
+    Raises CheckpointError if it is missing, or not the one the bundle was exported from.
     """
     recorded: dict[str, Any] = bundle.manifest.get("checkpoint") or {}
     path = named or Path(os.path.normpath(bundle.folder.resolve() / str(recorded.get("file", "model.pt"))))
@@ -68,17 +68,17 @@ def _cached(
     shape = (len(workload.features), len(workload.captions))
 
     def read(content: bytes) -> NDArray[np.float32]:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:  # whose checksums tell damage
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:  # zip checksums detect damage
             scores: NDArray[np.float32] = archive["scores"]
         if scores.shape != shape or scores.dtype != np.float32:
             raise ValueError("it holds something else")
         return scores
 
-    kept = read_cached(file, read)
-    if kept is not None:
-        return kept
+    cached = read_cached(file, read)
+    if cached is not None:
+        return cached
     retriever = Retriever.open(path, cast(BackendName, backend), device="cpu")
-    progress(f"scoring {workload.description} in FP32 with {backend}: the reference, kept for the next time")
+    progress(f"scoring {workload.description} in FP32 with {backend}: the reference, cached for next time")
     scores = workload.scores(retriever)
     content = io.BytesIO()
     np.savez(content, scores=scores)

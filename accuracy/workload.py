@@ -1,4 +1,4 @@
-"""What is measured: features and captions of a data set, or random ones of a model's sizes."""
+"""Inputs for measurements: a data set's features and captions, or random ones of a model's sizes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..data.scan import ScanSplit, content_digest, open_split
 from ..errors import DataError, UnknownWordWarning
 from ..runtime.retriever import Caption, Retriever
 
-# The latency rows: one caption against this many images, one image against this many captions.
+# For latency: one caption against this many images, one image against this many captions.
 SEARCH_IMAGES, SEARCH_CAPTIONS = 1000, 5000
 
 _RANDOM_SEED = 0
-_RANDOM_WORDS = 12  # and <start> and <end>: T = 14, the mean of the field's data sets
+_RANDOM_WORDS = 12  # with <start> and <end>, T = 14, the mean of the usual data sets
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Inputs of one bench. `image_of_caption` is None for random inputs, which have no ground truth."""
+    """Inputs of a benchmark. `image_of_caption` is None for random inputs, which have no ground truth."""
 
     description: str
     features: NDArray[np.floating]  # (images, R, F)
@@ -32,11 +32,11 @@ class Workload:
     image_of_caption: NDArray[np.int64] | None  # (captions,)
 
     def digest(self) -> str:
-        """SHA-256 of features and captions: the same wherever the same data lies."""
+        """SHA-256 of features and captions, independent of their location."""
         return content_digest(self.features, self.captions)
 
     def scores(self, retriever: Retriever) -> NDArray[np.float32]:
-        """As `score_dataset`. Words that the vocabulary lacks are not named: the reference lacks them as well."""
+        """As `score_dataset`, without warnings about unknown words: they are unknown to the reference too."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnknownWordWarning)
             return retriever.score_dataset(self.features, self.captions, progress=True)
@@ -54,12 +54,12 @@ class Workload:
 
 
 def data_workload(folder: Path, split: str, limit: int | None = None) -> Workload:
-    """A data set's split, as `split_workload`. Raises DataError as `open_split`."""
+    """As `split_workload`, for a data set's split. Raises DataError as `open_split`."""
     return split_workload(open_split(folder, split), limit)
 
 
 def split_workload(data: ScanSplit, limit: int | None = None) -> Workload:
-    """An opened split, or `limit` evenly spread images of it with their captions."""
+    """An opened split, or `limit` evenly spaced images of it with their captions."""
     name = data.folder.resolve().name
     text = f"{name} {data.split}, {len(data.features)} images × {len(data.captions)} captions"
     whole = Workload(text, data.features, data.captions, data.image_of_caption)
@@ -69,19 +69,19 @@ def split_workload(data: ScanSplit, limit: int | None = None) -> Workload:
 
 
 def check_dimension(features: NDArray[np.floating], config: dict[str, Any], data: Path) -> None:
-    """Raise DataError if features (N, R, F) are not of the dimension that the model was trained on."""
-    found, expected = features.shape[2], config["region_dim"]
-    if found != expected:
-        raise DataError(f"features of {data} have dimension {found}, the model was trained on {expected}")
+    """Raise DataError if features (N, R, F) do not have the dimension the model was trained on."""
+    actual, expected = features.shape[2], config["region_dim"]
+    if actual != expected:
+        raise DataError(f"features of {data} have dimension {actual}, the model was trained on {expected}")
 
 
 def spread(items: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most `count` of the items, evenly spread over them, in their order."""
+    """At most `count` items, evenly spaced, in order."""
     return items[np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(np.int64))]
 
 
 def random_workload(config: Mapping[str, Any], words: list[str]) -> Workload:
-    """Random features and captions of a model's own sizes: right for speed, meaningless for R@K."""
+    """Random features and captions of the model's sizes: valid for speed, meaningless for R@K."""
     generator = np.random.default_rng(_RANDOM_SEED)
     regions = config.get("num_regions", 36)
     features = generator.standard_normal((SEARCH_IMAGES, regions, config["region_dim"]), dtype=np.float32)

@@ -165,7 +165,7 @@ def _tokenize(bundle: Bundle, captions: list[str]) -> list[list[int]]:
     cut = sum(len(ids) > limit for ids in tokens)
     if cut:
         warnings.warn(
-            f"{cut} of the calibration captions are longer than {limit - 2} words; the words beyond were dropped",
+            f"{cut} of the calibration captions are longer than {limit - 2} words; further words were dropped",
             CaanWarning,
             stacklevel=2,
         )

@@ -1,7 +1,7 @@
-"""Which engine plans were built here. A plan is a program: one that came from elsewhere runs only if it is trusted.
+"""Records which engine plans were built here. A plan is a program; one from elsewhere runs only if trusted.
 
-Building an engine leaves a file with each plan's hash in the user's cache. One that another user put there counts for
-nothing. Standard library only.
+Building an engine stores a file with each plan's hash in the user's cache. Files owned by other users are ignored.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import CaanWarning, OutputError
 
 
 def remember_plan(sha256: str) -> None:
-    """Keep that a plan was built here. A CaanWarning says so if that can't be kept."""
+    """Record that a plan was built here; CaanWarning if that fails."""
     try:
         with atomic_file(_record(sha256)) as temporary:
             temporary.write_text(sha256, encoding="ascii")
@@ -30,7 +30,7 @@ def was_built_here(sha256: str) -> bool:
     try:
         with open_regular(_record(sha256)) as file:
             status = os.fstat(file.fileno())
-            # The name alone could be given to a file of the user's that says something else.
+            # Compare the content too: any of the user's files could have this name.
             return _is_own(status) and file.read(len(sha256) + 1) == sha256.encode()
     except (OSError, ValueError):
         return False

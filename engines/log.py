@@ -1,4 +1,4 @@
-"""What TensorRT says while it builds, loads or runs: errors are kept, nothing is printed."""
+"""TensorRT's messages while building, loading or running: errors are kept, nothing is printed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _KEPT = 100
 
 @cache
 def log_of(trt: Any) -> Any:
-    """The one logger of a TensorRT module: `.errors`, the newest last. Kept for ever: the library holds on to the
-    first that it is given, whether that was a builder's or a runtime's."""
+    """The single logger of a TensorRT module: `.errors`, newest last. Never freed, since the library keeps using the
+    first logger it is given, from a builder or a runtime."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the module is known when the program runs
-        """Keeps errors, drops the rest: warnings tell a user nothing that he could act on."""
+        """Keeps errors and drops the rest: users can't act on the warnings."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,7 +1,7 @@
-"""An optimization profile: the input shapes that an engine takes, and those it is tuned for.
+"""Optimization profiles: the input shapes an engine takes, and those it is tuned for.
 
-A profile gives every input tensor a smallest, a best and a largest shape. Here it is also one range per axis, since
-tensors share their axes, as image_states and image_lengths share the images.
+A profile gives every input tensor a smallest, an optimal and a largest shape. Here it is also one range per axis, since
+tensors share axes: image_states and image_lengths share the images.
 """
 
 from __future__ import annotations
@@ -46,30 +46,30 @@ class Profile:
 
     @classmethod
     def of_shapes(cls, graph: str, name: str, shapes: Mapping[str, Sequence[Sequence[int]]]) -> Profile:
-        """shapes: {input: (smallest, best, largest shape)}, as an engine or its record gives them.
+        """shapes: {input: (smallest, optimal, largest shape)}, from an engine or its record.
 
-        Raises ValueError if a tensor's shapes have not all its axes, KeyError if an input is missing.
+        Raises ValueError if a tensor's shapes lack axes, KeyError if an input is missing.
         """
         axes: dict[str, Range] = {}
         for tensor, names in INPUTS[graph].items():
             ends = list(zip(*shapes[tensor], strict=True))
             for axis, sizes in zip(names, ends[: len(names)], strict=True):
-                own = Range(*map(int, sizes))
-                other = axes.get(axis, own)
-                axes[axis] = Range(max(own.min, other.min), own.opt, min(own.max, other.max))
-        return cls(name, axes, {tensor: Shapes(*map(tuple, own)) for tensor, own in shapes.items()})
+                limits = Range(*map(int, sizes))
+                other = axes.get(axis, limits)
+                axes[axis] = Range(max(limits.min, other.min), limits.opt, min(limits.max, other.max))
+        return cls(name, axes, {tensor: Shapes(*map(tuple, ends)) for tensor, ends in shapes.items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """`{"name", "shapes": {TENSOR: {"min": […], "opt": […], "max": […]}}}`, as the manifest holds it."""
+        """`{"name", "shapes": {TENSOR: {"min": […], "opt": […], "max": […]}}}`, as in the manifest."""
         shapes = {tensor: {key: list(size) for key, size in s._asdict().items()} for tensor, s in self.shapes.items()}
         return {"name": self.name, "shapes": shapes}
 
     def fit(self, sizes: Sizes) -> Sizes | None:
-        """The sizes at which a call of these sizes runs: padded where they are too small. None: too large for it."""
+        """The sizes to run a call at: padded up to the minimum. None: too large for this profile."""
         if any(sizes[axis] > limits.max for axis, limits in self.axes.items()):
             return None
         return {axis: max(sizes[axis], limits.min) for axis, limits in self.axes.items()}
 
     def distance(self, sizes: Sizes) -> float:
-        """How far sizes are from those it is tuned for; 0 at best."""
+        """Distance of sizes from those it is tuned for; 0 if equal."""
         return sum(abs(log(sizes[axis] / limits.opt)) for axis, limits in self.axes.items())

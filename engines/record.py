@@ -1,4 +1,4 @@
-"""What a manifest says of an engine: the plans of a bundle's three graphs, built by one target in one precision."""
+"""The manifest's record of an engine: plans for a bundle's three graphs, built by one target in one precision."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class EngineOptions(msgspec.Struct, frozen=True):
     """How an engine was built."""
 
     optimization_level: int = 3  # 0 to 5
-    workspace_mib: int | None = None  # device memory that a layer may use beside its tensors; None: TensorRT's default
+    workspace_mib: int | None = None  # device memory for a layer's workspace; None: TensorRT's default
     version_compatible: bool = False  # later TensorRT versions load its plans
-    hardware_compatible: bool = False  # so do GPUs of other kinds, from compute capability 8.0
-    stripped: bool = False  # its weights come from the ONNX graphs when it is loaded
+    hardware_compatible: bool = False  # so do other GPUs, from compute capability 8.0
+    stripped: bool = False  # without weights, which are taken from the ONNX graphs on loading
 
 
 class ShapeRange(msgspec.Struct, frozen=True):
-    """Shapes of an input tensor that a profile takes."""
+    """The shapes of an input tensor that a profile takes."""
 
     min: list[int]
-    opt: list[int]  # that it is tuned for
+    opt: list[int]  # the shape it is tuned for
     max: list[int]
 
 
@@ -48,24 +48,24 @@ class ProfileRecord(msgspec.Struct, frozen=True):
 
 
 class EngineRecord(msgspec.Struct, frozen=True):
-    """An entry of a manifest's `engines`; its key is the engine's name and the folder of its plans.
+    """An entry of a manifest's `engines`. Its key is the engine's name and the folder of its plans.
 
-    `checks` are the accuracy gate's records of its plans, run on a GPU; `run` says why there are none yet.
+    `checks` are the accuracy gate's results for its plans on a GPU; `run` says why there are none yet.
     """
 
-    name: str  # not in the entry: its key
+    name: str  # the entry's key, not stored in it
     target: TargetName
     version: str  # of the target that built it
     precision: str
-    compute_capabilities: list[str]  # "8.6"; none: those that the target builds for by default
+    compute_capabilities: list[str]  # "8.6"; empty: the target's defaults
     options: EngineOptions
     profiles: dict[str, list[ProfileRecord]]  # graph → its profiles in TensorRT's order
-    onnx: dict[str, str]  # graph → SHA-256 of the ONNX file that it was built from
+    onnx: dict[str, str]  # graph → SHA-256 of the ONNX file it was built from
     checks: list[dict[str, Any]] = field(default_factory=list)
     run: str | None = None
 
     def as_entry(self) -> dict[str, Any]:
-        """As the manifest holds it."""
+        """The manifest's entry."""
         entry: dict[str, Any] = msgspec.to_builtins(self)
         del entry["name"]
         return entry
@@ -80,7 +80,7 @@ class EngineRecord(msgspec.Struct, frozen=True):
         return TARGETS[self.target].title
 
     def ranges(self) -> dict[str, list[Profile]]:
-        """{graph: profiles}. Raises ValueError or KeyError for shapes that are not those of the graph's inputs."""
+        """{graph: profiles}. Raises ValueError or KeyError if shapes do not match the graph's inputs."""
         return {
             graph: [
                 Profile.of_shapes(graph, p.name, {t: (s.min, s.opt, s.max) for t, s in p.shapes.items()}) for p in own
@@ -89,7 +89,7 @@ class EngineRecord(msgspec.Struct, frozen=True):
         }
 
     def stale_graphs(self, bundle: Bundle) -> list[str]:
-        """Graphs whose ONNX file is no longer the one that the engine was built from."""
+        """Graphs whose ONNX file is no longer the one the engine was built from."""
         files = bundle.manifest["files"]
 
         def is_current(graph: str) -> bool:
@@ -99,26 +99,26 @@ class EngineRecord(msgspec.Struct, frozen=True):
         return [graph for graph in GRAPHS if not is_current(graph)]
 
     def rebuild(self, bundle: Bundle) -> str:
-        """The command that builds it anew."""
+        """The command that rebuilds it."""
         target = "" if self.target == "tensorrt" else f" --target {self.target}"
         return f"{build_command(bundle, self.precision)}{target}"
 
     def version_fits(self, installed: str) -> bool:
-        """Whether the target in this version loads the plans."""
+        """Whether this version of the target loads the plans."""
         if self.version == installed:
             return True
-        # TensorRT: a version compatible plan loads in the same and in later releases of its major version.
+        # A version-compatible TensorRT plan loads in its own and later releases of the same major version.
         built, here = version_numbers(self.version), version_numbers(installed)
         return self.options.version_compatible and built[:1] == here[:1] and built <= here
 
 
 def engine_name(target: str, precision: str, capabilities: Sequence[str]) -> str:
-    """The engine's folder in a bundle: `tensorrt-rtx-fp16`, `tensorrt-rtx-int8-sm86-sm89`."""
+    """An engine's name and folder in a bundle: `tensorrt-rtx-fp16`, `tensorrt-rtx-int8-sm86-sm89`."""
     return "-".join([target, precision, *(f"sm{capability.replace('.', '')}" for capability in capabilities)])
 
 
 def engine_records(bundle: Bundle) -> list[EngineRecord]:
-    """The records of a bundle's engines. Raises BundleError for an entry that is not as caan writes it."""
+    """The records of a bundle's engines. Raises BundleError for an invalid entry."""
     engines = bundle.manifest.get("engines", {})
     if not isinstance(engines, dict):
         raise BundleError(f"{bundle.folder / MANIFEST} has no valid 'engines'; build the engines again")
@@ -132,7 +132,7 @@ def build_command(bundle: Bundle, precision: str) -> str:
 
 
 def is_checked(entry: Mapping[str, Any]) -> bool:
-    """Whether a manifest's entry holds a check that passed."""
+    """Whether a manifest's entry holds a passed check."""
     checks = entry.get("checks")
     return isinstance(checks, list) and any(isinstance(c, dict) and c.get("passed") is True for c in checks)
 

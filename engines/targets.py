@@ -1,4 +1,4 @@
-"""The two TensorRTs that engines are built with and run on: how they are called, and which are installed."""
+"""The two TensorRT variants that build and run engines: their names, and which are installed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ TargetName = Literal["tensorrt", "tensorrt-rtx"]
 
 
 class TargetNames(NamedTuple):
-    """What a target is called where."""
+    """A target's names."""
 
     title: str
     module: str
     package: str
-    extra: str  # of this project, which installs it
+    extra: str  # caan's extra that installs it
 
 
-# The first one is preferred: it is tuned for one kind of GPU.
+# In order of preference: TensorRT tunes for one kind of GPU.
 TARGETS: dict[TargetName, TargetNames] = {
     "tensorrt": TargetNames("TensorRT", "tensorrt", "tensorrt", "gpu"),
     "tensorrt-rtx": TargetNames("TensorRT for RTX", "tensorrt_rtx", "tensorrt-rtx-cu13", "rtx"),
@@ -26,7 +26,7 @@ TARGETS: dict[TargetName, TargetNames] = {
 
 
 def installed_module(target: TargetName) -> Any:
-    """The Python module of a target; None if it is not installed or its libraries do not load."""
+    """A target's Python module; None if it is not installed or its libraries do not load."""
     try:
         return import_module(TARGETS[target].module)
     except (ImportError, OSError):
@@ -35,6 +35,6 @@ def installed_module(target: TargetName) -> Any:
 
 def rtx_capabilities(trt: Any) -> tuple[str, ...]:
     """("7.5", "8.0", …): the members SM75, SM80, … of TensorRT for RTX; NONE and CURRENT name no GPU."""
-    found = [re.fullmatch(r"SM(\d+)(\d)", member) for member in trt.ComputeCapability.__members__]
-    pairs = sorted((int(match[1]), int(match[2])) for match in found if match)
+    matches = [re.fullmatch(r"SM(\d+)(\d)", member) for member in trt.ComputeCapability.__members__]
+    pairs = sorted((int(match[1]), int(match[2])) for match in matches if match)
     return tuple(f"{major}.{minor}" for major, minor in pairs)

@@ -1,19 +1,19 @@
-"""The runtime that an application embeds: no PyTorch, just NumPy and a backend.
+"""The runtime an application embeds: no PyTorch, just NumPy and a backend.
 
-It logs by Python's `logging` and prints nothing itself: `logging.basicConfig(level="INFO")` shows it all, and
-`logging.getLogger("caan").setLevel("WARNING")` what needs attention. Loggers are named after the modules:
+It logs through Python's `logging` and prints nothing itself. `logging.basicConfig(level="INFO")` shows everything,
+`logging.getLogger("caan").setLevel("WARNING")` only what needs attention. Loggers are named after the modules:
 
-caan.runtime                    INFO: a bundle was opened, by which backend, precision and device, and why `auto` took
-                                that one; tuning started and ended, with what it chose. WARNING: an engine was skipped,
-                                and why; a tuning that may be wrong
-caan.runtime.galleries          INFO: a gallery was opened, saved, compacted, or lost items
+caan.runtime                    INFO: a bundle was opened, with backend, precision and device, and why `auto` chose
+                                that backend; tuning started or ended, with its choice. WARNING: an engine was skipped,
+                                and why; a tuning may be wrong
+caan.runtime.galleries          INFO: a gallery was opened, saved or compacted, or items were deleted
 caan.runtime.index              INFO: items were written or appended
-caan.runtime.serving            WARNING: requests that were refused, late or slow (`slow_ms`); ERROR: a request's search
+caan.runtime.serving            WARNING: refused, late or slow (`slow_ms`) requests; ERROR: a request's search
                                 failed, with a traceback unless the error is one of caan's; CRITICAL: a thread died.
-                                A flood makes one line of a kind in ten seconds
+                                At most one line of each kind per ten seconds
 
-What concerns the caller's input, as an unknown word or a missed accuracy gate, is a CaanWarning as before, not a log
-line: `logging.captureWarnings(True)` puts those into the log too.
+Problems with the caller's input, such as an unknown word or a missed accuracy gate, are CaanWarnings, not log lines;
+`logging.captureWarnings(True)` sends them to the log too.
 """
 
 import logging
@@ -26,5 +26,5 @@ from .serving.metrics import ServingMetrics
 
 __all__ = ["BatchingRetriever", "Explanation", "Gallery", "Hit", "Retriever", "ServingMetrics"]
 
-# Without a handler of the application's, Python would print warnings to stderr.
+# Without any handler, Python would print warnings to stderr.
 logging.getLogger("caan").addHandler(logging.NullHandler())

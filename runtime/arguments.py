@@ -1,4 +1,4 @@
-"""Arguments that stand in each other's place, as a path for what it leads to: the message names the right call."""
+"""Catches swapped or wrongly typed arguments, such as a path instead of an opened gallery, and names the right call."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from .galleries.gallery import Gallery
 
 
 def check_is_gallery(gallery: object, other: object = None, call: str = "search(query, gallery)") -> None:
-    """Raise InputError for what is not a Gallery; `other`, if that is one, stands in its place in this call."""
+    """Raise InputError unless `gallery` is a Gallery. If `other` is one, the two arguments of `call` were swapped."""
     if isinstance(gallery, Gallery):
         return
     if isinstance(other, Gallery):
-        raise InputError(f"the gallery stands in another argument's place; write {call}")
+        raise InputError(f"the gallery is in the wrong argument; write {call}")
     if isinstance(gallery, str | PathLike):
-        raise InputError(f"the gallery is a path; open it: Gallery.open({_shown(gallery)})")
-    raise InputError(
-        f"the gallery must be a Gallery, as Gallery.open or encode_images give one, not {type(gallery).__name__}"
-    )
+        raise InputError(f"the gallery is a path; open it: Gallery.open({_quoted(gallery)})")
+    raise InputError(f"the gallery must be a Gallery, from Gallery.open or encode_images, not {type(gallery).__name__}")
 
 
 def check_is_backend(backend: object) -> None:
-    """Raise InputError for what a Retriever can't be made of."""
+    """Raise InputError unless a Retriever can be built from it."""
     if isinstance(backend, str | PathLike):
-        raise InputError(f"Retriever takes an opened backend; for a path write Retriever.open({_shown(backend)})")
+        raise InputError(f"Retriever takes an opened backend; for a path write Retriever.open({_quoted(backend)})")
     if not hasattr(backend, "encode_images"):
         raise InputError(
             f"Retriever takes an opened backend, not {type(backend).__name__}; open a bundle: Retriever.open(PATH)"
@@ -32,11 +30,11 @@ def check_is_backend(backend: object) -> None:
 
 
 def check_is_retriever(retriever: object) -> None:
-    """Raise InputError for what a BatchingRetriever can't be made of."""
+    """Raise InputError unless a BatchingRetriever can be built from it."""
     if isinstance(retriever, str | PathLike):
         raise InputError(
             "BatchingRetriever takes a Retriever; for a path write"
-            f" BatchingRetriever(Retriever.open({_shown(retriever)}))"
+            f" BatchingRetriever(Retriever.open({_quoted(retriever)}))"
         )
     if not hasattr(retriever, "search_many"):
         raise InputError(
@@ -45,10 +43,10 @@ def check_is_retriever(retriever: object) -> None:
 
 
 def check_is_path(path: object) -> None:
-    """Raise InputError for what is not the path of a bundle."""
+    """Raise InputError unless it is a path."""
     if not isinstance(path, str | PathLike):
         raise InputError(f"Retriever.open takes the path of a bundle, not {type(path).__name__}")
 
 
-def _shown(path: object) -> str:
+def _quoted(path: object) -> str:
     return f"'{str(path)[:200]}'"

@@ -1,4 +1,4 @@
-"""States between float16 and float32."""
+"""Conversion of states between float16 and float32."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from .._onnxruntime import cpu_session
 from ..errors import MissingError
 
-# ONNX models of one node, Cast, (rows, columns) from float16 to float32 and back, opset 18. NumPy takes eight times as
-# long. They are no part of a bundle, since they are the same for all.
+# Two ONNX models with a single Cast node over (rows, columns), float16 to float32 and back, opset 18. NumPy takes eight
+# times as long. They are the same for every model, so bundles don't hold them.
 _CASTS = {
     "float32": "CAgSADpNChcKAXgSAXkiBENhc3QqCQoCdG8YAaABAhIEY2FzdFoVCgF4EhAKDggKEgoKAxIBcgoDEgFjYhUKAXkSEAoOCAESCgoD"
     "EgFyCgMSAWNCBAoAEBI=",
@@ -23,7 +23,7 @@ _CASTS = {
 
 
 def convert(states: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.floating]:
-    """States (…, S), float16 or float32, in the other of these types or as they are. Beyond float16 is infinity."""
+    """States (…, S) as float16 or float32; unchanged if they already are. Values beyond float16 become infinity."""
     if states.dtype == dtype:
         return states
     session = _caster(dtype.name)
@@ -37,9 +37,9 @@ def convert(states: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.fl
 
 @cache
 def _caster(to: str) -> Any:
-    """The session that converts to this dtype, None without ONNX Runtime."""
+    """The session that converts to a dtype; None without ONNX Runtime."""
     try:
-        # One thread: callers work side by side, and memory is what limits.
+        # One thread: callers run concurrently, and memory bandwidth is the limit.
         return cpu_session(base64.b64decode(_CASTS[to]), 1, purpose="conversions")
     except MissingError:
         return None

@@ -1,4 +1,4 @@
-"""The names that `Retriever.open` takes: an editor completes them, a type checker finds misspelt ones."""
+"""The names `Retriever.open` takes, as Literal types: editors complete them, type checkers catch misspellings."""
 
 from __future__ import annotations
 

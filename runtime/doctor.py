@@ -1,4 +1,4 @@
-"""What is installed, what this machine has, which backends work, and what to install for the others."""
+"""Reports what is installed, what this machine has, which backends work, and what to install for the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..engines.targets import TARGETS, TargetName, installed_module, rtx_capabil
 from ..errors import MissingError, install
 from .backends.native import BUILD, is_absence
 from .backends.tensorrt.cuda import Gpu
-from .scoring.tuning import Kept, kept_tunings
+from .scoring.tuning import CachedTuning, cached_tunings
 
 _NO_GPU, _GET_GPU = "no NVIDIA GPU or driver here", "install NVIDIA's driver on a machine with a GPU"
 _PACKAGES = {
@@ -49,14 +49,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything `caan doctor` says."""
+    """Everything `caan doctor` reports."""
 
     machine: str
     gpus: list[str]
     packages: dict[str, str | None]  # name → installed version
     checks: list[Check]
-    cache: Path  # where tunings are kept
-    tunings: list[Kept]
+    cache: Path  # folder of cached tunings
+    tunings: list[CachedTuning]
 
     def as_dict(self) -> dict[str, Any]:
         checks = [vars(check) for check in self.checks]
@@ -66,15 +66,15 @@ class Diagnosis:
             "gpus": self.gpus,
             "packages": self.packages,
             "checks": checks,
-            "tuning": {"folder": str(self.cache), "kept": [vars(kept) for kept in self.tunings]},
+            "tuning": {"folder": str(self.cache), "kept": [vars(tuning) for tuning in self.tunings]},
         }
 
 
 def diagnose() -> Diagnosis:
-    """Look at the installed packages, the GPU, and try what each backend needs. Imports no PyTorch."""
+    """Inspect installed packages and GPUs, and try what each backend needs. Does not import PyTorch."""
     packages = {name: _version(name) for name in _PACKAGES}
     gpus = nvidia_gpus()
-    tunings = kept_tunings()
+    tunings = cached_tunings()
     return Diagnosis(describe_machine(), gpus, packages, _checks(packages, gpus), cache_folder("tuning"), tunings)
 
 
@@ -82,7 +82,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
     checks = []
     both = packages["onnxruntime"] and packages["onnxruntime-gpu"]
     if both:
-        advice = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install('cpu')}, or gpu in the place of cpu"
+        advice = f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install('cpu')}, or gpu instead of cpu"
         checks.append(Check("onnxruntime", False, "onnxruntime and onnxruntime-gpu overwrite each other", advice))
     providers = _providers()
     cpu = "CPUExecutionProvider" in providers
@@ -114,7 +114,7 @@ def _checks(packages: dict[str, str | None], gpus: list[str]) -> list[Check]:
 
 
 def _native_check(has_encoders: bool) -> Check:
-    """The package is no extra of this one: it is compiled where it runs."""
+    """caan-native is not an extra of caan: it is compiled on the machine that runs it."""
     name = "backend native, cpu"
     gain = "scores several times as fast as onnxruntime on a CPU"
     try:
@@ -125,7 +125,11 @@ def _native_check(has_encoders: bool) -> Check:
         return Check(name, False, f"the package 'caan_native' does not load: {error}", BUILD)
     if not has_encoders:
         return Check(name, False, "its encoders are onnxruntime's, which is not installed", install("cpu"))
-    bf16 = "fp32, fp16 and bf16" if caan_native.has_native_bfloat16() else "fp32 and fp16; bf16 is not this processor's"
+    bf16 = (
+        "fp32, fp16 and bf16"
+        if caan_native.has_native_bfloat16()
+        else "fp32 and fp16; this CPU has no bf16 instructions"
+    )
     return Check(name, True, f"works, in {bf16}; auto takes it for bundles that hold the scorer's weights")
 
 
@@ -144,7 +148,7 @@ def _cuda_check(providers: list[str], gpus: list[str]) -> Check:
 
 
 def _tensorrt_check(target: TargetName) -> Check:
-    """Whether this target's engines can run here. TensorRT for RTX builds them without a GPU, too."""
+    """Whether this target's engines can run here. TensorRT for RTX can also build them without a GPU."""
     rtx = target == "tensorrt-rtx"
     name, module_name = f"backend tensorrt{', rtx' if rtx else ''}", TARGETS[target].module
     module = installed_module(target)

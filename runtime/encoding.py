@@ -1,4 +1,4 @@
-"""Features and tokens → states, in batches that suit the encoders, each checked before it is kept."""
+"""Features and tokens → states, batched for the encoders and checked before they are stored."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from .galleries.in_memory import new_states, offsets_of
 from .gather import gather_states
 from .lists import ids_of
 
-# Items per encoder call. The text encoder's recurrence gains from a wide batch; states of one call stay small.
+# Items per encoder call. The text encoder is recurrent and gains from a wide batch; one call's states stay small.
 IMAGES_PER_CALL, CAPTIONS_PER_CALL = 32, 128
 
-# A region's features of this norm or more are refused: its square is beyond float32, 3.4e38, or soon will be.
+# Regions whose features reach this norm are refused: its square is at, or close to, the limit of float32, 3.4e38.
 LARGEST_NORM = float(np.float32(1e19))
-# No weights make an overflow of less.
+# Smaller features do not overflow, whatever the weights.
 _HUGE = 1e9
-# Of the length of a unit vector in float16.
+# Tolerance on the length of a unit vector in float16.
 _UNIT_ERROR = 0.01
 
-# Positions of some items (n,), and their states padded to the longest, (n, L, S)
+# Positions of some items (n,) and their states padded to the longest (n, L, S).
 Encoded = tuple[NDArray[np.int64], NDArray[np.floating]]
 
 
 def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[Encoded]:
-    """States of all images of features (N, R, F), which may be memory-mapped, a few at a time.
+    """States of all images in features (N, R, F), a few images at a time; features may be memory-mapped.
 
-    A region whose norm overflows float32, or may, has no state but NaN: a runtime makes 0 or a long vector of it.
-    Raises DataError if the features' file is shortened meanwhile.
+    A region whose norm overflows or may overflow float32 gets a state of NaN; a runtime would return 0 or an
+    unnormalized vector for it. Raises DataError if the features' file is truncated meanwhile.
     """
     for start in range(0, len(features), IMAGES_PER_CALL):
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, and makes states of NaN
+        with np.errstate(over="ignore"):  # values beyond float32 become infinity, and their states NaN
             chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
         states = backend.encode_images(chunk)
         overflown = _overflown(
@@ -55,9 +55,9 @@ def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[
 def _overflown(
     features: NDArray[np.float32], regions: NDArray[np.floating], is_normalized: bool
 ) -> NDArray[np.bool_] | None:
-    """Which regions overflow on the way, (n, R); None for none, as usual.
+    """Which regions overflow in the encoder, (n, R); None if none does, the usual case.
 
-    features (n, R, F) and what the encoder made of them, V (n, R, D).
+    features (n, R, F); regions: the encoder's V (n, R, D).
     """
     is_huge = np.abs(features).max(axis=-1) >= _HUGE  # (n, R)
     if not is_huge.any():
@@ -65,14 +65,14 @@ def _overflown(
     result: NDArray[np.bool_] = np.zeros_like(is_huge)
     result[is_huge] = np.linalg.norm(features[is_huge].astype(np.float64), axis=-1) >= LARGEST_NORM
     if is_normalized:
-        # Below that a large weight may do it: what should have the length 1 has another.
+        # Below that norm, a large weight may still cause overflow. Then the length is not 1.
         length = np.linalg.norm(regions[is_huge].astype(np.float64), axis=-1)
         result[is_huge] |= ~(np.abs(length - 1) < _UNIT_ERROR)
     return result
 
 
 def encode_tokens(backend: Backend, tokens: Sequence[Sequence[int]], lengths: NDArray[np.int64]) -> Iterator[Encoded]:
-    """States of all captions, those of similar length together."""
+    """States of all captions, batched by similar length."""
     for items in chunks_by_length(lengths, CAPTIONS_PER_CALL):
         padded = np.zeros((len(items), int(lengths[items].max())), np.int64)
         for row, item in zip(padded, items, strict=True):
@@ -89,18 +89,18 @@ def encode_gallery(
     folder: str | Path | None = None,
     bundle: str | None = None,
 ) -> Gallery:
-    """A gallery of what an encoder gives: lengths (items,); states in memory, or memory-mapped in `folder`."""
+    """A gallery built from an encoder's output. lengths (items,); states in memory, or memory-mapped in `folder`."""
     names = ids_of(ids, len(lengths))
     offsets = offsets_of(lengths)
     width = state_widths(backend.model.config)[kind]
     states = new_states(int(offsets[-1]), width, backend.state_dtype, folder)
-    for some in encoded:
-        place(states, offsets, some, kind, names)
+    for batch in encoded:
+        place(states, offsets, batch, kind, names)
     return Gallery(kind, backend.model.encoders[kind], states, offsets, names, bundle)
 
 
-def loaded(backend: Backend, gallery: Gallery) -> Gallery:
-    """The same gallery in memory, its states as the scorer takes them."""
+def load_gallery(backend: Backend, gallery: Gallery) -> Gallery:
+    """The same gallery in memory, with states as the scorer takes them."""
     width = state_widths(backend.model.config)[gallery.kind]
     states = new_states(int(gallery.offsets[-1]), width, backend.state_dtype, None)
     for start in range(0, len(gallery), IMAGES_PER_CALL):
@@ -120,9 +120,9 @@ def place(
     names: Sequence[str] | None = None,
     first: int = 0,
 ) -> None:
-    """Put padded states where they belong: item i is rows offsets[i]:offsets[i + 1] of states (rows, S).
+    """Copy padded states into states (rows, S), where item i is rows offsets[i]:offsets[i + 1].
 
-    Columns beyond S are left out. Raises DataError, naming item `first` + i, if a state is not finite in the dtype of
+    Columns beyond S are dropped. Raises DataError, naming item `first` + i, if a state is not finite in the dtype of
     `states`.
     """
     items, whole = encoded

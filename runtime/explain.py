@@ -1,4 +1,4 @@
-"""What CAAN looked at: the scorer's alignments and weights for one image and one caption."""
+"""The scorer's attention and weights for one image and one caption."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .lists import Caption, caption_of
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the score of one image with R regions and one caption of T words came about (docs/model.md's equations).
+    """How the score of an image with R regions and a caption of T words was computed (equations: docs/model.md).
 
-    All float32. `words` are the caption's as they were given, `<start>` and `<end>` included; a word that is not known
-    to the model counts there as `<unk>`, like any other such word.
+    All arrays are float32. `words` are the caption's original words, with `<start>` and `<end>`; the model treats every
+    unknown word as `<unk>`.
     """
 
     score: float
     words: list[str]  # T
     known: list[bool]  # T: whether the word is in the model's vocabulary
-    H: NDArray[np.float32]  # (R, T) affinity of region and word, -1 to 1
+    H: NDArray[np.float32]  # (R, T) affinity between region and word, -1 to 1
     Hu: NDArray[np.float32]  # (R, T) a region's attention over the words; rows sum to 1
     Hv: NDArray[np.float32]  # (R, T) a word's attention over the regions; columns sum to 1
     av: NDArray[np.float32]  # (R,) weight of each region in the score; sums to 1
@@ -43,12 +43,12 @@ class Explanation:
 def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) -> Explanation:
     """As `Retriever.explain`."""
     if not isinstance(features, np.ndarray) or features.ndim != 2:
-        found = getattr(features, "shape", type(features).__name__)
-        raise DataError(f"explain takes one image's features (regions, features), not {found}; pick one: features[0]")
+        shape = getattr(features, "shape", type(features).__name__)
+        raise DataError(f"explain takes one image's features (regions, features), not {shape}; pick one: features[0]")
     check_features(features[None], backend.model.config["region_dim"], backend.model.limits["regions"])
     caption = caption_of(caption, "the caption")
     words = known_caption(caption, backend.model.vocabulary)
-    # The answer itself shows unknown words, so there is no warning of them.
+    # The result itself marks unknown words, so no warning is needed.
     quiet = shortened(words, len(words.ids))
     (tokens,), text_lengths = tokenize([quiet], backend.model.vocabulary, backend.model.limits["words"])
     ((_, image_states),) = encode_images(backend, features[None])
@@ -57,17 +57,17 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
         raise DataError(f"the image can't be encoded: {what}")
     text_states = backend.encode_captions(np.array([tokens], np.int64), text_lengths)
     tile = Tile(image_states, np.array([len(features)], np.int64), text_states, text_lengths)
-    found = {name: values[0, 0] for name, values in backend.explain(tile).items()}
-    if not np.isfinite(found["scores"]):
+    arrays = {name: values[0, 0] for name, values in backend.explain(tile).items()}
+    if not np.isfinite(arrays["scores"]):
         raise DataError("the caption can't be explained: its score is NaN or infinite; see caan inspect")
     return Explanation(
-        score=float(found.pop("scores")),
+        score=float(arrays.pop("scores")),
         words=_words(words, len(tokens)),
         known=[number != UNKNOWN for number in tokens],
-        **found,
+        **arrays,
     )
 
 
 def _words(words: Sequence[str], length: int) -> list[str]:
-    """The caption's own words in the places of their tokens; cut as `tokenize` cuts them."""
+    """The caption's words, one per token, truncated as `tokenize` truncates them."""
     return ["<start>", *words[: length - 2], "<end>"]

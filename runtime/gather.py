@@ -1,4 +1,4 @@
-"""From what a gallery holds to what a scorer takes: half precision widened, left-out columns computed again."""
+"""A gallery's states as the scorer takes them: half precision widened, a compact gallery's columns recomputed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .galleries.gallery import Gallery
 def gather_states(
     backend: Backend, gallery: Gallery, items: NDArray[np.int64]
 ) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    """States of some items in `backend.state_dtype`, padded to the longest, (n, L, S), and their lengths (n,).
+    """States of some items in `backend.state_dtype`, padded to the longest (n, L, S), and their lengths (n,).
 
-    A view where the gallery holds just that: the backend may know it again.
+    A view if the gallery holds exactly that, so that the backend can find it in its cache.
     """
     states, lengths = gallery.gather(items)
     if gallery.compact:

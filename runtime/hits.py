@@ -1,4 +1,4 @@
-"""Search results, and how the best of them are kept while scores stream by."""
+"""Search results, and selecting the best from a stream of scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import InputError
 from .galleries.gallery import Gallery
 from .inputs import Tokens
 from .scoring.tiles import Scored
-from .scoring.top_k import NOBODY, TopK
+from .scoring.top_k import NO_ITEM, TopK
 from .scoring.unscored import Unscored
 
 
@@ -20,11 +20,11 @@ from .scoring.unscored import Unscored
 class Hit:
     """One search result.
 
-    index: the item's position in the gallery; score: CAAN's, higher is better; id: the item's name, in a gallery
-    without ids its index as text. `Gallery.delete` and a search's `ids` and `exclude` take an id as it is here.
+    index: the item's position in the gallery; score: CAAN's score, higher is better; id: the item's name, or its index
+    as text in a gallery without ids. `Gallery.delete` and a search's `ids` and `exclude` take the same ids.
 
-    Hits are equal if index and score are: within a gallery the id adds nothing. A Hit does not unpack; take its fields
-    by name, as in `[(hit.id, hit.score) for hit in hits]`.
+    Hits are equal if index and score are: within a gallery the id adds nothing. A Hit can't be unpacked; use its
+    fields: `[(hit.id, hit.score) for hit in hits]`.
     """
 
     index: int
@@ -33,12 +33,12 @@ class Hit:
 
 
 def best_hits(
-    stream: Iterable[Scored], images: Gallery, texts: Gallery | Tokens, searched: Gallery, k: int, least: float
+    stream: Iterable[Scored], images: Gallery, texts: Gallery | Tokens, searched: Gallery, k: int, min_score: float
 ) -> list[list[Hit]]:
-    """The k best live items of a gallery for each query, best first, from a stream of scores (`score_stream`).
+    """The k best live items for each query, best first, from a stream of scores (`score_stream`).
 
-    searched: whichever of `images` and `texts` is searched in; least: lower scores are left out. Raises DataError for
-    a query without a score with any item; CaanWarning for items left out because of NaN or infinity.
+    searched: the one of `images` and `texts` to search in; min_score: lower scores are dropped. Raises DataError for
+    a query without a score for any item; CaanWarning for items left out because of NaN or infinity.
     """
     by_image = searched is texts
     queries = images if by_image else texts
@@ -55,17 +55,17 @@ def best_hits(
         [
             Hit(index, score, searched.id_of(index))
             for index, score in zip(*row, strict=True)
-            if index != NOBODY and score >= least
+            if index != NO_ITEM and score >= min_score
         ]
         for row in zip(best.items.tolist(), best.scores.tolist(), strict=True)
     ]
     if isinstance(queries, Gallery) and queries.deleted is not None:
-        return [[] if gone else some for some, gone in zip(hits, queries.deleted, strict=True)]
+        return [[] if is_deleted else row for row, is_deleted in zip(hits, queries.deleted, strict=True)]
     return hits
 
 
-def least_score(min_score: Any) -> float:
-    """The lowest score a hit may have; None: any. Raises InputError for what is not a number."""
+def resolve_min_score(min_score: Any) -> float:
+    """The lowest score a hit may have; None: any score. Raises InputError unless it is a number."""
     if min_score is None:
         return -np.inf
     is_number = isinstance(min_score, int | float | np.integer | np.floating) and not isinstance(min_score, bool)

@@ -1,4 +1,4 @@
-"""Galleries as folders: encode into one, append to it, find the bundle that it was made with."""
+"""Galleries on disk: encode into one, append to one, find the bundle that made one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How a gallery is written: the states' dtype, V alone (compact), in place of or behind what is there."""
+    """How a gallery is written: the states' dtype; V alone (compact); replace or append to an existing gallery."""
 
     dtype: str | None = None  # float16 by default
     compact: bool = False
@@ -49,27 +49,27 @@ class IndexOptions:
 
 
 class Model(Protocol):
-    """What encodes: a Retriever."""
+    """The part of a Retriever that encoding needs."""
 
     backend: Backend
 
 
 class Source(Protocol):
-    """What is encoded: items of one kind, in their order."""
+    """Items of one kind to encode, in order."""
 
     kind: Kind
-    lengths: NDArray[np.int64]  # (items,) rows of each
+    lengths: NDArray[np.int64]  # (items,) rows per item
     per_block: int  # items
 
     def crc32(self, start: int, stop: int) -> int:
-        """Of all that the states of these items depend on, the model aside."""
+        """CRC of everything these items' states depend on, except the model."""
 
     def encode(self, backend: Backend, start: int, stop: int) -> Iterator[Encoded]:
-        """States of these items; positions count from `start`."""
+        """States of these items; positions are relative to `start`."""
 
 
 class Images:
-    """Region features (N, R, F), perhaps memory-mapped, of `lengths` (N,) regions, all R by default."""
+    """Region features (N, R, F), possibly memory-mapped; lengths (N,) regions per image, all R by default."""
 
     kind: Kind = "image"
     per_block = 4 * IMAGES_PER_CALL
@@ -89,7 +89,7 @@ class Images:
         return encode_images(backend, self._block(start, stop))
 
     def _block(self, start: int, stop: int) -> NDArray[np.floating]:
-        """Read once: what is encoded is what was summed up, whatever happens to the file between."""
+        """Read once, so that the CRC and the states come from the same bytes even if the file changes in between."""
         if self._read is None or self._read[:2] != (start, stop):
             self._read = start, stop, np.ascontiguousarray(read_rows(self._features, start, stop))
         return self._read[2]
@@ -114,7 +114,7 @@ class Captions:
 
 
 def source_of(retriever: Model, items: Items, lengths: Any = None, stacklevel: int = 4) -> Source:
-    """Features (N, R, F), with `lengths` (N,) regions each, or captions. Raises as `Images` and `Captions`."""
+    """A Source of features (N, R, F) with `lengths` (N,) regions each, or of captions. Raises as these classes do."""
     if is_features(items):
         return Images(retriever, cast(NDArray[np.floating], items), lengths)
     if lengths is not None:
@@ -130,26 +130,27 @@ def index_items(
     ids: Sequence[str] | None = None,
     options: IndexOptions = IndexOptions(),
 ) -> Gallery:
-    """Encode images or captions into the gallery folder `target` and open it, memory-mapped.
+    """Encode images or captions into the gallery folder `target` and open it memory-mapped.
 
-    Written to `target.partial` and moved into place. Killed at any point, the same call goes on where it was, and the
-    files end with the same bytes. An append grows the gallery where it is, and readers see it all or not at all.
+    Written to `target.partial` and moved into place. If interrupted, the same call resumes and produces identical
+    files. An append grows the gallery in place; readers see all of it or nothing.
 
-    Raises DataError as `Retriever.encode_images` and for ids that are not unique, InputError for options that don't
-    go together, OutputError if the target exists or can't be written, BundleError if it can't be appended to, or for
-    a compact gallery of a bundle that can't expand it. CaanWarning if another job's work in progress is replaced.
+    Raises DataError as `Retriever.encode_images` and for duplicate ids, InputError for conflicting options, OutputError
+    if the target exists or can't be written, BundleError if it can't be appended to, or if the bundle can't expand a
+    compact gallery. CaanWarning if another job's unfinished work is replaced.
     """
     ids = _unique(ids, len(source.lengths))
-    asked = _new(retriever, bundle, source, target, options)
+    requested = _new(retriever, bundle, source, target, options)
     opening = changing(target) if options.append else _beside(target, options.overwrite)
     with opening as (folder, alone):
-        there = read(folder) if options.append else None
-        if there is not None:
-            _check_append(there.description, asked, options, target, ids)
-        with GalleryWriter(folder, asked if there is None else there.description, alone=alone) as writer:
-            if there is None or not (writer.is_published(_inputs(source)) and _same_ids(there.ids, ids)):
-                if there is not None:
-                    _check_new(ids, there)
+        existing = read(folder) if options.append else None
+        if existing is not None:
+            _check_append(existing.description, requested, options, target, ids)
+        base = requested if existing is None else existing.description
+        with GalleryWriter(folder, base, alone=alone) as writer:
+            if existing is None or not (writer.is_published(_inputs(source)) and _same_ids(existing.ids, ids)):
+                if existing is not None:
+                    _check_new(ids, existing)
                 _encode(retriever.backend, source, writer, ids, options.progress)
                 writer.publish(source.lengths, ids)
     _log.info("%s: %s %d %ss", target, "appended" if options.append else "wrote", len(source.lengths), source.kind)
@@ -157,10 +158,10 @@ def index_items(
 
 
 def bundle_of(gallery: Gallery, folder: Path) -> Path:
-    """The bundle that made a gallery, where it was then.
+    """Path of the bundle that made a gallery, as recorded at that time.
 
-    Raises BundleError if it is no longer there, and for a gallery or bundle of another user: somebody else's file
-    doesn't choose what is opened.
+    Raises BundleError if it is no longer there, or if gallery or bundle belong to another user: another user's file
+    must not choose which bundle is opened.
     """
     path = Path(os.path.normpath(folder.resolve() / (gallery.bundle or "")))
     if gallery.bundle is None or not path.is_dir():
@@ -174,9 +175,9 @@ def bundle_of(gallery: Gallery, folder: Path) -> Path:
 
 
 def precision_of(gallery: Gallery, bundle: Path) -> str | None:
-    """The precision of a bundle whose encoder made a gallery, by its manifest; None if none of them did.
+    """The bundle's precision whose encoder made a gallery, according to the manifest; None if none did.
 
-    No other file of the bundle is read: whoever opens it checks them. Raises as `read_manifest`.
+    Reads no other file of the bundle; opening it checks them. Raises as `read_manifest`.
     """
     manifest = read_manifest(bundle)
     for precision in manifest["precisions"]:
@@ -187,11 +188,11 @@ def precision_of(gallery: Gallery, bundle: Path) -> str | None:
 
 
 def _new(retriever: Model, bundle: Path | None, source: Source, target: Path, options: IndexOptions) -> Description:
-    """A gallery without items."""
+    """The description of a new gallery, without items."""
     backend, config = retriever.backend, retriever.backend.model.config
     if options.compact and source.kind != "image":
         raise InputError("--compact is for galleries of images; captions' states are kept whole")
-    if options.compact:  # a bundle that can't expand is refused now, not by the first search
+    if options.compact:  # refuse a bundle without the expander now, not at the first search
         backend.expand_regions(np.zeros((1, 1, config["embed_dim"]), np.float32))
     dtype = options.dtype or "float16"
     if dtype not in DTYPES:
@@ -209,54 +210,54 @@ def _new(retriever: Model, bundle: Path | None, source: Source, target: Path, op
 
 
 def _check_append(
-    base: Description, asked: Description, options: IndexOptions, target: Path, ids: Sequence[str] | None
+    base: Description, requested: Description, options: IndexOptions, target: Path, ids: Sequence[str] | None
 ) -> None:
-    """Raise unless what is asked for fits the gallery that is there."""
-    if base.kind != asked.kind:
-        raise DataError(f"{target} holds {base.kind} states, not {asked.kind}; name another gallery with -o")
-    if base.encoder != asked.encoder:
-        raise BundleError(f"{target} was made with another model or precision; name that bundle, or index all anew")
+    """Raise unless the request fits the existing gallery."""
+    if base.kind != requested.kind:
+        raise DataError(f"{target} holds {base.kind} states, not {requested.kind}; name another gallery with -o")
+    if base.encoder != requested.encoder:
+        raise BundleError(f"{target} was made with another model or precision; name that bundle, or index it again")
     if (options.dtype or base.dtype) != base.dtype or (options.compact and not base.compact):
         kept = f"{base.dtype}{', compact' if base.compact else ''}"
-        raise InputError(f"{target} is {kept}, and what is appended is so too; leave --dtype and --compact out")
+        raise InputError(f"{target} is {kept}, and appended items must match; leave out --dtype and --compact")
     if (base.ids is None) != (ids is None):
-        mend = "leave --ids out" if base.ids is None else "give ids for the new items too: --ids FILE"
-        raise DataError(f"{target} has {'no ' if base.ids is None else ''}ids; {mend}")
+        remedy = "leave --ids out" if base.ids is None else "give ids for the new items too: --ids FILE"
+        raise DataError(f"{target} has {'no ' if base.ids is None else ''}ids; {remedy}")
 
 
 def _unique(ids: Sequence[str] | None, items: int) -> list[str] | None:
-    """The ids, plain. Raises DataError unless they are as many texts, each another."""
+    """The ids as plain strings. Raises DataError unless there is one unique string per item."""
     names = ids_of(ids, items)
     if names is not None and len(set(names)) < len(names):
         name, _ = Counter(names).most_common(1)[0]
-        raise DataError(f"the id {name!r:.80} stands for two items; ids must be unique")
+        raise DataError(f"the id {name!r:.80} occurs twice; ids must be unique")
     return names
 
 
-def _check_new(ids: Sequence[str] | None, there: Contents) -> None:
-    """Raise DataError for an id that an item of the gallery has; a deleted item's may be used again."""
-    if ids is None or there.ids is None:
+def _check_new(ids: Sequence[str] | None, existing: Contents) -> None:
+    """Raise DataError for an id already in the gallery; ids of deleted items may be reused."""
+    if ids is None or existing.ids is None:
         return
-    taken = {there.ids[number] for number in there.live.tolist()}
+    taken = {existing.ids[number] for number in existing.live.tolist()}
     for name in ids:
         if name in taken:
             raise DataError(f"the id {name!r:.80} is in the gallery already; ids must be unique")
 
 
-def _same_ids(there: Sequence[str] | None, ids: Sequence[str] | None) -> bool:
+def _same_ids(existing: Sequence[str] | None, ids: Sequence[str] | None) -> bool:
     """Whether these are the ids of the gallery's last items."""
-    return ids is None or there is None or list(ids) == there[-len(ids) :]
+    return ids is None or existing is None or list(ids) == existing[-len(ids) :]
 
 
 def _inputs(source: Source) -> Iterator[Input]:
-    """What each block is made from."""
+    """The input of each block."""
     for start in range(0, len(source.lengths), source.per_block):
         stop = min(start + source.per_block, len(source.lengths))
         yield Input(stop - start, int(source.lengths[start:stop].sum()), source.crc32(start, stop))
 
 
 def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequence[str] | None, progress: bool) -> None:
-    """Write every block that is not there yet."""
+    """Write every block that an interrupted run has not already written."""
     description = writer.base
     with progress_bar(len(source.lengths), f"indexing {source.kind}s", source.kind, progress) as bar:
         start = 0
@@ -275,6 +276,6 @@ def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequen
 
 @contextmanager
 def _beside(target: Path, overwrite: bool) -> Iterator[tuple[Path, bool]]:
-    """Make a gallery beside its place, alone."""
+    """A working folder beside the target, with no other process writing to it."""
     with resumable_folder(target, overwrite=overwrite, kind="gallery") as folder:
         yield folder, True

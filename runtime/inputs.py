@@ -1,4 +1,4 @@
-"""What an application hands in: captions to tokens, features checked before minutes are spent on them."""
+"""Input from the application: captions to tokens, and features checked before any expensive work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .galleries.gallery import Gallery
 from .lists import Caption, Query, TokenizedCaption, captions_of, described, integers_of, is_features
 from .unknown_words import UnknownWords
 
-# And <start> and <end>: T = 14, the mean of the field's data sets.
+# With <start> and <end>, T = 14, the mean of the usual data sets.
 RANDOM_WORDS = 12
 DEFAULT_HITS = 10
 Tokens = tuple[list[list[int]], NDArray[np.int64]]  # token ids of each caption, and their number (captions,)
@@ -33,53 +33,53 @@ def tokenize(
     *,
     searching: bool = False,
 ) -> Tokens:
-    """Token ids of each caption, cut to `limit`, and their number.
+    """Token ids of each caption, truncated to `limit`, and their number.
 
-    searching: a caption without a known word is an error, since it finds nothing in particular; the message names a
+    searching: a caption without a known word is an error, since its ranking would be arbitrary; the message names the
     caption only if there are several.
 
-    CaanWarning for captions that were cut, for those without a known word, and, through `unknown_words`, for words that
-    are not known; by default it points at the caller's caller. Captions that are `Lines` are named by file and line.
-    Raises DataError, naming the caption, for one that is empty, not UTF-8, or neither text nor tokens, InputError for
-    what is not a list.
+    CaanWarning for truncated captions, for captions without a known word, and, through `unknown_words`, for unknown
+    words; by default it points at the caller's caller. Captions given as `Lines` are named by file and line.
+    Raises DataError, naming the caption, if it is empty, not UTF-8, or neither text nor tokens; InputError if
+    `captions` is not a list.
     """
     captions = captions_of(captions)
     if not captions:
         raise DataError("there is no caption; give at least one")
     place = captions.place if isinstance(captions, Lines) else "caption {}".format
-    lacking = UnknownWords() if unknown_words is None else unknown_words
-    result, cut, unknown = [], [], []
+    unknown_words = UnknownWords() if unknown_words is None else unknown_words
+    result, truncated, unknown = [], [], []
     for number, caption in enumerate(captions):
         try:
-            words = known_caption(caption, vocabulary) if searching else prepared(caption, vocabulary)
+            words = known_caption(caption, vocabulary) if searching else tokenized(caption, vocabulary)
         except DataError as error:
             if searching and len(captions) == 1:
                 raise
             raise DataError(f"{place(number)}: {error}") from error
         ids = words.ids
         if len(ids) > limit:
-            cut.append(number)
+            truncated.append(number)
             ids = [*ids[: limit - 1], ids[-1]]
         if all(i == UNKNOWN for i in ids[1:-1]):
             unknown.append(number)
         elif missing := [word for word in words[: len(ids) - 2] if word not in vocabulary.words]:
             is_one = len(captions) == 1 and not isinstance(captions, Lines)
-            lacking.add("" if is_one else f"{place(number)}: ", missing)
+            unknown_words.add("" if is_one else f"{place(number)}: ", missing)
         result.append(ids)
-    if cut:
-        message = f"{_count(cut)} longer than {limit - 2} words; the words beyond were dropped"
+    if truncated:
+        message = f"{_count(truncated)} longer than {limit - 2} words; further words were dropped"
         warnings.warn(message, CaanWarning, stacklevel=stacklevel)
     if unknown:
         message = f"{_count(unknown)} without any word of the vocabulary; the scores mean little"
         warnings.warn(message, CaanWarning, stacklevel=stacklevel)
-    lacking.warn(stacklevel + 1)
+    unknown_words.warn(stacklevel + 1)
     return result, np.array([len(ids) for ids in result], np.int64)
 
 
-def prepared(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
-    """A caption's words and ids; one that is prepared already is returned as it is.
+def tokenized(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
+    """A caption's words and ids; a TokenizedCaption is returned unchanged.
 
-    Raises DataError for an empty caption, one that is not UTF-8, and a list of captions.
+    Raises DataError for an empty caption, invalid UTF-8, and a list of captions.
     """
     if isinstance(caption, TokenizedCaption):
         return caption
@@ -89,22 +89,22 @@ def prepared(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
 
 
 def known_caption(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
-    """As `prepared`. Raises DataError also if no word of the caption is in the vocabulary."""
-    words = prepared(caption, vocabulary)
+    """As `tokenized`. Also raises DataError if no word of the caption is in the vocabulary."""
+    words = tokenized(caption, vocabulary)
     if all(number == UNKNOWN for number in words.ids[1:-1]):
         raise DataError(f"no word of '{words.text[:60]}' is in the model's vocabulary; try other words")
     return words
 
 
 def shortened(words: TokenizedCaption, limit: int) -> TokenizedCaption:
-    """A caption cut to `limit` ids, unknown words written as `<unk>`: nothing is left to warn of."""
+    """A caption truncated to `limit` ids, with unknown words as `<unk>`: it causes no further warnings."""
     ids = words.ids if len(words.ids) <= limit else [*words.ids[: limit - 1], words.ids[-1]]
     kept = ["<unk>" if number == UNKNOWN else word for word, number in zip(words, ids[1:-1], strict=False)]
     return TokenizedCaption(kept, ids, words.text)
 
 
 def check_tokens(caption: Caption, vocabulary: Vocabulary) -> None:
-    """Raise DataError if what should be one caption's tokens is a list of captions."""
+    """Raise DataError if a caption's token list looks like a list of captions."""
     for token in () if isinstance(caption, str) else caption:
         if isinstance(token, str) and len(token.split()) > 1 and token not in vocabulary.words:
             raise DataError(
@@ -114,41 +114,41 @@ def check_tokens(caption: Caption, vocabulary: Vocabulary) -> None:
 
 
 def are_images(queries: Sequence[Query], kind: str) -> TypeGuard[Sequence[NDArray[np.floating]]]:
-    """Whether these are images' features, as a gallery of captions is searched with. Raises DataError for a mixture.
+    """Whether the queries are images' features, for searching captions. Raises DataError for mixed or unsuitable ones.
 
-    queries: as `queries_of` gives them; kind: what the gallery holds, "image" or "text".
+    queries: as returned by `queries_of`; kind: what the gallery holds, "image" or "text".
     """
     if not queries:
-        return False  # `tokenize` says what is wrong
+        return False  # `tokenize` reports the error
     images = [is_features(query) for query in queries]
     if any(images) != all(images):
         raise DataError("the queries are captions and images mixed; search with one kind at a time")
     if all(images) != (kind == "text"):
-        asked, needed = ("images", "captions") if all(images) else ("captions", "images' features")
-        raise DataError(f"this gallery holds {kind}s; search it with {needed}, not with {asked}")
+        actual, needed = ("images", "captions") if all(images) else ("captions", "images' features")
+        raise DataError(f"this gallery holds {kind}s; search it with {needed}, not with {actual}")
     return all(images)
 
 
 def pad_features(images: Sequence[NDArray[np.floating]], expected: int) -> tuple[NDArray[np.float32], list[int]]:
-    """Images' features (R_i, F) of various R → one array (n, R, F) padded with zeros, and the regions of each.
+    """Images' features (R_i, F) → one array (n, R, F), padded with zeros, and each image's number of regions.
 
-    Raises DataError, naming the image, for one that is not (R_i ≥ 1, expected) float.
+    Raises DataError, naming the image, unless each is a float array (R_i ≥ 1, expected).
     """
     for number, image in enumerate(images):
         is_masked = isinstance(image, np.ma.MaskedArray)
         if image.ndim != 2 or image.shape[1] != expected or len(image) == 0 or image.dtype.kind != "f" or is_masked:
-            found = f"{'masked ' if is_masked else ''}{image.dtype} {image.shape}"
-            raise DataError(f"image {number} must be a float array (regions, {expected}), not {found}")
+            actual = f"{'masked ' if is_masked else ''}{image.dtype} {image.shape}"
+            raise DataError(f"image {number} must be a float array (regions, {expected}), not {actual}")
     lengths = [len(image) for image in images]
     padded = np.zeros((len(images), max(lengths), expected), np.float32)
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, which encoding refuses by name
+    with np.errstate(over="ignore"):  # values beyond float32 become infinity; encoding refuses them, naming the image
         for row, image in zip(padded, images, strict=True):
             row[: len(image)] = image
     return padded, lengths
 
 
 def check_features(features: NDArray[np.floating], expected: int, limit: int) -> None:
-    """Raise DataError if features are not (N ≥ 1, 1 ≤ R ≤ limit, expected) float."""
+    """Raise DataError unless features are a float array (N ≥ 1, 1 ≤ R ≤ limit, expected)."""
     if not isinstance(features, np.ndarray):
         raise DataError(
             f"features must be a float array (images, regions, {expected}), not {described(features)}; make a NumPy"
@@ -157,8 +157,8 @@ def check_features(features: NDArray[np.floating], expected: int, limit: int) ->
     is_float = np.issubdtype(features.dtype, np.floating)
     is_masked = isinstance(features, np.ma.MaskedArray)
     if features.ndim != 3 or not is_float or is_masked:
-        found = f"{'masked ' if is_masked else ''}{'' if is_float else f'{features.dtype} '}{features.shape}"
-        raise DataError(f"features must be a float array (images, regions, {expected}), not {found}")
+        actual = f"{'masked ' if is_masked else ''}{'' if is_float else f'{features.dtype} '}{features.shape}"
+        raise DataError(f"features must be a float array (images, regions, {expected}), not {actual}")
     if len(features) == 0:
         raise DataError("there is no image; give at least one")
     if features.shape[2] != expected:
@@ -168,9 +168,9 @@ def check_features(features: NDArray[np.floating], expected: int, limit: int) ->
 
 
 def image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.int64]:
-    """The regions of each image, (N,) int64; all of them if none are given.
+    """Each image's number of regions, (N,) int64; all regions if `lengths` is None.
 
-    Raises DataError if `lengths` are not as many integers, or not within the features' regions.
+    Raises DataError unless `lengths` holds one integer per image, each within the features' regions.
     """
     images, regions = features.shape[:2]
     if lengths is None:
@@ -183,10 +183,10 @@ def image_lengths(features: NDArray[np.floating], lengths: Any) -> NDArray[np.in
     return result
 
 
-def hits_wanted(k: Any, gallery: Gallery, *, clamp: bool = False) -> int:
-    """How many hits each query gets; None: 10, or all there are. clamp: a larger k means all there are.
+def resolve_k(k: Any, gallery: Gallery, *, clamp: bool = False) -> int:
+    """The number of hits per query. None: 10, or all items if fewer. clamp: limit a larger k to the number of items.
 
-    Raises InputError for what is not a whole number, DataError for one that the gallery's items don't allow.
+    Raises InputError if k is not an integer, DataError if it is not 1 to the number of items.
     """
     live = len(gallery.live)
     if k is None:
@@ -201,7 +201,7 @@ def hits_wanted(k: Any, gallery: Gallery, *, clamp: bool = False) -> int:
 
 
 def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
-    """Raise DataError for a gallery of the other kind, or of items too long; BundleError for another model's."""
+    """Raise DataError for a gallery of the other kind or with items too long, BundleError for another model's."""
     if gallery.kind != kind:
         raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
     if gallery.encoder != backend.model.encoders[kind]:
@@ -224,11 +224,11 @@ def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
 def check_any_left(gallery: Gallery) -> None:
     """Raise DataError if every item is deleted."""
     if len(gallery.live) == 0:
-        raise DataError("every item of this gallery is deleted; append some, or index it anew: caan index")
+        raise DataError("every item of this gallery is deleted; append some, or index it again: caan index")
 
 
 def random_captions(vocabulary: Vocabulary, number: int) -> list[list[str]]:
-    """Captions of random words, always the same ones: for measuring speed alone."""
+    """Captions of random words, the same on every call: only for measuring speed."""
     words = [word for word in vocabulary.words if word not in SPECIAL_TOKENS]
     return [list(row) for row in np.random.default_rng(0).choice(words, (number, RANDOM_WORDS)).tolist()]
 

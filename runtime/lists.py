@@ -1,8 +1,8 @@
-"""Lists that an application hands in, element by element: captions, queries, ids, lengths.
+"""Checks lists from the application element by element: captions, queries, ids, lengths.
 
-A caption is text or a sequence of tokens. A list of them is a list, a tuple, a one-dimensional NumPy array, or a column
-that gives itself as a list (`tolist`: pandas.Series). What has no order, no length, or two axes is refused, and so is
-an element of another type, by its number: nothing is ever guessed into text or numbers.
+A caption is text or a sequence of tokens. A list is a list, a tuple, a one-dimensional NumPy array, or a column with
+`tolist`, such as pandas.Series. Anything without order or length, or with two axes, is refused, and so is an element
+of another type, named by its position. Nothing is converted to text or numbers by guessing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Query = Caption | NDArray[np.floating]  # a caption, or an image's region featur
 
 
 class TokenizedCaption(list[str]):
-    """A caption's words and their ids: split and looked up once, on the way in.
+    """A caption's words and their ids: split and looked up once, on input.
 
-    ids: those of the words, between `<start>` and `<end>`; text: the caption as given, for messages.
+    ids: `<start>`, the words' ids, `<end>`; text: the original caption, for messages.
     """
 
     def __init__(self, words: Iterable[str], ids: list[int], text: str) -> None:
@@ -32,15 +32,15 @@ class TokenizedCaption(list[str]):
 
 
 def listed(values: Any, what: str) -> list[Any]:
-    """The elements of what may stand for a list; `what`: their plural, as "captions".
+    """The elements of a list-like value. what: their plural, such as "captions", for messages.
 
-    Raises InputError for one string, and for what is not a list.
+    Raises InputError for a single string, and for anything that is not a list.
     """
     if isinstance(values, str):
         raise InputError(f"{what} must be a list of {what}, not one string; write [{what.rstrip('s')}]")
     if isinstance(values, list | tuple):
         return list(values)
-    # Arrays of NumPy and columns of data frames, without importing their packages.
+    # NumPy arrays and data frame columns, without importing their packages.
     is_column = getattr(values, "ndim", None) == 1 and hasattr(values, "tolist")
     if is_column and not isinstance(values, np.ma.MaskedArray):
         return list(values.tolist())
@@ -50,7 +50,7 @@ def listed(values: Any, what: str) -> list[Any]:
 
 
 def caption_of(caption: Any, name: str) -> Caption:
-    """A caption as plain text or a list of tokens. Raises DataError, calling it `name`, for anything else."""
+    """A caption as str or a list of tokens. Raises DataError, calling it `name`, for anything else."""
     if isinstance(caption, TokenizedCaption):
         return caption
     if isinstance(caption, np.ndarray) and caption.ndim == 0:
@@ -68,22 +68,22 @@ def caption_of(caption: Any, name: str) -> Caption:
 
 
 def captions_of(captions: Any) -> Sequence[Caption]:
-    """Captions as plain text and lists of tokens.
+    """Captions as str and lists of tokens.
 
-    Raises InputError for what is not a list, DataError, naming the caption, for one that is not text or tokens.
+    Raises InputError unless it is a list; DataError, naming the caption, for one that is neither text nor tokens.
     """
     if isinstance(captions, Lines):
-        return captions  # which know where they stand
+        return captions  # unchanged: they know their file and line numbers
     return [caption_of(caption, f"caption {number}") for number, caption in enumerate(listed(captions, "captions"))]
 
 
 def is_features(query: Any) -> bool:
-    """Whether a query is an array of numbers; text and tokens may come in an array too."""
+    """Whether a query is an array of numbers. Text and tokens may be arrays too."""
     return isinstance(query, np.ndarray) and query.dtype.kind not in "USO"
 
 
 def queries_of(queries: Any) -> Sequence[Query]:
-    """Captions, plain, and images' features, as they are. An array (images, R, F) is its images.
+    """Captions as str and lists of tokens; images' features unchanged. An array (images, R, F) is a list of images.
 
     Raises as `captions_of`.
     """
@@ -100,7 +100,7 @@ def queries_of(queries: Any) -> Sequence[Query]:
 
 
 def ids_of(ids: Any, items: int) -> list[str] | None:
-    """Names of so many items, plain. Raises InputError for what is not a list, DataError, naming the id, otherwise."""
+    """The ids as plain strings. Raises InputError unless it is a list; DataError for a wrong number or a bad id."""
     if ids is None:
         return None
     names = listed(ids, "ids")
@@ -108,12 +108,12 @@ def ids_of(ids: Any, items: int) -> list[str] | None:
         raise DataError(f"{len(names)} ids don't fit {items} items; give one name per item")
     for number, name in enumerate(names):
         if not isinstance(name, str) or not _is_unicode(name):
-            raise DataError(f"id {number} is no text: {name!r:.80}; ids are strings that UTF-8 can hold")
+            raise DataError(f"id {number} is not text: {name!r:.80}; ids are strings that UTF-8 can hold")
     return [str(name) for name in names]
 
 
 def listed_ids(ids: Any, what: str = "ids") -> list[str | int]:
-    """Ids and indices, plain. Raises InputError for one string, and for other things than lists and sets of them."""
+    """Ids and indices as str and int. Raises InputError unless they are a list or set of str and int."""
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise InputError(f"{what} must be a list or set of ids, not {described(ids)}")
     values = list(ids) if isinstance(ids, set | frozenset) else listed(ids, what)
@@ -124,9 +124,9 @@ def listed_ids(ids: Any, what: str = "ids") -> list[str | int]:
 
 
 def integers_of(values: Any, number: int, what: str, each: str) -> NDArray[np.int64]:
-    """So many whole numbers, (number,) int64; `what`: their plural; `each`: what has one of them.
+    """Integers (number,) int64. what: their plural, for messages; each: the kind of item that has one.
 
-    Raises DataError, naming the first element that is not one, InputError for what is not a list.
+    Raises DataError, naming the first element that is not an integer; InputError unless it is a list.
     """
     expected = f"{what} must be {number} integers, one per {each}"
     if not isinstance(values, np.ndarray) or (values.dtype.kind == "O" and values.ndim == 1):
@@ -140,13 +140,13 @@ def integers_of(values: Any, number: int, what: str, each: str) -> NDArray[np.in
     is_masked = isinstance(values, np.ma.MaskedArray)
     if values.shape != (number,) or not np.issubdtype(values.dtype, np.integer) or is_masked:
         raise DataError(f"{expected}, not {'masked ' if is_masked else ''}{values.dtype} {values.shape}")
-    # 64 bits without a sign hold more than int64: what is beyond stays the largest, and is out of every range.
+    # uint64 exceeds int64: larger values become int64's maximum, which fails every range check.
     result: NDArray[np.int64] = np.minimum(values, np.iinfo(np.int64).max).astype(np.int64)
     return result
 
 
 def described(value: Any) -> str:
-    """A value for a message: its type, and what it says or its shape."""
+    """A value for a message: its type, and its value or shape."""
     if value is None:
         return "None"
     name = "array" if isinstance(value, np.ndarray) else type(value).__name__
@@ -164,7 +164,7 @@ def _article(name: str) -> str:
 
 
 def _is_unicode(name: str) -> bool:
-    """False for half a surrogate pair, as Python makes of file names that are not UTF-8."""
+    """False for lone surrogates, which Python puts into file names that are not UTF-8."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""An opened model: bundle or checkpoint to states. `Retriever` adds searching and scoring."""
+"""An opened model, which encodes images and captions. `Retriever` adds search and scoring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .arguments import check_is_backend, check_is_gallery, check_is_path
 from .backends.contract import Backend
 from .backends.registry import open_backend
 from .choices import BackendName, Device, Precision
-from .encoding import Encoded, encode_gallery, encode_images, encode_tokens, loaded
+from .encoding import Encoded, encode_gallery, encode_images, encode_tokens, load_gallery
 from .galleries.gallery import Dtype, Gallery, Items
 from .index import IndexOptions, index_items, source_of
 from .inputs import check_features, check_gallery, image_lengths, tokenize
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 class OpenedModel:
     """Encodes images and captions into galleries, in memory or on disk."""
 
-    # tile_bytes is for Retriever, which scores; `open` makes either.
+    # tile_bytes is only used by Retriever; `open` serves both classes.
     def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
         check_is_backend(backend)
         self.backend = backend
-        self._opened: dict[str, Any] | None = None  # what `open` was called with
+        self._opened: dict[str, Any] | None = None  # the arguments of `open`
         self._process = os.getpid()
 
     @classmethod
@@ -48,34 +48,34 @@ class OpenedModel:
         tile_bytes: int | None = None,
         trust_engines: bool = False,
     ) -> Self:
-        """Open a bundle; for `backend="torch"`, a checkpoint.
+        """Open a bundle, or a checkpoint with `backend="torch"`.
 
-        backend: native, onnxruntime, tensorrt, triton, torch, or auto: tensorrt where the bundle has an engine that was
-        checked on a GPU and loads here, else native where its package is installed and no GPU is used, else
-        onnxruntime; precision: one that the bundle has, or bf16 with native and triton; device: cpu, cuda or auto;
-        threads: of the scorer on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates. By
-        default it is what `tune` found on this machine, else 64 MiB on a CPU and 1 GiB on a GPU, an engine's profiles
-        permitting; native has no intermediates, and no use for it; trust_engines: also run engines that were not built
-        here, which are programs (docs/security.md).
+        backend: native, onnxruntime, tensorrt, triton, torch, or auto: tensorrt if the bundle has an engine that was
+        checked on a GPU and loads here; else native if its package is installed and no GPU is used; else
+        onnxruntime; precision: one of the bundle's, or bf16 with native and triton; device: cpu, cuda or auto;
+        threads: of the scorer on the CPU, all cores by default; tile_bytes: memory for one tile's intermediates. The
+        default is the result of `tune` on this machine, else 64 MiB on a CPU and 1 GiB on a GPU, within an engine's
+        profiles; native has no intermediates and ignores it; trust_engines: also run engines built elsewhere; engines
+        are programs (docs/security.md).
 
-        Raises InputError for an unknown backend, precision or device, and for what is not a path; BundleError or
-        CheckpointError for a file that can't be used; MissingError for a package or device that is not there.
-        CaanWarning for a precision that missed its accuracy gate.
+        Raises InputError for an unknown backend, precision or device, and unless `path` is a path; BundleError or
+        CheckpointError for an unusable file; MissingError for a missing package or device. CaanWarning for a precision
+        that missed its accuracy gate.
         """
         if (threads is not None and threads < 1) or (tile_bytes is not None and tile_bytes < 1):
             raise InputError(f"threads and tile_bytes must be 1 or more, not {threads} and {tile_bytes}")
         check_is_path(path)
         opened = open_backend(backend, Path(path), precision, device, threads, trust_engines=trust_engines)
         retriever = cls(opened, tile_bytes)
-        options = {"backend": backend, "precision": precision, "device": device, "threads": threads}
-        more = {"tile_bytes": tile_bytes, "trust_engines": trust_engines}
-        retriever._opened = {"path": Path(path).absolute(), **options, **more}
+        options: dict[str, Any] = {"backend": backend, "precision": precision, "device": device, "threads": threads}
+        options |= {"tile_bytes": tile_bytes, "trust_engines": trust_engines}
+        retriever._opened = {"path": Path(path).absolute(), **options}
         _log.info("opened %s: backend %s, precision %s, device %s", path, opened.name, opened.precision, opened.device)
         return retriever
 
     @property
     def path(self) -> Path | None:
-        """The bundle or checkpoint that `open` opened; None for a Retriever made of a backend."""
+        """Path of the opened bundle or checkpoint; None for a Retriever made from a backend."""
         return None if self._opened is None else self._opened["path"]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -97,10 +97,10 @@ class OpenedModel:
     ) -> Gallery:
         """Encode region features into a gallery.
 
-        features (N, R, F) float of any width, may be memory-mapped: it is read in chunks; lengths (N,) int, regions
-        of each image (all R by default), rows beyond are ignored; ids (N,) names; `folder`: existing folder for the
+        features (N, R, F) float of any width, read in chunks, may be memory-mapped; lengths (N,) int, regions
+        of each image (all R by default), further rows are ignored; ids (N,) names; folder: an existing folder for the
         states, which are then memory-mapped. `Gallery.save` keeps the gallery; `Gallery.create` makes large ones.
-        Raises DataError, naming the image, for another feature dimension, too many regions, NaN, infinity, or a region
+        Raises DataError, naming the image, for a wrong feature dimension, too many regions, NaN, infinity, or a region
         whose norm is 1e19 or more.
         """
         self._check_process()
@@ -120,8 +120,8 @@ class OpenedModel:
     ) -> Gallery:
         """Encode captions, each text or a list of tokens, into a gallery.
 
-        A caption longer than the model's limit is cut, words that the vocabulary lacks are scored as unknown ones; both
-        with a CaanWarning, which names the words of ten captions. Raises DataError, naming the caption, for one that is
+        Captions longer than the model's limit are truncated and words outside the vocabulary count as unknown, both
+        with a CaanWarning that names the words of up to ten captions. Raises DataError, naming the caption, if one is
         empty, not UTF-8, or neither text nor tokens.
         """
         self._check_process()
@@ -131,14 +131,14 @@ class OpenedModel:
             return encode_gallery(self.backend, "text", lengths, encoded, ids, folder, self._bundle)
 
     def load(self, gallery: Gallery) -> Gallery:
-        """The same gallery in memory, as the scorer takes it: nothing is read, widened or computed again per query.
+        """The same gallery in memory, as the scorer takes it: queries no longer read, widen or recompute its states.
 
-        For (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
+        Takes memory for (rows, S) states of `backend.state_dtype`; deleted items stay deleted. Raises as `search`.
         """
         self._check_process()
         check_is_gallery(gallery)
         check_gallery(gallery, gallery.kind, self.backend)
-        return loaded(self.backend, gallery)
+        return load_gallery(self.backend, gallery)
 
     def write_gallery(
         self,
@@ -153,7 +153,7 @@ class OpenedModel:
         overwrite: bool = False,
         progress: bool = False,
     ) -> Gallery:
-        """What `Gallery.create` and `Gallery.append` call; their docstrings say what it does."""
+        """Implements `Gallery.create` and `Gallery.append`; see their docstrings."""
         self._check_process()
         source = source_of(self, items, lengths, stacklevel=5)
         options = IndexOptions(dtype, compact, overwrite, append, progress)
@@ -164,16 +164,16 @@ class OpenedModel:
         return None if self.path is None else str(self.path)
 
     def _check_process(self) -> None:
-        """Raise InputError in a forked process for what does not work there, instead of waiting forever."""
+        """Raise InputError in a forked process if the backend would hang there."""
         what = self.backend.process_bound
         if what and self._process != os.getpid():
             raise InputError(f"this process was forked and can't use {what} as its parent does; open the model again")
 
 
 def _counted(bar: Any, encoded: Iterable[Encoded]) -> Iterator[Encoded]:
-    for some in encoded:
-        yield some
-        bar.update(len(some[0]))
+    for batch in encoded:
+        yield batch
+        bar.update(len(batch[0]))
 
 
 def _open_again(cls: type[OpenedModel], opened: dict[str, Any]) -> OpenedModel:

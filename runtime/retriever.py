@@ -18,15 +18,15 @@ from .encoding import CAPTIONS_PER_CALL
 from .explain import Explanation, explain
 from .galleries.gallery import Gallery
 from .hits import Hit as Hit
-from .hits import best_hits, least_score
+from .hits import best_hits, resolve_min_score
 from .inputs import (
     Tokens,
     are_images,
     check_any_left,
     check_gallery,
-    hits_wanted,
     pad_features,
     random_captions,
+    resolve_k,
     tokenize,
 )
 from .lists import Caption as Caption
@@ -38,7 +38,7 @@ from .scoring.tuning import Tuning
 from .scoring.unscored import Unscored
 from .tuned_scorer import TunedScorer
 
-# Images that are searched with: more of them leave their states on disk.
+# With more query images than this, their states go to disk.
 _QUERIES_IN_MEMORY = 64
 
 Queries = Sequence[Query] | Gallery
@@ -46,10 +46,10 @@ Ids = Iterable[str | int]
 
 
 class Retriever(OpenedModel):
-    """Encodes images and captions, and scores every pair with CAAN's cross-attention scorer.
+    """Encodes images and captions, and scores pairs with CAAN's cross-attention scorer.
 
-    A Retriever may be used from several threads; calls don't share state. One that `open` made may be pickled, as its
-    path and options: whoever loads the pickle opens it again. A forked process may use its parent's on the CPU.
+    Thread-safe: calls share no state. A Retriever from `open` can be pickled, as its path and options; unpickling opens
+    it again. On the CPU, a forked process may use its parent's.
     """
 
     def __init__(self, backend: Backend, tile_bytes: int | None = None) -> None:
@@ -58,12 +58,12 @@ class Retriever(OpenedModel):
 
     @property
     def tile_bytes(self) -> int:
-        """Memory for one tile's intermediates, in bytes, where nothing is tuned."""
+        """Memory for one tile's intermediates, in bytes, without tuning."""
         return self._scorer.tile_bytes
 
     @property
     def tuning(self) -> Tuning | None:
-        """What is known of the fastest tiles and threads on this machine."""
+        """The measured tiles and thread layouts of this machine; None if never tuned."""
         return self._scorer.tuning
 
     @tuning.setter
@@ -83,14 +83,14 @@ class Retriever(OpenedModel):
     ) -> list[Hit]:
         """The k best items of a gallery, best first; equal scores in the gallery's order.
 
-        query: a caption (text or tokens) for a gallery of images; region features (R, F) for one of captions; k: 10 by
-        default, or all there are; clamp: a k above the gallery's size means all there are, instead of an error; ids:
-        search among these items only; exclude: leave these out; min_score: leave lower scores out. Ids are those of
-        `Hit.id`, or indices (int); those of no item are ignored. Filters are exact: only what they let through is
-        scored and ranked, and there may be fewer than k hits, or none. An item whose score is NaN or infinite, as its
-        states or the model's numbers may make it, is left out with a CaanWarning.
-        Raises DataError for k above the gallery's size, for a caption without a known word, for a query that has a
-        score with no item, and as encoding does; InputError for what is not a Gallery, and for filters that are not
+        query: a caption (text or tokens) to search images, or region features (R, F) to search captions; k: 10 by
+        default, or all items if there are fewer; clamp: a k above the gallery's size returns all items instead of
+        raising; ids: search only these items; exclude: skip these; min_score: drop lower scores. Ids are as in
+        `Hit.id`, or indices (int); unknown ones are ignored. Filters are exact: only the selected items are
+        scored and ranked, so there may be fewer than k hits, or none. An item whose score is NaN or infinite, because
+        of its states or the model's weights, is left out with a CaanWarning.
+        Raises DataError for k above the gallery's size, for a caption without a known word, for a query without a
+        score for any item, and as encoding does; InputError if `gallery` is not a Gallery, and for filters that are not
         lists of ids or a number. CaanWarning as `encode_captions`.
         """
         check_is_gallery(gallery, query)
@@ -109,11 +109,10 @@ class Retriever(OpenedModel):
         min_score: float | None = None,
         progress: bool = False,
     ) -> list[list[Hit]]:
-        """As `search` for each query, sharing the encoder's and the scorer's work. No score matrix is ever made.
+        """As `search` for each query, encoded and scored in batches. No score matrix is built.
 
-        queries: captions, or a gallery of captions, for a gallery of images; region features (R_i, F) of images, or a
-        gallery of images, for one of captions; its deleted items find nothing. Raises what `search` raises, naming the
-        query.
+        queries: captions or a gallery of captions to search images; region features (R_i, F) or a gallery of images to
+        search captions. Deleted items of a query gallery get no hits. Raises as `search`, naming the query.
         """
         check_is_gallery(gallery)
         queries = queries if isinstance(queries, Gallery) else queries_of(queries)
@@ -125,12 +124,12 @@ class Retriever(OpenedModel):
             return best_hits(*self._plan(encoded, gallery, k, clamp, ids, exclude, min_score, progress))
 
     def explain(self, features: NDArray[np.floating], caption: Caption) -> Explanation:
-        """What CAAN looks at in one image, features (R, F), for one caption, text or tokens.
+        """CAAN's attention for one image, features (R, F), and one caption, text or tokens.
 
-        FP16 and INT8 encode in their precision; the scorer's part is FP32 whatever the precision, so its score may
-        differ from a search's in the last digits. Raises DataError for features of another shape, for a caption
-        without a known word, and as encoding does; BundleError for a bundle without the explainer graph; MissingError
-        without ONNX Runtime.
+        FP16 and INT8 encode in their precision; the scorer always runs in FP32, so the score may differ from a
+        search's in the last digits. Raises DataError for features of another shape, for a caption without a known
+        word, and as encoding does; BundleError for a bundle without the explainer graph; MissingError without ONNX
+        Runtime.
         """
         self._check_process()
         return explain(self.backend, features, caption)
@@ -145,11 +144,10 @@ class Retriever(OpenedModel):
     ) -> NDArray[np.float32]:
         """Scores of every image of a gallery with every caption, (N, M) float32; -inf for deleted items.
 
-        captions: texts, token lists, or a gallery of captions. Texts are encoded on the way, so their states never
-        are in memory all at once. `out`: a file (.npy) for the scores, which are then memory-mapped from it; written
-        beside it and moved into place. A score that is NaN or infinite stays so, with a CaanWarning that names the
-        image or caption. Raises DataError as `encode_captions`, BundleError for another model's gallery, OutputError
-        if `out` can't be written.
+        captions: texts, token lists, or a gallery of captions. Texts are encoded in batches, so their states are never
+        all in memory. out: a file (.npy) for the scores, which are then memory-mapped from it; written beside it and
+        moved into place. NaN and infinite scores are kept, with a CaanWarning that names the image or caption. Raises
+        DataError as `encode_captions`, BundleError for another model's gallery, OutputError if `out` can't be written.
         """
         check_is_gallery(gallery, captions, "score_matrix(gallery, captions)")
         check_gallery(gallery, "image", self.backend)
@@ -177,7 +175,7 @@ class Retriever(OpenedModel):
     def score_dataset(
         self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
     ) -> NDArray[np.float32]:
-        """Scores (N, M) of features (N, R, F) with captions; image states go to a temporary memory-mapped file.
+        """Scores (N, M) of features (N, R, F) with M captions; image states go to a temporary memory-mapped file.
 
         Raises DataError as `encode_images` and `encode_captions`, OutputError if there is no room for the states.
         """
@@ -186,11 +184,11 @@ class Retriever(OpenedModel):
             return self.score_matrix(gallery, captions, progress=progress)
 
     def tune(self, gallery: Gallery, captions: Sequence[Caption] | Gallery | None = None) -> Tuning:
-        """Find the fastest tiles and thread layout for this gallery of images on this machine: a few seconds.
+        """Find the fastest tiles and thread layout for this gallery of images on this machine; takes a few seconds.
 
-        captions: what will be searched for, by default random words. The result is used from now on, and kept for
-        other processes with the same machine, backend and bundle. Scoring many pairs at once does this by itself, again
-        where the machine was busy (`Tuning.doubts`), or a run was much faster or slower than its trial.
+        captions: typical queries, by default random words. The result is used from now on and cached for other
+        processes with the same machine, backend and bundle. Scoring many pairs tunes automatically, and again if the
+        machine was busy (`Tuning.doubts`) or a run was much faster or slower than its trial.
         """
         check_is_gallery(gallery)
         check_gallery(gallery, "image", self.backend)
@@ -204,11 +202,11 @@ class Retriever(OpenedModel):
         return self._scorer.tune(gallery, captions, None)
 
     def choice(self, images: int, captions: int) -> Choice:
-        """The tiles and thread layout that so many images × captions are scored with now."""
+        """The tiles and thread layout now used to score images × captions."""
         return self._scorer.choice(images, captions)
 
     def _queries(self, queries: Queries, gallery: Gallery, folder: Path | None = None) -> Gallery | Tokens:
-        """Captions as tokens, images as a gallery, in memory or in `folder`; what is encoded already as it is."""
+        """Captions as tokens, images as a gallery in memory or in `folder`; a gallery unchanged."""
         if isinstance(queries, Gallery):
             check_gallery(queries, "text" if gallery.kind == "image" else "image", self.backend)
             return queries
@@ -231,15 +229,15 @@ class Retriever(OpenedModel):
         min_score: float | None,
         progress: bool = False,
     ) -> _Plan:
-        """What `best_hits` takes."""
+        """The arguments of `best_hits`."""
         check_gallery(gallery, gallery.kind, self.backend)
         check_any_left(gallery)
-        k, least = hits_wanted(k, gallery, clamp=clamp), least_score(min_score)
+        k, min_score = resolve_k(k, gallery, clamp=clamp), resolve_min_score(min_score)
         searched = gallery.select(ids, exclude)
         images, texts = (queries, searched) if gallery.kind == "text" else (searched, queries)
         assert isinstance(images, Gallery)
         stream = self._scored(images, texts, progress)
-        return _Plan(stream, images, texts, searched, min(k, len(searched.live)), least)
+        return _Plan(stream, images, texts, searched, min(k, len(searched.live)), min_score)
 
     def _fill(self, scores: NDArray[np.float32], gallery: Gallery, texts: Gallery | Tokens, progress: bool) -> None:
         scores[:] = -np.inf
@@ -255,11 +253,11 @@ class Retriever(OpenedModel):
 
 
 class _Plan(NamedTuple):
-    """One search, in the order of `best_hits`."""
+    """One search: the arguments of `best_hits`, in order."""
 
     stream: Iterator[Scored]
     images: Gallery
     texts: Gallery | Tokens
     searched: Gallery
     k: int
-    least: float
+    min_score: float

@@ -1,4 +1,4 @@
-"""Scoring with the tiles and threads that are fastest on this machine, tuned before the first large job."""
+"""Scoring with the fastest tiles and threads for this machine, tuned before the first large job."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 
 
 class TunedScorer:
-    """Scores pairs with one backend, in the fastest way known on this machine. Threads may share one.
+    """Scores pairs with one backend, in the fastest known way for this machine. Thread-safe.
 
-    tile_bytes: memory for one tile's intermediates, in bytes; None: what `tuning` says, else the device's default.
+    tile_bytes: memory for one tile's intermediates, in bytes; None: as tuned, else the device's default.
     """
 
     def __init__(self, backend: Backend, tile_bytes: int | None) -> None:
@@ -35,11 +35,11 @@ class TunedScorer:
         self._lock = Lock()
 
     def choice(self, images: int, captions: int) -> Choice:
-        """The tiles and thread layout that so many images × captions are scored with now."""
+        """The tiles and thread layout now used to score images × captions."""
         return Choice(self.tile_bytes) if self.tuning is None else self.tuning.choice(images, captions)
 
     def tune(self, images: Gallery, captions: Gallery, known: Tuning | None) -> Tuning:
-        """Measure every choice on some of these, and use the fastest from now on; known: of an earlier measurement."""
+        """Time every choice on a sample and use the fastest from now on. known: an earlier measurement."""
         _log.info("tuning %s started", self._backend.name)
         start = perf_counter()
         self.tuning = tuning = tune(self._backend, images, captions, known)
@@ -71,21 +71,21 @@ class TunedScorer:
             self.tuning = compare(self._backend, tuning, len(images.live), number, seconds)
 
     def _tune_once(self, images: Gallery, texts: Gallery | Tokens) -> None:
-        """Tune, unless another thread is tuning: other calls score as before."""
+        """Tune, unless another thread is already tuning; meanwhile other calls score as before."""
         if not self._lock.acquire(blocking=False):
             return
         try:
             if is_due(self.tuning):
-                known = cached_tuning(self._backend)  # of another process, meanwhile
+                known = cached_tuning(self._backend)  # another process may have tuned meanwhile
                 if is_due(known):
-                    some = texts if isinstance(texts, Gallery) else self._some(texts)
-                    self.tune(images, some, known)
+                    captions = texts if isinstance(texts, Gallery) else self._sample(texts)
+                    self.tune(images, captions, known)
                 else:
                     self.tuning = known
         finally:
             self._lock.release()
 
-    def _some(self, texts: Tokens) -> Gallery:
-        """One encoder call's worth of captions."""
+    def _sample(self, texts: Tokens) -> Gallery:
+        """The captions of one encoder call."""
         tokens, lengths = texts[0][:CAPTIONS_PER_CALL], texts[1][:CAPTIONS_PER_CALL]
         return encode_gallery(self._backend, "text", lengths, encode_tokens(self._backend, tokens, lengths))

@@ -1,4 +1,4 @@
-"""Words that a vocabulary lacks: each costs its part of the answer, so whoever asked is told, but not without end."""
+"""Warnings about words outside the vocabulary: each makes results worse, so callers are warned, up to a limit."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from threading import Lock
 from .._text import visible
 from ..errors import UnknownWordWarning
 
-MOST = 10  # captions that are named
-_MOST_WORDS, _MOST_LETTERS = 10, 60  # of one of them
+MOST = 10  # captions named in warnings
+_MOST_WORDS, _MOST_LETTERS = 10, 60  # words named per caption, and letters per word
 
 
 class UnknownWords:
-    """Gathers the unknown words of captions and warns of them: of ten captions by name, of the others as a number.
+    """Collects captions' unknown words and warns about them: ten captions by name, the others as a count.
 
-    One that lasts, as a server's, names ten captions in all, says once that there are more, and then is quiet. It may
-    be used from several threads.
+    lasting: for a server. It names ten captions in total, says once that there are more, then stays silent.
+    Thread-safe.
     """
 
     def __init__(self, *, lasting: bool = False) -> None:
@@ -29,7 +29,7 @@ class UnknownWords:
         self._messages: list[str] = []
 
     def add(self, where: str, words: Sequence[str]) -> None:
-        """Unknown words of a caption; `where`: what the message begins with, as "caption 3: "."""
+        """Add a caption's unknown words. where: the message's prefix, such as "caption 3: "."""
         with self._lock:
             if self._named == MOST:
                 self._more += 1
@@ -41,12 +41,12 @@ class UnknownWords:
             self._messages.append(f"{where}the vocabulary lacks {shown}{more}, counted as unknown")
 
     def warn(self, stacklevel: int) -> None:
-        """Say what was gathered since the last time."""
+        """Issue warnings for words added since the last call."""
         with self._lock:
             messages, self._messages = self._messages, []
             if self._more and not self._is_quiet:
                 number = "" if self._lasting else f"{self._more} "
-                which = "; they are not named any more" if self._lasting else ""
+                which = "; further ones are not named" if self._lasting else ""
                 messages.append(f"… and {number}more captions with unknown words{which}")
                 self._is_quiet = True
             self._more = 0

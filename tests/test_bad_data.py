@@ -250,7 +250,7 @@ def test_a_data_set_with_an_unknown_caption_is_evaluated_with_a_warning(run, tin
 
 
 def test_a_caption_of_ten_thousand_words_is_cut_with_a_warning(retriever):
-    with pytest.warns(CaanWarning, match="caption 1 is longer than 126 words; the words beyond were dropped"):
+    with pytest.warns(CaanWarning, match="caption 1 is longer than 126 words; further words were dropped"):
         gallery = retriever.encode_captions(["w1", "w1 " * 10_000, "w1 " * 126])
     assert gallery.lengths.tolist() == [3, 128, 128]
 

@@ -72,7 +72,7 @@ def test_a_caption_with_one_known_word_is_searched_and_the_unknown_ones_are_name
 def test_a_caption_of_ten_thousand_words_is_cut_with_a_warning(run, gallery):
     done = run("search", gallery, "w1 " * 10_000)
     assert done.code == 0
-    assert done.err == "Warning: caption 0 is longer than 126 words; the words beyond were dropped\n"
+    assert done.err == "Warning: caption 0 is longer than 126 words; further words were dropped\n"
     assert done.out == run("search", gallery, "w1 " * 126).out
 
 

@@ -208,7 +208,7 @@ std::string graph_file(const std::string& name, const std::string& precision) {
 }
 
 void from_bundle(const std::string& folder, const std::function<void(const Bundle&)>& read) {
-    read_unmixed(folder + "/" + MANIFEST, [&] {
+    read_consistently(folder + "/" + MANIFEST, [&] {
         const Bundle bundle(folder);
         read(bundle);
         bundle.verify();

@@ -34,7 +34,7 @@ inline constexpr int MOST_READS = 60, LONGEST_PAUSE_MS = 100;
 
 /// The result of `read` for files of one version: repeats if `published`, the file replaced last, was replaced
 /// meanwhile. Throws what `read` throws for unchanged files, and BundleError if the files keep changing.
-template <typename Read> auto read_unmixed(const std::string& published, const Read& read) {
+template <typename Read> auto read_consistently(const std::string& published, const Read& read) {
     for (int attempt = 0; attempt < MOST_READS; ++attempt) {
         const std::vector<std::int64_t> stamp = stamp_of(published);
         try {

@@ -259,7 +259,7 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
 } // namespace
 
 std::shared_ptr<const Gallery::Content> read_gallery(const std::string& folder, Storage storage) {
-    return read_unmixed(folder + DESCRIPTION, [&] { return read_once(folder, storage); });
+    return read_consistently(folder + DESCRIPTION, [&] { return read_once(folder, storage); });
 }
 
 Description parse_description(const std::string& text, const std::string& path) {

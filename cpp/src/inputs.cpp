@@ -107,7 +107,7 @@ Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabula
         tokens.ids.push_back(std::move(ids));
     }
     if (!were_cut.empty()) {
-        warn(count(were_cut) + " longer than " + std::to_string(limit - 2) + " words; the words beyond were dropped");
+        warn(count(were_cut) + " longer than " + std::to_string(limit - 2) + " words; further words were dropped");
     }
     if (!unknown.empty()) {
         warn(count(unknown) + " without any word of the vocabulary; the scores mean little");

@@ -74,7 +74,7 @@ void warn_of_failed_gate(const Bundle& bundle, const std::string& precision, con
         }
     }
     warn(precision + " of " + bundle.folder + " missed its accuracy gate" +
-         (summary.empty() ? "" : ": " + visible(summary)) + "; use it to look into that, not to search");
+         (summary.empty() ? "" : ": " + visible(summary)) + "; use it to investigate, not to search");
 }
 
 } // namespace
@@ -117,7 +117,7 @@ struct Retriever::Impl {
         const Gallery::Content& gallery = by_image ? *std::get<const Gallery::Content*>(texts) : images;
         check_gallery(gallery, gallery.kind);
         if (gallery.live.empty()) {
-            throw DataError("every item of this gallery is deleted; append some, or index it anew: caan index");
+            throw DataError("every item of this gallery is deleted; append some, or index it again: caan index");
         }
         if (k < 1 || k > gallery.live.size()) {
             const std::string live = std::to_string(gallery.live.size());

@@ -331,5 +331,5 @@ TEST_CASE("a precision that missed its accuracy gate opens with a warning") {
     caan::Retriever::open(bundle, options);
     REQUIRE(warnings.size() == 1);
     CHECK(warnings[0] == "fp16 of " + bundle.path.string() +
-                             " missed its accuracy gate: rsum fell; use it to look into that, not to search");
+                             " missed its accuracy gate: rsum fell; use it to investigate, not to search");
 }

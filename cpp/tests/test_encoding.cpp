@@ -56,7 +56,7 @@ TEST_CASE("truncated captions and unknown words are used with a warning") {
         beyond += "w2 ";
     }
     const auto cut = warning.search(most + beyond, images(), 6);
-    REQUIRE(warnings == std::vector<std::string>{"caption 0 is longer than 126 words; the words beyond were dropped"});
+    REQUIRE(warnings == std::vector<std::string>{"caption 0 is longer than 126 words; further words were dropped"});
     const auto whole = warning.search(most, images(), 6);
     CHECK(indices(cut) == indices(whole));
     warnings.clear();

@@ -15,7 +15,7 @@ namespace {
 std::size_t read_while_replaced(const std::function<std::size_t()>& first) {
     const Copy gallery("galleries/float32");
     bool is_first = true;
-    return caan::detail::read_unmixed((gallery / "gallery.json").string(), [&] {
+    return caan::detail::read_consistently((gallery / "gallery.json").string(), [&] {
         if (!std::exchange(is_first, false)) {
             return caan::Gallery::open(gallery).live();
         }
@@ -43,7 +43,7 @@ TEST_CASE("replaced again and again: reading gives up") {
     const Copy gallery("galleries/float32");
     const std::string description = (gallery / "gallery.json").string();
     CHECK(has(refused([&] {
-                  caan::detail::read_unmixed(description, [&] {
+                  caan::detail::read_consistently(description, [&] {
                       fs::copy_file(description, description + ".tmp");
                       fs::rename(description + ".tmp", description);
                       return true;

@@ -1,6 +1,6 @@
-"""Which gallery tiles are on the device already.
+"""Caches gallery tiles on the device.
 
-A gallery is scored again and again, its tiles never change: their copies on the device are kept between calls.
+A gallery is scored repeatedly and its tiles never change, so their device copies are kept between calls.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 V = TypeVar("V")
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...], str]
 
-# A copy that was of no use for so many look-ups makes room for another. Dropping the longest unused one at once would
-# be worse than keeping nothing: a search walks through its gallery in one order, and each tile would be gone by the
-# time it is wanted again.
+# A copy unused for this many look-ups may be evicted. Plain LRU would be worse than no cache: searches scan their
+# gallery in a fixed order, so that each tile would be evicted just before its next use.
 _IDLE_LOOKUPS = 4096
 
 
@@ -30,22 +29,21 @@ class _Entry(Generic[V]):
     root: weakref.ref[Any]
     value: V
     size: int  # bytes
-    used: int  # look-up at which it was last of use
+    used: int  # number of the look-up that last used it
 
 
-class DeviceTiles(Generic[V]):
-    """Copies `V` of arrays, found again by the array. Several threads may use one.
+class DeviceCache(Generic[V]):
+    """Device copies `V` of arrays, looked up by the array. Thread-safe.
 
-    Only read-only views qualify: the array they look into outlives them, so it may come back, and it does not change.
-    An entry goes by the identity of that array, of which a weak reference is held, and never by a bare address, at
-    which another array may lie by now.
+    Only read-only views qualify: their base array outlives them, so views of it may recur, and it does not change. The
+    key is that array's identity, guarded by a weak reference, since its address may be reused by another array.
     """
 
     def __init__(self, budget: Callable[[], int]) -> None:
-        """budget: bytes for all copies, asked for when the first one is kept."""
-        self._ask_budget = budget
+        """budget: returns the bytes for all copies; called when the first one is kept."""
+        self._get_budget = budget
         self._budget: int | None = None
-        self._entries: OrderedDict[Key, _Entry[V]] = OrderedDict()  # the longest unused first
+        self._entries: OrderedDict[Key, _Entry[V]] = OrderedDict()  # least recently used first
         self._seen: OrderedDict[Key, weakref.ref[Any]] = OrderedDict()
         self._used_bytes = 0
         self._lookups = 0
@@ -53,7 +51,7 @@ class DeviceTiles(Generic[V]):
         self._lock = Lock()
 
     def find(self, array: NDArray[Any]) -> V | None:
-        """The copy of this array, None if there is none."""
+        """The copy of this array; None if there is none."""
         key, root = _identify(array)
         if root is None:
             return None
@@ -67,8 +65,8 @@ class DeviceTiles(Generic[V]):
             self._entries.move_to_end(key)
             return entry.value
 
-    def wants(self, array: NDArray[Any]) -> bool:
-        """Whether to keep a copy: this array was here before, and there is room. A first call only makes it known."""
+    def should_keep(self, array: NDArray[Any]) -> bool:
+        """Whether to keep a copy: the array was seen before and there is room. The first call only marks it as seen."""
         key, root = _identify(array)
         if root is None:
             return False
@@ -82,7 +80,7 @@ class DeviceTiles(Generic[V]):
             return before is not None and before() is root and self._make_room(array.nbytes)
 
     def keep(self, array: NDArray[Any], value: V) -> None:
-        """Keep a copy. If another thread was quicker, its copy stays."""
+        """Keep a copy, unless another thread has already kept one."""
         key, root = _identify(array)
         if root is None:
             return
@@ -94,7 +92,7 @@ class DeviceTiles(Generic[V]):
                 self._used_bytes += array.nbytes
 
     def clear(self) -> None:
-        """Forget everything; a copy is freed when its last user is done with it."""
+        """Drop all copies; each is freed when its last user is done."""
         with self._lock:
             self._entries.clear()
             self._seen.clear()
@@ -102,7 +100,7 @@ class DeviceTiles(Generic[V]):
 
     def _make_room(self, size: int) -> bool:
         if self._budget is None:
-            self._budget = self._ask_budget()
+            self._budget = self._get_budget()
         while self._used_bytes + size > self._budget:
             oldest = next(iter(self._entries.items()), None)
             if oldest is None or self._lookups - oldest[1].used < _IDLE_LOOKUPS:
@@ -121,12 +119,12 @@ class DeviceTiles(Generic[V]):
         self._used_bytes -= self._entries.pop(key).size
 
 
-def _forget(tiles: weakref.ref[DeviceTiles[Any]], key: Key, _: object) -> None:
-    """What a weak reference calls when its array dies: at any moment, in any thread, even amid the methods above."""
+def _forget(tiles: weakref.ref[DeviceCache[Any]], key: Key, _: object) -> None:
+    """Weak reference callback: runs when the array dies, at any time, in any thread, even within the methods above."""
     alive = tiles()
     if alive is not None:
         alive._gone.append(key)
-        if alive._lock.acquire(blocking=False):  # else whoever holds it, or the next one, sees to it
+        if alive._lock.acquire(blocking=False):  # else the lock's holder or the next call does it
             try:
                 alive._drop_gone()
             finally:
@@ -134,7 +132,7 @@ def _forget(tiles: weakref.ref[DeviceTiles[Any]], key: Key, _: object) -> None:
 
 
 def _identify(array: NDArray[Any]) -> tuple[Key, NDArray[Any] | None]:
-    """A key of the memory that a view looks at, and the array whose memory it is; None if the array won't do."""
+    """A key for a view's memory, and its base array; None instead if the array does not qualify."""
     root = array
     while isinstance(root.base, np.ndarray):
         root = root.base

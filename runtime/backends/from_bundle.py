@@ -1,4 +1,4 @@
-"""What every backend that opens a bundle does the same way."""
+"""Shared code of the backends that open a bundle."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def open_precision(path: Path, precision: str, make: Callable[[Bundle], T]) -> T:
-    """What `make` makes of the bundle at `path`; a CaanWarning if the precision missed its accuracy gate.
+    """`make` applied to the bundle at `path`; a CaanWarning if the precision missed its accuracy gate.
 
-    Raises BundleError as `open_bundle`, and what `make` raises.
+    Raises BundleError as `open_bundle`, and as `make`.
     """
     if path.is_file():
         raise BundleError(f"{path} is a file, not a bundle; export it first: caan-export {path}")
@@ -26,20 +26,20 @@ def open_precision(path: Path, precision: str, make: Callable[[Bundle], T]) -> T
     def read(bundle: Bundle) -> tuple[Bundle, T]:
         return bundle, make(bundle)
 
-    bundle, made = from_bundle(path, read)
+    bundle, backend = from_bundle(path, read)
     _warn_of_failed_gate(bundle, precision)
-    return made
+    return backend
 
 
 def encoder_hashes(bundle: Bundle, precision: str) -> dict[str, str]:
-    """What `Backend.encoders` holds: an engine's states are those of the graphs that it was built from."""
+    """The hashes of `Model.encoders`. An engine's states count as those of the graphs it was built from."""
     return {side: bundle.hash_of(graph_file(f"{side}_encoder", precision)) for side in ("image", "text")}
 
 
 def check_sizes(bundle: Bundle, vocabulary: Vocabulary, columns: Mapping[str, int]) -> None:
-    """Raise BundleError if the config does not fit the graphs; `columns`: {tensor: its last axis}.
+    """Raise BundleError if the config does not match the graphs. columns: {tensor: size of its last axis}.
 
-    The manifest has no hash of its own: a size changed in it must not reach an array.
+    Older manifests have no checksum: a modified size in one must not be used for an array.
     """
     widths = state_widths(bundle.config)
     expected = {
@@ -70,7 +70,7 @@ def _warn_of_failed_gate(bundle: Bundle, precision: str) -> None:
     summary = missed[-1].get("summary") if missed else None
     warnings.warn(
         f"{precision} of {bundle.folder} missed its accuracy gate{f': {visible(str(summary))}' if summary else ''};"
-        " use it to look into that, not to search",
+        " use it to investigate, not to search",
         CaanWarning,
         stacklevel=6,
     )

@@ -1,7 +1,7 @@
-"""Scalar constants of an ONNX graph, read without the package onnx, which the runtime does not need.
+"""Reads scalar constants of an ONNX graph without the package onnx, which the runtime does not require.
 
-Numbers of fields and of a type, from onnx.proto: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.dims 1,
-data_type 2, float_data 4, raw_data 9.
+Field and type numbers from onnx.proto: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.dims 1, data_type 2,
+float_data 4, raw_data 9.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _FLOAT = 1  # TensorProto.DataType
 
 
 def float_scalars(path: Path) -> set[float]:
-    """The float32 initializers of a graph that are one number. Raises ValueError for what is not such a file."""
+    """A graph's scalar float32 initializers. Raises ValueError if the file is not an ONNX model."""
     content = memoryview(path.read_bytes())
-    found = set()
+    scalars = set()
     for graph in _inner(content, _GRAPH):
         for tensor in _inner(graph, _INITIALIZER):
-            fields = dict(fields_of(tensor))  # of repeated dims the last
+            fields = dict(fields_of(tensor))  # keeps the last of repeated dims
             data = fields.get(_RAW_DATA, fields.get(_FLOAT_DATA))
             is_one = fields.get(_DIMS, 1) == 1 and fields.get(_DATA_TYPE) == _FLOAT
             if is_one and isinstance(data, memoryview) and len(data) == 4:
-                found.add(struct.unpack("<f", data)[0])
-    return found
+                scalars.add(struct.unpack("<f", data)[0])
+    return scalars
 
 
 def _inner(message: memoryview, number: int) -> Iterator[memoryview]:

@@ -1,4 +1,4 @@
-"""Backend `native`: the scorer compiled for this processor (cpp/kernels), the encoders as ONNX graphs on the CPU."""
+"""Backend `native`: the scorer compiled for this CPU (cpp/kernels), the encoders as ONNX graphs on the CPU."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .from_bundle import open_precision
 from .onnxruntime.encoders import OnnxEncoders
 from .scorer_weights import attention_scale, model_hashes, scorer_weights
 
-# Precision → the graphs that encode for it. In bf16 the scorer rounds the factors of its products.
+# Precision → precision of the encoder graphs. In bf16 the scorer rounds the factors of its products.
 PRECISIONS = {"fp32": "fp32", BF16: "fp32", "fp16": "fp16"}
 BUILD = "make native, or pip install ./cpp/python in a checkout"
 
 
 class NativeBackend(OnnxEncoders):
-    """The scorer in C++, which keeps in the processor's caches what a graph writes to memory for every pair.
+    """The scorer in C++, which keeps in the CPU's caches what a graph writes to memory for every pair.
 
-    Threads may share it: their calls take turns, each on all of the scorer's threads.
+    Thread-safe: calls run one at a time, each on all of the scorer's threads.
     """
 
     name = "native"
@@ -58,8 +58,8 @@ class NativeBackend(OnnxEncoders):
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> NativeBackend:
         """Open a bundle.
 
-        Raises InputError for a precision or device that is not this backend's, MissingError without the package or,
-        for bf16, without the processor's instructions, BundleError for a bundle without the scorer's weights.
+        Raises InputError for an unsupported precision or device, MissingError without the package or, for bf16, the
+        CPU instructions, BundleError for a bundle without the scorer's weights.
         """
         if precision not in PRECISIONS:
             raise InputError(
@@ -74,25 +74,25 @@ class NativeBackend(OnnxEncoders):
     def score_tiles(self, tiles: Iterable[RowTile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
         for tile in tiles:
             scores = np.empty((len(tile.image_lengths), len(tile.text_lengths)), np.float32)
-            self._own_scorer().score(*tile, scores)
+            self._process_scorer().score(*tile, scores)
             yield scores
 
     def processor_limits(self) -> dict[str, float]:
-        """What the processor does at most per second on as many threads: `caan_native.measure_limits`."""
+        """The CPU's peak rates on this number of threads: `caan_native.measure_limits`."""
         limits: dict[str, float] = _module().measure_limits(self.threads)
         return limits
 
-    def _own_scorer(self) -> Any:
-        """This process's: a fork has none of the threads that its parent's scorer would wait for."""
+    def _process_scorer(self) -> Any:
+        """This process's scorer: after a fork, the threads of the parent's scorer do not exist."""
         if self._process != os.getpid():
             self._scorer, self._process = self._new_scorer(), os.getpid()
         return self._scorer
 
 
-def open_native_if_there(path: Path, precision: str, threads: int | None) -> NativeBackend | None:
-    """The backend where the package, the bundle and the precision allow it; None where one of them does not.
+def open_native_if_installed(path: Path, precision: str, threads: int | None) -> NativeBackend | None:
+    """The backend, if package, bundle and precision allow it; else None.
 
-    A package that is there and does not load is a CaanWarning. Raises BundleError for a bundle that can't be used.
+    CaanWarning if the package is installed but does not load. Raises BundleError for an unusable bundle.
     """
     if precision not in PRECISIONS or path.is_file():
         return None
@@ -118,12 +118,12 @@ def _module() -> Any:
 
 
 def is_absence(error: ImportError) -> bool:
-    """Whether the import of the package failed because there is none."""
+    """Whether the import failed because caan_native is not installed."""
     return isinstance(error, ModuleNotFoundError) and error.name == "caan_native"
 
 
 def _broken(error: ImportError) -> str:
-    return f"the package 'caan_native' is installed and does not load ({error}); build it: {BUILD}"
+    return f"the package 'caan_native' is installed but does not load ({error}); build it: {BUILD}"
 
 
 def _version() -> str:

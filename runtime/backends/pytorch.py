@@ -1,4 +1,4 @@
-"""Backend `torch`: the reference, PyTorch straight from a checkpoint."""
+"""Backend `torch`: the reference, PyTorch running the checkpoint directly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TorchBackend:
     name = "torch"
     state_dtype = np.dtype(np.float32)
     tiles: Tiles = GraphTiles()
-    layouts: Sequence[Layout | None] = ()  # it is the reference, and not tuned
+    layouts: Sequence[Layout | None] = ()  # the reference is not tuned
     process_bound = "PyTorch"
 
     def __init__(self, checkpoint: Checkpoint, identity: str, device: str, threads: int | None) -> None:
@@ -71,8 +71,8 @@ class TorchBackend:
 
     @torch.inference_mode()
     def explain(self, tile: tuple[NDArray[Any], ...]) -> dict[str, NDArray[np.float32]]:
-        found = self.module.explain_states(*(self._to(array) for array in tile))
-        return {name: self._back(values) for name, values in found._asdict().items()}
+        tensors = self.module.explain_states(*(self._to(array) for array in tile))
+        return {name: self._back(values) for name, values in tensors._asdict().items()}
 
     @torch.inference_mode()
     def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,7 +90,7 @@ class TorchBackend:
         return self._back(self.module.score_states(*(self._to(array) for array in arrays)))
 
     def _to(self, array: NDArray[Any]) -> torch.Tensor:
-        # from_numpy warns about read-only arrays, as a memory-mapped gallery's are; nothing here writes to them.
+        # from_numpy warns about read-only arrays, such as a memory-mapped gallery's; nothing here writes to them.
         source = array if array.flags.writeable else _as_writeable(array)
         return torch.from_numpy(source).to(self.device)
 
@@ -101,7 +101,7 @@ class TorchBackend:
 
 
 def _as_writeable(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory, claimed writeable, without a copy."""
+    """The same memory, declared writeable, without a copy."""
     interface = dict(array.__array_interface__)
     interface["data"] = (interface["data"][0], False)
 

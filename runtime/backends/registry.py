@@ -1,6 +1,6 @@
-"""Which backends there are, and which one opens a bundle.
+"""The registry of backends, and the choice of one for a bundle.
 
-A new backend is a class as `contract.Backend` says, and a line in BACKENDS (CONTRIBUTING.md).
+A new backend is a class that implements `contract.Backend`, and a line in BACKENDS (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from .tensorrt.choose_engine import has_checked_engine
 
 _log = logging.getLogger(__name__)
 
-# Module and class by name: nothing is imported before it is asked for. "torch" lives in model/, the room that may
-# import PyTorch; the runtime never does.
+# Module and class by name, so that a backend is imported only when opened.
 BACKENDS = {
     "native": ("caan.runtime.backends.native", "NativeBackend"),
     "onnxruntime": ("caan.runtime.backends.onnxruntime.backend", "OnnxBackend"),
@@ -30,18 +29,17 @@ BACKENDS = {
 def open_backend(
     name: str, path: Path, precision: str, device: str, threads: int | None, *, trust_engines: bool = False
 ) -> Backend:
-    """Open a bundle (or, for `torch`, a checkpoint) with a backend. trust_engines: also engines not built here.
+    """Open a bundle (for `torch`, a checkpoint) with a backend. trust_engines: also run engines built elsewhere.
 
-    `auto` takes, of these, the first that there is:
-    - `tensorrt`, if the bundle has an engine of this precision that loads here and whose record in the manifest holds a
-      check passed on a GPU: speed never costs an accuracy that nobody measured. A GPU engine that was checked but is
-      of no use any more is passed over with a CaanWarning;
+    `auto` takes the first available of:
+    - `tensorrt`, if the bundle has an engine of this precision that loads here and passed a check on a GPU, so that
+      speed never costs unmeasured accuracy. A checked engine that is no longer usable is skipped with a CaanWarning;
     - `onnxruntime` on a GPU;
-    - `native`, if its package is installed, and the bundle and the precision are such that it can score them;
+    - `native`, if its package is installed and supports the bundle and the precision;
     - `onnxruntime` on the CPU.
 
-    Raises InputError for an unknown name, and for a precision that the backend never has; MissingError for a package or
-    device that is not there, BundleError or CheckpointError for a file that can't be used.
+    Raises InputError for an unknown name or an unsupported precision; MissingError for a missing package or device;
+    BundleError or CheckpointError for an unusable file.
     """
     if name != "auto" and name not in BACKENDS:
         raise InputError(f"unknown backend '{name}'; known: {', '.join(BACKENDS)}, auto")
@@ -59,7 +57,7 @@ def open_backend(
 
 
 def _open(name: str, path: Path, precision: str, device: str, threads: int | None, **more: bool) -> Backend:
-    if name == "torch" and not path.exists():  # said before PyTorch is imported, which takes seconds
+    if name == "torch" and not path.exists():  # checked before importing PyTorch, which takes seconds
         raise CheckpointError(f"no checkpoint at {path}; name the model.pt that your training wrote")
     module, class_name = BACKENDS[name]
     backend: Backend = getattr(import_module(module), class_name).open(path, precision, device, threads, **more)
@@ -67,20 +65,22 @@ def _open(name: str, path: Path, precision: str, device: str, threads: int | Non
 
 
 def _open_best(path: Path, precision: str, device: str, threads: int | None, trust_engines: bool) -> Backend:
-    from .native import open_native_if_there
+    from .native import open_native_if_installed
     from .onnxruntime.sessions import choose_device
 
     engine = None if device == "cpu" else _checked_engine(path, precision, device, trust_engines)
     if engine is not None:
         _log.info("auto chose tensorrt: an engine of %s was checked on a GPU and loads here", precision)
         return engine
-    where = choose_device(device)
-    native = open_native_if_there(path, precision, threads) if where == "cpu" else None
+    chosen = choose_device(device)
+    native = open_native_if_installed(path, precision, threads) if chosen == "cpu" else None
     if native is not None:
         _log.info("auto chose native: no GPU is used, and caan-native can score %s", precision)
         return native
     why = (
-        "a GPU is used" if where != "cpu" else f"caan-native is not installed or can't score {precision} of this bundle"
+        "a GPU is used"
+        if chosen != "cpu"
+        else f"caan-native is not installed or can't score {precision} of this bundle"
     )
     _log.info("auto chose onnxruntime: no checked engine loads here, and %s", why)
     return _open("onnxruntime", path, precision, device, threads)

@@ -1,4 +1,4 @@
-"""What a kernel needs of a bundle to score states without a graph: w_v, w_u and λ (docs/model.md)."""
+"""A bundle's scorer weights, w_v, w_u and λ (docs/model.md), for kernels that score without a graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import BundleError
 from ...manifest import is_sealed
 from .graph_constants import float_scalars
 
-# What else the scorer's graph holds of single numbers: the mask, the norms' squared epsilon, the squares' exponent.
+# The scorer graph's other scalars: the mask, the norms' squared epsilon, the squares' exponent.
 _NOT_SCALE = {-1e4, float(np.float32(1e-12)), 2.0}
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -20,7 +20,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
     """The rows w_v and w_u, (2, d) float32, C-contiguous.
 
-    Raises BundleError for a bundle that was exported before there was such a file, or whose file is no such array.
+    Raises BundleError for a bundle exported before this file existed, or if it does not hold such an array.
     """
     if SCORER_WEIGHTS not in bundle.manifest["files"]:
         raise BundleError(
@@ -32,7 +32,7 @@ def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
         weights = np.load(io.BytesIO(bundle.content(SCORER_WEIGHTS)), allow_pickle=False)
     except BundleError:
         raise
-    except Exception as error:  # of a damaged header NumPy raises whatever its parser met
+    except Exception as error:  # for a damaged header NumPy raises errors of many types
         raise BundleError(f"{path} can't be read as an array ({error}); export the checkpoint again") from error
     expected = (2, bundle.config["attention_dim"])
     if not isinstance(weights, np.ndarray) or weights.dtype != np.float32 or weights.shape != expected:
@@ -43,13 +43,13 @@ def scorer_weights(bundle: Bundle) -> NDArray[np.float32]:
 
 
 def attention_scale(bundle: Bundle) -> float:
-    """λ, as the config says.
+    """λ, from the config.
 
-    Raises BundleError if it is not a number that float32 holds, or, in a bundle that was written before manifests had
-    checksums, is not the one that the scorer's graph multiplies by.
+    Raises BundleError if it is not a number within float32, or if, in a bundle older than manifest checksums, the
+    scorer's graph multiplies by another value.
     """
     scale = bundle.config.get("attention_scale")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= _LARGEST:  # false of NaN
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= _LARGEST:  # true for NaN
         raise BundleError(
             f"{bundle.folder / MANIFEST} has no valid 'config.attention_scale'; export the checkpoint again"
         )
@@ -62,7 +62,7 @@ def attention_scale(bundle: Bundle) -> float:
 
 
 def _is_of_graph(scale: float, bundle: Bundle) -> bool:
-    """Whether λ is a constant of the FP32 scorer's graph. True where that can't be told."""
+    """Whether λ is a constant of the FP32 scorer's graph; True if that can't be determined."""
     file = graph_file("scorer", "fp32")
     if file not in bundle.manifest["files"]:
         return True
@@ -70,10 +70,10 @@ def _is_of_graph(scale: float, bundle: Bundle) -> bool:
         others = float_scalars(bundle.folder / file) - _NOT_SCALE
     except (OSError, ValueError):
         return True
-    # A product with 1 is left out of the graph, and one with 2 shares the constant of the squares.
+    # The exporter omits a product with 1, and a product with 2 shares the squares' exponent.
     return float(np.float32(scale)) in (others or {1.0, 2.0})
 
 
 def model_hashes(bundle: Bundle, precision: str) -> str:
-    """What tells one model's scores from another's, for a kernel's fingerprint."""
+    """Identifies the model's scorer in a kernel's fingerprint."""
     return f"{bundle.hash_of(SCORER_WEIGHTS)} {bundle.hash_of(graph_file('scorer', precision))}"

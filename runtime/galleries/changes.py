@@ -1,4 +1,4 @@
-"""Changing a gallery's folder without encoding: save one, delete items, give back the room of deleted ones."""
+"""Changes to a gallery's folder that need no encoding: save, delete items, compact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .regular import check_regular
 from .states_file import States
 from .writer import JOURNAL, GalleryWriter, Input, changed_meanwhile, publishing
 
-_BLOCK_ITEMS = 128  # as many as `caan index` puts into a block of images
+_BLOCK_ITEMS = 128  # as `caan index` uses for images
 _log = logging.getLogger(__name__)
 
 
@@ -36,11 +36,11 @@ def save_items(
     *,
     overwrite: bool,
 ) -> None:
-    """Write a gallery that is in memory, or elsewhere, to the folder `target`; indices stay.
+    """Write a gallery from memory or another folder to the folder `target`; indices stay.
 
-    base: the description of a gallery without items; states (rows, S), offsets (items + 1,), deleted (items,); check:
-    the file that the states are mapped from. Raises OutputError if the target exists or can't be written, BundleError
-    if that file was changed.
+    base: the description without items; states (rows, S), offsets (items + 1,), deleted (items,); check: the file the
+    states are mapped from. Raises OutputError if the target exists or can't be written, BundleError if that file was
+    changed.
     """
     with atomic_folder(target, overwrite=overwrite, kind="gallery") as folder:
         _write(folder, base, states, offsets, np.arange(len(offsets) - 1), ids, check)
@@ -50,53 +50,54 @@ def save_items(
 
 
 def delete_items(folder: Path, items: Sequence[str | int], *, opened: Description | None = None) -> int:
-    """Delete items of a gallery by id, by index where it has no ids, or by an int; returns how many are left.
+    """Delete items by id, by index as text in a gallery without ids, or by index (int); returns how many remain.
 
-    The others keep their index. `compact_items` gives back the room on disk. opened: what the caller knows the gallery
-    as; if its items are not the first ones any more, an index means another item now.
-    Raises DataError, naming it, for an item that is not there or deleted already; OutputError if another process is
-    writing the gallery or has replaced it; BundleError as `Gallery.open`.
+    The others keep their index. `compact_items` frees the disk space. opened: the description the caller's indices
+    refer to; the gallery must still begin with its blocks.
+    Raises DataError, naming it, for an item that does not exist or is deleted already; OutputError if another process
+    is writing the gallery or has replaced it; BundleError as `Gallery.open`.
     """
     with changing(folder) as (_, alone):
-        found = read(folder)
-        if opened is not None and found.description.blocks[: len(opened.blocks)] != opened.blocks:
+        contents = read(folder)
+        if opened is not None and contents.description.blocks[: len(opened.blocks)] != opened.blocks:
             raise changed_meanwhile(folder)
-        live = found.live.tolist()
-        position: dict[str | int, int] = {str(n) if found.ids is None else found.ids[n]: n for n in live}
+        live = contents.live.tolist()
+        position: dict[str | int, int] = {str(n) if contents.ids is None else contents.ids[n]: n for n in live}
         position.update((n, n) for n in live)
         for item in items:
             if item not in position:
-                what = "item" if found.ids is not None and isinstance(item, str) else "index"
+                what = "item" if contents.ids is not None and isinstance(item, str) else "index"
                 raise DataError(
                     f"{folder} has no {what} '{str(item)[:80]}', or it is deleted already; nothing was deleted"
                 )
-        gone = np.array(sorted({position[item] for item in items}), np.int64)
+        deleted = np.array(sorted({position[item] for item in items}), np.int64)
         check_regular(folder / DESCRIPTION)
-        with publishing(folder, found.description, alone=alone):
-            write_description(folder, without(found.description, gone))
-    _log.info("%s: deleted %d items, %d are left", folder, len(gone), len(live) - len(gone))
-    return len(live) - len(gone)
+        with publishing(folder, contents.description, alone=alone):
+            write_description(folder, without(contents.description, deleted))
+    _log.info("%s: deleted %d items, %d are left", folder, len(deleted), len(live) - len(deleted))
+    return len(live) - len(deleted)
 
 
 def compact_items(folder: Path) -> int:
-    """Write a gallery anew without its deleted items; returns the bytes of states that are given back.
+    """Rewrite a gallery without its deleted items; returns the bytes of states freed.
 
-    Ids stay, but items get new indices, without gaps. Readers see the old gallery or the new one. Raises DataError if
-    every item is deleted, OutputError if another process changes the gallery meanwhile, BundleError as `Gallery.open`.
+    Ids stay, but items are renumbered without gaps. Readers see either the old gallery or the new one. Raises DataError
+    if every item is deleted, OutputError if another process changes the gallery meanwhile, BundleError as
+    `Gallery.open`.
     """
-    with locked(folder, wait=False):  # refused at once while another process appends, not after the work
-        found = read(folder)
-        settle(folder.resolve())  # a compaction that was killed may have left the old files, and nothing to do
-    if found.deleted is None:
+    with locked(folder, wait=False):  # if another process is appending, fail now, not after the work
+        contents = read(folder)
+        settle(folder.resolve())  # clean up after a killed compaction, even if nothing is left to compact
+    if contents.deleted is None:
         return 0
-    items = found.live
+    items = contents.live
     if len(items) == 0:
         raise DataError(f"every item of {folder} is deleted, so nothing would be left; remove the folder, or append")
     if (folder / JOURNAL).exists():
-        message = f"an interrupted append to {folder} is given up; append those items again"
+        message = f"an interrupted append to {folder} is discarded; append those items again"
         warnings.warn(message, CaanWarning, stacklevel=3)
-    d = found.description
-    ids = None if found.ids is None else [found.ids[n] for n in items.tolist()]
+    d = contents.description
+    ids = None if contents.ids is None else [contents.ids[n] for n in items.tolist()]
     base = replace(d, blocks=(), lengths=Part(0, ""), ids=None, deleted=())
 
     def unchanged() -> bool:
@@ -104,24 +105,24 @@ def compact_items(folder: Path) -> int:
 
     try:
         with atomic_folder(folder, overwrite=True, kind="gallery", unchanged=unchanged, keep_others=True) as new:
-            _write(new, base, found.states.rows, found.offsets, items, ids, found.states)
+            _write(new, base, contents.states.rows, contents.offsets, items, ids, contents.states)
     except Outdated as error:
         raise changed_meanwhile(folder) from error
-    freed = (d.rows - int(np.diff(found.offsets)[items].sum())) * d.row_bytes
-    _log.info("%s: compacted to %d items, %d bytes given back", folder, len(items), freed)
+    freed = (d.rows - int(np.diff(contents.offsets)[items].sum())) * d.row_bytes
+    _log.info("%s: compacted to %d items, %d bytes freed", folder, len(items), freed)
     return freed
 
 
 @contextmanager
 def changing(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Change a gallery where it is; whether a lock keeps others from doing so meanwhile."""
+    """For changing a gallery in place: yields its folder and whether a lock keeps other writers out."""
     with explained(folder, resumable=True), locked(folder, wait=False) as alone:
         try:
             yield folder, alone
         except FileNotFoundError as error:
             if alone:
                 raise
-            raise changed_meanwhile(folder) from error  # replaced, with what was being written in it
+            raise changed_meanwhile(folder) from error  # the folder was replaced, with our unfinished files in it
 
 
 def _write(
@@ -136,13 +137,13 @@ def _write(
     """Fill an empty folder with these items."""
     with GalleryWriter(folder, base) as writer:
         for start in range(0, len(items), _BLOCK_ITEMS):
-            some = items[start : start + _BLOCK_ITEMS]
-            firsts, ends = offsets[some], offsets[some + 1]
+            block = items[start : start + _BLOCK_ITEMS]
+            firsts, ends = offsets[block], offsets[block + 1]
             if check is not None:
                 check(int(firsts[0]), int(ends[-1]))
             rows = np.concatenate([states[first:end] for first, end in zip(firsts, ends, strict=True)])
-            # The features or captions are not at hand; nothing resumes from this block.
-            writer.add(rows, Input(len(some), len(rows), zlib.crc32(rows.data)))
+            # The original features or captions are not available; nothing resumes from this block.
+            writer.add(rows, Input(len(block), len(rows), zlib.crc32(rows.data)))
         if check is not None:
             check.confirm()
         writer.publish(np.diff(offsets)[items], ids)

@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..._checksum import is_intact, text_with_checksum
-from ..._files import atomic_file, open_regular, read_regular, read_unmixed
+from ..._files import atomic_file, open_regular, read_consistently, read_regular
 from ..._schema import MisfitError, typed
 from ..._text import parse_json, visible
 from ...errors import BundleError
@@ -70,7 +70,7 @@ def read(folder: Path, storage: Storage = "mapped") -> Contents:
 
     Raises BundleError, naming the file, if one is missing, damaged or newer.
     """
-    return read_unmixed(folder / DESCRIPTION, lambda: _read(folder, storage))
+    return read_consistently(folder / DESCRIPTION, lambda: _read(folder, storage))
 
 
 def _read(folder: Path, storage: Storage) -> Contents:

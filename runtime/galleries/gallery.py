@@ -1,7 +1,7 @@
 """A gallery: the encoded states of many images or captions, in memory or memory-mapped from a folder.
 
-States of all items lie one after the other without padding, rows (regions or words) × state columns, with an
-offsets array that says where each item begins. `folder.py` describes the folder, `writer.py` writes it.
+States of all items are stored contiguously without padding, rows (regions or words) × state columns; an offsets
+array holds where each item begins. `folder.py` describes the folder, `writer.py` writes it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """What `Gallery.create` and `Gallery.append` need of a Retriever."""
+    """The part of a Retriever that `Gallery.create` and `Gallery.append` need."""
 
     def write_gallery(
         self,
@@ -52,15 +52,15 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Encoded items, ready to be scored.
+    """Encoded items, ready for scoring.
 
-    states (rows, S) float32 or float16, read-only: a backend may keep a copy on its device; item i is rows
-    offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; `encoder` is the hash of the graph or checkpoint that made
-    them, so that another model's states are refused. A deleted item keeps its index and is never found.
+    states (rows, S) float32 or float16, read-only, since a backend may cache a copy on its device; item i is rows
+    offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; encoder: hash of the graph or checkpoint that made the
+    states, so that another model refuses them. A deleted item keeps its index and is never returned.
 
-    A Gallery never changes: `append`, `delete`, `compact_storage` and `reload` return another, and searches that run
-    meanwhile finish in the old one. Both kinds may be pickled: one opened from a folder as that folder, one made in
-    memory with its states. A forked process may use its parent's.
+    A Gallery is immutable: `append`, `delete`, `compact_storage` and `reload` return a new one, while running searches
+    finish in the old one. It can be pickled: opened from a folder, as that folder; made in memory, with its states. A
+    forked process may use its parent's.
     """
 
     kind: Kind
@@ -68,10 +68,10 @@ class Gallery:
     states: NDArray[np.floating]
     offsets: NDArray[np.int64]
     ids: list[str] | None = None
-    bundle: str | None = None  # where the bundle was: relative to the folder it was opened from, else absolute
-    compact: bool = False  # states are V alone, (rows, D); a scorer's other columns are computed again
+    bundle: str | None = None  # path of the bundle: relative to the gallery's folder, absolute without one
+    compact: bool = False  # states are V alone, (rows, D); the other columns are recomputed per query
     deleted: NDArray[np.bool_] | None = None  # (items,)
-    check: Callable[[int, int], None] | None = None  # raises BundleError unless these rows are as they were written
+    check: Callable[[int, int], None] | None = None  # raises BundleError if these rows differ from what was written
     origin: Origin | None = None  # None: made in memory
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class Gallery:
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
-        """Indices of the items that are not deleted, increasing."""
+        """Indices of the items that are not deleted, in increasing order."""
         return gallery_folder.live_items(len(self), self.deleted)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -107,10 +107,7 @@ class Gallery:
         return _made_of, (values,)
 
     def first(self, number: int) -> Gallery:
-        """Its first items that are not deleted, so many at most, and the deleted ones before the last of them.
-
-        A view: nothing is read or copied.
-        """
+        """A view up to the `number`-th live item, with any deleted items before it; nothing is read or copied."""
         live = self.live[:number]
         return self._cut(int(live[-1]) + 1 if len(live) else 0)
 
@@ -124,9 +121,9 @@ class Gallery:
         )
 
     def rows(self, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where some items lie in `states`: their first rows (n,) and their lengths (n,).
+        """Where items are in `states`: their first rows (n,) and lengths (n,).
 
-        Raises BundleError if what lies on disk is not what was written.
+        Raises BundleError if the file no longer holds what was written.
         """
         starts, ends = self.offsets[items], self.offsets[items + 1]
         if self.check is not None:
@@ -134,14 +131,14 @@ class Gallery:
         return starts, ends - starts
 
     def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        """States of some items padded with zeros to the longest, (n, L, S), and their lengths (n,).
+        """States of some items, zero-padded to the longest (n, L, S), and their lengths (n,).
 
-        Raises BundleError if what lies on disk is not what was written.
+        Raises BundleError if the file no longer holds what was written.
         """
         starts, lengths = self.rows(items)
         longest, width = int(lengths.max()), self.states.shape[1]
         if (np.diff(items) == 1).all() and (lengths == longest).all():
-            # Equally long neighbours, as in every fixed-size gallery: a view, nothing is copied.
+            # Adjacent items of equal length, as in every fixed-size gallery: a view, without copying.
             return self.states[starts[0] : starts[-1] + longest].reshape(len(items), longest, width), lengths
         padded = np.zeros((len(items), longest, width), self.states.dtype)
         for row, start, length in zip(padded, starts, lengths, strict=True):
@@ -149,27 +146,36 @@ class Gallery:
         return padded, lengths
 
     def confirm(self) -> None:
-        """To be called after states were used: raises BundleError if their file was changed meanwhile."""
+        """Call after using states: raises BundleError if their file changed meanwhile."""
         if isinstance(self.check, States):
             self.check.confirm()
 
     @classmethod
     def open(cls, folder: str | Path, storage: Storage = "mapped") -> Gallery:
-        """Open a gallery that `caan index`, `create` or `save` wrote.
+        """Open a gallery written by `caan index`, `create` or `save`.
 
-        storage: "mapped", states are read from the file whenever they are used; "memory", all of them are read now,
-        and whatever happens to the file changes nothing: for storage that others write to, since shortening a mapped
-        file may end the process. Small files are checked against their hashes now, mapped states a block at a time on
-        first use, and again if the file is changed in place.
-        Raises BundleError, naming the file, for one that is missing, damaged, swapped or newer.
+        storage: "mapped" reads states from the file whenever they are used; "memory" reads all of them now, so that
+        later changes to the file have no effect. Use "memory" for storage others write to: truncating a mapped file
+        may kill the process. Small files are checked against their hashes now; mapped states block by block on first
+        use, and again if the file is changed in place.
+        Raises BundleError, naming the file, if one is missing, damaged, swapped or of a newer version.
         """
         check_storage(storage)
-        found = gallery_folder.read(Path(folder), storage)
-        d, states = found.description, found.states
+        contents = gallery_folder.read(Path(folder), storage)
+        d, states = contents.description, contents.states
         origin = Origin(states.folder, storage, d)
-        _log.info("opened %s: %d %ss, %s, %s", folder, len(found.live), d.kind, d.dtype, storage)
+        _log.info("opened %s: %d %ss, %s, %s", folder, len(contents.live), d.kind, d.dtype, storage)
         return cls(
-            d.kind, d.encoder, states.rows, found.offsets, found.ids, d.bundle, d.compact, found.deleted, states, origin
+            kind=d.kind,
+            encoder=d.encoder,
+            states=states.rows,
+            offsets=contents.offsets,
+            ids=contents.ids,
+            bundle=d.bundle,
+            compact=d.compact,
+            deleted=contents.deleted,
+            check=states,
+            origin=origin,
         )
 
     @classmethod
@@ -189,11 +195,11 @@ class Gallery:
         """Encode images or captions into a gallery on disk, as `caan index` does, and open it.
 
         items: features (N, R, F) float, may be memory-mapped, or captions; ids (N,) unique names; lengths (N,)
-        int, regions of each image (all R by default); dtype: of the states, float16 by default; compact: keep a fifth
-        of an image's states and compute the rest again per query. Never more than a block is in memory. Written to
-        `folder.partial` and moved into place; interrupted? The same call resumes.
-        Raises DataError as `Retriever.encode_images` and `encode_captions` and for ids that are not unique, InputError
-        for options that don't go together, OutputError if the folder exists (see `overwrite`) or can't be written.
+        int, regions of each image (all R by default); dtype: of the states, float16 by default; compact: store a fifth
+        of an image's states and recompute the rest per query. At most one block is in memory at a time. Written to
+        `folder.partial` and moved into place; if interrupted, the same call resumes.
+        Raises DataError as `Retriever.encode_images` and `encode_captions` and for duplicate ids, InputError for
+        conflicting options, OutputError if the folder exists (see `overwrite`) or can't be written.
         """
         _check_writes(retriever, "Gallery.create(folder, retriever, items)")
         return retriever.write_gallery(
@@ -216,10 +222,10 @@ class Gallery:
         lengths: NDArray[np.integer] | Sequence[int] | None = None,
         progress: bool = False,
     ) -> Gallery:
-        """Encode more items behind those on disk; returns the gallery as it is then.
+        """Encode items and append them to the gallery on disk; returns the new gallery.
 
-        items, ids, lengths: as for `create`; the states' dtype and compactness are the gallery's. Readers see all of
-        it or nothing. Raises as `create`, InputError for a gallery in memory, DataError where ids are missing or taken,
+        items, ids, lengths: as for `create`; dtype and compactness are the gallery's. Readers see the whole append or
+        nothing. Raises as `create`, InputError for a gallery in memory, DataError if ids are missing or taken,
         BundleError for another model's gallery, OutputError while another process writes it.
         """
         _check_writes(retriever, "gallery.append(retriever, items)")
@@ -227,27 +233,27 @@ class Gallery:
         return retriever.write_gallery(folder, items, ids=ids, lengths=lengths, append=True, progress=progress)
 
     def delete(self, ids: Iterable[str | int]) -> Gallery:
-        """Delete items on disk, by id as in `Hit.id` or by index (int); returns the gallery as it is then.
+        """Delete items on disk, by id as in `Hit.id` or by index (int); returns the new gallery.
 
-        The others keep their index; `compact_storage` gives back the room. Raises DataError, naming it, for an item
-        that is not there, and nothing is deleted; InputError for a gallery in memory; OutputError while another process
-        writes the gallery, or has replaced it since it was opened.
+        The others keep their index; `compact_storage` frees the space. If an item does not exist, raises DataError,
+        naming it, and deletes nothing. InputError for a gallery in memory; OutputError while another process writes
+        the gallery, or if one has replaced it since it was opened.
         """
         origin = self._origin("delete from")
         delete_items(origin.folder, listed_ids(ids), opened=origin.description)
         return self.reload()
 
     def compact_storage(self) -> Gallery:
-        """Give back the room of deleted items on disk; returns the gallery as it is then.
+        """Free the disk space of deleted items; returns the new gallery.
 
-        Ids stay; items get new indices, without gaps. Raises DataError if every item is deleted, InputError for a
+        Ids stay; items are renumbered without gaps. Raises DataError if every item is deleted, InputError for a
         gallery in memory, OutputError if another process changes the gallery meanwhile.
         """
         compact_items(self._origin("compact").folder)
         return self.reload()
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Gallery:
-        """Write the gallery to a folder, states and indices as they are, and open it from there.
+        """Write the gallery to a folder, with the same states and indices, and open it from there.
 
         Raises OutputError if the folder exists (see `overwrite`) or can't be written.
         """
@@ -262,13 +268,13 @@ class Gallery:
         return Gallery.open(target)
 
     def reload(self) -> Gallery:
-        """The gallery as its folder holds it now. Raises InputError for one made in memory, and as `open`."""
+        """The current gallery in the same folder. Raises InputError for one made in memory, and as `open`."""
         origin = self._origin("reload")
         return Gallery.open(origin.folder, origin.storage)
 
     @property
     def is_current(self) -> bool:
-        """Whether the folder still holds this gallery: False once it was changed, replaced or removed.
+        """Whether the folder still holds this gallery: False once changed, replaced or removed.
 
         Reads the folder's description, not the states. A gallery made in memory is always current.
         """
@@ -285,25 +291,24 @@ class Gallery:
         return str(index) if self.ids is None else self.ids[index]
 
     def select(self, ids: Iterable[str | int] | None = None, exclude: Iterable[str | int] | None = None) -> Gallery:
-        """A view in which only these items can be found, or all but those to exclude.
+        """A view limited to `ids`, or to all items, without those in `exclude`.
 
-        Ids as in `Hit.id`, or indices (int); those of no item are ignored. Nothing is copied, and indices stay: what is
-        left out counts as deleted in the view. A search's `ids` and `exclude` do the same for one call.
-        Raises InputError for what is not a list or set of ids.
+        Ids as in `Hit.id`, or indices (int); unknown ones are ignored. Nothing is copied and indices stay: other items
+        count as deleted in the view. A search's `ids` and `exclude` do the same for one call.
+        Raises InputError unless they are lists or sets of ids.
         """
         if ids is None and exclude is None:
             return self
-        found = np.zeros(len(self), np.bool_)
-        found[self.live if ids is None else self._indices(ids, "ids")] = True
+        selected = np.zeros(len(self), np.bool_)
+        selected[self.live if ids is None else self._indices(ids, "ids")] = True
         if exclude is not None:
-            found[self._indices(exclude, "exclude")] = False
-        return replace(self, deleted=~found)
+            selected[self._indices(exclude, "exclude")] = False
+        return replace(self, deleted=~selected)
 
     def _indices(self, ids: Iterable[str | int], what: str) -> list[int]:
-        """Those of live items with these ids, in no particular order."""
-        wanted = listed_ids(ids, what)
-        live = self._positions
-        return [live[item] for item in wanted if item in live]
+        """Indices of the live items with these ids, in no particular order."""
+        positions = self._positions
+        return [positions[item] for item in listed_ids(ids, what) if item in positions]
 
     @cached_property
     def _positions(self) -> dict[str | int, int]:
@@ -315,12 +320,12 @@ class Gallery:
 
     def _origin(self, what: str) -> Origin:
         if self.origin is None:
-            raise InputError(f"this gallery is in memory alone: there is no folder to {what}; call save(folder) first")
+            raise InputError(f"this gallery exists only in memory, with no folder to {what}; call save(folder) first")
         return self.origin
 
 
 def _check_writes(retriever: object, call: str) -> None:
-    """Raise InputError for what is not a Retriever."""
+    """Raise InputError unless it is a Retriever."""
     if not hasattr(retriever, "write_gallery"):
         raise InputError(f"a gallery is written by a Retriever, not by {described(retriever)}; write {call}")
 
@@ -333,7 +338,7 @@ def _open_again(
     seal: str,
     before: tuple[tuple[int, int], ...],
 ) -> Gallery:
-    """What another process had opened, or the first items of it; there may be more by now."""
+    """Unpickle: the gallery another process had opened, limited to its items; the folder may hold more by now."""
     gallery = Gallery.open(folder, storage)
     assert isinstance(gallery.check, States)
     if len(gallery) < items or gallery_folder.seal_of_items(gallery.check.description, items) != seal:

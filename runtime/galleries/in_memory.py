@@ -1,4 +1,4 @@
-"""What a gallery in memory is made of, and where an opened one came from."""
+"""Building blocks of a gallery in memory, and the origin of an opened one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .states_file import Storage
 
 @dataclass(frozen=True)
 class Origin:
-    """The folder that a gallery was opened from, and what it held then."""
+    """The folder a gallery was opened from, and its description at that time."""
 
     folder: Path
     storage: Storage
@@ -27,14 +27,14 @@ class Origin:
 
 
 def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path | None) -> NDArray[np.floating]:
-    """An empty (rows, width) array, in memory or memory-mapped in an existing folder, under a name of its own.
+    """An uninitialized (rows, width) array, in memory or memory-mapped from a new file in an existing folder.
 
     Raises OutputError if the folder can't be written to.
     """
     if folder is None:
         return np.empty((rows, width), dtype)
     with explained(Path(folder), creating=True):
-        # A name of its own: another gallery of the same folder may be mapped.
+        # A unique name: another gallery in the same folder may be mapped.
         handle, name = tempfile.mkstemp(prefix="states-", suffix=".npy", dir=folder)
     os.close(handle)
     states = np.lib.format.open_memmap(name, mode="w+", dtype=dtype, shape=(rows, width))
@@ -45,7 +45,7 @@ def new_states(rows: int, width: int, dtype: np.dtype[Any], folder: str | Path |
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """lengths (items,) → offsets (items + 1,)."""
     if len(lengths) == 0:
-        raise DataError("nothing to encode: there is no item")
+        raise DataError("nothing to encode: no items")
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
@@ -53,5 +53,5 @@ def relative_to(path: Path, folder: Path) -> str:
     """A path as seen from a folder."""
     try:
         return os.path.relpath(path, folder)
-    except ValueError:  # on Windows, another drive
+    except ValueError:  # another drive on Windows
         return str(path)

@@ -1,4 +1,4 @@
-"""Files of a gallery's folder: written only if they are plain files, and where nobody else reads them."""
+"""Safe writing of a gallery's files: only regular files, and never one that another process may be reading."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from ...errors import OutputError
 _ANY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _COPY_BYTES = 1 << 28
-# Where one file system can't copy to another, or at all, without the bytes coming by here.
+# Errors of copy_file_range on which the bytes are copied by reading and writing instead.
 _NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def check_regular(path: Path) -> None:
-    """Raise OutputError if a path, that is about to be replaced or written, leads elsewhere or is no plain file."""
+    """Raise OutputError if a path about to be written or replaced is a link or not a regular file."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
         what = "a link" if stat.S_ISLNK(mode) else "not a regular file"
-        raise OutputError(f"{path} is {what}, and only a gallery's own files are written; copy it: cp -rL")
+        raise OutputError(f"{path} is {what}, not one of the gallery's own files; replace it with a copy: cp -rL")
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file to write, in the place of what an interrupted run left there."""
+    """A new file for writing, replacing what an interrupted run left there."""
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | _ANY, 0o666), "w+b")
 
 
 def reopen(path: Path, size: int, *, is_published: bool) -> BinaryIO:
-    """A file of work in progress to write behind its first `size` bytes: what lies beyond is given up.
+    """A file of unfinished work, opened for writing after its first `size` bytes; the rest is discarded.
 
-    A file that somebody else may read, since it was published or has another name, is left as it is, and a copy of
-    its first bytes takes its place. Raises OSError for a link, or if it is not there.
+    A file others may be reading, because it was published or has another hard link, is left unchanged and replaced by
+    a copy of its first bytes. Raises OSError for a link or a missing file.
     """
     handle = os.open(path, os.O_RDWR | _NO_LINK | _ANY)
     status = os.fstat(handle)
@@ -57,24 +57,24 @@ def reopen(path: Path, size: int, *, is_published: bool) -> BinaryIO:
 
 
 def copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:
-    """Put the first `size` bytes of a file behind what another holds; shared on disk where the file system can.
+    """Append the first `size` bytes of one file to another; shares blocks on disk where the file system supports it.
 
-    Raises OSError, also for a source that is shorter.
+    Raises OSError, also if the source is shorter.
     """
     target.flush()
     position, copied = target.seek(0, os.SEEK_END), 0
     while copied < size and hasattr(os, "copy_file_range"):
         try:
-            got = os.copy_file_range(
+            count = os.copy_file_range(
                 source.fileno(), target.fileno(), min(_COPY_BYTES, size - copied), copied, position + copied
             )
         except OSError as error:
             if error.errno not in _NO_COPY:
                 raise
             break
-        if got == 0:
-            break  # its end, or a file system that pretends
-        copied += got
+        if count == 0:
+            break  # end of file, or a file system that falsely reports success
+        copied += count
     source.seek(copied)
     target.seek(position + copied)
     while copied < size:
@@ -87,7 +87,7 @@ def copy_bytes(source: BinaryIO, target: BinaryIO, size: int) -> None:
 
 
 def keep_mode(file: BinaryIO, like: os.stat_result) -> None:
-    """Give a new file the permissions, and where that is allowed the owner, of the one whose place it takes."""
+    """Give a new file the permissions, and if allowed the owner, of the file it replaces."""
     if not hasattr(os, "fchmod"):
         return
     status = os.fstat(file.fileno())

@@ -1,8 +1,8 @@
-"""states.bin, opened: mapped or read, what it holds compared with the hashes it was written with, changes noticed.
+"""An open states.bin: mapped or read into memory, verified against its hashes, watched for changes.
 
-Who shortens a file that is mapped takes the memory away from whoever reads it: the system ends the process (SIGBUS).
-So the file is looked at before and after every use, two system calls a query. What is shortened in the milliseconds
-between still ends the process; storage that others write to in place is to be read, not mapped.
+Truncating a mapped file removes the memory under its readers, and the system kills them (SIGBUS). So the file's size
+and times are checked before and after every use, two system calls per query. A truncation in the milliseconds between
+still kills the process: open storage that others write to in place with "memory", not "mapped".
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ _AGAIN = "run caan index again with --overwrite"
 
 
 def check_storage(storage: str) -> None:
-    """Raise InputError for a storage that there is not."""
+    """Raise InputError for an unknown storage."""
     if storage not in get_args(Storage):
         raise InputError(f"unknown storage '{storage}'; known: {', '.join(get_args(Storage))}")
 
 
 class States:
-    """Rows of states.bin, (rows, columns), and what is known of them. Threads may share one."""
+    """Rows of states.bin, (rows, columns), and which of them are verified. Thread-safe."""
 
     def __init__(self, path: Path, description: Description, storage: Storage) -> None:
-        """Raises BundleError for a file that can't be read or is too short; in memory, for one that was changed."""
+        """Raises BundleError if the file can't be read or is too short; with storage "memory", also if it changed."""
         self.path, self.description, self.storage = path, description, storage
-        self.folder = path.parent.absolute()  # whatever the current folder is later
+        self.folder = path.parent.absolute()  # the working directory may change
         self._blocks = blocks = description.blocks
         self._ends = np.cumsum([block.rows for block in blocks])
-        self._good = [False] * len(blocks)
-        self._all_good = False
-        self._doubtful: set[int] = set()  # blocks that were good, and used, before the file was changed
+        self._verified = [False] * len(blocks)
+        self._all_verified = False
+        self._stale: set[int] = set()  # blocks verified, and used, before the file changed
         self._lock, self._process = Lock(), os.getpid()
         shape, dtype = (description.rows, description.columns), np.dtype(description.dtype).newbyteorder("<")
         self._bytes = description.rows * description.row_bytes
         try:
             self._handle = regular_handle(path)
             weakref.finalize(self, os.close, self._handle)
-            self._stamp = self._look()
+            self._stamp = self._stat()
             self.rows: NDArray[np.floating]
             if storage == "mapped":
                 with os.fdopen(self._handle, "rb", closefd=False) as file:
@@ -64,46 +64,46 @@ class States:
             self._compare_all()
 
     def __call__(self, start: int, end: int) -> None:
-        """To be called before rows start:end are used: each block is compared with its hash when it is first used.
+        """Call before using rows start:end: verifies each block on first use, and again if the file was changed.
 
-        And again once the file was changed where it lies. Raises BundleError if a row is not what was written.
+        Raises BundleError if a row differs from what was written.
         """
-        if self.storage == "memory" or (self._look() == self._stamp and self._all_good):
+        if self.storage == "memory" or (self._stat() == self._stamp and self._all_verified):
             return
         first, last = np.searchsorted(self._ends, [start, end - 1], side="right")
-        with self._own_lock():
-            self._notice()
+        with self._process_lock():
+            self._invalidate()
             for number in range(first, last + 1):
-                if not self._good[number]:
+                if not self._verified[number]:
                     self._compare(number)
-            self._all_good = all(self._good)
+            self._all_verified = all(self._verified)
 
     def confirm(self) -> None:
-        """To be called after the rows were used: raises BundleError if any that was compared is another now."""
-        if self.storage == "memory" or (self._look() == self._stamp and not self._doubtful):
+        """Call after using rows: raises BundleError if any verified row has changed since."""
+        if self.storage == "memory" or (self._stat() == self._stamp and not self._stale):
             return
-        with self._own_lock():
-            self._notice()
-            for number in sorted(self._doubtful):
+        with self._process_lock():
+            self._invalidate()
+            for number in sorted(self._stale):
                 self._compare(number)
 
-    def _look(self) -> tuple[int, ...]:
-        """Size, link count and times; raises BundleError if the file has become too short."""
+    def _stat(self) -> tuple[int, ...]:
+        """Size, times and link count; raises BundleError if the file was truncated."""
         status = os.fstat(self._handle)
         if status.st_size < self._bytes:
             raise BundleError(f"{self.path} is truncated: {status.st_size} bytes of {self._bytes}; {_AGAIN}")
         return status.st_size, status.st_mtime_ns, status.st_nlink, status.st_ctime_ns
 
-    def _notice(self) -> None:
-        """Forget what was compared if the file was changed."""
-        seen = self._look()
+    def _invalidate(self) -> None:
+        """Forget verified blocks if the file was changed."""
+        seen = self._stat()
         *content, links, status_changed = seen
         *content_before, links_before, status_changed_before = self._stamp
-        # A name more or fewer is another gallery in the place of this one, or a backup: that changes the times too.
+        # Replacing or hard-linking the file changes its link count, and with it ctime, but not the content.
         if content != content_before or (status_changed != status_changed_before and links == links_before):
-            self._all_good = False
-            self._doubtful.update(number for number, good in enumerate(self._good) if good)
-            self._good = [False] * len(self._good)
+            self._all_verified = False
+            self._stale.update(number for number, ok in enumerate(self._verified) if ok)
+            self._verified = [False] * len(self._verified)
         self._stamp = seen
 
     def _compare(self, number: int) -> None:
@@ -114,8 +114,8 @@ class States:
                 f"{self.path} was changed: the states of items {first} to {first + block.items - 1} are not those that"
                 f" were written; {_AGAIN}"
             )
-        self._good[number] = True
-        self._doubtful.discard(number)
+        self._verified[number] = True
+        self._stale.discard(number)
 
     def _compare_all(self) -> None:
         for number in range(len(self._blocks)):
@@ -129,8 +129,8 @@ class States:
             raise BundleError(f"{self.path} is truncated: {filled} bytes of {self._bytes}; {_AGAIN}")
         return rows
 
-    def _own_lock(self) -> Lock:
-        """In a forked process, another: a thread that is not there may hold its parent's."""
+    def _process_lock(self) -> Lock:
+        """A new lock in a forked process: in the parent, a thread that does not exist here may hold the old one."""
         if self._process != os.getpid():
             self._lock, self._process = Lock(), os.getpid()
         return self._lock

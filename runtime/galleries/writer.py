@@ -1,8 +1,8 @@
-"""Writing a gallery's folder block by block, so that a run that was killed can go on and ends with the same bytes.
+"""Writes a gallery's folder block by block, so that an interrupted run can resume and produce identical bytes.
 
-A block's states are written, then a line of the journal says so. What lies behind the last line's block does not
-count. An append's blocks wait in states.new.bin, and are put behind a copy of the gallery's states at the end. Only
-gallery.json, which is replaced last, makes the blocks part of the gallery.
+A block's states are written, then recorded as a line of the journal. Data after the last recorded block is ignored.
+An append's blocks are collected in states.new.bin and finally appended to a copy of the gallery's states. Only
+replacing gallery.json, the last step, makes the blocks part of the gallery.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ _OURS = {DESCRIPTION, STATES, LENGTHS, IDS, JOURNAL, _NEW_JOURNAL, NEW_STATES, *
 
 
 class Input(NamedTuple):
-    """What a block is made from."""
+    """The input of a block."""
 
     items: int
     rows: int
-    crc32: int  # of all that its states depend on, the model aside
+    crc32: int  # of everything its states depend on, except the model
 
 
 class GalleryWriter:
-    """Appends blocks to the gallery `base` in a folder; a new gallery's `base` has none.
+    """Appends blocks to the gallery `base` in a folder; a new gallery's `base` has no blocks.
 
-    Blocks that an earlier, interrupted run of the same job wrote are offered again: `keep` takes the next of them,
-    `add` writes another in its place. `publish` ends the job. CaanWarning if the earlier run was another job: what it
-    wrote is replaced. Raises OutputError for a folder with other files in it, or with links for files.
+    Blocks from an earlier, interrupted run of the same job can be reused: `keep` accepts the next of them, `add` writes
+    a new one instead. `publish` completes the job. CaanWarning if the earlier run was another job, whose blocks are
+    then replaced. Raises OutputError for a folder that holds other files, or links.
 
-    What is appended waits in files of its own, and nothing that is published is written to: others may have it mapped.
-    `alone`: a lock keeps other processes away. Without one an append's work lies in a folder that no other process
-    uses, and does not outlive this one.
+    Appended blocks go to separate files; published files are never written to, since others may have them mapped.
+    alone: a lock keeps other processes out. Without one, an append works in a folder of its own, which is removed when
+    this process ends.
     """
 
     def __init__(self, folder: Path, base: Description, *, alone: bool = True) -> None:
         self._folder, self.base, self._alone = folder, base, alone
         _check_files(folder, is_new=not base.blocks)
         self._open = ExitStack()
-        self._work = folder if alone or not base.blocks else self._open.enter_context(_own_folder(folder))
+        self._work = folder if alone or not base.blocks else self._open.enter_context(_private_folder(folder))
         self._path = self._work / (NEW_STATES if base.blocks else STATES)
         self._earlier, self._published = _earlier_run(self._work, base)
         self._blocks: list[Block] = []
@@ -86,7 +86,7 @@ class GalleryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After a full disk, closing fails with what is still buffered; the first error says it all.
+        # On a full disk, closing fails again on buffered data; the first error is enough.
         with suppress(OSError):
             self._open.close()
         if kind is not None:
@@ -94,16 +94,16 @@ class GalleryWriter:
                 (self._work / name).unlink(missing_ok=True)
 
     def is_published(self, inputs: Iterable[Input]) -> bool:
-        """Whether the last append to this gallery was this very job, killed when all but its journal was done."""
-        found = [Input(block.items, block.rows, block.crc32) for block in self._published]
-        done = bool(found) and all(a == b for a, b in zip_longest(found, inputs))
-        if found:
+        """Whether the last append was this same job, killed after publishing but before removing its journal."""
+        published = [Input(block.items, block.rows, block.crc32) for block in self._published]
+        done = bool(published) and all(a == b for a, b in zip_longest(published, inputs))
+        if published:
             self._published = ()
             self._end_work()
         return done
 
     def keep(self, made_from: Input) -> bool:
-        """Whether an earlier run wrote the next block, from this input, and it is whole; if so, it is taken."""
+        """Reuse the next block if an earlier run wrote it completely from this input; returns whether it did."""
         number = len(self._blocks)
         if self._journal is not None or number >= len(self._earlier):
             return False
@@ -127,7 +127,7 @@ class GalleryWriter:
         self._journal.flush()
 
     def publish(self, lengths: NDArray[np.int64], ids: Sequence[str] | None) -> None:
-        """Make the blocks part of the gallery: lengths (items,) and ids of what is new.
+        """Make the blocks part of the gallery; lengths (items,) and ids are those of the new items.
 
         Raises OutputError if another process changed the gallery meanwhile.
         """
@@ -150,17 +150,17 @@ class GalleryWriter:
         self._end_work()
 
     def _begin(self) -> TextIO:
-        """Leave what comes after the blocks that are kept, and open a journal."""
-        lost = self._earlier[len(self._blocks) :]
-        if lost:
-            _warn_of_another_job(self._folder, lost)
+        """Discard everything after the reused blocks, and open a journal."""
+        discarded = self._earlier[len(self._blocks) :]
+        if discarded:
+            _warn_of_another_job(self._folder, discarded)
         self._states_file()
-        if not self.base.blocks:  # of a gallery that was published here
+        if not self.base.blocks:  # left by a gallery that was published here
             (self._work / DESCRIPTION).unlink(missing_ok=True)
         return self._open.enter_context(_new_journal(self._work, self.base, self._blocks))
 
     def _states_file(self) -> BinaryIO:
-        """The new states, open behind the blocks that count."""
+        """The file of new states, positioned after the valid blocks."""
         if self._states is None:
             is_published = not self.base.blocks and (self._work / DESCRIPTION).exists()
             opened = reopen(self._path, self._size(), is_published=is_published) if self._blocks else create(self._path)
@@ -168,7 +168,7 @@ class GalleryWriter:
         return self._states
 
     def _extend(self, name: str, size: int, content: BinaryIO | bytes) -> Path:
-        """A copy of the first `size` bytes of a published file, with this behind them."""
+        """A copy of the first `size` bytes of a published file, with `content` appended."""
         copy = self._work / f"{name}{_COPY}"
         with create(copy) as file:
             if size:
@@ -188,7 +188,7 @@ class GalleryWriter:
             (self._work / name).unlink(missing_ok=True)
 
     def _size(self) -> int:
-        """Bytes of the new blocks that count."""
+        """Bytes of the valid new blocks."""
         return sum(block.rows for block in self._blocks) * self.base.row_bytes
 
     def _hash(self, block: Block) -> str | None:
@@ -202,9 +202,9 @@ class GalleryWriter:
 
 @contextmanager
 def publishing(folder: Path, base: Description, *, alone: bool) -> Iterator[None]:
-    """Around replacing a gallery's files: raises OutputError unless it still is `base`. A new one is no concern.
+    """Surrounds replacing a gallery's files: raises OutputError unless it is still `base`. Not checked if it is new.
 
-    alone: a lock keeps other processes away; without one, they are kept away for as long as this takes.
+    alone: a lock already keeps other processes out; otherwise they are kept out for the duration.
     """
     with nullcontext() if alone else claimed(folder):
         if base.blocks and read_description(folder) != base:
@@ -214,37 +214,37 @@ def publishing(folder: Path, base: Description, *, alone: bool) -> Iterator[None
 
 def changed_meanwhile(folder: Path) -> OutputError:
     return OutputError(
-        f"{folder} was changed by another process meanwhile, and nothing of this one was added or deleted; give the"
-        " same command again"
+        f"{folder} was changed by another process meanwhile, so this one added and deleted nothing; run the command"
+        " again"
     )
 
 
 @contextmanager
-def _own_folder(gallery: Path) -> Iterator[Path]:
-    """A folder in a gallery for one process's work; those of processes that were killed are removed."""
-    for left in gallery.glob(".append-*.tmp"):
-        process, _, machine = left.name.removeprefix(".append-").rpartition("-")[0].partition("-")
+def _private_folder(gallery: Path) -> Iterator[Path]:
+    """A folder inside a gallery for one process's work; removes those left by killed processes."""
+    for leftover in gallery.glob(".append-*.tmp"):
+        process, _, machine = leftover.name.removeprefix(".append-").rpartition("-")[0].partition("-")
         if not is_running(process, machine):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
     prefix = f".append-{os.getpid()}-{platform.node()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=gallery) as folder:
         yield Path(folder)
 
 
 def _check_files(folder: Path, *, is_new: bool) -> None:
-    """Raise OutputError for links, and if something in the folder of a new gallery is not from an earlier run."""
+    """Raise OutputError for links, and for files in a new gallery's folder that no earlier run wrote."""
     for path in sorted(folder.iterdir()):
         if path.name in _OURS:
             check_regular(path)
         elif is_new and not path.match(f".{DESCRIPTION}.*.tmp"):
             raise OutputError(
-                f"{folder} is where the gallery is written first, but holds {path.name}, which caan index did not"
-                " write; move it away, or name another gallery with -o"
+                f"{folder} is the gallery's working folder, but holds {path.name}, which caan index did not write; move"
+                " it away, or name another gallery with -o"
             )
 
 
 def _earlier_run(folder: Path, base: Description) -> tuple[Sequence[Block], Sequence[Block]]:
-    """(blocks that an earlier run of this job wrote, blocks that the last run published without ending its journal)."""
+    """(blocks written by an earlier run of this job, blocks the last run published without removing its journal)."""
     header, blocks = _read_journal(folder)
     if header is not None:
         if header == _header(base):
@@ -255,9 +255,9 @@ def _earlier_run(folder: Path, base: Description) -> tuple[Sequence[Block], Sequ
             return (), published
     elif not base.blocks:  # published, and killed before the folder was moved into place
         with suppress(BundleError):
-            found = read_description(folder)
-            blocks = list(found.blocks)
-            if _header(replace(found, blocks=())) == _header(base):
+            description = read_description(folder)
+            blocks = list(description.blocks)
+            if _header(replace(description, blocks=())) == _header(base):
                 return blocks, ()
     if blocks:
         _warn_of_another_job(folder, blocks)
@@ -275,7 +275,7 @@ def _warn_of_another_job(folder: Path, blocks: Sequence[Block]) -> None:
 
 
 def _header(base: Description) -> dict[str, Any]:
-    """What tells a job from others, as JSON gives it back. The bundle's hash counts, not its place."""
+    """What identifies a job, as read back from JSON: the encoder's hash, not the bundle's path."""
     return {
         **{key: getattr(base, key) for key in ("kind", "encoder", "dtype", "columns", "compact")},
         "blocks": len(base.blocks),
@@ -283,7 +283,7 @@ def _header(base: Description) -> dict[str, Any]:
 
 
 def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> TextIO:
-    """A journal that holds these blocks, open for more. The old one is there until the new one is complete."""
+    """A journal of these blocks, open for appending. It replaces the old one only when complete."""
     temporary = folder / _NEW_JOURNAL
     lines = [_header(base), *map(asdict, blocks)]
     with create(temporary) as file:
@@ -293,16 +293,16 @@ def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> Te
 
 
 def _read_journal(folder: Path) -> tuple[dict[str, Any] | None, list[Block]]:
-    """Header and blocks, up to a line that was cut off or damaged; None without a journal."""
+    """Header and blocks, up to the first truncated or damaged line; None without a journal."""
     try:
         header, *lines = read_regular(folder / JOURNAL).decode("utf-8").split("\n")
-        found = json.loads(header)
-        if type(found["blocks"]) is not int or found["blocks"] < 0:
+        entries = json.loads(header)
+        if type(entries["blocks"]) is not int or entries["blocks"] < 0:
             return None, []
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None, []
     blocks = []
     with suppress(ValueError, RecursionError):
-        for line in lines[:-1]:  # what follows the last line end is not a whole line
+        for line in lines[:-1]:  # text after the last line end is not a complete line
             blocks.append(typed(json.loads(line), Block))
-    return found, blocks
+    return entries, blocks

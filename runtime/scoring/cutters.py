@@ -1,4 +1,4 @@
-"""How galleries are cut into tiles: one cutter for each kind of tile that a backend scores."""
+"""Cuts galleries into tiles: one cutter for each kind of tile a backend scores."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..backends.contract import Backend, GraphTiles, KernelTiles, Layout, RowTil
 from ..galleries.gallery import Gallery
 from ..gather import gather_states
 
-# A kernel's tile has at most so many pairs: whoever consumes the scores sees progress.
+# The most pairs in a kernel's tile, so that consumers of the scores see progress.
 _MOST_PAIRS = 1 << 14
-# Of a compact gallery, at most so much is computed again for one tile of rows.
+# The most that is recomputed of a compact gallery for one tile of rows.
 _EXPANDED_BYTES = 32 << 20
 
 Lengths = NDArray[np.int64]
 
 
 class Choice(NamedTuple):
-    """How tiles are scored: memory for one tile's intermediates, and how calls share the processor's cores."""
+    """How tiles are scored: memory for one tile's intermediates, and how calls share the CPU's cores."""
 
     tile_bytes: int
     layout: Layout | None = None  # None: the backend's own
 
 
 class Side(NamedTuple):
-    """The images or the captions of a tile: padded states (n, L, S), or, with starts, rows (rows, S) of a gallery."""
+    """A tile's images or captions: padded states (n, L, S), or with starts, rows (rows, S) of a gallery."""
 
     states: NDArray[np.floating]
     lengths: Lengths  # (n,)
@@ -43,7 +43,7 @@ class Side(NamedTuple):
         return Side(np.ascontiguousarray(self.states[items, : lengths.max()]), lengths)
 
     def rows(self) -> tuple[NDArray[np.floating], Lengths, Lengths]:
-        """As `RowTile` has them."""
+        """(states, starts, lengths) as in `RowTile`."""
         if self.starts is not None:
             return self.states, self.starts, self.lengths
         items, longest, width = self.states.shape
@@ -56,13 +56,13 @@ class Cutter(Protocol):
     backend: Backend
 
     def tile_size(self, images: Lengths, captions: Lengths) -> TileSize:
-        """The largest tile of items with these lengths; its images also are the step in which a block grows."""
+        """The largest tile of items with these lengths. A block's images are a multiple of the tile's."""
 
     def chunks(self, gallery: Gallery, lengths: Lengths, size: int) -> Iterator[NDArray[np.int64]]:
-        """Indices of `lengths`, those of some of the gallery's items, in chunks of at most `size`."""
+        """Indices into `lengths`, the lengths of some of the gallery's items, in chunks of at most `size`."""
 
     def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
-        """How many images with these lengths make one tile."""
+        """The number of images with these lengths per tile."""
 
     def gather(self, gallery: Gallery, items: NDArray[np.int64]) -> Side:
         """States of some items."""
@@ -75,7 +75,7 @@ class Cutter(Protocol):
 
 
 def cutter_of(backend: Backend, choice: Choice) -> Cutter:
-    """The cutter for what the backend's `tiles` says."""
+    """The cutter for the backend's `tiles`."""
     tiles = backend.tiles
     if isinstance(tiles, GraphTiles):
         return _GraphCutter(backend, tiles, choice)
@@ -83,7 +83,7 @@ def cutter_of(backend: Backend, choice: Choice) -> Cutter:
 
 
 class _PaddedCutter:
-    """What cutters of padded tiles have in common."""
+    """Base of the cutters for padded tiles."""
 
     def chunks(self, gallery: Gallery, lengths: Lengths, size: int) -> Iterator[NDArray[np.int64]]:
         return chunks_by_length(lengths, size)
@@ -96,7 +96,7 @@ class _PaddedCutter:
 
 
 class _GraphCutter(_PaddedCutter):
-    """Padded tiles in the backend's state type, whose intermediates fit the memory of a choice."""
+    """Padded tiles in the backend's state dtype, whose intermediates fit the choice's memory."""
 
     def __init__(self, backend: Backend, tiles: GraphTiles, choice: Choice) -> None:
         self.backend, self._tiles, self._choice = backend, tiles, choice
@@ -107,7 +107,7 @@ class _GraphCutter(_PaddedCutter):
         size = tile_size(regions, words, attention_dim, self._choice.tile_bytes)
         fitted = fit_tile(size, len(images), len(captions), self._tiles.limits(regions, words))
         workers = 1 if layout is None else layout.workers
-        # Something for everybody: the last tiles decide how long a small job takes.
+        # Give every worker a tile: in a small job the last tiles determine the time.
         return TileSize(min(fitted.images, -(-len(images) // workers)), fitted.captions)
 
     def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
@@ -118,7 +118,7 @@ class _GraphCutter(_PaddedCutter):
 
 
 class _KernelCutter(_PaddedCutter):
-    """Padded tiles in the gallery's own type, of any size."""
+    """Padded tiles of any size in the gallery's dtype."""
 
     def __init__(self, backend: Backend, tiles: KernelTiles) -> None:
         self.backend, self._tiles = backend, tiles
@@ -127,7 +127,7 @@ class _KernelCutter(_PaddedCutter):
         return _block_size(images, captions)
 
     def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
-        # A compact gallery's states are computed again, in float32.
+        # A compact gallery's states are recomputed in float32.
         width = state_widths(self.backend.model.config)["image"]
         row = 4 * width if gallery.compact else gallery.states[:1].nbytes
         return max(1, self._tiles.copy_bytes // (int(lengths.max()) * row))
@@ -139,7 +139,7 @@ class _KernelCutter(_PaddedCutter):
 
 
 class _RowCutter:
-    """Rows of the gallery, read in place; a compact gallery's are computed again, some at a time."""
+    """Rows of the gallery, read in place; a compact gallery's are recomputed a few at a time."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -149,7 +149,7 @@ class _RowCutter:
         return _block_size(images, captions)
 
     def chunks(self, gallery: Gallery, lengths: Lengths, size: int) -> Iterator[NDArray[np.int64]]:
-        # Nothing is padded, so lengths need not be alike, and items stay in the gallery's order.
+        # Without padding, lengths need not be similar, so items stay in the gallery's order.
         return chunks_by_length(np.zeros_like(lengths) if self.reads_in_place(gallery) else lengths, size)
 
     def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:

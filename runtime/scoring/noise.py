@@ -1,4 +1,4 @@
-"""Whether this machine was quiet enough to measure on."""
+"""Detects whether the machine was too busy for a reliable measurement."""
 
 from __future__ import annotations
 
@@ -10,52 +10,48 @@ from numpy.typing import NDArray
 
 from ..._cgroups import throttled
 
-# Of the processors that this process may use, the share that others may take without being noticed in a choice.
+# Share of this process's CPUs that other processes may use without affecting the choice.
 _OTHERS_SHARE = 0.15
-# How much longer the second best of a way's repetitions may take than the best, in the middle of all ways.
+# Largest allowed ratio of a choice's second-best to best repetition, as the median over all choices.
 _SPREAD = 1.15
 
 
 class Watch:
-    """What others did on this machine's processors since it was made."""
+    """Observes other processes' use of the CPUs from its creation on."""
 
     def __init__(self) -> None:
-        self._start, self._busy, self._own, self._held_back = time.perf_counter(), _busy(), _own(), throttled()
+        self._start, self._throttled = time.perf_counter(), throttled()
+        self._all_cpu, self._process_cpu = _all_cpu_seconds(), time.process_time()
 
     def doubts(self, seconds: NDArray[np.float64]) -> tuple[str, ...]:
-        """Why what was measured since may be wrong; seconds (ways, repetitions at least 2) is what was measured."""
+        """Why measurements taken since then may be wrong. seconds (choices, repetitions ≥ 2): the measurements."""
         elapsed, doubts = time.perf_counter() - self._start, []
         fastest = np.sort(seconds, axis=1)
         spread = float(np.median(fastest[:, 1] / fastest[:, 0]))
         if spread > _SPREAD:
             doubts.append(f"repetitions differed by {spread - 1:.0%}")
-        busy = _busy()
-        if busy is not None and self._busy is not None:
-            others = (busy - self._busy) - (_own() - self._own)
+        all_cpu = _all_cpu_seconds()
+        if all_cpu is not None and self._all_cpu is not None:
+            others = (all_cpu - self._all_cpu) - (time.process_time() - self._process_cpu)
             share = min(1.0, others / elapsed / len(_processors()))
             if share > _OTHERS_SHARE:
-                doubts.append(f"others used {share:.0%} of the processors")
-        if throttled() > self._held_back:
-            doubts.append("the control group held threads back")
+                doubts.append(f"other processes used {share:.0%} of the CPUs")
+        if throttled() > self._throttled:
+            doubts.append("the control group throttled threads")
         return tuple(doubts)
 
 
-def _own() -> float:
-    """Processor time of this process, in seconds."""
-    return time.process_time()
-
-
-def _busy() -> float | None:
-    """Processor time of everybody on the processors that this process may use, in seconds; None if it can't be read."""
+def _all_cpu_seconds() -> float | None:
+    """CPU time of all processes on the CPUs this process may use, in seconds; None if it can't be read."""
     try:
         import psutil
 
         times, ours = psutil.cpu_times(percpu=True), _processors()
     except (ImportError, OSError):
         return None
-    if max(ours) >= len(times):  # a processor was taken offline: the others' numbers and places differ
+    if max(ours) >= len(times):  # with a CPU offline, numbers no longer match positions
         return None
-    # Linux counts interrupts and what a hypervisor took apart.
+    # Linux counts interrupts and stolen time separately.
     parts = ("user", "nice", "system", "irq", "softirq", "steal")
     return sum(float(getattr(times[number], part, 0.0)) for number in ours for part in parts)
 

@@ -1,4 +1,4 @@
-"""Images × captions, cut into tiles and scored: the one stream that searches and score matrices read."""
+"""Images × captions, cut into tiles and scored: the stream behind searches and score matrices."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Scored(NamedTuple):
 
 
 def score_stream(backend: Backend, choice: Choice, images: Gallery, texts: Gallery | Tokens) -> Iterator[Scored]:
-    """Score every image with every caption, deleted ones left out, a block of tiles at a time in no particular order.
+    """Score every live image with every live caption, a block of tiles at a time, in no particular order.
 
-    texts: a gallery, or tokens, which are encoded on the way: their states never are in memory all at once.
-    Raises what the backend raises, and BundleError for a gallery whose file was changed.
+    texts: a gallery, or tokens, which are encoded in batches, so that their states are never all in memory.
+    Raises as the backend, and BundleError if a gallery's file was changed.
     """
-    # The backend may take tiles before it gives the first one's scores: where those go waits here.
+    # The backend may consume several tiles before it yields scores; their destinations are queued here.
     places: deque[_Place] = deque()
 
     def tiles() -> Iterator[Tile | RowTile]:
@@ -51,12 +51,12 @@ def score_stream(backend: Backend, choice: Choice, images: Gallery, texts: Galle
 
 
 def tiles_of(backend: Backend, choice: Choice, images: Gallery, texts: Gallery | Tokens) -> Iterator[Tile | RowTile]:
-    """The tiles alone that `score_stream` would score."""
+    """The tiles `score_stream` would score."""
     return (tile for _, tile in _cut(backend, choice, images, texts))
 
 
 class _Place(NamedTuple):
-    """Where a tile's scores go, and whether they complete the block."""
+    """The destination of a tile's scores, and whether they complete the block."""
 
     block: Scored
     rows: slice
@@ -67,7 +67,7 @@ class _Place(NamedTuple):
 def _cut(
     backend: Backend, choice: Choice, gallery: Gallery, texts: Gallery | Tokens
 ) -> Iterator[tuple[_Place, Tile | RowTile]]:
-    """Tiles until every image has met every caption."""
+    """Tiles that cover every image × every caption."""
     live = gallery.live
     image_lengths = gallery.lengths[live]
     if len(live) == 0:
@@ -75,18 +75,18 @@ def _cut(
     cutter = cutter_of(backend, choice)
     for captions, text_states in _caption_chunks(cutter, texts, len(live)):
         size = cutter.tile_size(image_lengths, text_states.lengths)
-        # Cut once for all images: only a slice along the first axis is free.
+        # Cut once for all images, since only slices along the first axis are free.
         columns = _slices(len(captions), size.captions)
-        parts = [text_states.part(some) for some in columns]
-        # Whoever consumes the scores has some work per block, which should be little beside the scorer's.
+        parts = [text_states.part(column) for column in columns]
+        # Large blocks keep the consumer's work per block small compared to the scorer's.
         per_block = max(1, _BLOCK_PAIRS // len(captions) // size.images) * size.images
         for chunk in cutter.chunks(gallery, image_lengths, per_block):
             block = Scored(live[chunk], captions, np.empty((len(chunk), len(captions)), np.float32))
             for rows in _slices(len(chunk), cutter.images_per_tile(gallery, image_lengths[chunk], size)):
                 images = cutter.gather(gallery, block.images[rows])
-                for part, some in zip(columns, parts, strict=True):
-                    is_last = (rows.stop, part.stop) == block.scores.shape
-                    yield _Place(block, rows, part, is_last), cutter.tile(images, some)
+                for column, part in zip(columns, parts, strict=True):
+                    is_last = (rows.stop, column.stop) == block.scores.shape
+                    yield _Place(block, rows, column, is_last), cutter.tile(images, part)
 
 
 def _slices(stop: int, size: int) -> list[slice]:
@@ -97,7 +97,7 @@ def _caption_chunks(cutter: Cutter, texts: Gallery | Tokens, images: int) -> Ite
     """Positions and states of captions of similar length."""
     if isinstance(texts, Gallery):
         live = texts.live
-        # Read in place, many captions cost no copy: a few images take them in one call.
+        # Reading in place copies nothing, so a few images take many captions in one call.
         most = max(CAPTIONS_PER_CALL, _BLOCK_PAIRS // images) if cutter.reads_in_place(texts) else CAPTIONS_PER_CALL
         for chunk in cutter.chunks(texts, texts.lengths[live], most):
             yield live[chunk], cutter.gather(texts, live[chunk])

@@ -1,33 +1,33 @@
-"""The best items of many queries, kept while scores stream by: queries × items never exists at once."""
+"""The best items of many queries from a stream of scores, without a queries × items matrix."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-NOBODY = np.iinfo(np.int64).max  # the item of a place that is not taken; it loses every tie
+NO_ITEM = np.iinfo(np.int64).max  # fills empty places; loses every tie
 
 
 class TopK:
     """The k best items of each query among those seen so far. Equal scores rank by the item's index.
 
-    scores (queries, k) float32, best first; items (queries, k) int64, NOBODY with a score of -inf where fewer than k
-    items had a score: NaN is none, since no order would hold with it. What is kept does not depend on the order or the
-    pieces in which scores arrive.
+    scores (queries, k) float32, best first; items (queries, k) int64; NO_ITEM with score -inf where fewer than k items
+    had a score. NaN counts as no score, since it can't be ordered. The result does not depend on the order or the
+    blocks in which scores arrive.
     """
 
     def __init__(self, queries: int, k: int) -> None:
         self.scores: NDArray[np.float32] = np.full((queries, k), -np.inf, np.float32)
-        self.items: NDArray[np.int64] = np.full((queries, k), NOBODY, np.int64)
+        self.items: NDArray[np.int64] = np.full((queries, k), NO_ITEM, np.int64)
 
     def add(self, queries: NDArray[np.int64], items: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Let some items compete for some queries: queries (q,), items (n,), each once; scores (q, n)."""
+        """Add a block of scores (q, n) for queries (q,) and items (n,), each at most once."""
         is_nan = np.isnan(scores)
         block_items = np.broadcast_to(items, scores.shape)
         if is_nan.any():
-            block_items = np.where(is_nan, NOBODY, block_items)
+            block_items = np.where(is_nan, NO_ITEM, block_items)
             scores = np.where(is_nan, np.float32(-np.inf), scores)
-        # Most blocks bring nothing better once a few have been seen.
+        # After the first few blocks, most contain nothing better.
         better = scores.max(axis=1) >= self.scores[queries, -1]
         if not better.any():
             return

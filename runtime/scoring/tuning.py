@@ -1,7 +1,7 @@
-"""The fastest tiles and thread layout on this machine, from a few seconds of trials, kept for the next time.
+"""Finds the fastest tiles and thread layout on this machine in a few seconds of trials, and caches them.
 
-What is fastest can't be told beforehand: it depends on caches, on how many cores others use, and on the model's sizes.
-What was measured on a busy machine, or is contradicted by a later run, is used, and measured again after a while.
+The fastest choice can't be predicted: it depends on CPU caches, on how many cores others use, and on the model's sizes.
+A result measured on a busy machine, or contradicted by a later run, is used for now and measured again later.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .tiles import score_stream
 _VERSION = 2
 _TILE_MEGABYTES = (2, 8, 32, 128)
 _GPU_TILE_MEGABYTES = (64, 256, 1024, 4096)
-# Each trial scores for about so long; the best of _REPEATS counts, since noise only ever adds time.
+# Duration of a trial. The fastest of _REPEATS counts, since noise only adds time.
 _TRIAL_SECONDS, _REPEATS = 0.12, 3
-# Fewer pairs are scored sooner than trials would pay off.
+# Below this, tuning takes longer than it saves.
 _WORTH_PAIRS = 300_000
-# At most so many captions or images on one side is a query, which is limited by memory, not by arithmetic.
+# With at most this many images or captions it is a query, which is limited by memory bandwidth, not arithmetic.
 _QUERY = 4
-# Of a large gallery, so many images are tried with.
+# Images of a large gallery used for trials.
 _MOST_IMAGES = 1024
-# What is doubted is measured again at the earliest after so long: a busy machine may be quiet then.
+# Wait before a doubtful result is measured again: the machine may be quiet by then.
 _AGAIN_SECONDS = 600.0
-# A run that is so many times as fast as its trial, or as slow, contradicts it.
+# A run this many times faster or slower than its trial contradicts it.
 _CONTRADICTS = 1.6
 
 
@@ -53,58 +53,58 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried for single queries, and for many captions against many images; the fastest of each is taken."""
+    """The trials for single queries and for many captions × many images; the fastest of each is used."""
 
     query: tuple[Trial, ...]
     pairs: tuple[Trial, ...]
     measured: float = 0.0  # seconds since 1970
-    noise: tuple[str, ...] = ()  # why it may be wrong: what else went on meanwhile
+    noise: tuple[str, ...] = ()  # signs that the machine was busy meanwhile
     contradiction: str = ""  # a later run that was much faster, or slower
     confirmed: bool = False  # a second measurement chose the same
 
     def choice(self, images: int, captions: int) -> Choice:
-        """What to score so many images × captions with."""
+        """The choice for scoring images × captions."""
         return best(self.query if is_query(images, captions) else self.pairs).choice
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why it may be wrong; none once a second measurement chose the same."""
+        """Why it may be wrong; empty once a second measurement made the same choice."""
         if self.confirmed:
             return ()
         return self.noise + ((self.contradiction,) if self.contradiction else ())
 
 
 def is_query(images: int, captions: int) -> bool:
-    """Whether so few pairs are limited by memory, not by arithmetic."""
+    """Whether scoring is limited by memory bandwidth rather than arithmetic."""
     return min(images, captions) <= _QUERY
 
 
 def is_due(tuning: Tuning | None) -> bool:
-    """Whether to measure before the next large job: nothing is known, or it is doubtful and was left alone a while."""
+    """Whether to measure before the next large job: never measured, or doubtful and old enough."""
     if tuning is None:
         return True
     return bool(tuning.doubts) and not 0 <= time.time() - tuning.measured < _AGAIN_SECONDS
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The fastest."""
+    """The fastest trial."""
     return max(trials, key=lambda trial: trial.pairs_per_second)
 
 
 def is_worth_tuning(backend: Backend, pairs: int) -> bool:
-    """Whether scoring so many pairs takes so much longer than tuning that it pays off at once."""
+    """Whether scoring this many pairs takes long enough for tuning to pay off immediately."""
     return is_tunable(backend) and pairs >= _WORTH_PAIRS
 
 
 def is_tunable(backend: Backend) -> bool:
-    """Whether there is more than one way to score with it."""
+    """Whether the backend has more than one way to score."""
     return bool(backend.layouts)
 
 
 def tune(backend: Backend, images: Gallery, texts: Gallery, earlier: Tuning | None = None) -> Tuning:
-    """Time every choice on some of these images and captions, and keep the result in the user's cache.
+    """Time every choice on a sample of images and captions, and store the result in the user's cache.
 
-    earlier: what is measured again, and stays if the machine was quiet then and is not now.
+    earlier: the result being re-measured; it is kept if the machine was quiet then and is busy now.
     """
     tuning = try_all(backend, images, texts)
     if earlier is not None:
@@ -117,14 +117,14 @@ def tune(backend: Backend, images: Gallery, texts: Gallery, earlier: Tuning | No
 
 
 def compare(backend: Backend, tuning: Tuning, images: int, captions: int, seconds: float) -> Tuning:
-    """The tuning with what a run of so many images × captions tells of it, kept too if they contradict each other."""
+    """The tuning after a run of images × captions; if the run contradicts it, that is noted and cached."""
     pairs = images * captions
     if tuning.doubts or tuning.confirmed or pairs < _WORTH_PAIRS or is_query(images, captions) or seconds <= 0:
         return tuning
-    measured, seen = best(tuning.pairs).pairs_per_second, pairs / seconds
-    if measured / _CONTRADICTS <= seen <= measured * _CONTRADICTS:
+    measured, actual = best(tuning.pairs).pairs_per_second, pairs / seconds
+    if measured / _CONTRADICTS <= actual <= measured * _CONTRADICTS:
         return tuning
-    tuning = replace(tuning, contradiction=f"a run scored {seen:,.0f} pairs/s, its trial {measured:,.0f}")
+    tuning = replace(tuning, contradiction=f"a run scored {actual:,.0f} pairs/s, its trial {measured:,.0f}")
     _keep(backend, tuning, stacklevel=6)
     return tuning
 
@@ -135,28 +135,28 @@ def _both(one: Tuning, other: Tuning) -> tuple[tuple[tuple[Trial, ...], tuple[Tr
 
 def _keep(backend: Backend, tuning: Tuning, stacklevel: int) -> None:
     write_cached(
-        _path(backend), json.dumps(_as_json(backend, tuning)).encode(), "what was tuned", stacklevel=stacklevel + 1
+        _path(backend), json.dumps(_as_json(backend, tuning)).encode(), "the tuning", stacklevel=stacklevel + 1
     )
 
 
 def try_all(backend: Backend, images: Gallery, texts: Gallery) -> Tuning:
-    """Time every choice on some of these images and captions."""
-    # Neighbours, as searches meet them: what lies on disk is read in one piece, and the rest of it is not.
+    """Time every choice on a sample of images and captions."""
+    # Adjacent items, as searches use them: one contiguous read from disk, and nothing else.
     images, texts = images.first(_MOST_IMAGES), texts.first(CAPTIONS_PER_CALL)
     watch = Watch()
-    query, some = _trials(backend, images, texts.first(1))
-    pairs, others = _trials(backend, images, texts)
-    return Tuning(query, pairs, time.time(), watch.doubts(np.concatenate([some, others])))
+    query, query_seconds = _trials(backend, images, texts.first(1))
+    pairs, pairs_seconds = _trials(backend, images, texts)
+    return Tuning(query, pairs, time.time(), watch.doubts(np.concatenate([query_seconds, pairs_seconds])))
 
 
 def cached_tuning(backend: Backend) -> Tuning | None:
-    """What an earlier `tune` found for this machine, backend and model; None if it never ran."""
+    """The result of an earlier `tune` for this machine, backend and model; None if there is none."""
     return read_cached(_path(backend), lambda content: _read(json.loads(content), backend))
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A tuning in the user's cache, for whoever looks at the cache alone."""
+class CachedTuning:
+    """Summary of a tuning in the user's cache, readable without its backend."""
 
     of: str  # library and version, device, precision, threads
     age: float  # seconds
@@ -165,28 +165,27 @@ class Kept:
     doubts: tuple[str, ...]
 
 
-def kept_tunings() -> list[Kept]:
-    """What the cache holds, the newest first; damaged files are left out."""
-    files = [read_cached(path, _kept) for path in cache_folder("tuning").glob("*.json")]
-    found = [kept for kept in files if kept is not None]
-    return sorted(found, key=lambda kept: kept.age)
+def cached_tunings() -> list[CachedTuning]:
+    """All tunings in the cache, newest first; damaged files are skipped."""
+    summaries = [read_cached(path, _summary) for path in cache_folder("tuning").glob("*.json")]
+    return sorted((tuning for tuning in summaries if tuning is not None), key=lambda tuning: tuning.age)
 
 
-def _kept(content: bytes) -> Kept:
+def _summary(content: bytes) -> CachedTuning:
     entry = json.loads(content)
     tuning = _read(entry, None)
     query, pairs = (describe(best(trials)) for trials in (tuning.query, tuning.pairs))
-    return Kept(str(entry["of"]), time.time() - tuning.measured, query, pairs, tuning.doubts)
+    return CachedTuning(str(entry["of"]), time.time() - tuning.measured, query, pairs, tuning.doubts)
 
 
 def describe(trial: Trial) -> str:
-    """Its choice in words."""
+    """A trial's choice in words."""
     tiles, layout = f"{trial.choice.tile_bytes / 2**20:g} MiB tiles", trial.choice.layout
     return tiles if layout is None else f"{tiles}, {layout.workers} × {layout.threads} threads"
 
 
 def _trials(backend: Backend, images: Gallery, texts: Gallery) -> tuple[tuple[Trial, ...], NDArray[np.float64]]:
-    """Every choice, timed in turns on as many pairs as take a trial's time, and the seconds (choices, repetitions)."""
+    """Every choice, timed in turn on pairs that fill a trial's time, and the seconds (choices, repetitions)."""
     sizes = _TILE_MEGABYTES if backend.device == "cpu" else _GPU_TILE_MEGABYTES
     choices = [Choice(megabytes << 20, layout) for layout in backend.layouts or (None,) for megabytes in sizes]
     if not is_tunable(backend):
@@ -203,7 +202,7 @@ def _trials(backend: Backend, images: Gallery, texts: Gallery) -> tuple[tuple[Tr
 
 
 def _fit_time(backend: Backend, images: Gallery, texts: Gallery) -> tuple[Gallery, Gallery]:
-    """As many of the images and captions as fill a trial's time, of both about equally many."""
+    """About as many images as captions, together filling a trial's time."""
     first = images.first(8), texts.first(8)
     default = Choice(DEFAULT_TILE_BYTES)
     _time(backend, default, *first)  # warm up
@@ -239,7 +238,7 @@ def _threads(backend: Backend) -> str:
 
 
 def _read(content: Any, backend: Backend | None) -> Tuning:
-    """Raises one of many errors for anything that `_as_json` did not make, for this backend if one is named."""
+    """Raises various errors for anything not written by `_as_json`, or not for this backend if one is given."""
     query, pairs = (_read_trials(content[part], backend) for part in ("query", "pairs"))
     noise = tuple(map(str, content["noise"]))
     measured, confirmed = float(content["measured"]), content["confirmed"] is True
@@ -263,6 +262,6 @@ def _read_trial(tile_bytes: int, layout: Sequence[int] | None, pairs_per_second:
 
 
 def _path(backend: Backend) -> Path:
-    # Backends opened with other numbers of threads have other layouts.
+    # The layouts depend on the number of threads the backend was opened with.
     layouts = [layout and tuple(layout) for layout in backend.layouts]
     return cache_file("tuning", f"{_VERSION} {describe_machine()} {backend.fingerprint} {layouts}", ".json")

@@ -1,4 +1,4 @@
-"""Many callers, one scorer: searches that arrive together are encoded and scored together."""
+"""Batches concurrent searches: requests that arrive together are encoded and scored together."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ...errors import CaanError, Closed, DeadlineExceeded, InputError, Overloaded
 from ..arguments import check_is_gallery, check_is_retriever
 from ..galleries.gallery import Gallery
-from ..hits import Hit, least_score
-from ..inputs import are_images, check_features, check_gallery, hits_wanted, known_caption, shortened, tokenize
+from ..hits import Hit, resolve_min_score
+from ..inputs import are_images, check_features, check_gallery, known_caption, resolve_k, shortened, tokenize
 from ..lists import Query, TokenizedCaption, queries_of
 from ..retriever import Ids, Retriever
 from ..unknown_words import UnknownWords
@@ -30,13 +30,13 @@ from .metrics import ServingMetrics
 from .request_log import RequestLog
 from .request_queue import Answer, Request, RequestQueue, outcome_of
 
-# How long an exiting interpreter waits for the batch that is being scored.
+# How long an exiting interpreter waits for the running batch.
 _EXIT_SECONDS = 10.0
 _CLOSED = "this BatchingRetriever was closed; make a new one to search again"
 
 
 class Filters(TypedDict, total=False):
-    """What narrows a search, as for `Retriever.search`."""
+    """A search's filters, as in `Retriever.search`."""
 
     clamp: bool
     ids: Ids | None
@@ -45,29 +45,29 @@ class Filters(TypedDict, total=False):
 
 
 class BatchingRetriever:
-    """Searches for many threads or asyncio tasks at once, batching requests that arrive within `max_delay_ms`.
+    """Searches for many threads or asyncio tasks, batching requests that arrive within `max_delay_ms`.
 
-    Requests for the same Gallery object, all captions or all region features, share a batch, and get what
-    `Retriever.search` gives alone, to 1e-5; one for 128 hits or more shares it only with those for about as many. A
-    batch leaves when its oldest request has waited for `max_delay_ms` or when it has `max_batch` requests. While one is
-    scored the next one gathers, and leaves at once if it has waited that long already: only an idle machine waits for
-    company, and with `max_delay_ms=0` not even that one.
+    Requests for the same Gallery object, all captions or all region features, share a batch. Results equal those of
+    `Retriever.search` to 1e-5. A request for 128 hits or more shares a batch only with those for a similar number. A
+    batch starts when its oldest request has waited `max_delay_ms` or when it has `max_batch` requests. While one batch
+    is scored the next one collects, and starts at once if its oldest request has waited long enough: only an idle
+    machine waits for more requests, and with `max_delay_ms=0` it doesn't either.
 
-    At most `max_queue` requests wait; more are refused with Overloaded, as is one whose `timeout` is shorter than the
-    work ahead of it takes by the pace of the latest batches; batches are cut so that they end before their requests'
-    deadlines, and what has expired is never scored. An accepted request is answered within
-    `max_delay + (2 + (max_queue - 1) // max_batch) × t`, t being the time of a full batch, if all search one gallery:
-    the batch that runs, the full ones ahead, its own. To keep that within a bound B, take
-    `max_queue = max_batch × ((B - max_delay) / t - 1)`, the bracket rounded down. Each further gallery that is searched
-    at the same time adds up to one batch.
+    At most `max_queue` requests wait; further ones are refused with Overloaded, and so is one whose `timeout` is
+    shorter than the estimated time of the work ahead of it, judging by recent batches. Batches are sized to end before
+    their requests' deadlines, and expired requests are never scored. If all requests search one gallery, an accepted
+    request is answered within `max_delay + (2 + (max_queue - 1) // max_batch) × t`, where t is the time of a full
+    batch: the running batch, the full ones ahead, its own. To stay within a bound B, set
+    `max_queue = max_batch × ((B - max_delay) / t - 1)`, the bracket rounded down. Each further gallery searched at the
+    same time adds up to one batch.
 
-    A request with `ids` or `exclude` is scored in a batch of its own; those for one view, made once by
+    A request with `ids` or `exclude` is scored in its own batch; requests for the same view, made once with
     `Gallery.select`, share batches.
 
-    Refused, expired, slow and failed requests are logged by `caan.runtime.serving`, each kind once in ten seconds with
-    the number of the others.
+    Refused, expired, slow and failed requests are logged to `caan.runtime.serving`, each kind at most once per ten
+    seconds, with the number of those not logged.
 
-    Close it, or use it in a `with` block. After a fork it works in the parent alone.
+    Close it, or use it in a `with` block. After a fork it works only in the parent.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class BatchingRetriever:
         metrics: ServingMetrics | None = None,
         slow_ms: float | None = 1000.0,
     ) -> None:
-        """slow_ms: requests that take longer are logged, in milliseconds from arrival to answer; None: none are.
+        """slow_ms: log requests that take longer from arrival to answer, in milliseconds; None: log none.
 
         Raises InputError for a limit that is not positive; a `max_delay_ms` of 0 is allowed.
         """
@@ -95,8 +95,8 @@ class BatchingRetriever:
         self._metrics = metrics
         self._log = RequestLog(slow_ms)
         self._queue = RequestQueue(max_delay_ms / 1000, max_batch, max_queue, metrics)
-        # The threads know the queue, not this object: forgotten without close(), it still can be collected, and they
-        # end once everything accepted is answered.
+        # The threads reference the queue, not this object. So it can be garbage-collected without close(), and the
+        # threads end once all accepted requests are answered.
         self._threads = [
             threading.Thread(target=_serve, args=(self._queue, retriever, self._log), name="caan-batches", daemon=True),
             threading.Thread(
@@ -118,7 +118,7 @@ class BatchingRetriever:
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> list[Hit]:
-        """As `Retriever.search`; blocks. `timeout`: seconds until the answer must be there.
+        """As `Retriever.search`; blocks. timeout: seconds until the answer is due.
 
         Raises as `submit`, DeadlineExceeded at the deadline, and what the search itself raises.
         """
@@ -126,12 +126,12 @@ class BatchingRetriever:
             raise InputError("search() in a future's callback would wait for itself; use submit() there")
         answer = self._submit(query, gallery, k, timeout, filters)
         try:
-            # Not by Future.result, whose wait a signal's handler can leave without the lock that it then releases.
+            # Not Future.result: a signal handler can interrupt its wait without the lock, which it then releases.
             done: SimpleQueue[Answer] = SimpleQueue()
             answer.add_done_callback(done.put)
             return done.get().result()
         finally:
-            answer.cancel()  # interrupted, as by Ctrl-C: nobody wants the answer any more
+            answer.cancel()  # if interrupted, as by Ctrl-C: the answer is no longer needed
 
     async def asearch(
         self,
@@ -142,8 +142,8 @@ class BatchingRetriever:
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> list[Hit]:
-        """As `search`, for asyncio: the event loop goes on, and cancelling the task cancels the request."""
-        # Here, not above: whoever awaits has loaded it, whoever does not is spared it.
+        """As `search`, for asyncio: does not block the event loop, and cancelling the task cancels the request."""
+        # Imported here: callers who await have it loaded already, and others need not load it.
         import asyncio
 
         return await asyncio.wrap_future(self._submit(query, gallery, k, timeout, filters))
@@ -157,23 +157,23 @@ class BatchingRetriever:
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> Answer:
-        """As `search`, without waiting: a future of the hits, which can be cancelled until it is done.
+        """As `search`, without waiting: returns a future of the hits, which can be cancelled until done.
 
         query and gallery as for `Retriever.search`; features are copied. A cancelled request frees its place at once;
-        if its batch is being scored its answer is dropped. The future's callbacks should be quick: they hold up others.
-        Raises DataError for a query, gallery or k that `Retriever.search` refuses, Overloaded when the queue is full,
-        DeadlineExceeded for a timeout that is over already, Closed after `close`, or after a fork in the child.
+        if its batch is running, its answer is dropped. The future's callbacks should be quick: they delay others.
+        Raises DataError for a query, gallery or k that `Retriever.search` refuses, Overloaded if the queue is full,
+        DeadlineExceeded for a timeout that is not positive, Closed after `close`, or in a forked child.
         """
         return self._submit(query, gallery, k, timeout, filters)
 
     def close(self, *, cancel: bool = False) -> None:
-        """Take no more requests, answer those that were accepted, and wait for that; `cancel` those not begun yet.
+        """Accept no more requests and wait until the accepted ones are answered; `cancel` those not started.
 
-        A new request then gets Closed. Closing again does nothing. In a future's callback it does not wait.
+        New requests raise Closed. Closing again does nothing. In a future's callback it does not wait.
         """
         self._queue.close(_CLOSED, cancel=cancel)
         if threading.current_thread() in self._threads:
-            return  # they wait for each other, and this one for us
+            return  # joining would deadlock: this is one of the threads
         for thread in self._threads:
             thread.join()
 
@@ -191,21 +191,21 @@ class BatchingRetriever:
             raise TypeError(f"a search takes no argument '{unknown[0]}'; it takes {', '.join(Filters.__annotations__)}")
         try:
             if timeout is not None and not timeout > 0:
-                raise DeadlineExceeded(f"a timeout of {timeout:.3g} s was over before the request came; allow more")
-            checked = self._checked(query, gallery)
-            k = hits_wanted(k, gallery, clamp=filters.get("clamp", False))
-            least = least_score(filters.get("min_score"))
+                raise DeadlineExceeded(f"a timeout of {timeout:.3g} s is over before the request starts; allow more")
+            prepared = self._prepared(query, gallery)
+            k = resolve_k(k, gallery, clamp=filters.get("clamp", False))
+            min_score = resolve_min_score(filters.get("min_score"))
             searched = gallery.select(filters.get("ids"), filters.get("exclude"))
             k = min(k, len(searched.live)) if searched is not gallery else k
-            request = Request(checked, searched, k, arrived, least_score=least, answer=self._queue.new_answer())
-            if k == 0 and searched is not gallery:  # the filter lets nothing through
+            request = Request(prepared, searched, k, arrived, min_score=min_score, answer=self._queue.new_answer())
+            if k == 0 and searched is not gallery:  # the filters match no item
                 return self._queue.answer_at_once(request, [])
             if timeout is not None:
                 request.deadline = arrived + timeout
             try:
                 self._queue.admit(request)
             except BaseException:
-                request.answer.cancel()  # nobody will ever see it
+                request.answer.cancel()  # the caller never receives it
                 raise
         except CaanError as error:
             if isinstance(error, Overloaded | Closed):
@@ -215,8 +215,8 @@ class BatchingRetriever:
             raise
         return request.answer
 
-    def _checked(self, query: Query, gallery: Gallery) -> TokenizedCaption | NDArray[np.float32]:
-        """What goes into a batch: a copy that is known to be sound, since one bad query would spoil the batch."""
+    def _prepared(self, query: Query, gallery: Gallery) -> TokenizedCaption | NDArray[np.float32]:
+        """A validated copy of the query, since one invalid query would fail its whole batch."""
         check_is_gallery(gallery, query)
         check_gallery(gallery, gallery.kind, self.retriever.backend)
         backend = self.retriever.backend
@@ -228,7 +228,7 @@ class BatchingRetriever:
                 return np.array(query, np.float32, order="C")
         assert not isinstance(query, np.ndarray)
         words = known_caption(query, backend.model.vocabulary)
-        # Cut here, so that the warning points at the line that asked and the batch does not repeat it.
+        # Truncate here, so that the warning points at the caller's line and the batch does not repeat it.
         limit = backend.model.limits["words"]
         tokenize([words], backend.model.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
         return known_caption(shortened(words, limit), backend.model.vocabulary)
@@ -239,7 +239,7 @@ _THREADS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _serve(queue: RequestQueue, retriever: Retriever, log: RequestLog) -> None:
-    """Score one batch after the other until the queue is closed and empty."""
+    """Score batches until the queue is closed and empty."""
     try:
         while batch := queue.take():
             _answer(queue, retriever, log, batch)
@@ -250,9 +250,9 @@ def _serve(queue: RequestQueue, retriever: Retriever, log: RequestLog) -> None:
 
 def _watch_deadlines(queue: RequestQueue, log: RequestLog) -> None:
     try:
-        while late := queue.take_expired():
-            log.expired(len(late))
-            for answer in late:
+        while expired := queue.take_expired():
+            log.expired(len(expired))
+            for answer in expired:
                 with suppress(InvalidStateError):
                     answer.set_exception(DeadlineExceeded("no answer within the timeout; allow more, or retry later"))
     except BaseException as error:
@@ -261,38 +261,38 @@ def _watch_deadlines(queue: RequestQueue, log: RequestLog) -> None:
 
 
 def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: list[Request]) -> None:
-    """Answer a batch. If it fails its halves are tried, until the requests that make it fail are found.
+    """Answer a batch. If it fails, retry its halves, until the failing requests are isolated.
 
-    Empties `batch`: an error's traceback would keep the requests, and through them itself, alive.
+    Empties `batch`: otherwise an error's traceback would keep the requests, and through them itself, alive.
     """
-    wanted = [request for request in batch if not request.answer.done()]
+    pending = [request for request in batch if not request.answer.done()]
     batch.clear()
-    if not wanted:
+    if not pending:
         return
     started = time.monotonic()
     try:
-        k = max(request.k for request in wanted)
-        found = retriever.search_many([request.query for request in wanted], wanted[0].gallery, k)
+        k = max(request.k for request in pending)
+        results = retriever.search_many([request.query for request in pending], pending[0].gallery, k)
     except Exception as error:
-        if len(wanted) == 1:
+        if len(pending) == 1:
             log.failed(error, unexpected=not isinstance(error, CaanError))
-            _complete(wanted.pop(), error)
+            _complete(pending.pop(), error)
     else:
-        ended, batch_size = time.monotonic(), len(wanted)
-        queue.measured(wanted, ended - started)
-        while wanted:
-            request = wanted.pop(0)
-            hits = [hit for hit in found.pop(0)[: request.k] if hit.score >= request.least_score]
+        ended, batch_size = time.monotonic(), len(pending)
+        queue.measured(pending, ended - started)
+        while pending:
+            request = pending.pop(0)
+            hits = [hit for hit in results.pop(0)[: request.k] if hit.score >= request.min_score]
             _complete(request, hits)
             log.answered(ended - request.arrived, started - request.arrived, batch_size, request.pairs)
-    if wanted:
-        half = (len(wanted) + 1) // 2
-        _answer(queue, retriever, log, wanted[:half])
-        _answer(queue, retriever, log, wanted[half:])
+    if pending:
+        half = (len(pending) + 1) // 2
+        _answer(queue, retriever, log, pending[:half])
+        _answer(queue, retriever, log, pending[half:])
 
 
 def _complete(request: Request, outcome: list[Hit] | Exception) -> None:
-    # Cancelled or expired meanwhile: nobody wants the answer.
+    # Suppressed if the request was cancelled or has expired meanwhile.
     with suppress(InvalidStateError):
         if isinstance(outcome, Exception):
             request.answer.set_exception(outcome)
@@ -301,7 +301,7 @@ def _complete(request: Request, outcome: list[Hit] | Exception) -> None:
 
 
 def _at_exit() -> None:
-    """Let the batch that runs end: a thread that comes back from a backend into an interpreter that is gone crashes."""
+    """Let the running batch finish: a thread returning from a backend into a finalized interpreter would crash."""
     for queue in list(_QUEUES):
         queue.close(_CLOSED, cancel=True)
     until = time.monotonic() + _EXIT_SECONDS
@@ -310,7 +310,7 @@ def _at_exit() -> None:
 
 
 def _in_child() -> None:
-    """A forked process has neither the threads nor a usable backend."""
+    """A forked process lacks the threads and a usable backend."""
     for queue in list(_QUEUES):
         queue.abort_in_child("this process was forked from the one that opened the bundle; open it again here")
 

@@ -1,4 +1,4 @@
-"""What a server's operator reads of requests that were refused, late or failed: a line now and then, not one each."""
+"""Rate-limited log lines about refused, late, slow and failed requests, for the server's operator."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
-# A flood of requests makes one line of a kind in so many seconds.
+# At most one line of each kind in this many seconds.
 _SECONDS = 10.0
 
 
 class RequestLog:
-    """Logs to this module's logger, each kind of event once in ten seconds with the number left out. Threads share one.
+    """Logs each kind of event at most once per ten seconds, with the number left out. Thread-safe.
 
-    slow_ms: requests that take longer from arrival to answer, in milliseconds, are logged; None: none are.
+    slow_ms: log requests that take longer from arrival to answer, in milliseconds; None: log none.
     """
 
     def __init__(self, slow_ms: float | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,11 +29,11 @@ class RequestLog:
         self._say(logging.WARNING, "request refused: %s", str(reason))
 
     def expired(self, number: int) -> None:
-        """So many requests had no answer within their timeout."""
+        """`number` requests had no answer within their timeout."""
         self._say(logging.WARNING, "no answer within the timeout: %d requests", number)
 
     def answered(self, seconds: float, waited: float, batch: int, items: int) -> None:
-        """A request was answered, so many seconds after its arrival, of which it waited for its batch so long."""
+        """A request was answered `seconds` after its arrival, after waiting `waited` seconds for its batch."""
         if seconds > self._slow:
             arguments = seconds, waited, batch, items
             self._say(logging.WARNING, "slow request: %.2f s, %.2f s in the queue, batch of %d, %d items", *arguments)
@@ -47,7 +47,7 @@ class RequestLog:
         _log.critical("the thread that %s died: %r", thread, error, exc_info=error)
 
     def _say(self, level: int, message: str, *arguments: object, error: BaseException | None = None) -> None:
-        # Without a lock, which a signal's handler could leave locked: two threads at once at worst make two lines.
+        # No lock, which a signal handler could leave locked. At worst, two threads log one line each.
         if not _log.isEnabledFor(level):
             return
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Requests that wait for company: bounded, grouped by what can share a batch, each with its deadline."""
+"""The bounded queue of requests waiting for a batch, grouped by which can share one, each with a deadline."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from .metrics import ServingMetrics
 from .service_time import ServiceTime
 
 Answer: TypeAlias = Future[list[Hit]]
-Lane: TypeAlias = tuple[int, bool, int]
+GroupKey: TypeAlias = tuple[int, bool, int]
 
-# Requests for fewer hits share a batch whatever their k. A batch is ranked and answered for its largest k, so those
-# for more share one only within a factor of two.
+# Requests for fewer hits share a batch whatever their k. A batch is ranked for its largest k, so requests for more
+# hits share one only within a factor of two.
 _SMALL_K = 128
-# Requests with deadlines in a batch as long as nobody knows how long one takes.
+# Size of a batch with deadlines before any batch's time is known.
 _FIRST_BATCH = 4
-# How often the threads of a queue that is being closed look again, in seconds.
-_CLOSING_LOOK = 0.1
+# How often the threads of a closing queue check again, in seconds.
+_CLOSING_CHECK = 0.1
 
 
 @dataclass(eq=False)
 class Request:
-    """One search. Times are those of the queue's clock, in seconds."""
+    """One search. Times are on the queue's clock, in seconds."""
 
     query: Caption | NDArray[np.float32]  # a caption, or region features (R, F)
     gallery: Gallery
     k: int
     arrived: float
     deadline: float = math.inf
-    least_score: float = -math.inf  # hits with less are left out
+    min_score: float = -math.inf  # hits with lower scores are dropped
     answer: Answer = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple[bool, int]:
-        """Equal for requests that take as long for a pair: captions or features, and about as many hits."""
+        """Equal for requests with the same cost per pair: captions or features, and a similar number of hits."""
         return isinstance(self.query, np.ndarray), max(self.k, _SMALL_K - 1).bit_length()
 
     @property
-    def lane(self) -> Lane:
-        """Equal for requests that can share a batch: the same gallery and kind."""
+    def group_key(self) -> GroupKey:
+        """Equal for requests that can share a batch: same gallery and kind."""
         return id(self.gallery), *self.kind
 
     @property
@@ -65,16 +65,15 @@ class Request:
 
 
 class RequestQueue:
-    """Where requests wait. Thread-safe; one thread takes batches, one watches deadlines.
+    """The queue of waiting requests. Thread-safe; one thread takes batches, another watches deadlines.
 
-    A request is open from `admit` until its answer is done, however that comes about: a result, an error, its deadline
-    or a cancellation. The answers are never marked as running, so that they can be cancelled at any time.
-    No answer is completed under the lock: its callbacks are the application's.
+    A request is open from `admit` until its answer is done, by a result, an error, its deadline or cancellation.
+    Answers are never marked as running, so that they can be cancelled at any time. No answer is completed under the
+    lock, since its callbacks belong to the application.
 
-    A signal's handler may raise an exception anywhere in the main thread, amid `admit` and `_leave` too. So each
-    change there is one step, whatever follows from it is worked out afresh when it is needed, and the two threads,
-    where no handler runs, clear what an interrupted call has left. Requests are given answers by `new_answer`, whose
-    locks a handler can't leave locked.
+    A signal handler may raise anywhere in the main thread, including within `admit` and `_leave`. So each change there
+    is a single step, derived values are recomputed when needed, and the two threads, where no handler runs, clean up
+    after an interrupted call. `new_answer` creates answers whose locks a handler can't leave locked.
     """
 
     def __init__(
@@ -85,17 +84,17 @@ class RequestQueue:
         metrics: ServingMetrics | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """max_delay: seconds that the oldest request of a batch waits for company."""
+        """max_delay: seconds a batch's oldest request waits for others."""
         self._max_delay, self._max_batch, self._max_queue = max_delay, max_batch, max_queue
         self._metrics, self._clock = metrics, clock
         self._open: dict[Answer, Request] = {}
-        self._lanes: dict[Lane, dict[Answer, Request]] = {}  # those of the open ones that wait, the oldest first
+        self._groups: dict[GroupKey, dict[Answer, Request]] = {}  # open requests still waiting, oldest first
         self._service_times: defaultdict[tuple[bool, int], ServiceTime] = defaultdict(ServiceTime)
-        self._busy_until = -math.inf  # when the batch that is being scored should be done
-        self._closed = ""  # why, once it is
+        self._busy_until = -math.inf  # estimated end of the running batch
+        self._closed = ""  # the reason, once closed
         self._answers_lock = threading.RLock()
-        # Entered and left by methods in C: with Condition's own, in Python, a handler may raise after the lock was
-        # acquired and before the block begins that releases it.
+        # These methods are in C. Condition's own are in Python, where a handler may raise between acquiring the lock
+        # and entering the block that releases it.
         lock_methods = {"__enter__": self._answers_lock.__enter__, "__exit__": self._answers_lock.__exit__}
         self._answers_condition = type("_AnswersCondition", (threading.Condition,), lock_methods)
         self._make_locks()
@@ -107,10 +106,10 @@ class RequestQueue:
         return answer
 
     def admit(self, request: Request) -> None:
-        """Let a request wait for its batch. Raises Overloaded or Closed.
+        """Queue a request. Raises Overloaded or Closed.
 
-        Overloaded if `max_queue` requests wait, or if its deadline will have passed before its batch is done, as far
-        as the latest batches tell. On an idle machine nobody is refused: one must be tried to learn of better times.
+        Overloaded if `max_queue` requests wait, or if, judging by recent batches, its deadline would pass before its
+        batch is done. An idle machine refuses no request: running one is the only way to update the estimate.
         """
         request.answer.add_done_callback(self._leave)
         with self._lock:
@@ -129,13 +128,13 @@ class RequestQueue:
                     f"an answer would take about {done - now:.2g} s, and the timeout leaves"
                     f" {max(0.0, request.deadline - now):.2g} s; try again later, or allow more time"
                 )
-            lane = self._lanes.setdefault(request.lane, {})
-            lane[request.answer] = request
+            group = self._groups.setdefault(request.group_key, {})
+            group[request.answer] = request
             self._open[request.answer] = request
-            if self._due(lane) < self._batch_bell.next_look:
-                self._batch_bell.ring()
-            if request.deadline < self._deadline_bell.next_look:
-                self._deadline_bell.ring()
+            if self._due(group) < self._batch_wakeup.next_check:
+                self._batch_wakeup.wake()
+            if request.deadline < self._deadline_wakeup.next_check:
+                self._deadline_wakeup.wake()
             self._report_waiting()
 
     def answer_at_once(self, request: Request, hits: list[Hit]) -> Answer:
@@ -149,119 +148,119 @@ class RequestQueue:
         return request.answer
 
     def take(self) -> list[Request] | None:
-        """The next batch; blocks until there is one. None when the queue is closed and nobody waits any more.
+        """The next batch; blocks until there is one. None when the queue is closed and empty.
 
-        The lane whose oldest request came first goes first, as soon as that request has waited for `max_delay`, the
-        batch is full, or nobody can join it any more. Time spent behind another batch counts as waiting. The batch is
-        as large as lets it end before its requests' deadlines, as far as the latest batches tell.
+        The group with the oldest request goes first, as soon as that request has waited `max_delay`, the batch is
+        full, or no request can join it. Time spent behind another batch counts as waiting. The batch is sized to end
+        before its requests' deadlines, judging by recent batches.
         """
         while True:
             with self._lock:
                 self._busy_until = -math.inf
                 now = self._clock()
                 if batch := self._pop_due(now):
-                    self._batch_bell.next_look = -math.inf  # the thread looks again when the batch is done
+                    self._batch_wakeup.next_check = -math.inf  # the thread checks again when the batch is done
                     self._busy_until = now + (self._bound(batch[0], len(batch)) or 0.0)
                     break
                 if self._closed and not self._waiting():
                     return None
-                wait = self._batch_bell.prepare(self._next_due(), now, bool(self._closed))
-            self._batch_bell.wait(wait)
+                wait = self._batch_wakeup.prepare(self._next_due(), now, bool(self._closed))
+            self._batch_wakeup.wait(wait)
         if self._metrics:
             self._metrics.batch([now - request.arrived for request in batch])
         return batch
 
     def measured(self, batch: list[Request], seconds: float) -> None:
-        """A batch of one lane was scored in so many seconds: what is admitted next depends on it."""
+        """Record a batch's time in seconds, which later admissions depend on."""
         with self._lock:
             self._service_times[batch[0].kind].observe(sum(request.pairs for request in batch), seconds)
 
     def take_expired(self) -> list[Answer] | None:
-        """The answers whose deadline has passed; blocks until there are some. None once closed and nothing is open."""
+        """Answers past their deadline; blocks until there are some. None once closed with no open request."""
         while True:
             with self._lock:
                 if self._closed:
                     self._drop_done()
                 now = self._clock()
-                late = [request for request in self._open.values() if request.deadline <= now]
-                for request in late:
+                expired = [request for request in self._open.values() if request.deadline <= now]
+                for request in expired:
                     request.deadline = math.inf  # reported once
                     self._stop_waiting(request)
-                if late:
-                    return [request.answer for request in late]
+                if expired:
+                    return [request.answer for request in expired]
                 if self._closed and not self._open:
                     return None
                 first = min((request.deadline for request in self._open.values()), default=math.inf)
-                wait = self._deadline_bell.prepare(first, now, bool(self._closed))
-            self._deadline_bell.wait(wait)
+                wait = self._deadline_wakeup.prepare(first, now, bool(self._closed))
+            self._deadline_wakeup.wait(wait)
 
     def close(self, reason: str, *, cancel: bool = False) -> None:
-        """Admit nobody any more; `cancel` those who wait."""
+        """Admit no more requests; `cancel` the waiting ones."""
         with self._lock:
             self._closed = self._closed or reason
-            waiting = [answer for lane in self._lanes.values() for answer in lane] if cancel else []
-            self._batch_bell.ring()
-            self._deadline_bell.ring()
+            waiting = [answer for group in self._groups.values() for answer in group] if cancel else []
+            self._batch_wakeup.wake()
+            self._deadline_wakeup.wake()
         for answer in waiting:
             answer.cancel()
 
     def abort(self, reason: str) -> None:
-        """Close, and fail everything that is open with Closed."""
+        """Close, and fail all open requests with Closed."""
         self.close(reason)
         with self._lock:
             answers = list(self._open)
         for answer in answers:
-            # Done meanwhile, or a callback of the application that raises what no callback should.
+            # The answer may be done meanwhile, or an application's callback may raise even a BaseException.
             with suppress(BaseException):
                 answer.set_exception(Closed(reason))
 
     def abort_in_child(self, reason: str) -> None:
-        """`abort` in a process that was just forked, where any lock may be held by a thread that is not there."""
+        """`abort` in a newly forked process, where locks may be held by threads that no longer exist."""
         self._make_locks()
-        self._metrics, self._lanes = None, {}
+        self._metrics, self._groups = None, {}
         for answer in self._open:
             answer._condition = threading.Condition()
         self.abort(reason)
 
     def _make_locks(self) -> None:
-        # Reentrant: a signal's handler or the garbage collector may close the queue amid another call.
+        # Reentrant: a signal handler or the garbage collector may close the queue during another call.
         self._lock = threading.RLock()
-        self._batch_bell, self._deadline_bell = _Bell(), _Bell()
+        self._batch_wakeup, self._deadline_wakeup = _Wakeup(), _Wakeup()
 
     def _waiting(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._groups.values()))
 
     def _expected_end(self, request: Request, now: float) -> float:
-        """When a request that is admitted now will be answered; -inf where the machine is idle or not known."""
+        """When a request admitted now would be answered; -inf if the machine is idle or its speed unknown."""
         end = max(now, self._busy_until)
         if now >= self._busy_until and not self._waiting():
             return -math.inf
-        lanes = {key: len(lane) for key, lane in self._lanes.items()}
-        lanes[request.lane] = lanes.get(request.lane, 0) + 1
-        for key, number in lanes.items():
-            one = next(iter(self._lanes.get(key, {}).values()), request)
+        groups = {key: len(group) for key, group in self._groups.items()}
+        groups[request.group_key] = groups.get(request.group_key, 0) + 1
+        for key, number in groups.items():
+            example = next(iter(self._groups.get(key, {}).values()), request)
             full, rest = divmod(number, self._max_batch)
             for size, times in ((self._max_batch, full), (rest, 1)):
                 if size and times:
-                    bound = self._bound(one, size)
+                    bound = self._bound(example, size)
                     if bound is None:
                         return -math.inf
                     end += times * bound
         return end
 
     def _bound(self, request: Request, size: int) -> float | None:
-        """Seconds that a batch of `size` requests like this one takes at most, if that is known."""
+        """Upper estimate of the seconds a batch of `size` such requests takes; None if unknown."""
         return self._service_times[request.kind].bound(size * request.pairs)
 
     def _pop_due(self, now: float) -> list[Request]:
-        """Up to `max_batch` requests of the lane that is due the longest. Those past their deadline stay behind."""
-        for key in [key for key, lane in self._lanes.items() if not lane]:
-            del self._lanes[key]
-        due = [lane for lane in self._lanes.values() if self._due(lane) <= now]
+        """Up to `max_batch` requests of the group with the oldest due request. Expired requests are left out."""
+        for key in [key for key, group in self._groups.items() if not group]:
+            del self._groups[key]
+        due = [group for group in self._groups.values() if self._due(group) <= now]
         if not due:
             return []
-        lane = min(due, key=_oldest)
-        taken = list(islice(lane.values(), self._max_batch))
+        group = min(due, key=_oldest)
+        taken = list(islice(group.values(), self._max_batch))
         for request in [r for r in taken if r.deadline <= now or r.answer.done()]:
             self._stop_waiting(request)
             taken.remove(request)
@@ -271,36 +270,36 @@ class RequestQueue:
         return batch
 
     def _in_time(self, requests: list[Request], now: float) -> list[Request]:
-        """Those, in their order, that a batch will answer before their deadlines; one at least, to learn from."""
+        """The requests, in order, that a batch can answer before their deadlines; at least one, to update estimates."""
         if all(request.deadline == math.inf for request in requests):
             return requests
         alone = self._bound(requests[0], 1)
         if alone is None:
             return requests[:_FIRST_BATCH]
-        able = [request for request in requests if request.deadline > now + alone] or requests[:1]
-        first_deadlines = list(accumulate((request.deadline for request in able), min))
-        for size in range(len(able), 1, -1):
-            if now + (self._bound(able[0], size) or 0.0) < first_deadlines[size - 1]:
-                return able[:size]
-        return able[:1]
+        feasible = [request for request in requests if request.deadline > now + alone] or requests[:1]
+        first_deadlines = list(accumulate((request.deadline for request in feasible), min))
+        for size in range(len(feasible), 1, -1):
+            if now + (self._bound(feasible[0], size) or 0.0) < first_deadlines[size - 1]:
+                return feasible[:size]
+        return feasible[:1]
 
     def _next_due(self) -> float:
-        """When a batch is due, infinity if nobody waits."""
-        return min((self._due(lane) for lane in self._lanes.values() if lane), default=math.inf)
+        """When the next batch is due; infinity if no request waits."""
+        return min((self._due(group) for group in self._groups.values() if group), default=math.inf)
 
-    def _due(self, lane: dict[Answer, Request]) -> float:
-        if not lane:
+    def _due(self, group: dict[Answer, Request]) -> float:
+        if not group:
             return math.inf
-        full = len(lane) >= self._max_batch or self._waiting() >= self._max_queue or self._closed
-        return _oldest(lane) if full else _oldest(lane) + self._max_delay
+        full = len(group) >= self._max_batch or self._waiting() >= self._max_queue or self._closed
+        return _oldest(group) if full else _oldest(group) + self._max_delay
 
     def _stop_waiting(self, request: Request) -> None:
-        """Free the place of a request if it has one still."""
-        self._lanes.get(request.lane, {}).pop(request.answer, None)
+        """Remove a request from the waiting ones, if it still waits."""
+        self._groups.get(request.group_key, {}).pop(request.answer, None)
         self._report_waiting()
 
     def _drop_done(self) -> None:
-        """Forget requests whose `_leave` was interrupted."""
+        """Remove requests whose `_leave` was interrupted."""
         for answer, request in list(self._open.items()):
             if answer.done():
                 self._open.pop(answer, None)
@@ -311,49 +310,49 @@ class RequestQueue:
             self._metrics.waiting(self, self._waiting())
 
     def _leave(self, answer: Answer) -> None:
-        """What a request's answer calls when it is done."""
+        """Called when a request's answer is done."""
         with self._lock:
             request = self._open.pop(answer, None)
             if request is None:
                 return
             self._stop_waiting(request)
             if self._closed and not self._open:
-                self._deadline_bell.ring()
+                self._deadline_wakeup.wake()
         if answer.cancelled():
-            # Wakes those who wait with concurrent.futures.wait or as_completed.
+            # Wakes callers of concurrent.futures.wait and as_completed.
             answer.set_running_or_notify_cancel()
         if self._metrics:
             outcome = "cancelled" if answer.cancelled() else outcome_of(answer.exception())
             self._metrics.finished(outcome, self._clock() - request.arrived)
 
 
-class _Bell:
-    """Wakes the one thread that waits for it. `ring` is a single step, and never lost."""
+class _Wakeup:
+    """Wakes the single thread that waits on it. `wake` is one atomic step and never lost."""
 
     def __init__(self) -> None:
-        self._rung: SimpleQueue[None] = SimpleQueue()
-        self.next_look = -math.inf  # when the thread looks again by itself
+        self._signals: SimpleQueue[None] = SimpleQueue()
+        self.next_check = -math.inf  # when the thread checks again by itself
 
-    def ring(self) -> None:
-        self._rung.put(None)
+    def wake(self) -> None:
+        self._signals.put(None)
 
-    def prepare(self, next_look: float, now: float, closing: bool) -> float | None:
-        """The time to `wait` for, in seconds. Called under the queue's lock, so that whoever comes next knows."""
-        self.next_look = min(next_look, now + _CLOSING_LOOK) if closing else next_look
-        return None if self.next_look == math.inf else min(max(0.0, self.next_look - now), threading.TIMEOUT_MAX)
+    def prepare(self, next_check: float, now: float, closing: bool) -> float | None:
+        """The seconds to `wait`. Called under the queue's lock, so that later calls see `next_check`."""
+        self.next_check = min(next_check, now + _CLOSING_CHECK) if closing else next_check
+        return None if self.next_check == math.inf else min(max(0.0, self.next_check - now), threading.TIMEOUT_MAX)
 
     def wait(self, seconds: float | None) -> None:
         with suppress(Empty):
-            self._rung.get(timeout=seconds)
+            self._signals.get(timeout=seconds)
             while True:
-                self._rung.get_nowait()
+                self._signals.get_nowait()
 
 
 def outcome_of(error: BaseException | None) -> str:
-    """What the metrics call the end of a request."""
+    """The metrics' name for how a request ended."""
     names = {NoneType: "answered", Overloaded: "overloaded", DeadlineExceeded: "expired", Closed: "closed"}
     return names.get(type(error), "failed")
 
 
-def _oldest(lane: dict[Answer, Request]) -> float:
-    return next(iter(lane.values())).arrived
+def _oldest(group: dict[Answer, Request]) -> float:
+    return next(iter(group.values())).arrived

@@ -1,18 +1,18 @@
-"""How long batches take on this machine at present, learnt from those that were scored."""
+"""Estimates how long batches currently take on this machine, from recent ones."""
 
 from __future__ import annotations
 
-# Each batch counts for so much of the one after it: about the last ten decide.
+# Weight of a batch relative to the next one: about the last ten matter.
 _MEMORY = 0.9
-# How much of an estimate is margin before anything is known about how far estimates are off.
+# Relative error assumed before any estimate could be checked.
 _FIRST_ERROR = 0.25
 
 
 class ServiceTime:
-    """Seconds that a batch takes as a + b × pairs, fitted by least squares to recent batches.
+    """Time of a batch as a + b × pairs, in seconds, fitted by least squares to recent batches.
 
-    While all batches were of one size, a is 0: larger ones are expected to take proportionally longer, so that the
-    first large batch on a slow machine is approached in steps.
+    While all batches had the same size, a is 0: larger ones are expected to take proportionally longer, so that batches
+    grow in steps on a slow machine.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class ServiceTime:
         self._error = _FIRST_ERROR  # the mean of |seconds ÷ estimate - 1|
 
     def observe(self, pairs: int, seconds: float) -> None:
-        """A batch of so many query-item pairs took so many seconds."""
+        """Record a batch of query-item pairs that took `seconds`."""
         if self._weight:
             self._error += (1 - _MEMORY) * (abs(seconds / max(self._expected(pairs), 1e-9) - 1) - self._error)
             self._error = min(self._error, 1.0)
@@ -31,7 +31,7 @@ class ServiceTime:
         self._products = _MEMORY * self._products + pairs * seconds
 
     def bound(self, pairs: int) -> float | None:
-        """Seconds within which such a batch is likely done, the spread of recent ones allowed for; None if unknown."""
+        """Seconds in which such a batch is likely done, including a margin for recent errors; None if unknown."""
         return self._expected(pairs) * (1 + 2 * self._error) if self._weight else None
 
     def _expected(self, pairs: int) -> float:

@@ -1,4 +1,4 @@
-"""The accuracy gate: what it compares with, what it lets through, and what it keeps for the next time."""
+"""The accuracy gate: its reference, its decisions, and its cache."""
 
 import json
 from dataclasses import replace
@@ -87,7 +87,7 @@ def test_damaged_reference_scores_are_computed_again(bundle, workload, fresh_cac
     assert scorings == ["torch"] * 4
 
 
-def test_a_cache_that_can_t_be_written_is_no_obstacle(bundle, workload, monkeypatch, tmp_path):
+def test_an_unwritable_cache_is_not_an_error(bundle, workload, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "file"))
     with pytest.warns(CaanWarning, match="can't be saved"):
@@ -105,7 +105,7 @@ def test_only_the_newest_reference_scores_are_kept(bundle, workload, fresh_cache
 def test_without_the_checkpoint_the_bundle_s_fp32_graphs_are_the_reference(
     tiny_bundle, bundle, workload, fresh_cache, scorings
 ):
-    # The copy of the bundle lies where its manifest leads to no checkpoint.
+    # In the copied bundle, the manifest's relative path leads to no checkpoint.
     scores, name = reference_scores(workload, open_bundle(tiny_bundle), None)
     assert name == OWN_FP32 and scorings == ["onnxruntime"]
     pytorch, _ = reference_scores(workload, bundle, None)
@@ -133,13 +133,13 @@ def test_the_gate_holds_within_its_limits(workload, limits, change, passed):
     reference, scores = scores_like(workload, change)
     record = gate_with(reference, limits, workload).compare(scores, "onnxruntime")
     assert record["passed"] is passed
-    found = parity(scores, reference, workload.image_of_caption)
-    assert record["parity"]["delta_rsum"] == found.delta_rsum
-    assert record["metrics"]["rsum"] - record["reference"]["rsum"] == pytest.approx(found.delta_rsum)
+    difference = parity(scores, reference, workload.image_of_caption)
+    assert record["parity"]["delta_rsum"] == difference.delta_rsum
+    assert record["metrics"]["rsum"] - record["reference"]["rsum"] == pytest.approx(difference.delta_rsum)
     json.dumps(record, allow_nan=False)
 
 
-def test_an_rsum_that_rises_too_far_is_missed_too(workload):
+def test_an_rsum_that_rises_too_far_fails_too(workload):
     good, bad = scores_like(workload, 2.0)
     assert not gate_with(bad, Limits(delta_rsum=5.0), workload).compare(good, "x")["passed"]
 
@@ -188,7 +188,7 @@ def test_the_export_s_gate_passes_its_bundle_and_fails_a_wrong_one(tiny_folder, 
 
 @pytest.fixture
 def with_engines(tiny_bundle):
-    """A bundle with an engine of two precisions that nobody has run yet."""
+    """A bundle with engines of two precisions that have not run yet."""
 
     def add(folder, manifest):
         manifest["engines"] = {
@@ -211,7 +211,7 @@ def test_an_engine_s_first_run_completes_its_record(with_engines, workload):
     assert waits["run"] and waits["checks"] == []
 
 
-def test_a_record_that_is_complete_stays_as_it_is(with_engines, workload):
+def test_a_complete_record_is_unchanged(with_engines, workload):
     reference, scores = scores_like(workload, 1e-6)
     complete_engine_records(with_engines, workload, reference, {"fp32": scores})
     before = (with_engines / "manifest.json").read_bytes()
@@ -249,7 +249,7 @@ def test_a_gate_that_proves_little_says_so(images, change, says):
         assert record["summary"].endswith(f"; this proves little: {record['proves_little']}")
 
 
-def test_next_to_the_highest_rsum_a_gate_proves_little():
+def test_near_the_highest_rsum_a_gate_proves_little():
     truth = np.arange(600) // 5
     reference = (np.arange(120)[:, None] == truth).astype(np.float32)
     scores = reference.copy()
@@ -265,8 +265,8 @@ def test_a_gate_on_scores_is_not_judged_by_its_queries(workload):
 
 
 def test_a_limit_takes_images_spread_over_the_split_with_their_captions(tiny_folder, workload):
-    some = data_workload(tiny_folder / "data", "test", limit=2)
-    assert np.array_equal(some.features, workload.features[[0, 5]])
-    assert list(some.captions) == [*workload.captions[:5], *workload.captions[25:30]]
-    assert some.image_of_caption.tolist() == [0] * 5 + [1] * 5
+    subset = data_workload(tiny_folder / "data", "test", limit=2)
+    assert np.array_equal(subset.features, workload.features[[0, 5]])
+    assert list(subset.captions) == [*workload.captions[:5], *workload.captions[25:30]]
+    assert subset.image_of_caption.tolist() == [0] * 5 + [1] * 5
     assert data_workload(tiny_folder / "data", "test", limit=6).description == workload.description

@@ -1,4 +1,4 @@
-"""What a manifest says of an engine."""
+"""The manifest's record of an engine."""
 
 import json
 

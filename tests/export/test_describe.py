@@ -105,7 +105,7 @@ def test_the_ends_of_every_graph_are_told_with_types_and_axes(tiny_folder):
     assert result.ends["fp32"]["expander"].inputs == [Tensor("regions", "float32", ["images", "regions", 10])]
 
 
-def test_a_bundle_older_than_the_side_graphs_has_no_ends_of_them(tiny_bundle):
+def test_a_bundle_older_than_the_fp32_graphs_has_no_ends_of_them(tiny_bundle):
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     for graph in SIDE_GRAPHS:
         (tiny_bundle / graph_file(graph, "fp32")).unlink()

@@ -1,4 +1,4 @@
-"""Arguments in each other's place: an InputError at once, that names the right call."""
+"""Swapped or wrong arguments raise an InputError that names the right call."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_path_in_place_of_a_gallery(retriever, path):
                 call()
 
 
-def test_query_and_gallery_exchanged(retriever, gallery):
+def test_query_and_gallery_swapped(retriever, gallery):
     with BatchingRetriever(retriever) as batching:
         for search in (retriever.search, batching.search):
             with pytest.raises(InputError, match=r"write search\(query, gallery\)"):
@@ -45,7 +45,7 @@ def test_query_and_gallery_exchanged(retriever, gallery):
 
 
 @pytest.mark.parametrize("other", [None, 3, ["w1"], np.ones((5, 12), np.float32)])
-def test_something_else_in_place_of_a_gallery(retriever, other):
+def test_another_object_in_place_of_a_gallery(retriever, other):
     with pytest.raises(InputError, match=f"the gallery must be a Gallery, .* not {type(other).__name__}"):
         retriever.search("w1", other)
 
@@ -72,7 +72,7 @@ def test_one_caption_in_place_of_several(retriever, gallery):
         retriever.search_many("w1 w2", gallery)
 
 
-def test_a_path_in_place_of_what_opens_it(tiny_folder):
+def test_a_path_in_place_of_an_opened_object(tiny_folder):
     path = str(tiny_folder / "model.caan")
     for value in (path, Path(path)):
         with pytest.raises(InputError, match=r"write Retriever\.open\('.*model\.caan'\)"):
@@ -81,7 +81,7 @@ def test_a_path_in_place_of_what_opens_it(tiny_folder):
             BatchingRetriever(value)
 
 
-def test_things_that_open_nothing(retriever, gallery):
+def test_objects_of_the_wrong_type(retriever, gallery):
     with pytest.raises(InputError, match="takes an opened backend, not Gallery"):
         Retriever(gallery)
     with pytest.raises(InputError, match="takes a Retriever, not Gallery"):

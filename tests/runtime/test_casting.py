@@ -1,4 +1,4 @@
-"""Half-precision states: galleries of FP16 and INT8 graphs, in memory and on disk; galleries that can't be changed."""
+"""Half-precision states: galleries of FP16 and INT8 graphs, in memory and on disk; immutable states."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_half_precision_graphs_give_half_size_galleries(half, tiny_bundle, featu
         assert np.abs(a.states.astype(np.float32) - b.states).max() < 2e-3
 
 
-def test_scores_are_float32_and_near_the_whole_ones(half, tiny_bundle, features):
+def test_scores_are_float32_and_near_full_precision(half, tiny_bundle, features):
     captions, whole = ["w1 w2 w3", "w4", "w5 w6 w7 w8"], Retriever.open(tiny_bundle)
     scores = half.score_matrix(half.encode_images(features, [1, 2, 3, 4, 5, 5]), captions)
     expected = whole.score_matrix(whole.encode_images(features, [1, 2, 3, 4, 5, 5]), captions)
@@ -59,7 +59,7 @@ def test_another_precisions_gallery_is_refused(half, tiny_bundle, features):
 
 
 def test_a_gallerys_states_can_not_be_changed(half, features, tmp_path):
-    """A backend may keep a copy of them on its device."""
+    """A backend may cache a copy on its device."""
     for gallery in (half.encode_images(features), half.encode_images(features, folder=tmp_path)):
         with pytest.raises(ValueError, match="read-only"):
             gallery.states[0] = 0

@@ -1,4 +1,4 @@
-"""What `Retriever.explain` says, by every backend: the golden values' numbers, the user's words, and clear refusals."""
+"""`Retriever.explain` with every backend: golden values, the original words, and clear errors."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def retriever(tiny_folder):
 
 @pytest.fixture
 def older_bundle(tiny_bundle):
-    """A bundle from before there were side graphs."""
+    """A bundle older than the explainer and expander graphs."""
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     for graph in SIDE_GRAPHS:
         (tiny_bundle / graph_file(graph, "fp32")).unlink()
@@ -44,63 +44,63 @@ def test_the_score_is_the_search_s(retriever, features):
     )
 
 
-def test_attention_is_shared_out(retriever, features):
-    found = retriever.explain(features, "w1 w2 w3")
-    assert (found.H.shape, found.av.shape, found.au.shape) == ((5, 5), (5,), (5,))
-    assert np.abs(found.H).max() <= 1
-    for sums in (found.Hu.sum(axis=1), found.Hv.sum(axis=0), found.av.sum(), found.au.sum()):
+def test_attention_sums_to_one(retriever, features):
+    explanation = retriever.explain(features, "w1 w2 w3")
+    assert (explanation.H.shape, explanation.av.shape, explanation.au.shape) == ((5, 5), (5,), (5,))
+    assert np.abs(explanation.H).max() <= 1
+    for sums in (explanation.Hu.sum(axis=1), explanation.Hv.sum(axis=0), explanation.av.sum(), explanation.au.sum()):
         assert np.allclose(sums, 1, atol=1e-6)
 
 
 def test_pytorch_explains_the_same(retriever, tiny_folder, features):
     reference = Retriever.open(tiny_folder / "model.pt", "torch").explain(features, "w4 w1")
-    found = retriever.explain(features, "w4 w1")
-    assert found.words == reference.words and found.score == pytest.approx(reference.score, abs=1e-5)
+    explanation = retriever.explain(features, "w4 w1")
+    assert explanation.words == reference.words and explanation.score == pytest.approx(reference.score, abs=1e-5)
     for name in FIELDS:
-        assert np.abs(getattr(found, name) - getattr(reference, name)).max() <= 1e-5, name
+        assert np.abs(getattr(explanation, name) - getattr(reference, name)).max() <= 1e-5, name
 
 
 def test_weights_move_with_the_regions(retriever, features):
     order = np.array([3, 0, 4, 1, 2])
-    found, moved = retriever.explain(features, "w1 w5"), retriever.explain(features[order], "w1 w5")
-    assert np.abs(moved.av - found.av[order]).max() <= 1e-6
-    assert np.abs(moved.Hv - found.Hv[order]).max() <= 1e-6
-    assert np.abs(moved.au - found.au).max() <= 1e-6
+    explanation, moved = retriever.explain(features, "w1 w5"), retriever.explain(features[order], "w1 w5")
+    assert np.abs(moved.av - explanation.av[order]).max() <= 1e-6
+    assert np.abs(moved.Hv - explanation.Hv[order]).max() <= 1e-6
+    assert np.abs(moved.au - explanation.au).max() <= 1e-6
 
 
-def test_words_are_the_user_s_own(retriever, features):
-    found = retriever.explain(features, "W1 zebra w2")
-    assert found.words == ["<start>", "w1", "zebra", "w2", "<end>"]
-    assert found.known == [True, True, False, True, True]
+def test_words_are_the_original_ones(retriever, features):
+    explanation = retriever.explain(features, "W1 zebra w2")
+    assert explanation.words == ["<start>", "w1", "zebra", "w2", "<end>"]
+    assert explanation.known == [True, True, False, True, True]
     assert retriever.explain(features, ["w1", "Zebra"]).words == ["<start>", "w1", "Zebra", "<end>"]
 
 
 def test_a_caption_that_is_too_long_is_cut_as_a_search_cuts_it(retriever, features):
     with pytest.warns(CaanWarning, match="longer than 126 words"):
-        found = retriever.explain(features, "w1 " * 126 + "w2 zebra")
-    assert found.words == ["<start>", *["w1"] * 126, "<end>"]
-    assert len(found.known) == len(found.au) == 128 and found.H.shape == (5, 128)
-    assert found.score == pytest.approx(retriever.explain(features, "w1 " * 126).score)
+        explanation = retriever.explain(features, "w1 " * 126 + "w2 zebra")
+    assert explanation.words == ["<start>", *["w1"] * 126, "<end>"]
+    assert len(explanation.known) == len(explanation.au) == 128 and explanation.H.shape == (5, 128)
+    assert explanation.score == pytest.approx(retriever.explain(features, "w1 " * 126).score)
 
 
 def test_an_explanation_is_plain_json(retriever, features):
-    found = retriever.explain(features, "w1 w2")
-    again = json.loads(json.dumps(found.as_dict()))
+    explanation = retriever.explain(features, "w1 w2")
+    again = json.loads(json.dumps(explanation.as_dict()))
     assert set(again) == set(Explanation.__dataclass_fields__)
-    assert again["words"] == found.words and np.allclose(again["Hv"], found.Hv)
+    assert again["words"] == explanation.words and np.allclose(again["Hv"], explanation.Hv)
 
 
 def test_padding_of_a_tile_is_zero(retriever):
     generator = np.random.default_rng(1)
     states = [generator.standard_normal((3, size, width)).astype(np.float32) for size, width in ((4, 41), (6, 31))]
     lengths = [np.array([4, 2, 1]), np.array([6, 3, 2])]
-    found = retriever.backend.explain(Tile(states[0], lengths[0], states[1], lengths[1]))
+    explanation = retriever.backend.explain(Tile(states[0], lengths[0], states[1], lengths[1]))
     region, word = (np.arange(s.shape[1]) < n[:, None] for s, n in zip(states, lengths, strict=True))
     valid = region[:, None, :, None] & word[None, :, None, :]  # (3, 3, 4, 6)
     for name in ("H", "Hu", "Hv"):
-        assert (found[name][~np.broadcast_to(valid, found[name].shape)] == 0).all()
-    assert (found["av"][~np.broadcast_to(region[:, None], (3, 3, 4))] == 0).all()
-    assert (found["au"][~np.broadcast_to(word[None], (3, 3, 6))] == 0).all()
+        assert (explanation[name][~np.broadcast_to(valid, explanation[name].shape)] == 0).all()
+    assert (explanation["av"][~np.broadcast_to(region[:, None], (3, 3, 4))] == 0).all()
+    assert (explanation["au"][~np.broadcast_to(word[None], (3, 3, 6))] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["model.caan", "model.pt"])
@@ -153,7 +153,7 @@ def test_a_graph_of_another_bundle_is_refused_by_name(tiny_bundle, features):
     path = tiny_bundle / graph_file("explainer", "fp32")
     other = onnx.load(path)
     other.producer_name = "another"
-    path.unlink()  # as a replaced bundle's file is: another one
+    path.unlink()  # a replaced bundle has another file
     onnx.save(other, path)
     with pytest.raises(BundleError, match=r"explainer\.fp32\.onnx is not the file this bundle was opened with"):
         opened.explain(features, "w1")
@@ -163,7 +163,7 @@ def test_a_graph_of_another_bundle_is_refused_by_name(tiny_bundle, features):
 
 
 def test_a_changed_bundle_keeps_the_graphs(tiny_bundle, features):
-    """Passes and engines change bundles; these graphs are none of theirs."""
+    """Passes and engines change bundles, but not these graphs."""
     before = [(tiny_bundle / graph_file(graph, "fp32")).read_bytes() for graph in SIDE_GRAPHS]
     expected = Retriever.open(tiny_bundle).explain(features, "w1").score
     change_bundle(tiny_bundle, lambda folder, manifest: manifest.update(note="changed"))
@@ -179,8 +179,8 @@ def test_a_graph_that_was_opened_outlives_its_file(tiny_bundle, features):
 
 
 def test_threads_open_a_graph_once(tiny_folder, features, monkeypatch):
-    real, opened = side_graphs.SideGraphs._open, []
-    monkeypatch.setattr(side_graphs.SideGraphs, "_open", lambda self, name: opened.append(name) or real(self, name))
+    real, opened = side_graphs.Fp32Graphs._open, []
+    monkeypatch.setattr(side_graphs.Fp32Graphs, "_open", lambda self, name: opened.append(name) or real(self, name))
     retriever, start, scores = Retriever.open(tiny_folder / "model.caan"), threading.Barrier(8), []
 
     def work():

@@ -1,4 +1,4 @@
-"""What is explained makes sense: in the demo world, where objects have known places, words look at their objects."""
+"""Explanations are plausible: in the demo world, where object positions are known, words attend to their objects."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SCENES = 60
 
 @pytest.fixture(scope="module")
 def looks(demo_run):
-    """[(explanation, {position of an object's noun: which regions are its object's, (R,) bool})] of unseen captions."""
+    """[(explanation, {position of a noun: regions of its object, (R,) bool})] for unseen captions."""
     dataset = open_split(demo_run.data, "test")
     first = int(dataset.ids[0].removeprefix("scene-"))
     world = make_split(SCENES, first=first)
@@ -24,8 +24,10 @@ def looks(demo_run):
     for number, scene in enumerate(world.scenes):
         own = regions_of_things(scene, world.boxes[number])
         for caption in world.captions[number]:
-            found = retriever.explain(dataset.features[number], caption)
-            result.append((found, {at: own[thing] for at, thing in named_things(found.words, scene).items()}))
+            explanation = retriever.explain(dataset.features[number], caption)
+            result.append(
+                (explanation, {at: own[thing] for at, thing in named_things(explanation.words, scene).items()})
+            )
     return result
 
 
@@ -58,21 +60,21 @@ def named_things(words, scene):
 
 
 def test_a_noun_looks_at_its_object(looks):
-    """Hv: seen when this was written, 90 % of nouns, where a region taken by lot is right for 10 %."""
-    right = [own[found.Hv[:, at].argmax()] for found, named in looks for at, own in named.items()]
+    """Hv: measured for 90 % of nouns; by chance, 10 %."""
+    right = [own[explanation.Hv[:, at].argmax()] for explanation, named in looks for at, own in named.items()]
     chance = [own.mean() for _, named in looks for own in named.values()]
     assert len(right) > 500
     assert np.mean(right) > 0.75 and np.mean(right) > 5 * np.mean(chance)
 
 
 def test_half_of_a_noun_s_attention_is_its_object_s(looks):
-    """Hv: seen when this was written, 59 %."""
-    shares = [found.Hv[own, at].sum() for found, named in looks for at, own in named.items()]
+    """Hv: measured 59 %."""
+    shares = [explanation.Hv[own, at].sum() for explanation, named in looks for at, own in named.items()]
     assert np.mean(shares) > 0.45
 
 
-def test_the_region_with_the_most_weight_is_an_object_that_is_named(looks):
-    """av: seen when this was written, for 94 % of captions, by lot for 19 %."""
-    named = [(found, np.any(list(own.values()), axis=0)) for found, own in looks if own]
-    right, chance = [own[found.av.argmax()] for found, own in named], [own.mean() for _, own in named]
+def test_the_region_with_the_most_weight_is_a_named_object(looks):
+    """av: measured for 94 % of captions; by chance, 19 %."""
+    named = [(explanation, np.any(list(own.values()), axis=0)) for explanation, own in looks if own]
+    right, chance = [own[explanation.av.argmax()] for explanation, own in named], [own.mean() for _, own in named]
     assert np.mean(right) > 0.8 and np.mean(right) > 3 * np.mean(chance)

@@ -1,4 +1,4 @@
-"""Searches among some items only: by id, by index, by score; exact, as brute force over the score matrix."""
+"""Searches filtered by id, index and score equal brute force over the score matrix."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ WORDS = [f"w{number}" for number in range(20)]
 
 
 class Rounded:
-    """A backend whose scores have one digit, so that many are equal and none depends on the batch."""
+    """A backend that rounds scores, so that many are equal and none depends on the batch."""
 
     def __init__(self, backend):
         self._backend = backend
@@ -39,12 +39,12 @@ def sides(retriever):
     generator = np.random.default_rng(5)
     features = generator.standard_normal((12, 5, 12)).astype(np.float32)
     texts = [list(generator.choice(WORDS, n)) for n in generator.integers(1, 9, 12)]
-    gone = np.arange(12) == 4
+    deleted = np.arange(12) == 4
     images = retriever.encode_images(features, ids=[f"{n}.jpg" for n in range(12)])
     captions = retriever.encode_captions(texts, ids=[f"c{n}" for n in range(12)])
     return {
-        "image": (texts, dataclasses.replace(images, deleted=gone)),
-        "text": (list(features), dataclasses.replace(captions, deleted=gone)),
+        "image": (texts, dataclasses.replace(images, deleted=deleted)),
+        "text": (list(features), dataclasses.replace(captions, deleted=deleted)),
     }
 
 
@@ -56,7 +56,7 @@ def matrix(retriever, sides):
 
 
 def brute_force(row, allowed, k, least):
-    """Hits among allowed indices of a query's scores, by score, then index."""
+    """A query's hits among allowed indices, by score, then index."""
     ranked = sorted((-row[i], i) for i in allowed if least is None or row[i] >= least)
     return [(i, float(-negative)) for negative, i in ranked[:k]]
 
@@ -88,13 +88,13 @@ def test_a_filter_is_brute_force_on_the_matrix(
 
     how = {"ids": write(ids), "exclude": write(exclude), "min_score": least}
     expected = [brute_force(row, allowed, k, least) for row in scores]
-    found = retriever.search_many(queries, gallery, k, **how)
-    assert [[(hit.index, hit.score) for hit in hits] for hits in found] == expected
+    results = retriever.search_many(queries, gallery, k, **how)
+    assert [[(hit.index, hit.score) for hit in hits] for hits in results] == expected
     assert [(hit.index, hit.score) for hit in retriever.search(queries[3], gallery, k, **how)] == expected[3]
-    assert all(hit.id == gallery.id_of(hit.index) for hits in found for hit in hits)
+    assert all(hit.id == gallery.id_of(hit.index) for hits in results for hit in hits)
 
 
-def test_only_what_the_filter_lets_through_is_scored(retriever, sides):
+def test_only_selected_items_are_scored(retriever, sides):
     scored = []
 
     class Counting(Rounded):
@@ -108,7 +108,7 @@ def test_only_what_the_filter_lets_through_is_scored(retriever, sides):
     assert {hit.index for hit in hits} == {3, 7} and sum(scored) == 2
 
 
-def test_a_filter_that_lets_nothing_through_finds_nothing(retriever, sides):
+def test_a_filter_that_matches_nothing_returns_no_hits(retriever, sides):
     texts, gallery = sides["image"]
     for how in ({"ids": []}, {"ids": ["4.jpg"]}, {"ids": ["unknown", 99, -1]}, {"exclude": range(12)}):
         how = {name: list(values) for name, values in how.items()}
@@ -161,7 +161,7 @@ def test_filters_of_another_type_are_refused(retriever, sides, how, says):
                 search(texts[0], gallery, 3, **how)
 
 
-def test_a_batched_search_refuses_a_misspelt_filter_and_a_closed_one_everything(retriever, sides):
+def test_a_batched_search_refuses_a_misspelt_filter_and_a_closed_one_any_request(retriever, sides):
     texts, gallery = sides["image"]
     with BatchingRetriever(retriever) as batching, pytest.raises(TypeError, match="no argument 'min_scor'"):
         batching.search(texts[0], gallery, 3, min_scor=0.5)

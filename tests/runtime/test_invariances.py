@@ -1,4 +1,4 @@
-"""The invariances of docs/model.md, on ONNX Runtime and the compiled scorer: what a pair's score must not depend on."""
+"""The invariances of docs/model.md, on ONNX Runtime and the compiled scorer."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_scores_are_pytorch_scores(retriever, tiny_folder, world):
 @given(worlds(), st.data())
 def test_search_is_the_sorted_score_matrix(retriever, world, data):
     features, lengths, captions = world
-    # repeat the images, so that there are ties
+    # repeat the images to get ties
     features, lengths = np.concatenate([features, features]), np.concatenate([lengths, lengths])
     gallery = retriever.encode_images(features, lengths)
     k = data.draw(st.integers(1, len(gallery)))
@@ -114,7 +114,7 @@ def test_equal_scores_keep_the_order_of_the_gallery(retriever):
     features = np.random.default_rng(0).standard_normal((1, 4, REGION_DIM)).astype(np.float32)
     one = retriever.encode_images(features)
     nine = Gallery(one.kind, one.encoder, np.tile(one.states, (9, 1)), np.arange(0, 37, 4))
-    # One pair a tile: in a larger one, the last bit depends on the place in the tile.
+    # One pair per tile: in a larger one, the last bit depends on the position.
     hits = Retriever(retriever.backend, tile_bytes=1).search("w1 w2", nine, 9)
     assert len({hit.score for hit in hits}) == 1
     assert [hit.index for hit in hits] == list(range(9))

@@ -1,4 +1,4 @@
-"""What a server's operator reads in the log, and that the commands print as they did."""
+"""Log lines for a server's operator, and the commands' unchanged output."""
 
 import logging
 import re
@@ -38,7 +38,7 @@ def gallery(retriever):
 
 
 class Slow:
-    """A Retriever that takes its time, or fails."""
+    """A Retriever that is slow or fails."""
 
     def __init__(self, retriever, seconds=0.0, error=None):
         self.backend, self._retriever, self._seconds, self._error = retriever.backend, retriever, seconds, error
@@ -63,18 +63,20 @@ def test_galleries_that_are_opened_and_changed(retriever, lines, tmp_path):
     gallery = Gallery.create(folder, retriever, np.ones((4, 5, 12), np.float32))
     gallery.append(retriever, np.ones((2, 5, 12), np.float32)).delete([0, 1]).compact_storage()
     expected = ["wrote 4 images", "appended 2 images", "deleted 2 items, 4 are left", "compacted to 4 items, "]
-    said = lines("caan.runtime")
+    logged = lines("caan.runtime")
     for text in expected:
-        assert [line for line in said if line.startswith(f"{folder}: {text}")], (text, said)
-    assert f"opened {folder}: 6 images, float16, mapped" in said
+        assert [line for line in logged if line.startswith(f"{folder}: {text}")], (text, logged)
+    assert f"opened {folder}: 6 images, float16, mapped" in logged
 
 
 def test_tuning_says_when_it_starts_and_what_it_chose(retriever, gallery, lines):
     tuned = Retriever(retriever.backend)
     tuned.tune(gallery)
-    said = lines("caan.runtime")
-    assert "tuning onnxruntime started" in said
-    assert any(re.match(r"tuning ended after \d+\.\d s: queries .* MiB tiles.*; many pairs .*", line) for line in said)
+    logged = lines("caan.runtime")
+    assert "tuning onnxruntime started" in logged
+    assert any(
+        re.match(r"tuning ended after \d+\.\d s: queries .* MiB tiles.*; many pairs .*", line) for line in logged
+    )
 
 
 def test_refused_late_and_slow_requests(retriever, gallery, lines):
@@ -88,11 +90,11 @@ def test_refused_late_and_slow_requests(retriever, gallery, lines):
         with pytest.raises(DeadlineExceeded):
             late.result(10)
         first.result(10)
-    said = lines("caan.runtime.serving", "WARNING")
-    assert len(said) == 3  # the second refusal waits for the next line of its kind
-    assert said[0].startswith("request refused: 1 requests are waiting")
-    assert said[1] == "no answer within the timeout: 1 requests"
-    assert re.fullmatch(r"slow request: 0\.\d\d s, 0\.\d\d s in the queue, batch of 1, 4 items", said[2])
+    logged = lines("caan.runtime.serving", "WARNING")
+    assert len(logged) == 3  # the second refusal waits for the next line of its kind
+    assert logged[0].startswith("request refused: 1 requests are waiting")
+    assert logged[1] == "no answer within the timeout: 1 requests"
+    assert re.fullmatch(r"slow request: 0\.\d\d s, 0\.\d\d s in the queue, batch of 1, 4 items", logged[2])
 
 
 def test_a_failure_has_a_traceback_unless_it_is_one_of_caan_s(retriever, gallery, lines, caplog):
@@ -104,7 +106,7 @@ def test_a_failure_has_a_traceback_unless_it_is_one_of_caan_s(retriever, gallery
         assert record.getMessage() == f"request failed: {error}" and (record.exc_info is not None) == has_traceback
 
 
-def test_a_flood_makes_one_line_in_ten_seconds(lines):
+def test_a_flood_logs_one_line_per_ten_seconds(lines):
     now = [0.0]
     log = RequestLog(None, clock=lambda: now[0])
     for _ in range(1000):
@@ -118,7 +120,7 @@ def test_a_flood_makes_one_line_in_ten_seconds(lines):
     ]
 
 
-def test_a_line_that_a_signal_s_handler_interrupts_never_waits_for_itself(monkeypatch, lines):
+def test_a_line_interrupted_by_a_signal_handler_never_deadlocks(monkeypatch, lines):
     log = RequestLog(None)
 
     def interrupted():
@@ -132,7 +134,7 @@ def test_a_line_that_a_signal_s_handler_interrupts_never_waits_for_itself(monkey
 
 
 def test_nothing_is_printed_without_a_handler(tiny_folder, tmp_path):
-    """Neither by an application that configures nothing, nor by a command: it prints what it printed."""
+    """Neither by an application without logging configuration, nor by a command beyond its usual output."""
     shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan")
     np.save(tmp_path / "features.npy", np.ones((3, 5, 12), np.float32))
     program = (

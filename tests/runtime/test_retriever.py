@@ -1,4 +1,4 @@
-"""How the Retriever hands tiles to a backend: any number on their way, results in order, tiles within its limits."""
+"""How the Retriever feeds tiles to a backend: any number in flight, results in order, tiles within its limits."""
 
 from collections import deque
 
@@ -9,28 +9,27 @@ from hypothesis import strategies as st
 
 from caan.errors import CaanWarning, DataError
 from caan.runtime import Retriever
+from caan.runtime.backends.contract import GraphTiles
 from caan.tiling import DEFAULT_TILE_BYTES, GPU_TILE_BYTES, TileSize
 
 WORDS = [f"w{number}" for number in range(20)]
 
 
 class Pipelined:
-    """A backend that takes some tiles before it gives the first scores, and none that is too large."""
+    """A backend that consumes several tiles before it yields scores, and limits their size."""
 
     def __init__(self, backend, depth, limits):
-        self._backend, self._depth, self._limits = backend, depth, limits
-        self.tiles = []
+        self._backend, self._depth = backend, depth
+        self.tiles = GraphTiles(lambda regions, words: limits)
+        self.scored = []
 
     def __getattr__(self, name):
         return getattr(self._backend, name)
 
-    def tile_limits(self, regions, words):
-        return self._limits
-
     def score_tiles(self, tiles, layout=None):
         waiting = deque()
         for tile in tiles:
-            self.tiles.append(tile)
+            self.scored.append(tile)
             waiting.append(tile)
             if len(waiting) > self._depth:
                 yield self._backend.score(*waiting.popleft())
@@ -47,9 +46,7 @@ limits = st.lists(st.builds(TileSize, st.integers(1, 6), st.integers(1, 6)), max
 
 
 @given(st.integers(0, 5), limits, st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32), st.booleans())
-def test_every_pair_gets_its_score_however_tiles_are_cut_and_queued(
-    retriever, depth, limits, images, captions, seed, as_gallery
-):
+def test_scores_are_independent_of_tiling_and_queueing(retriever, depth, limits, images, captions, seed, as_gallery):
     generator = np.random.default_rng(seed)
     features = generator.standard_normal((images, 5, 12)).astype(np.float32)
     gallery = retriever.encode_images(features, generator.integers(1, 6, images))
@@ -58,7 +55,7 @@ def test_every_pair_gets_its_score_however_tiles_are_cut_and_queued(
     queries = retriever.encode_captions(texts) if as_gallery else texts
     scores = Retriever(backend).score_matrix(gallery, queries)
     assert np.abs(scores - retriever.score_matrix(gallery, texts)).max() <= 2e-6
-    sizes = [TileSize(len(tile.image_states), len(tile.text_states)) for tile in backend.tiles]
+    sizes = [TileSize(len(tile.image_states), len(tile.text_states)) for tile in backend.scored]
     if limits:
         assert all(any(s.images <= n and s.captions <= m for n, m in map(pair, limits)) for s in sizes)
     assert sum(size.images * size.captions for size in sizes) == images * captions
@@ -73,18 +70,18 @@ def test_a_bad_caption_is_found_before_anything_is_scored(retriever):
     gallery = retriever.encode_images(np.ones((2, 5, 12), np.float32))
     with pytest.raises(DataError, match="caption 200: the caption is empty"):
         Retriever(backend).score_matrix(gallery, [*["w1"] * 200, ""])
-    assert backend.tiles == []
+    assert backend.scored == []
 
 
-def test_a_warning_points_at_the_line_that_asked(retriever):
+def test_a_warning_points_at_the_caller(retriever):
     gallery = retriever.encode_images(np.ones((2, 5, 12), np.float32))
-    for ask in (retriever.encode_captions, lambda captions: retriever.score_matrix(gallery, captions)):
-        with pytest.warns(CaanWarning, match="without any word") as found:
-            ask(["zebra"])
-        assert found[0].filename == __file__
+    for call in (retriever.encode_captions, lambda captions: retriever.score_matrix(gallery, captions)):
+        with pytest.warns(CaanWarning, match="without any word") as warnings:
+            call(["zebra"])
+        assert warnings[0].filename == __file__
 
 
-def test_a_gpu_is_given_larger_tiles(retriever, monkeypatch):
+def test_a_gpu_gets_larger_tiles(retriever, monkeypatch):
     assert Retriever(retriever.backend).tile_bytes == DEFAULT_TILE_BYTES
     monkeypatch.setattr(retriever.backend, "device", "cuda")
     assert Retriever(retriever.backend).tile_bytes == GPU_TILE_BYTES

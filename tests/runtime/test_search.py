@@ -1,4 +1,4 @@
-"""Searches are exact: whatever is asked of whatever gallery, the hits are those of the whole score matrix, sorted."""
+"""Searches are exact: for any query and gallery, the hits are the sorted score matrix's."""
 
 import dataclasses
 from itertools import islice
@@ -18,7 +18,7 @@ REGION_DIM = 12
 
 
 class Rounded:
-    """A backend whose scores have two digits, so that many are equal whatever tiles they come in."""
+    """A backend that rounds scores, so that many are equal and none depends on the tiles."""
 
     def __init__(self, backend):
         self._backend = backend
@@ -40,7 +40,7 @@ def retriever(request, tiny_folder):
 
 @st.composite
 def worlds(draw):
-    """(images' features (R_i, F) of various R, captions, which images and captions are deleted): of random sizes."""
+    """(images' features (R_i, F), captions, deleted images, deleted captions), of random sizes."""
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     images, captions = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     features = [generator.standard_normal((r, REGION_DIM)).astype(np.float32) for r in generator.integers(1, 9, images)]
@@ -53,8 +53,8 @@ def worlds(draw):
 @st.composite
 def deletions(draw, items):
     """Which items are deleted, never all; None for none."""
-    gone = np.array(draw(st.lists(st.booleans(), min_size=items, max_size=items)))
-    return None if gone.all() or not gone.any() else gone
+    deletions = np.array(draw(st.lists(st.booleans(), min_size=items, max_size=items)))
+    return None if deletions.all() or not deletions.any() else deletions
 
 
 def galleries(retriever, world):
@@ -68,7 +68,7 @@ def galleries(retriever, world):
 
 
 def brute_force(scores, live, k):
-    """(index, score) of the k best of scores (queries, items), equal ones by index."""
+    """(index, score) of each query's k best in scores (queries, items); ties by index."""
     return [[(i, row[i]) for i in live[np.lexsort((live, -row[live]))][:k]] for row in scores.astype(np.float64)]
 
 
@@ -126,8 +126,8 @@ def test_a_loaded_gallery_scores_the_same(retriever, world):
 @pytest.mark.parametrize(
     "options", [{}, {"dtype": "float32"}, {"compact": True}, {"compact": True, "dtype": "float32"}]
 )
-def test_a_gallery_on_disk_scores_as_what_it_holds(retriever, tiny_folder, tmp_path, options):
-    """float16 is widened, what compact leaves out is computed again: as if done by hand, and as `load` does it."""
+def test_a_gallery_on_disk_scores_as_its_stored_states(retriever, tiny_folder, tmp_path, options):
+    """float16 is widened and a compact gallery's columns are recomputed, with the same result as `load`."""
     generator = np.random.default_rng(0)
     features, lengths = generator.standard_normal((200, 5, 12)).astype(np.float32), generator.integers(1, 6, 200)
     source = Images(retriever, features, lengths)
@@ -154,20 +154,20 @@ def test_half_precision_captions_on_disk(retriever, tiny_folder, tmp_path):
 
 
 @pytest.fixture
-def some(retriever):
+def sample(retriever):
     features = np.random.default_rng(0).standard_normal((40, 5, 12)).astype(np.float32)
     return retriever.encode_images(features), [f"w{n % 20} w{n % 7}" for n in range(30)]
 
 
-def test_a_score_matrix_on_disk_is_the_one_in_memory(retriever, some, tmp_path):
-    scores = retriever.score_matrix(*some, out=tmp_path / "new" / "scores.npy")
+def test_a_score_matrix_on_disk_is_the_one_in_memory(retriever, sample, tmp_path):
+    scores = retriever.score_matrix(*sample, out=tmp_path / "new" / "scores.npy")
     assert isinstance(scores, np.memmap) and not scores.flags.writeable
-    np.testing.assert_array_equal(scores, retriever.score_matrix(*some))
+    np.testing.assert_array_equal(scores, retriever.score_matrix(*sample))
     np.testing.assert_array_equal(np.load(tmp_path / "new" / "scores.npy"), scores)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.npy"]
 
 
-def test_a_score_matrix_that_fails_keeps_the_old_file(retriever, some, tmp_path, monkeypatch):
+def test_a_score_matrix_that_fails_keeps_the_old_file(retriever, sample, tmp_path, monkeypatch):
     (tmp_path / "scores.npy").write_text("old")
 
     def fails(tiles, layout=None):
@@ -177,19 +177,19 @@ def test_a_score_matrix_that_fails_keeps_the_old_file(retriever, some, tmp_path,
     failing = Rounded(retriever.backend)
     failing.score_tiles = fails
     with pytest.raises(KeyboardInterrupt):
-        Retriever(failing, tile_bytes=1).score_matrix(*some, out=tmp_path / "scores.npy")
+        Retriever(failing, tile_bytes=1).score_matrix(*sample, out=tmp_path / "scores.npy")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"scores.npy": "old"}
 
 
-def test_a_score_matrix_on_a_full_disk(retriever, some, small_disk):
-    many = [text for text in some[1] for _ in range(20)]
+def test_a_score_matrix_on_a_full_disk(retriever, sample, small_disk):
+    many = [text for text in sample[1] for _ in range(20)]
     with pytest.raises(OutputError, match=r"is full, scores.npy was not written; free some space"):
-        retriever.score_matrix(some[0], many, out=small_disk / "scores.npy")
+        retriever.score_matrix(sample[0], many, out=small_disk / "scores.npy")
     assert list(small_disk.iterdir()) == []
 
 
 @given(st.data(), st.integers(1, 6), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_top_k_does_not_depend_on_the_pieces_nor_their_order(data, queries, items, seed):
+def test_top_k_does_not_depend_on_blocks_or_their_order(data, queries, items, seed):
     generator = np.random.default_rng(seed)
     scores = generator.integers(-3, 4, (queries, items)).astype(np.float32)  # many ties
     k = data.draw(st.integers(1, items))

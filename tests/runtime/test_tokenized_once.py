@@ -1,4 +1,4 @@
-"""A caption is split into words once, however many checks it passes on its way to the encoder."""
+"""A caption is split into words only once, despite several checks before encoding."""
 
 from collections import Counter
 
@@ -38,7 +38,7 @@ TEXTS = ["w1 w2", "w3", "w4 w5 w6"]
 
 
 @pytest.mark.parametrize("way", ["search", "search_many", "batched", "matrix", "encode", "index", "explain"])
-def test_every_way_in_splits_a_caption_once(retriever, images, split, way):
+def test_every_entry_point_splits_a_caption_once(retriever, images, split, way):
     with BatchingRetriever(retriever, max_delay_ms=20) as batching:
         ways = {
             "search": lambda: [retriever.search(text, images, 2) for text in TEXTS],

@@ -40,7 +40,7 @@ class OnnxBackend(OnnxEncoders):
         threads = chosen_threads(threads)
         self.layouts: list[Layout | None] = [Layout(1, threads)]
         if self.device == "cpu" and threads > 1:
-            # Threads that share one call wait for each other after every product; calls of one thread each don't.
+            # Threads sharing a call synchronize after every product; single-threaded calls don't.
             self._sessions[_SINGLE] = self._open(_SINGLE)
             self.layouts.append(Layout(threads, 1))
         version, scorer = onnxruntime().__version__, bundle.hash_of(graph_file("scorer", precision))
@@ -59,7 +59,7 @@ class OnnxBackend(OnnxEncoders):
     def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
         if layout is None or layout.workers == 1:
             return starmap(self.score, tiles)
-        return side_by_side(lambda tile: self._run(_SINGLE, **tile._asdict()), tiles, layout.workers)
+        return score_concurrently(lambda tile: self._run(_SINGLE, **tile._asdict()), tiles, layout.workers)
 
     def score(
         self,
@@ -78,10 +78,10 @@ class OnnxBackend(OnnxEncoders):
         )
 
 
-def side_by_side(
+def score_concurrently(
     score: Callable[[Tile], NDArray[np.float32]], tiles: Iterable[Tile], workers: int
 ) -> Iterator[NDArray[np.float32]]:
-    """`score` of each tile, in their order, so many at a time; one more is prepared meanwhile."""
+    """`score` of each tile, in order, `workers` at a time; one more tile is prepared meanwhile."""
     waiting: deque[Future[NDArray[np.float32]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -92,5 +92,5 @@ def side_by_side(
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for unwanted in waiting:
-                unwanted.cancel()
+            for future in waiting:
+                future.cancel()

@@ -1,4 +1,4 @@
-"""What every backend needs that scores states itself: a bundle's encoders in ONNX Runtime, and its side graphs."""
+"""Encoders and FP32 graphs of a bundle in ONNX Runtime: the base of backends with their own scorer."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from ....data.vocabulary import Vocabulary
 from ....errors import BundleError, MissingError
 from ....graphs import check_result, read_graph
 from ..contract import Model, Tile
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from ..from_bundle import check_sizes, encoder_hashes
-from .fp32_graphs import SideGraphs
+from .fp32_graphs import Fp32Graphs
 from .sessions import check_rounding, choose_device, open_session, run_bound, run_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
-# ONNX Runtime does not tell how much device memory is free.
+# Fixed, since ONNX Runtime does not report free device memory.
 _RESIDENT_BYTES = 1 << 30
 
 
 class OnnxEncoders:
-    """Everything of `Backend` but the scorer, which a subclass adds. Thread-safe: sessions run concurrently."""
+    """`Backend` without the scorer, which a subclass adds. Thread-safe: sessions run concurrently."""
 
-    graphs: Sequence[str] = ("image_encoder", "text_encoder")  # that are opened at once
-    # Whether the graphs' threads, which spin for a while after each call in hope of another, must leave the processor
-    # to the scorer's.
+    graphs: Sequence[str] = ("image_encoder", "text_encoder")  # opened on construction
+    # Whether the graphs' threads, which spin for a while after each call, must yield the CPU to the scorer's threads.
     yielding = True
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None) -> None:
         for name in self.graphs:
-            bundle.graph(name, precision)  # a precision that the bundle lacks is refused first
+            bundle.graph(name, precision)  # refuse a missing precision first
         check_rounding(bundle, precision)
         self._bundle, self._threads, self._sessions_process = bundle, threads, os.getpid()
         self.precision = self._graphs_precision = precision
@@ -49,7 +48,7 @@ class OnnxEncoders:
         except MissingError:
             if device != "auto":
                 raise
-            # onnxruntime-gpu on a machine without a usable GPU: "auto" allowed the CPU.
+            # onnxruntime-gpu without a usable GPU: "auto" falls back to the CPU.
             self.device = "cpu"
             self._sessions = {name: self._open(name) for name in self.graphs}
         self.process_bound = "" if self.device == "cpu" else "a GPU"
@@ -57,8 +56,8 @@ class OnnxEncoders:
         ends = (image.get_inputs()[0], image.get_outputs()[0], text.get_outputs()[0])
         check_sizes(bundle, vocabulary, {end.name: end.shape[-1] for end in ends})
         self.state_dtype = self._state_dtype(bundle)
-        self._side_graphs = SideGraphs(bundle, threads)
-        self._residents: DeviceTiles[ort.OrtValue] = DeviceTiles(lambda: _RESIDENT_BYTES)
+        self._fp32_graphs = Fp32Graphs(bundle, threads)
+        self._residents: DeviceCache[ort.OrtValue] = DeviceCache(lambda: _RESIDENT_BYTES)
 
     def encode_images(self, features: NDArray[np.float32]) -> NDArray[np.floating]:
         return self._run("image_encoder", features=features)
@@ -67,20 +66,20 @@ class OnnxEncoders:
         return self._run("text_encoder", tokens=tokens, text_lengths=lengths)
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
-        return self._side_graphs.explain(tile)
+        return self._fp32_graphs.explain(tile)
 
     def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._side_graphs.expand_regions(regions)
+        return self._fp32_graphs.expand_regions(regions)
 
     def _open(self, name: str) -> ort.InferenceSession:
         path = self._bundle.graph(name, self._graphs_precision)
         content = read_graph(self._bundle, name, self._graphs_precision)
         return open_session(path, self.device, self._threads, content=content, yielding=self.yielding)
 
-    def _own_sessions(self) -> dict[str, ort.InferenceSession]:
-        """This process's: a fork has none of the threads that its parent's sessions would wait for.
+    def _process_sessions(self) -> dict[str, ort.InferenceSession]:
+        """This process's sessions: after a fork, the threads of the parent's sessions do not exist.
 
-        Raises BundleError if the graphs are no longer those that the parent opened.
+        Raises BundleError if the graphs differ from those the parent opened.
         """
         if self._sessions_process != os.getpid():
             self._sessions = {name: self._open(name) for name in self._sessions}
@@ -98,7 +97,7 @@ class OnnxEncoders:
         return _DTYPES[types.pop()]
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
-        session = self._own_sessions()[graph]
+        session = self._process_sessions()[graph]
         if self.device == "cpu":
             output = run_session(session, inputs)[0]
         else:

@@ -1,4 +1,4 @@
-"""The graphs that a bundle has in FP32 alone, on the CPU whatever the backend: what explains, and what expands."""
+"""The graphs a bundle has only in FP32, explainer and expander; they run on the CPU with every backend."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 _STATES = np.dtype(np.float32)  # as the graphs take them
 
 
-class SideGraphs:
-    """A bundle's explainer and expander, each opened when it is first used. Thread-safe.
+class Fp32Graphs:
+    """A bundle's explainer and expander, each opened on first use. Thread-safe.
 
-    The bundle may have been replaced by then: a graph that is not the one which the bundle was opened with is refused.
+    If the bundle was replaced by then, a graph that differs from the originally opened bundle's is refused.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self._bundle, self._threads = bundle, threads
-        self._start_anew()
+        self._reset()
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
         """As `Backend.explain`. Raises BundleError and MissingError as `expand_regions`."""
@@ -50,13 +50,13 @@ class SideGraphs:
         check_result(EXPANDER, inputs, states)
         return states
 
-    def _start_anew(self) -> None:
+    def _reset(self) -> None:
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._opening, self._process = Lock(), os.getpid()
 
     def _session(self, name: str) -> ort.InferenceSession:
-        if self._process != os.getpid():  # a fork has none of the threads that its parent's sessions would wait for
-            self._start_anew()
+        if self._process != os.getpid():  # after a fork, the threads of the parent's sessions do not exist
+            self._reset()
         with self._opening:
             if name not in self._sessions:
                 self._sessions[name] = self._open(name)
@@ -64,6 +64,6 @@ class SideGraphs:
 
     def _open(self, name: str) -> ort.InferenceSession:
         path = self._bundle.side_graph(name)
-        # Hashed, checked and loaded from the same bytes: nothing can come in between.
+        # Hashed, checked and loaded from the same bytes, so that the file can't change in between.
         content = read_graph(self._bundle, name, "fp32")
         return open_session(path, "cpu", self._threads, content=content, purpose=f"the {name} graph")

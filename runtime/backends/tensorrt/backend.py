@@ -1,7 +1,7 @@
-"""Backend `tensorrt`: a bundle's TensorRT engines on an NVIDIA GPU, of TensorRT or of TensorRT for RTX.
+"""Backend `tensorrt`: a bundle's engines on an NVIDIA GPU, of TensorRT or TensorRT for RTX.
 
-A plan is a program for the GPU, and a version compatible one brings code for the processor too: without `trust_engines`
-only those run that were built here.
+A plan is a program for the GPU, and a version-compatible one contains CPU code too. Without `trust_engines`, only
+engines built on this machine are run.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ....engines.record import EngineRecord
 from ....engines.targets import installed_module
 from ....errors import BundleError, InputError
 from ..contract import GraphTiles, Layout, Model, Tile, Tiles
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from ..from_bundle import check_sizes, encoder_hashes, open_precision
-from ..onnxruntime.fp32_graphs import SideGraphs
+from ..onnxruntime.fp32_graphs import Fp32Graphs
 from .choose_engine import choose_engine, this_machine
 from .choose_profile import batch_limit, item_limits, tile_limits
 from .cuda import Gpu
-from .executor import Call, Lane, LanePool, Resident
+from .executor import Call, Executor, ExecutorPool, Resident
 from .plans import Plan, load_plan
 
-# Of the device memory that is free when the first gallery tile is kept. The rest is for other threads' lanes.
+# Share of the device memory free when the first tile is cached. The rest is for other threads' executors.
 _RESIDENT_SHARE = 0.5
 
 
 class TensorRTBackend:
-    """The three graphs as engines. Threads may share it: each call at a time has streams and contexts of its own."""
+    """The three graphs as engines. Thread-safe: concurrent calls have separate streams and contexts."""
 
     name = "tensorrt"
     device = "cuda"
@@ -44,7 +44,7 @@ class TensorRTBackend:
     process_bound = "a GPU"
 
     def __init__(self, bundle: Bundle, record: EngineRecord, trt: Any, gpu: Gpu) -> None:
-        """Load an engine that `choose_engine` chose; `trt` is its target's module."""
+        """Load the engine that `choose_engine` selected; trt: its target's module."""
         self.engine = record
         self.precision = record.precision
         vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
@@ -54,13 +54,15 @@ class TensorRTBackend:
         _check_fit(bundle, record, vocabulary, plans)
         self._profiles = {graph: plan.profiles for graph, plan in plans.items()}
         self.state_dtype = plans["scorer"].dtypes["image_states"]
-        own, of_bundle = item_limits(self._profiles), bundle.manifest["limits"]
-        limits = {side: min(own[side], of_bundle[side]) for side in own}
+        engine_limits, bundle_limits = item_limits(self._profiles), bundle.manifest["limits"]
+        limits = {side: min(limit, bundle_limits[side]) for side, limit in engine_limits.items()}
         self.model = Model(bundle.config, limits, vocabulary, encoder_hashes(bundle, record.precision))
         self.tiles: Tiles = GraphTiles(partial(tile_limits, self._profiles["scorer"]))
-        self._residents: DeviceTiles[Resident] = DeviceTiles(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
-        self._pools = {graph: LanePool(partial(Lane, gpu, plan, self._residents)) for graph, plan in plans.items()}
-        self._side_graphs = SideGraphs(bundle)
+        self._residents: DeviceCache[Resident] = DeviceCache(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
+        self._pools = {
+            graph: ExecutorPool(partial(Executor, gpu, plan, self._residents)) for graph, plan in plans.items()
+        }
+        self._fp32_graphs = Fp32Graphs(bundle)
         self._finalizer = weakref.finalize(self, _save_kernels, gpu, list(plans.values()))
 
     @classmethod
@@ -74,12 +76,12 @@ class TensorRTBackend:
         checked: bool = False,
         trust_engines: bool = False,
     ) -> TensorRTBackend:
-        """Open the bundle's first engine of this precision that can be used here.
+        """Open the bundle's first engine of this precision that is usable here.
 
-        threads is of no meaning to a GPU; checked: only an engine that passed its check on a GPU; trust_engines: also
-        one that was not built here.
-        Raises InputError for another device than a GPU, BundleError for an engine that is not there, stale, or not
-        for this TensorRT or GPU, with the command that builds it; MissingError for what this machine lacks.
+        threads: ignored; checked: only an engine that passed its check on a GPU; trust_engines: also one built
+        elsewhere.
+        Raises InputError for device `cpu`, BundleError, with the command that builds it, if the engine is missing,
+        stale, or for another TensorRT or GPU; MissingError if this machine lacks a package or GPU.
         """
         if device == "cpu":
             raise InputError("the backend 'tensorrt' runs on device 'cuda'; on 'cpu' use backend 'onnxruntime'")
@@ -108,32 +110,32 @@ class TensorRTBackend:
         return self._run("scorer", (tile._asdict() for tile in tiles))
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
-        """As `Backend`, by ONNX Runtime on the CPU."""
-        return self._side_graphs.explain(tile)
+        """As `Backend`, in ONNX Runtime on the CPU."""
+        return self._fp32_graphs.explain(tile)
 
     def expand_regions(self, regions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As `Backend`, by ONNX Runtime on the CPU."""
-        return self._side_graphs.expand_regions(regions)
+        """As `Backend`, in ONNX Runtime on the CPU."""
+        return self._fp32_graphs.expand_regions(regions)
 
     def close(self) -> None:
-        """Keep compiled kernels and free the device's memory; what calls that still run use, when they are done."""
+        """Save compiled kernels and free device memory; memory used by running calls is freed when they end."""
         self._finalizer()
         for pool in self._pools.values():
             pool.close()
         self._residents.clear()
 
     def _run(self, graph: str, calls: Iterable[Call]) -> Iterator[NDArray[Any]]:
-        with self._pools[graph].lane() as lane:
-            yield from lane.run(calls)
+        with self._pools[graph].executor() as executor:
+            yield from executor.run(calls)
 
 
 def _check_fit(bundle: Bundle, record: EngineRecord, vocabulary: Vocabulary, plans: Mapping[str, Plan]) -> None:
-    """Raise BundleError if the manifest's sizes are not the plans', or the plans' states not each other's."""
+    """Raise BundleError if the plans do not match the manifest's sizes, or each other's states."""
     check_sizes(bundle, vocabulary, {name: size for plan in plans.values() for name, size in plan.columns.items()})
     scorer = plans["scorer"]
     for tensor, encoder in (("image_states", "image_encoder"), ("text_states", "text_encoder")):
-        made = plans[encoder]
-        if (made.dtypes[tensor], made.columns[tensor]) != (scorer.dtypes[tensor], scorer.columns[tensor]):
+        source = plans[encoder]
+        if (source.dtypes[tensor], source.columns[tensor]) != (scorer.dtypes[tensor], scorer.columns[tensor]):
             raise BundleError(
                 f"{bundle.folder / MANIFEST}: the plans of {record.name} do not fit each other in {tensor}; build them"
                 f" again: {record.rebuild(bundle)}"
@@ -141,7 +143,7 @@ def _check_fit(bundle: Bundle, record: EngineRecord, vocabulary: Vocabulary, pla
 
 
 def _save_kernels(gpu: Gpu, plans: list[Plan]) -> None:
-    # Also at the end of the process, when the device may be gone: what can't be kept is compiled again.
+    # May run at process exit, without the device. Kernels that can't be saved are compiled again.
     with suppress(Exception):
         gpu.enter()
         for plan in plans:

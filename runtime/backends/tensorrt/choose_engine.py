@@ -1,4 +1,4 @@
-"""Which of a bundle's engines can be used here, and why not: everything that can be told before a plan is loaded."""
+"""Selects a bundle's engine that is usable here, with all checks that are possible before loading a plan."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from ....engines.record import EngineRecord, build_command, engine_records, is_c
 from ....engines.targets import TARGETS, TargetName, installed_module, rtx_capabilities
 from ....errors import BundleError, CaanError, MissingError, install
 
-# What an engine for TensorRT for RTX that names no compute capability runs on: its samples say "Ampere and later".
+# What an RTX engine without a named compute capability runs on: the samples say "Ampere and later".
 _RTX_DEFAULT = (8, 0)
 _AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What engines find here."""
+    """What this machine offers engines."""
 
-    versions: Mapping[TargetName, str]  # target → version of its module; a target that is not installed is not in it
+    versions: Mapping[TargetName, str]  # installed target → version of its module
     capability: str | None  # of the GPU, "8.6"; None without a GPU or its driver
-    rtx_capabilities: tuple[str, ...] = ()  # those that TensorRT for RTX supports; empty where it is not installed
+    rtx_capabilities: tuple[str, ...] = ()  # supported by TensorRT for RTX; empty if not installed
 
 
 def choose_engine(
     bundle: Bundle, precision: str, look: Callable[[], Machine], *, checked: bool = False, trust_engines: bool = False
 ) -> EngineRecord:
-    """The bundle's first engine of this precision that can be loaded here; TensorRT before TensorRT for RTX.
+    """The bundle's first engine of this precision that is usable here; TensorRT before TensorRT for RTX.
 
-    look: as `this_machine`; checked: only engines that passed their check on a GPU; trust_engines: also those that
-    were not built here. Raises, if there is none,
-    BundleError or MissingError for the one that would have been taken.
+    look: as `this_machine`; checked: only engines that passed their check on a GPU; trust_engines: also those built
+    elsewhere. If there is none, raises BundleError or MissingError for the first candidate.
     """
     records = [r for r in engine_records(bundle) if r.precision == precision and (r.checked or not checked)]
     if not records:
@@ -59,7 +58,7 @@ def choose_engine(
 
 
 def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None:
-    """Raise BundleError or MissingError, with the command that helps, if this engine can't be used here."""
+    """Raise BundleError or MissingError, with the command that fixes it, if this engine is not usable here."""
     where, rebuild = f"the engine {record.name} of {bundle.folder}", record.rebuild(bundle)
     if stale := record.stale_graphs(bundle):
         raise BundleError(f"{where} is stale: it was built from another {stale[0]}; build it again: {rebuild}")
@@ -80,7 +79,7 @@ def check_engine(record: EngineRecord, bundle: Bundle, machine: Machine) -> None
 
 
 def check_built_here(record: EngineRecord, bundle: Bundle) -> None:
-    """Raise BundleError for an engine from elsewhere: a plan is a program, and some bring one for the processor too."""
+    """Raise BundleError for an engine built elsewhere: a plan is a program, and some contain CPU code too."""
     if not all(was_built_here(bundle.hash_of(plan_file(graph, record.name))) for graph in GRAPHS):
         raise BundleError(
             f"the engine {record.name} of {bundle.folder} was not built here, and an engine is a program; if you trust"
@@ -89,7 +88,7 @@ def check_built_here(record: EngineRecord, bundle: Bundle) -> None:
 
 
 def this_machine() -> Machine:
-    """What engines find on this machine. Raises MissingError if there is a GPU, but no bindings to reach it."""
+    """Inspect this machine. Raises MissingError if there is a GPU, but no bindings for it."""
     modules = {target: module for target in TARGETS if (module := installed_module(target)) is not None}
     rtx = modules.get("tensorrt-rtx")
     versions = {target: str(module.__version__) for target, module in modules.items()}
@@ -97,9 +96,9 @@ def this_machine() -> Machine:
 
 
 def has_checked_engine(path: Path, precision: str) -> bool:
-    """Whether it is worth opening an engine where nobody asked for one: there is a driver, and one that was checked.
+    """Whether `auto` should try an engine: there is a GPU driver, and the bundle has a checked engine.
 
-    A bundle that can't be read has none: whoever opens it for good says what is wrong.
+    False for an unreadable bundle; opening it with another backend reports the error.
     """
     if not has_nvidia_driver():
         return False

@@ -1,4 +1,4 @@
-"""Which of an engine's profiles a call runs in, and how large items, tiles and batches may be."""
+"""Chooses the profile for a call, and derives the limits on items, tiles and batches from an engine's profiles."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ....tiling import TileSize
 
 
 def choose_profile(graph: str, profiles: Sequence[Profile], sizes: Sizes) -> tuple[int, Sizes]:
-    """The number of the profile that is tuned for the nearest sizes, and the sizes to run at.
+    """The index of the profile tuned for the nearest sizes, and the sizes to run at.
 
-    Raises InputError, naming the graph, the sizes and every profile, for a call that is too large for all of them.
+    Raises InputError, naming the graph, the sizes and every profile, if the call is too large for all of them.
     """
-    fitting = [(index, fitted) for index, own in enumerate(profiles) if (fitted := own.fit(sizes)) is not None]
+    fitting = [(index, fitted) for index, profile in enumerate(profiles) if (fitted := profile.fit(sizes)) is not None]
     if not fitting:
         raise InputError(
             f"the engine's {graph} does not take {_text({axis: str(size) for axis, size in sizes.items()})}; its"
@@ -32,7 +32,7 @@ def sizes_of(graph: str, shapes: Mapping[str, Shape]) -> Sizes:
 
 
 def item_limits(profiles: Mapping[str, Sequence[Profile]]) -> dict[str, int]:
-    """The most regions and words for which every graph has a profile, whatever the other of the two is."""
+    """The most regions and words for which every graph has a profile, independent of each other."""
 
     def room(profile: Profile) -> int:
         return profile.axes[REGIONS].max * profile.axes[WORDS].max
@@ -44,7 +44,7 @@ def item_limits(profiles: Mapping[str, Sequence[Profile]]) -> dict[str, int]:
 
 
 def tile_limits(profiles: Sequence[Profile], regions: int, words: int) -> list[TileSize]:
-    """The scorer's largest tiles for items of up to so many regions and words."""
+    """The scorer's largest tiles for items of up to `regions` and `words`."""
     return [
         TileSize(profile.axes[IMAGES].max, profile.axes[CAPTIONS].max)
         for profile in profiles
@@ -53,8 +53,7 @@ def tile_limits(profiles: Sequence[Profile], regions: int, words: int) -> list[T
 
 
 def batch_limit(profiles: Sequence[Profile], batch: str, length: str, longest: int) -> int:
-    """The most items that an encoder takes in one call if the longest is so long; 1 if it takes none, which is refused
-    when it comes to run."""
+    """The most items of this length per encoder call; 1 if no profile takes them, so that running raises the error."""
     return max((p.axes[batch].max for p in profiles if p.axes[length].max >= longest), default=1)
 
 

@@ -1,6 +1,7 @@
-"""One NVIDIA GPU, through NVIDIA's Python bindings: the only file that knows them.
+"""One NVIDIA GPU through NVIDIA's Python bindings, which only this file uses.
 
-cuda-core gives device, streams, events and graphs, cuda-bindings the copies, and memory that is freed on the spot.
+cuda-core provides device, streams, events and graphs; cuda-bindings provides copies, and memory that is freed
+immediately.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ....errors import CaanError, MissingError, needs
 
 
 class Gpu:
-    """The first GPU that CUDA shows to this process; CUDA_VISIBLE_DEVICES says which that is."""
+    """The first GPU visible to this process; CUDA_VISIBLE_DEVICES selects it."""
 
     def __init__(self, core: Any, driver: Any) -> None:
         self._core, self._driver = core, driver
@@ -30,29 +31,29 @@ class Gpu:
 
     @classmethod
     def open(cls) -> Gpu:
-        """Raises MissingError if NVIDIA's bindings are not installed, or no GPU answers."""
+        """Raises MissingError if NVIDIA's bindings are not installed or no GPU responds."""
         with needs("gpu", "the backend 'tensorrt'"):
             core, driver = import_module("cuda.core"), import_module("cuda.bindings.driver")
         try:
             return cls(core, driver)
-        except Exception as error:  # of types that are private to the bindings
+        except Exception as error:  # types private to the bindings
             raise MissingError(f"no NVIDIA GPU answers: {error}; see caan doctor, or use device 'cpu'") from error
 
     def enter(self) -> None:
-        """Make the GPU current in this thread; every thread has to, before anything else."""
+        """Make the GPU current in this thread; required in every thread before anything else."""
         self._core.Device(0).set_current()
 
     def free_bytes(self) -> int:
-        """Device memory that nobody uses."""
+        """Free device memory in bytes."""
         free, _ = self.call("cuMemGetInfo")
         return int(free)
 
     def stream(self) -> Any:
-        """A stream of its own: `.handle`, `.record(event)`, `.wait(event)`, `.sync()`."""
+        """A new stream: `.handle`, `.record(event)`, `.wait(event)`, `.sync()`."""
         return self._core.Device(0).create_stream()
 
     def event(self) -> Any:
-        """An event, to be recorded in a stream: `.sync()`."""
+        """A new event, to record in a stream: `.sync()`."""
         return self._core.Device(0).create_event()
 
     def allocate(self, size: int) -> DeviceMemory:
@@ -60,37 +61,37 @@ class Gpu:
         return DeviceMemory(self, size)
 
     def pin(self, size: int) -> PinnedMemory:
-        """Host memory that the GPU copies from and to by itself. Raises CaanError if there is not enough."""
+        """Page-locked host memory for asynchronous copies. Raises CaanError if there is not enough."""
         return PinnedMemory(self, size)
 
     def upload(self, device: int, host: int, size: int, stream: Any) -> None:
-        """Copy bytes of pinned memory to the device, when the stream comes to it."""
+        """Enqueue a copy of pinned memory to the device."""
         self.call("cuMemcpyHtoDAsync", device, host, size, stream.handle)
 
     def download(self, host: int, device: int, size: int, stream: Any) -> None:
-        """Copy bytes of device memory to pinned memory, when the stream comes to it."""
+        """Enqueue a copy of device memory to pinned memory."""
         self.call("cuMemcpyDtoHAsync", host, device, size, stream.handle)
 
     def capture(self, stream: Any, enqueue: Callable[[], bool]) -> Any:
-        """What `enqueue` puts into the stream as a graph, `.launch(stream)`, instead of running it.
+        """Capture what `enqueue` puts into the stream as a graph, `.launch(stream)`, without running it.
 
-        None if it returned False, or did something that can't be captured; nothing has run then either.
+        None if it returned False or did something that can't be captured; then nothing has run either.
         """
         builder = stream.create_graph_builder()
         try:
-            # Other threads may allocate meanwhile.
+            # Allows other threads to allocate meanwhile.
             builder.begin_building("thread_local")
             done = enqueue()
             builder.end_building()
             return builder.complete() if done else None
-        except Exception:  # of a type that is private to the bindings
+        except Exception:  # a type private to the bindings
             return None
         finally:
-            with suppress(Exception):  # ends a capture that failed half-way
+            with suppress(Exception):  # ends a failed capture
                 builder.close()
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """A function of CUDA's driver: its result, or the tuple of its results. Raises CaanError if it fails."""
+        """Call a CUDA driver function; returns its result or tuple of results. Raises CaanError if it fails."""
         error, *results = getattr(self._driver, function)(*arguments)
         if int(error) != 0:
             _, text = self._driver.cuGetErrorString(error)
@@ -120,7 +121,7 @@ class PinnedMemory:
 
 
 def _free(gpu: Gpu, function: str, address: int) -> None:
-    # Whichever thread collects the garbage; and a process that is ending has no device to return memory to.
+    # Any thread may collect garbage, so enter first; an exiting process may have no device any more.
     with suppress(Exception):
         gpu.enter()
         gpu.call(function, address)

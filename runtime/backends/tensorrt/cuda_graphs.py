@@ -1,4 +1,4 @@
-"""Calls that come again: which ones they are, and how they run as CUDA graphs."""
+"""Detects repeated calls and runs them as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .plans import Plan
 V = TypeVar("V")
 
 
-class Repeats(Generic[V]):
-    """Remembers keys; a key that comes again, before `capacity` others came, is given a value of its own."""
+class CudaGraphs(Generic[V]):
+    """An LRU cache of values for repeated keys: a key gets a value only when it recurs among `capacity` keys."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._values: OrderedDict[Hashable, V | None] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V | None:
-        """None for a key that is new, the key's value if it is not."""
+        """None for a new key; for a repeated one its value, from `make` the first time."""
         if key not in self._values:
             while len(self._values) >= self._capacity:
                 self._values.popitem(last=False)
@@ -33,11 +33,11 @@ class Repeats(Generic[V]):
         return value
 
 
-class RepeatedRun:
-    """A call that comes again with the same shapes at the same addresses, in a context that serves nothing else.
+class CapturedRun:
+    """A repeated call with fixed shapes and addresses, in its own execution context.
 
-    NVIDIA's advice is one context per captured graph: a new shape changes what a context keeps, and a graph goes on
-    using that. The first run is an ordinary one, TensorRT prepares itself in it; the second is captured.
+    NVIDIA recommends one context per captured graph: a new shape would change state that the graph still uses. The
+    first run is not captured, since TensorRT initializes in it; the second is.
     """
 
     def __init__(self, gpu: Gpu, plan: Plan, context: Any, stream: Any) -> None:
@@ -58,7 +58,7 @@ class RepeatedRun:
 
     def _capture(self) -> Any:
         handle = int(self._stream.handle)
-        allows = getattr(self._context, "is_stream_capturable", None)  # not every TensorRT can tell
+        allows = getattr(self._context, "is_stream_capturable", None)  # not in every TensorRT version
         if allows is not None and not allows(handle):
             return None
         return self._gpu.capture(self._stream, lambda: bool(self._context.execute_async_v3(handle)))

@@ -1,12 +1,12 @@
-"""How a plan is run: copies overlap with computing, and calls that come again become CUDA graphs.
+"""Runs a plan: copies overlap with computation, and repeated calls become CUDA graphs.
 
-A lane has two slots that take turns. While the GPU computes one slot's call, the next call is copied into pinned
-memory of the other slot and from there to the device, in a stream of its own; events keep the two streams in step:
+An executor alternates between two slots. While the GPU computes one slot's call, the next call is copied into the other
+slot's pinned memory and from there to the device, in a separate stream; events synchronize the two streams:
 
     copies    upload 0 │ upload 1 │          upload 2 │ …
     compute            │ run 0, download 0 │ run 1, download 1 │ run 2 …
 
-A slot is filled again only when its last result has arrived: its memory, and the contexts bound to it, are then idle.
+A slot is reused only after its last result has arrived: then its memory and the contexts bound to it are idle.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from numpy.typing import NDArray
 
 from ....engines.profiles import Shape, Sizes
 from ....errors import CaanError, InputError
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from .choose_profile import choose_profile, sizes_of
 from .cuda import DeviceMemory, Gpu, PinnedMemory
-from .cuda_graphs import RepeatedRun, Repeats
+from .cuda_graphs import CapturedRun, CudaGraphs
 from .plans import Plan
 
 Call = Mapping[str, NDArray[Any]]  # input → array
 
 _SLOTS = 2
-# Calls that are known to come again, each with a context of its own. More than slots, so that none in flight goes.
-_REPEATS = 8
-_ALIGNMENT = 256  # bytes, of an input's place; TensorRT's own demand
-_STEP = 1 << 20  # bytes, the smallest by which a buffer grows
+# Captured calls, each with its own context. More than slots, so that none in flight is evicted.
+_CUDA_GRAPHS = 8
+_ALIGNMENT = 256  # bytes, of input addresses; required by TensorRT
+_STEP = 1 << 20  # bytes, smallest growth of a buffer
 
 
 @dataclass(frozen=True)
 class Resident:
-    """An array on the device, and the event after which it is there."""
+    """An array on the device, and the event that marks its upload."""
 
     memory: DeviceMemory
     ready: Any
 
 
-class Lane:
+class Executor:
     """Streams, buffers and execution contexts for one call at a time."""
 
-    def __init__(self, gpu: Gpu, plan: Plan, residents: DeviceTiles[Resident]) -> None:
+    def __init__(self, gpu: Gpu, plan: Plan, residents: DeviceCache[Resident]) -> None:
         self._gpu, self._plan, self._residents = gpu, plan, residents
         gpu.enter()
         self._copies, self._compute = gpu.stream(), gpu.stream()
-        # One for all contexts: they run one after the other.
+        # Shared by all contexts, since they run one at a time.
         self._scratch = gpu.allocate(plan.scratch_bytes)
         self._slots = [_Slot(gpu) for _ in range(_SLOTS)]
-        self._repeats: Repeats[RepeatedRun] = Repeats(_REPEATS)
+        self._cuda_graphs: CudaGraphs[CapturedRun] = CudaGraphs(_CUDA_GRAPHS)
         self.healthy = True
 
     def run(self, calls: Iterable[Call]) -> Iterator[NDArray[Any]]:
-        """The plan's output for each call, in their order; up to two calls are on their way at a time.
+        """The plan's output for each call, in order; up to two calls are in flight at a time.
 
         Raises InputError for a call that no profile takes, CaanError if TensorRT or CUDA fails.
         """
@@ -77,7 +77,7 @@ class Lane:
             self._settle()
 
     def _settle(self) -> None:
-        """Let everything come to an end, also where the results are no longer wanted."""
+        """Wait for everything in flight, including abandoned calls."""
         self.healthy = False
         self._gpu.enter()
         self._copies.sync()
@@ -88,8 +88,8 @@ class Lane:
 
     def _start(self, slot: _Slot, call: Call) -> _Running:
         plan = self._plan
-        wanted = sizes_of(plan.graph, {name: array.shape for name, array in call.items()})
-        profile, sizes = choose_profile(plan.graph, plan.profiles, wanted)
+        requested = sizes_of(plan.graph, {name: array.shape for name, array in call.items()})
+        profile, sizes = choose_profile(plan.graph, plan.profiles, requested)
         shapes, expected = plan.input_shapes(sizes), plan.output_shape(sizes)
         addresses = self._upload(slot, call, shapes)
         size = prod(expected) * plan.dtypes[plan.output].itemsize
@@ -101,15 +101,15 @@ class Lane:
         def new_context(repeating: bool) -> Any:
             return plan.new_context(profile, self._scratch, self._compute, repeating=repeating)
 
-        def repeat() -> RepeatedRun:
+        def capture() -> CapturedRun:
             context = new_context(True)
             plan.bind(context, shapes, addresses, expected)
-            return RepeatedRun(self._gpu, plan, context, self._compute)
+            return CapturedRun(self._gpu, plan, context, self._compute)
 
         key = (profile, tuple(shapes.items()), tuple(addresses.items()))
-        known = self._repeats.get(key, repeat)
-        if known is not None:
-            known.run()
+        captured = self._cuda_graphs.get(key, capture)
+        if captured is not None:
+            captured.run()
         else:
             if profile not in slot.contexts:
                 slot.contexts[profile] = new_context(False)
@@ -118,7 +118,7 @@ class Lane:
             plan.execute(context, self._compute)
         self._gpu.download(slot.result.address, slot.output.address, size, self._compute)
         self._compute.record(slot.done)
-        return _Running(slot, expected, wanted)
+        return _Running(slot, expected, requested)
 
     def _finish(self, running: _Running) -> NDArray[Any]:
         self._gpu.enter()
@@ -131,9 +131,9 @@ class Lane:
         return output[plan.output_part(running.sizes)].copy()
 
     def _upload(self, slot: _Slot, call: Call, shapes: Mapping[str, Shape]) -> dict[str, int]:
-        """Bring every input to the device, unless it is there: {input: address}."""
+        """Copy every input to the device unless it is there already; {input: address}."""
         addresses: dict[str, int] = {}
-        places: dict[str, int] = {}  # of what has to be copied, in the slot's buffers
+        places: dict[str, int] = {}  # offsets in the slot's buffers of inputs to copy
         total = 0
         for name, array in call.items():
             exact = array.shape == shapes[name] and array.dtype == self._plan.dtypes[name]
@@ -151,7 +151,7 @@ class Lane:
         return {name: addresses[name] for name in shapes}
 
     def _copy(self, slot: _Slot, name: str, array: NDArray[Any], shape: Shape, place: int) -> int:
-        """Copy an array, padded to a shape, by way of the slot's pinned memory; the device address it then has."""
+        """Copy an array, padded to a shape, through the slot's pinned memory; returns its device address."""
         dtype = self._plan.dtypes[name]
         size = prod(shape) * dtype.itemsize
         host = slot.pinned.bytes[place : place + size].view(dtype).reshape(shape)
@@ -168,8 +168,8 @@ class Lane:
         return address
 
     def _room(self, array: NDArray[Any]) -> DeviceMemory | None:
-        """Memory for an array that shall stay on the device, None if it shall not or can't."""
-        if not self._residents.wants(array):
+        """Memory for an array to cache on the device; None if it should not or can't be cached."""
+        if not self._residents.should_keep(array):
             return None
         try:
             return self._gpu.allocate(array.nbytes)
@@ -177,37 +177,37 @@ class Lane:
             return None
 
     def _use(self, slot: _Slot, resident: Resident) -> None:
-        # Held until the slot is done: another thread may drop it from the residents meanwhile.
+        # Held until the slot is done, since another thread may evict it meanwhile.
         slot.used.append(resident)
         self._compute.wait(resident.ready)
 
 
-class LanePool:
-    """Lanes for as many calls as run at once: contexts and streams must not be shared by two threads."""
+class ExecutorPool:
+    """One executor per concurrent call, since threads must not share contexts and streams."""
 
-    def __init__(self, make: Callable[[], Lane]) -> None:
-        self._make: Callable[[], Lane] | None = make  # None: the pool is closed, and holds on to no plan
-        self._free: list[Lane] = []
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        self._make: Callable[[], Executor] | None = make  # None: closed, with no reference to a plan
+        self._free: list[Executor] = []
         self._lock = Lock()
 
     @contextmanager
-    def lane(self) -> Iterator[Lane]:
-        """A lane that is nobody else's. Raises InputError if the pool is closed."""
+    def executor(self) -> Iterator[Executor]:
+        """An executor for exclusive use. Raises InputError if the pool is closed."""
         with self._lock:
             make = self._make
-            lane = self._free.pop() if self._free else None
+            executor = self._free.pop() if self._free else None
         if make is None:
             raise InputError("this backend is closed; open it again")
-        lane = lane or make()
+        executor = executor or make()
         try:
-            yield lane
+            yield executor
         finally:
             with self._lock:
-                if lane.healthy and self._make is not None:
-                    self._free.append(lane)
+                if executor.healthy and self._make is not None:
+                    self._free.append(executor)
 
     def close(self) -> None:
-        """Free the idle lanes now, the others when their calls are done."""
+        """Free idle executors now, busy ones when their calls are done."""
         with self._lock:
             self._make = None
             self._free.clear()
@@ -215,24 +215,24 @@ class LanePool:
 
 @dataclass
 class _Running:
-    """A call on its way."""
+    """A call in flight."""
 
     slot: _Slot
     shape: Shape  # of the output
-    sizes: Sizes  # that were asked for
+    sizes: Sizes  # as requested
 
 
 @dataclass
 class _Slot:
-    """Buffers of one call. They grow as calls do."""
+    """Buffers of one call, which grow on demand."""
 
     gpu: Gpu
-    pinned: PinnedMemory = field(init=False)  # inputs, on the way to …
+    pinned: PinnedMemory = field(init=False)  # inputs on the host, copied to `inputs`
     inputs: DeviceMemory = field(init=False)
-    output: DeviceMemory = field(init=False)  # on the way to …
+    output: DeviceMemory = field(init=False)  # copied to `result`
     result: PinnedMemory = field(init=False)
     contexts: dict[int, Any] = field(default_factory=dict)  # profile → context
-    used: list[Resident] = field(default_factory=list)  # by the call on its way
+    used: list[Resident] = field(default_factory=list)  # by the call in flight
 
     def __post_init__(self) -> None:
         self.pinned, self.inputs = self.gpu.pin(_STEP), self.gpu.allocate(_STEP)
@@ -249,7 +249,7 @@ class _Slot:
 
 
 def _grown(size: int) -> int:
-    """A size with up to an eighth to spare: calls that grow bit by bit shall not allocate each time."""
+    """The size rounded up by at most an eighth, so that slowly growing calls do not reallocate each time."""
     step = max(_STEP, 1 << max(0, size.bit_length() - 4))
     return -(-size // step) * step
 

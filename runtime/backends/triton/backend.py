@@ -1,4 +1,4 @@
-"""Backend `triton`: the scorer as one fused kernel on an NVIDIA GPU; everything else by ONNX Runtime."""
+"""Backend `triton`: the scorer as one fused kernel on an NVIDIA GPU; everything else in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ....bundle import Bundle
 from ....errors import CaanError, InputError, MissingError, needs
 from ...casting import convert
 from ..contract import BF16, KernelTiles, Layout, Tile, Tiles
-from ..device_cache import DeviceTiles
+from ..device_cache import DeviceCache
 from ..from_bundle import open_precision
 from ..onnxruntime.backend import OnnxBackend
 from ..scorer_weights import attention_scale, model_hashes, scorer_weights
@@ -23,22 +23,22 @@ from ..scorer_weights import attention_scale, model_hashes, scorer_weights
 if TYPE_CHECKING:
     import torch
 
-# Precision → the graphs that encode for it, and the type of the kernel's products.
+# Precision → precision of the encoder graphs, and dtype of the kernel's products.
 PRECISIONS = {"fp32": ("fp32", "float32"), "fp16": ("fp16", "float16"), BF16: ("fp32", "bfloat16")}
-# The most that is copied into one tile.
+# Most bytes to copy into one tile.
 _COPY_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
 # The oldest GPUs that Triton supports, by compute capability.
 OLDEST = (8, 0)
-# Of the device memory that is free when the first gallery tile is kept. A copy may be twice its array.
+# Share of the device memory free when the first tile is cached. A copy may be twice the size of its array.
 _RESIDENT_SHARE = 0.3
-# Tiles whose scores are not fetched yet: while the GPU scores one, the next is on its way there.
+# Tiles in flight: while the GPU scores one, the next is being copied.
 _IN_FLIGHT = 2
 
 
 class TritonBackend:
-    """The scorer in Triton, the encoders and what explains as ONNX graphs. Threads may share it.
+    """The scorer in Triton, encoders and explainer as ONNX graphs. Thread-safe.
 
-    A tile with more regions × words than the kernel can keep in registers is scored by the scorer's graph instead.
+    A tile with more regions × words than fit the kernel's registers is scored by the scorer graph instead.
     """
 
     name = "triton"
@@ -49,7 +49,7 @@ class TritonBackend:
 
         weights, self._scale = scorer_weights(bundle), attention_scale(bundle)
         graphs, dtype = PRECISIONS[precision]
-        # Where ONNX Runtime can't use the GPU, encoding on the CPU will do: it is little beside scoring.
+        # If ONNX Runtime can't use the GPU, encoding runs on the CPU; its cost is small compared to scoring.
         self._graphs = OnnxBackend(bundle, graphs, "auto", threads)
         self.device, self.precision = device, precision
         self.model, self.state_dtype = self._graphs.model, self._graphs.state_dtype
@@ -57,16 +57,16 @@ class TritonBackend:
         self.process_bound = "a GPU" if device == "cuda" else ""
         self._dtype = getattr(torch, dtype)
         self._weights = torch.from_numpy(weights).to(device)
-        self._residents: DeviceTiles[torch.Tensor] = DeviceTiles(self._resident_bytes)
+        self._residents: DeviceCache[torch.Tensor] = DeviceCache(self._resident_bytes)
         model = model_hashes(bundle, graphs)
         self.fingerprint = f"triton {_versions()} {_gpu_name(device)} {precision} {model}"
 
     @classmethod
     def open(cls, path: Path, precision: str, device: str, threads: int | None) -> TritonBackend:
-        """Open a bundle. threads: of the encoders, where they run on the CPU.
+        """Open a bundle. threads: of the encoders on the CPU.
 
-        Raises InputError for a precision or device that is not the kernel's, MissingError for what this machine lacks,
-        BundleError for a bundle that was exported before it held the scorer's weights.
+        Raises InputError for an unsupported precision or device, MissingError if this machine lacks a package or GPU,
+        BundleError for a bundle exported before bundles held the scorer's weights.
         """
         if precision not in PRECISIONS:
             raise InputError(
@@ -82,14 +82,14 @@ class TritonBackend:
         return self._graphs.encode_captions(tokens, lengths)
 
     def score_tiles(self, tiles: Iterable[Tile], layout: Layout | None = None) -> Iterator[NDArray[np.float32]]:
-        """As `Backend`. Captions that are the tile's before are sent once: they must not change while this runs.
+        """As `Backend`. Captions shared by consecutive tiles are sent once, so they must not change meanwhile.
 
         Raises CaanError if the GPU's memory is full.
         """
         in_flight: deque[torch.Tensor] = deque()
         texts: _Texts | None = None
         for tile in tiles:
-            if texts is None or not texts.are_those_of(tile):
+            if texts is None or not texts.match(tile):
                 texts = _Texts(tile.text_states, tile.text_lengths)
             in_flight.append(self._start(tile, texts))
             if len(in_flight) == _IN_FLIGHT:
@@ -104,7 +104,7 @@ class TritonBackend:
         return self._graphs.expand_regions(regions)
 
     def _start(self, tile: Tile, texts: _Texts) -> torch.Tensor:
-        """The tile's scores, on their way."""
+        """Launch a tile; the returned scores may still be in flight."""
         import torch
 
         from .launch import TooLargeError, score_states
@@ -119,23 +119,25 @@ class TritonBackend:
             (scores,) = self._graphs.score_tiles([tile._replace(image_states=image_states, text_states=text_states)])
             return torch.from_numpy(scores)
         except torch.OutOfMemoryError as error:
-            raise CaanError("the GPU's memory is full; end what else uses it, or use backend 'onnxruntime'") from error
+            raise CaanError(
+                "the GPU's memory is full; close other programs on it, or use backend 'onnxruntime'"
+            ) from error
 
     def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
-        """An array of the same numbers, states in the type of the kernel's products."""
+        """A device copy of an array, states in the dtype of the kernel's products."""
         resident = self._residents.find(array)
         if resident is not None:
             return resident
         import torch
 
-        # Through pinned memory the copy does not wait for the GPU, which may be at work on the tile before.
+        # Via pinned memory the copy does not wait for the GPU, which may still be scoring the previous tile.
         on_gpu = self.device == "cuda"
         staged = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=on_gpu)
         staged.numpy()[...] = array
         tensor = staged.to(self.device, non_blocking=True)
         if tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
-        if self._residents.wants(array):
+        if self._residents.should_keep(array):
             self._residents.keep(array, tensor)
         return tensor
 
@@ -147,18 +149,18 @@ class TritonBackend:
 
 @dataclass
 class _Texts:
-    """A tile's captions, and their copies on the device once there are any."""
+    """A tile's captions, and their device copies once made."""
 
     states: NDArray[np.floating]
     lengths: NDArray[np.int64]
     on_device: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def are_those_of(self, tile: Tile) -> bool:
+    def match(self, tile: Tile) -> bool:
         return self.states is tile.text_states and np.array_equal(self.lengths, tile.text_lengths)
 
 
 def _choose_device(device: str) -> str:
-    """`cuda`; in Triton's interpreter, `cpu`. Raises MissingError, or InputError for a device that won't do."""
+    """`cuda`; in Triton's interpreter, `cpu`. Raises InputError for device `cpu`, MissingError without a usable GPU."""
     with needs("triton", "the backend 'triton'"):
         import torch
         import triton

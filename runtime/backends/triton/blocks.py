@@ -1,16 +1,16 @@
-"""What the kernel is made of: loads, products, softmaxes and sums of the kinds that it needs."""
+"""Building blocks of the kernel: loads, products, softmaxes and sums."""
 
 # Triton reads this source: `from __future__ import annotations` would hide its constexpr annotations.
 import triton
 import triton.language as tl
 
-SPREAD = tl.constexpr(4)  # threads that have a row's columns of a product, in pairs
+SPREAD = tl.constexpr(4)  # threads that share a row of a product, each holding pairs of columns
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
 def load_columns(rows, column, is_row, size):
-    """Some columns of some rows, 0 where there is none. rows: addresses (…, rows, 1)."""
+    """Load columns of rows, 0 outside the mask. rows: addresses (…, rows, 1)."""
     if len(rows.shape) == 2:
         addresses, valid = rows + column[None, :], is_row[:, None] & (column < size)[None, :]
     else:
@@ -20,14 +20,14 @@ def load_columns(rows, column, is_row, size):
 
 @triton.jit
 def dot(left, right, total=None):
-    if _INTERPRETED:  # it has no products of bfloat16; of these values float32 makes the same
+    if _INTERPRETED:  # it lacks bfloat16 products; float32 gives the same result
         left, right = left.to(tl.float32), right.to(tl.float32)
     return tl.dot(left, right, total, input_precision="ieee")
 
 
 @triton.jit
 def dot_each(left, right, total=None):
-    """Products of (CAPTIONS, M, K) and (CAPTIONS, K, N), a warp's each. All warps share one that is alone."""
+    """Batched product of (CAPTIONS, M, K) and (CAPTIONS, K, N), one per warp. A single one is shared by all warps."""
     if left.shape[0] > 1:
         total = dot(left, right, total)
     else:
@@ -53,13 +53,13 @@ def masked(x, valid):
 @triton.jit
 def shares_of(x, top):
     """exp(x - top), 0 where x is -inf."""
-    # Where nothing is valid, any top but -inf will do.
+    # If nothing is valid, any finite top avoids NaN.
     return tl.exp(x - tl.where(top == float("-inf"), 0.0, top))
 
 
 @triton.jit
 def softmax(x, valid, AXIS: tl.constexpr):
-    """Along an axis, over what is valid; 0 elsewhere, and where nothing is valid."""
+    """Softmax along an axis over valid entries; 0 elsewhere, and if none is valid."""
     x = tl.where(valid, x, float("-inf"))
     shares = shares_of(x, tl.max(x, AXIS, keep_dims=True))
     total = tl.sum(shares, AXIS, keep_dims=True)
@@ -68,14 +68,14 @@ def softmax(x, valid, AXIS: tl.constexpr):
 
 @triton.jit
 def transposed(x):
-    """(CAPTIONS, words, regions) → (CAPTIONS, regions, words), as what a product makes.
+    """(CAPTIONS, words, regions) → (CAPTIONS, regions, words), in the layout of a product's result.
 
-    Products of it with others then find it in registers as they need it; what `permute` alone makes would be moved
-    there each time. Multiplied by 1 and added to zeros, numbers stay what they are.
+    Later products then find it in registers in the layout they need; the result of `permute` alone would be converted
+    each time. Multiplying by 1 and adding to zero keeps values exact.
     """
     word = tl.arange(0, x.shape[1])
     one = word[:, None] == word[None, :]
-    if _INTERPRETED:  # what it makes of a truth in bfloat16 is not 1
+    if _INTERPRETED:  # it does not convert True to 1 in bfloat16
         one = tl.where(one, 1.0, 0.0)
     one = tl.broadcast_to(one[None], (x.shape[0], x.shape[1], x.shape[1]))
     return dot_each(tl.permute(x, (0, 2, 1)), one.to(x.dtype)).to(x.dtype)
@@ -83,18 +83,18 @@ def transposed(x):
 
 @triton.jit
 def spread_sum(x):
-    """(CAPTIONS, rows, columns) → (CAPTIONS, rows, SPREAD): of 8 columns a thread has 2, which it adds up."""
+    """(CAPTIONS, rows, columns) → (CAPTIONS, rows, SPREAD): each thread sums its own 2 of every 8 columns."""
     x = tl.reshape(x, (x.shape[0], x.shape[1], x.shape[2] // (2 * SPREAD), SPREAD, 2))
     return tl.sum(tl.sum(x, 4), 2)
 
 
 @triton.jit
 def tanh(x, DTYPE: tl.constexpr):
-    """As right as products of this type are: to 2e-7, or by the GPU's own instruction, right to 2⁻¹¹ of tanh."""
+    """As accurate as products of this dtype: to 2e-7, or by the GPU's instruction, to 2⁻¹¹ relative to tanh."""
     if DTYPE == tl.float32 or _INTERPRETED:  # noqa: SIM300
-        # exp(2x) is 0 or infinity where tanh is -1 or 1
+        # where exp(2x) is 0 or infinity, this is -1 or 1
         result = 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
     else:
-        # Its form for two float16 at once, and that for bfloat16, become two instructions and a move: no gain.
+        # The packed float16 and bfloat16 forms compile to two instructions and a move: no gain.
         result = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
     return result

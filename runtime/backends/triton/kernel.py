@@ -1,15 +1,16 @@
-"""The scorer as one Triton kernel: states in, scores out, nothing in between in the GPU's memory.
+"""The scorer as one Triton kernel: states in, scores out, no intermediates in the GPU's memory.
 
-One program scores an image or two with a few captions (docs/model.md has the equations and what a state is). The
-affinity H is summed up over blocks of D; what is made of it, R × T a pair, stays in registers. Then blocks of columns
-of d pass by: each becomes a part of Zv and Zu, goes through tanh, and leaves only its share of Zv w_v and Zu w_u.
+One program scores one or two images with a few captions (docs/model.md defines the equations and states). The affinity
+H is accumulated over blocks of D; everything derived from it, R × T per pair, stays in registers. Then a loop over
+blocks of d computes parts of Zv and Zu, applies tanh, and keeps only their contributions to Zv w_v and Zu w_u.
 
-Products are of `DTYPE`, float32 exactly (no TF32), float16 or bfloat16 on tensor cores; sums, softmaxes and norms are
-float32. Sizes are padded by masks, T to a power of two, R to one or to two (36 to 32 + 16): what lies in padded rows is
-never read. Words come first, (CAPTIONS·T_PAD, …), wherever captions share the image's side of a product: that makes 64
-rows of four captions, which compute capability 9.0 multiplies by a group of warps at once, each warp having a caption.
+Products use `DTYPE`: exact float32 (no TF32), or float16 or bfloat16 on tensor cores; sums, softmaxes and norms are
+float32. Sizes are padded with masks, T to a power of two, R to one power of two or the sum of two (36 to 32 + 16);
+padded rows are never read. Words come first, (CAPTIONS·T_PAD, …), wherever captions share the image's side of a
+product: four captions then form 64 rows, which a warp group of compute capability 9.0 multiplies at once, one caption
+per warp.
 
-Importing this file needs Triton. Where TRITON_INTERPRET=1 was set before, it runs on the CPU, for tests.
+Importing this file requires Triton. With TRITON_INTERPRET=1 set beforehand, the kernel runs on the CPU, for tests.
 """
 
 # Triton reads this source: `from __future__ import annotations` would hide its constexpr annotations.
@@ -33,7 +34,7 @@ from .blocks import (
 _IMAGES_IN_TURN = tl.constexpr(16)
 
 
-@triton.jit(do_not_specialize=["n", "m", "R", "T"])  # a tile's sizes: compiled for one, good for all
+@triton.jit(do_not_specialize=["n", "m", "R", "T"])  # a tile's sizes: compiled once for all
 def score_kernel(
     image_states,  # (n, R, 2D + 3d): [V | VK | VQ1 | VQ2 | VQ6]
     image_lengths,  # (n,) int64
@@ -48,14 +49,14 @@ def score_kernel(
     d,
     scale,  # λ
     scores,  # (n, m) float32, the output
-    R_HIGH: tl.constexpr,  # R in one part or two, powers of two, 16 at least; 0 for no second one
+    R_HIGH: tl.constexpr,  # R in one or two parts, powers of two, at least 16; R_LOW is 0 without a second part
     R_LOW: tl.constexpr,
-    T_PAD: tl.constexpr,  # T as a power of two, 16 at least
-    IMAGES: tl.constexpr,  # that a program scores, 1 or 2
-    CAPTIONS: tl.constexpr,  # that it scores with each; a power of two
-    BLOCK_D: tl.constexpr,  # columns of D and of d at a time
+    T_PAD: tl.constexpr,  # T padded to a power of two, at least 16
+    IMAGES: tl.constexpr,  # per program, 1 or 2
+    CAPTIONS: tl.constexpr,  # per program, a power of two
+    BLOCK_D: tl.constexpr,  # columns of D, and of d, per iteration
     BLOCK_A: tl.constexpr,
-    STAGES: tl.constexpr,  # of the pipeline that fetches the latter
+    STAGES: tl.constexpr,  # of the load pipeline over d
     DTYPE: tl.constexpr,
 ):
     """Scores of `CAPTIONS` captions with `IMAGES` images. Grid: (⌈n / IMAGES⌉ · ⌈m / CAPTIONS⌉,)."""
@@ -66,8 +67,8 @@ def score_kernel(
     is_word = word < tl.load(text_lengths + caption, mask=caption < m, other=0)  # (CAPTIONS·T_PAD,)
     text_rows = text_states + (caption.to(tl.int64) * T + word)[:, None] * (D + 3 * d)
 
-    # U (VK)ᵀ and U Vᵀ, a row for each word of each caption. The second is wanted last of all, for the score, which is
-    # (avᵀ V) · (auᵀ U) = avᵀ (V Uᵀ) au; but here U is at hand.
+    # U (VK)ᵀ and U Vᵀ, one row per word of each caption. The second is only needed at the end, for the score
+    # (avᵀ V) · (auᵀ U) = avᵀ (V Uᵀ) au, but U is loaded here.
     images = (image_states, image_lengths, image, n, R, 2 * D + 3 * d)
     high_rows, is_high = _both(images, D, 0, R_HIGH, IMAGES)
     high = tl.zeros((CAPTIONS * T_PAD, IMAGES * 2 * R_HIGH), tl.float32)
@@ -83,7 +84,7 @@ def score_kernel(
     high = _apart(high, R_HIGH, IMAGES)
     low = _apart(low, R_LOW, IMAGES) if R_LOW > 0 else high
 
-    # An image: addresses of its regions and which there are, in one part or two; then all that was made of H.
+    # Per image: addresses and masks of its regions, in one or two parts; then everything derived from H.
     one = _regions(images, 0, R_HIGH, R_LOW)
     one_H = _attend(high[0], low[0], is_word, one, scale, CAPTIONS, R_LOW, DTYPE)
     one_sums = _zeros(CAPTIONS, R_HIGH, R_LOW, T_PAD)
@@ -92,7 +93,7 @@ def score_kernel(
         two_H = _attend(high[2], low[2], is_word, two, scale, CAPTIONS, R_LOW, DTYPE)
         two_sums = _zeros(CAPTIONS, R_HIGH, R_LOW, T_PAD)
 
-    # The words' rows by caption. Made by `reshape`, Triton would not see that a row's numbers lie side by side.
+    # The words' rows by caption. With `reshape`, Triton would not see that a row's values are contiguous.
     own, each = (first + tl.arange(0, CAPTIONS))[:, None], tl.arange(0, T_PAD)[None, :]
     word_rows = text_states + (own.to(tl.int64) * T + each)[:, :, None] * (D + 3 * d)
     is_each_word = each < tl.load(text_lengths + own, mask=own < m, other=0)  # (CAPTIONS, T_PAD)
@@ -118,10 +119,9 @@ def score_kernel(
 
 @triton.jit
 def _place(program, n, m, CAPTIONS: tl.constexpr):
-    """The image and the first caption of a program.
+    """A program's image and first caption.
 
-    Some images take turns with each group of captions, so that programs at work at the same time share both, and find
-    them in the GPU's cache.
+    Several images alternate with each group of captions, so that concurrent programs share both in the GPU's cache.
     """
     groups = tl.cdiv(m, CAPTIONS)
     turn = program // (_IMAGES_IN_TURN * groups)
@@ -133,7 +133,7 @@ def _place(program, n, m, CAPTIONS: tl.constexpr):
 
 @triton.jit
 def _both(images, D, FIRST: tl.constexpr, SIZE: tl.constexpr, IMAGES: tl.constexpr):
-    """Addresses of some regions' rows of VK, then of V, of each image (IMAGES·2·SIZE, 1), and which there are."""
+    """Addresses of regions' rows of VK, then of V, of each image (IMAGES·2·SIZE, 1), and their mask."""
     image_states, image_lengths, image, n, R, width = images
     row = tl.arange(0, IMAGES * 2 * SIZE)
     own, region = image + row // (2 * SIZE), FIRST + row % SIZE
@@ -144,7 +144,7 @@ def _both(images, D, FIRST: tl.constexpr, SIZE: tl.constexpr, IMAGES: tl.constex
 
 @triton.jit
 def _apart(x, SIZE: tl.constexpr, IMAGES: tl.constexpr):
-    """What `_both` made, (words, IMAGES·2·SIZE) → U (VK)ᵀ and U Vᵀ, (words, SIZE), of each image."""
+    """Products with `_both`'s rows, (words, IMAGES·2·SIZE) → U (VK)ᵀ and U Vᵀ, (words, SIZE), of each image."""
     x = tl.permute(tl.reshape(x, (x.shape[0], IMAGES, 2, SIZE)), (0, 3, 1, 2))
     H, UV = tl.split(x)  # (words, SIZE, IMAGES)
     if IMAGES == 2:
@@ -158,7 +158,7 @@ def _apart(x, SIZE: tl.constexpr, IMAGES: tl.constexpr):
 
 @triton.jit
 def _regions(images, NUMBER: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr):
-    """Of the program's image of this number: addresses of its rows (R_HIGH, 1) and which are regions, then R_LOW's."""
+    """For the program's image NUMBER: addresses of its rows (R_HIGH, 1) and their mask, then the same for R_LOW."""
     image_states, image_lengths, image, n, R, width = images
     image += NUMBER
     length = tl.load(image_lengths + image, mask=image < n, other=0)
@@ -173,20 +173,20 @@ def _regions(images, NUMBER: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.const
 
 @triton.jit
 def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
-    """From U (VK)ᵀ, (CAPTIONS·T_PAD, regions): Su, and for each part of the regions Hv, Hu, A, A with words as rows."""
+    """From U (VK)ᵀ (CAPTIONS·T_PAD, regions): Su, and per part of the regions Hv, Hu, A, and A with words as rows."""
     high = _affinity(high, is_word, image[1], scale)
     top = tl.max(high, 1)
     if R_LOW > 0:
         low = _affinity(low, is_word, image[3], scale)
         top = tl.maximum(top, tl.max(low, 1))
-    # A word's shares of the regions, which the parts have together.
+    # A word's shares of the regions, normalized over both parts.
     shares = shares_of(high, top[:, None])
     total, squares = tl.sum(shares, 1), tl.sum(shares * shares, 1)
     if R_LOW > 0:
         low_shares = shares_of(low, top[:, None])
         total += tl.sum(low_shares, 1)
         squares += tl.sum(low_shares * low_shares, 1)
-    # B = Hv / ‖Hv‖ = shares / ‖shares‖; the largest share is 1, so that no norm is near 0.
+    # B = Hv / ‖Hv‖ = shares / ‖shares‖; the largest share is 1, so no norm is near 0.
     norm = tl.rsqrt(tl.where(squares == 0.0, 1.0, squares))[:, None]
     total = 1.0 / tl.where(total == 0.0, 1.0, total)[:, None]
     Su = _gram((shares * norm).to(DTYPE), None, CAPTIONS)
@@ -194,16 +194,16 @@ def _attend(high, low, is_word, image, scale, CAPTIONS: tl.constexpr, R_LOW: tl.
         Su = _gram((low_shares * norm).to(DTYPE), Su, CAPTIONS)
     Su = Su.to(DTYPE)  # (CAPTIONS, T_PAD, T_PAD)
     Hu, A, rows = _attend_words(high, CAPTIONS, DTYPE)
-    made = (Su, (shares * total).to(DTYPE), Hu, A, rows)
+    parts = (Su, (shares * total).to(DTYPE), Hu, A, rows)
     if R_LOW > 0:
         Hu, A, rows = _attend_words(low, CAPTIONS, DTYPE)
-        made = made + ((low_shares * total).to(DTYPE), Hu, A, rows)  # noqa: RUF005
-    return made
+        parts = parts + ((low_shares * total).to(DTYPE), Hu, A, rows)  # noqa: RUF005
+    return parts
 
 
 @triton.jit
 def _zeros(CAPTIONS: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr, T_PAD: tl.constexpr):
-    """Zu w_u and Zv w_v, spread over some columns until the end, so that threads need not add up theirs each time."""
+    """Accumulators for Zu w_u and Zv w_v, spread over SPREAD columns, so that threads are reduced only at the end."""
     sums = (tl.zeros((CAPTIONS, T_PAD, SPREAD), tl.float32), tl.zeros((CAPTIONS, R_HIGH, SPREAD), tl.float32))
     if R_LOW > 0:
         sums = sums + (tl.zeros((CAPTIONS, R_LOW, SPREAD), tl.float32),)  # noqa: RUF005
@@ -212,7 +212,7 @@ def _zeros(CAPTIONS: tl.constexpr, R_HIGH: tl.constexpr, R_LOW: tl.constexpr, T_
 
 @triton.jit
 def _add_columns(sums, image, H, words, column, D, d, CAPTIONS: tl.constexpr, R_LOW: tl.constexpr, DTYPE: tl.constexpr):
-    """`sums` with what some columns of Zu and Zv add to it."""
+    """`sums` plus the contribution of some columns of Zu and Zv."""
     UQ3, UQ4, UQ5, w_v, w_u = words
     Su, Hv, Hu, A, A_rows = H[0], H[1], H[2], H[3], H[4]
     VQ1, VQ2, VQ6 = _three(image[0] + 2 * D, column, image[1], d)
@@ -266,13 +266,13 @@ def _pool(sums, image, high_UV, low_UV, is_word, CAPTIONS: tl.constexpr, R_LOW: 
 
 @triton.jit
 def _affinity(H, is_word, is_region, scale):
-    """λ tanh(H), (CAPTIONS·T_PAD, regions); -inf where there is no word or no region."""
+    """λ tanh(H), (CAPTIONS·T_PAD, regions); -inf outside words and regions."""
     return tl.where(is_word[:, None] & is_region[None, :], scale * tanh(H, tl.float32), float("-inf"))
 
 
 @triton.jit
 def _attend_words(x, CAPTIONS: tl.constexpr, DTYPE: tl.constexpr):
-    """From λH (CAPTIONS·T_PAD, regions): Hu and A (CAPTIONS, regions, T_PAD), and A with a row for every word."""
+    """From λH (CAPTIONS·T_PAD, regions): Hu and A (CAPTIONS, regions, T_PAD), and A with one row per word."""
     x = by_caption(x, CAPTIONS)
     shares = shares_of(x, tl.max(x, 1, keep_dims=True))
     total, squares = tl.sum(shares, 1, keep_dims=True), tl.sum(shares * shares, 1, keep_dims=True)
@@ -284,7 +284,7 @@ def _attend_words(x, CAPTIONS: tl.constexpr, DTYPE: tl.constexpr):
 
 @triton.jit
 def _gram(B, total, CAPTIONS: tl.constexpr):
-    """Bᵀ B of rows for every word, (CAPTIONS, T_PAD, T_PAD)."""
+    """Bᵀ B with one row per word, (CAPTIONS, T_PAD, T_PAD)."""
     each = by_caption(B, CAPTIONS)
     return dot_each(each, tl.permute(each, (0, 2, 1)), total)
 

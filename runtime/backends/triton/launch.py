@@ -1,4 +1,4 @@
-"""How the kernel is launched: sizes padded, block sizes chosen by trials on the GPU at hand."""
+"""Launches the kernel: pads sizes, and chooses block sizes by trials on the GPU."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from triton.runtime.errors import OutOfResources, PTXASError
 
 from .kernel import score_kernel
 
-# Set before Triton was imported, TRITON_INTERPRET=1 runs kernels on the CPU: slowly, for tests.
+# TRITON_INTERPRET=1, set before Triton is imported, runs kernels on the CPU: slow, for tests.
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
-TL_DTYPES = {  # of PyTorch → of Triton
+TL_DTYPES = {  # PyTorch → Triton
     torch.float32: tl.float32,
     torch.float16: tl.float16,
     torch.bfloat16: tl.bfloat16,
 }
-_SMALLEST = 16  # of a side of a product on tensor cores
-# Regions × words of a pair, padded, by bytes of a number: what a large GPU has registers and shared memory for.
+_SMALLEST = 16  # side of a product on tensor cores
+# Bytes per number → most padded regions × words per pair that fit a large GPU's registers and shared memory.
 _MOST_CELLS = {2: 1 << 14, 4: 1 << 13}
-MOST_CAPTIONS = 8  # that a program scores
-# Of those that one program keeps in registers, for each of its threads.
+MOST_CAPTIONS = 8  # per program
+# Most regions × words a program keeps in registers, per thread.
 _CELLS_PER_THREAD = 32
 
-# Neither the autotuner nor the interpreter can be used by two threads at a time. A launch does not wait for the GPU.
+# Neither the autotuner nor the interpreter is thread-safe. A launch does not wait for the GPU.
 _LAUNCHING = Lock()
 
 
 class TooLargeError(Exception):
-    """More regions × words than the kernel can keep in registers on this GPU."""
+    """More regions × words than fit the kernel's registers on this GPU."""
 
 
 class Choice(NamedTuple):
-    """How the kernel divides its work. More than one caption a program: as many as warps, since a warp takes one."""
+    """How the kernel divides its work. With several captions per program, there is one warp per caption."""
 
     captions: int
     block_d: int
     block_a: int
     warps: int
     stages: int
-    images: int = 1  # that a program scores with each of its captions, 1 or 2
-    split: bool = True  # R into two powers of two, where they are less than the next one: 36 into 32 + 16
+    images: int = 1  # per program, 1 or 2
+    split: bool = True  # pad R to the sum of two powers of two if that is less than one: 36 to 32 + 16
 
 
-# Those of 2-byte and of 4-byte numbers that cost least on paper at R = 36, T = 14 (docs/performance.md), and some that
-# take less room, for longer items.
+# Bytes per number → the choices with the lowest estimated cost at R = 36, T = 14 (docs/performance.md), and some that
+# need fewer registers, for longer items.
 _CHOICES = {
     2: [
         Choice(4, 64, 16, 4, 2),
@@ -90,9 +90,9 @@ def score_states(
     """Scores of n images with m captions, (n, m) float32, from their states; all on one device, contiguous.
 
     image_states (n, R, 2D + 3d) and text_states (m, T, D + 3d) of one dtype, float32, float16 or bfloat16, lengths (n,)
-    and (m,) int64, weights (2, d) float32, scale λ. What is in padded rows does not matter; an item of length 0 scores
-    0. choice: instead of the one that is fastest by trial; they change the last bits of a score, nothing else. Returns
-    before the GPU is done. Raises TooLargeError.
+    and (m,) int64, weights (2, d) float32, scale λ. Padded rows are ignored; an item of length 0 scores 0. choice:
+    overrides the autotuned one; choices differ only in a score's last bits. Returns before the GPU is done. Raises
+    TooLargeError.
     """
     (n, R, columns), (m, T, text_columns), d = image_states.shape, text_states.shape, weights.shape[1]
     D = text_columns - 3 * d
@@ -112,7 +112,7 @@ def score_states(
                 score_kernel[_grid](*arguments, T_PAD=T_PAD, DTYPE=TL_DTYPES[dtype], **options(choice, R))
             else:
                 most = min(triton.next_power_of_2(m), MOST_CAPTIONS)
-                # All R of the same parts share their trials.
+                # All R with the same padding share their trials.
                 kernel = _tuned(dtype, sum(region_parts(R, True)), T_PAD, most)
                 kernel[_grid](*arguments, T_PAD=T_PAD, DTYPE=TL_DTYPES[dtype])
         except (OutOfResources, PTXASError) as error:
@@ -121,7 +121,7 @@ def score_states(
 
 
 def padded_sizes(R: int, T: int, itemsize: int) -> tuple[int, int]:
-    """R and T as the kernel pads them. Raises TooLargeError for more than it can keep in registers on any GPU."""
+    """R and T as the kernel pads them. Raises TooLargeError if they don't fit the registers of any GPU."""
     padded_R, padded_T = (max(_SMALLEST, int(triton.next_power_of_2(size))) for size in (R, T))
     if padded_R * padded_T > _MOST_CELLS[itemsize]:
         raise TooLargeError
@@ -129,7 +129,7 @@ def padded_sizes(R: int, T: int, itemsize: int) -> tuple[int, int]:
 
 
 def region_parts(R: int, split: bool) -> tuple[int, int]:
-    """R as the kernel pads it, in two powers of two where that is less than one: 36 → (32, 16) or (64, 0)."""
+    """R as the kernel pads it: two powers of two if their sum is less than one, 36 → (32, 16), else one, (64, 0)."""
     whole = max(_SMALLEST, int(triton.next_power_of_2(R)))
     high = whole // 2
     low = max(_SMALLEST, int(triton.next_power_of_2(R - high)))
@@ -137,24 +137,25 @@ def region_parts(R: int, split: bool) -> tuple[int, int]:
 
 
 def choices(dtype: torch.dtype, R: int, T: int, most_captions: int = MOST_CAPTIONS) -> list[Choice]:
-    """What is worth a trial for items of at most R regions and T words; where registers won't do for any, what takes
-    fewest. The autotuner tries these and no others. Raises TooLargeError."""
+    """The choices to autotune for items of at most R regions and T words; if none fits the registers, those that need
+    the fewest. Raises TooLargeError."""
     _, T_PAD = padded_sizes(R, T, dtype.itemsize)
 
     def cells(choice: Choice) -> float:
         return choice.captions * sum(region_parts(R, choice.split)) * T_PAD / (32 * choice.warps)
 
+    # Without a second part, `split` changes nothing.
     possible = [
         choice
         for choice in _CHOICES[dtype.itemsize]
-        if choice.captions <= most_captions and (choice.split or region_parts(R, True)[1])  # else there's one way
+        if choice.captions <= most_captions and (choice.split or region_parts(R, True)[1])
     ]
     fewest = min(map(cells, possible))
     return [choice for choice in possible if cells(choice) <= max(fewest, _CELLS_PER_THREAD)]
 
 
 def options(choice: Choice, R: int) -> dict[str, Any]:
-    """As arguments of the kernel's launch on images of R regions."""
+    """A choice as launch arguments of the kernel, for images of R regions."""
     R_HIGH, R_LOW = region_parts(R, choice.split)
     return {
         "R_HIGH": R_HIGH,
@@ -175,7 +176,7 @@ def _tuned(dtype: torch.dtype, R: int, T_PAD: int, most_captions: int) -> Any:
     for choice in choices(dtype, R, T_PAD, most_captions):
         constants = options(choice, R)
         configs.append(triton.Config(constants, constants.pop("num_warps"), constants.pop("num_stages")))
-    # What is fastest is kept in Triton's cache, by these names and the choices: the next process need not try again.
+    # Triton caches the fastest by these keys and the choices, so that the next process need not repeat the trials.
     return triton.autotune(configs, key=["T_PAD", "D", "d"], cache_results=True)(score_kernel)
 
 

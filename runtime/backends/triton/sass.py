@@ -1,4 +1,4 @@
-"""What Triton and its assembler make of a choice for a GPU that need not be there: resources, instructions a pair."""
+"""Compiles a choice for any GPU, present or not, and counts its resources and instructions per pair."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .kernel import score_kernel
 from .launch import TL_DTYPES, Choice, options, padded_sizes
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-# What a launch finds out about its arguments: where they are divisible by 16, loads are wide.
+# Arguments a launch would find divisible by 16, which allows wide loads.
 _DIVISIBLE = ("image_states", "image_lengths", "text_states", "text_lengths", "weights", "scores", "D", "d")
 _NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.x]*)([^;]*);")
@@ -29,20 +29,20 @@ _LABEL = re.compile(r"\s*(\.L_x_\d+):")
 
 @dataclass(frozen=True)
 class Compiled:
-    """One choice for one GPU; counts are of a warp's instructions."""
+    """One choice compiled for one GPU; counts are instructions per warp."""
 
-    seconds: float  # that Triton took
+    seconds: float  # Triton's compile time
     ptx: str
-    registers: int  # of a thread
-    stack: int  # bytes of a thread that lie in memory: what was spilled
-    shared: int  # bytes of a program
-    # Instructions outside of loops, of the loop over D (a block a turn), and of the loop over d.
+    registers: int  # per thread
+    stack: int  # bytes per thread spilled to memory
+    shared: int  # bytes of shared memory per program
+    # Instructions outside loops, per iteration of the loop over D, and of the loop over d.
     once: Counter[str]
     per_block_d: Counter[str]
     per_block_a: Counter[str]
 
     def counts(self, choice: Choice, D: int, d: int) -> Counter[str]:
-        """Instructions of one warp while its program scores its captions."""
+        """Instructions of one warp for all of its program's pairs."""
         total = Counter(self.once)
         for loop, turns in ((self.per_block_d, -(-D // choice.block_d)), (self.per_block_a, -(-d // choice.block_a))):
             for instruction, count in loop.items():
@@ -51,7 +51,7 @@ class Compiled:
 
 
 def compile_choice(choice: Choice, dtype: torch.dtype, R: int, T: int, capability: int) -> Compiled:
-    """capability: as 90 for 9.0. Needs no GPU; Triton must not be its interpreter."""
+    """Compile a choice. capability: 90 for 9.0. Needs no GPU, but not Triton's interpreter."""
     launch = options(choice, R)
     warps, stages = launch.pop("num_warps"), launch.pop("num_stages")
     constants = {**launch, "T_PAD": padded_sizes(R, T, dtype.itemsize)[1], "DTYPE": TL_DTYPES[dtype]}
@@ -62,57 +62,57 @@ def compile_choice(choice: Choice, dtype: torch.dtype, R: int, T: int, capabilit
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in _DIVISIBLE}
     source = ASTSource(score_kernel, {name: types[name] for name in names}, constants, attributes)
     start = perf_counter()
-    made = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": warps, "num_stages": stages})
+    kernel = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": warps, "num_stages": stages})
     took = perf_counter() - start
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(made.asm["cubin"])
+        file.write(kernel.asm["cubin"])
         file.flush()
         usage, listing = (
-            _told(*command, file.name) for command in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c"))
+            _output_of(*command, file.name) for command in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c"))
         )
     registers, stack = (int(re.findall(rf"{name}:(\d+)", usage)[-1]) for name in ("REG", "STACK"))
-    return Compiled(took, made.asm["ptx"], registers, stack, made.metadata.shared, *_by_loop(listing))
+    return Compiled(took, kernel.asm["ptx"], registers, stack, kernel.metadata.shared, *_by_loop(listing))
 
 
 def _by_loop(listing: str) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Instructions outside of loops, of the first loop, and of the second."""
+    """Instructions outside loops, of the first loop, and of the second."""
     instructions: list[tuple[str, str]] = []
     labels: dict[str, int] = {}
     for line in listing.splitlines():
         if label := _LABEL.match(line):
             labels[label[1]] = len(instructions)
-        elif found := _INSTRUCTION.search(line):
-            instructions.append((found[1], found[2]))
+        elif instruction := _INSTRUCTION.search(line):
+            instructions.append((instruction[1], instruction[2]))
     loops = list(_loops(instructions, labels))
-    # The one that is over columns of d has the tanh of Zv and Zu; a GPU's code has both in the kernel's order.
+    # The loops over D and d, in the kernel's order.
     assert len(loops) == 2, loops
     counts = [Counter(_name(*one) for one in instructions[first : last + 1]) for first, last in loops]
     rest = Counter(_name(*one) for one in instructions)
-    for own in counts:
-        rest.subtract(own)
+    for count in counts:
+        rest.subtract(count)
     return +rest, counts[0], counts[1]
 
 
 def _loops(instructions: list[tuple[str, str]], labels: dict[str, int]) -> Iterator[tuple[int, int]]:
-    """(first, last) of the outermost loops: from where a jump backwards goes to the jump."""
-    found = []
+    """(first, last) instruction of the outermost loops: from the target of a backward jump to the jump."""
+    jumps = []
     for at, (name, operands) in enumerate(instructions):
         target = re.search(r"\((\.L_x_\d+)\)", operands)
-        # Behind its end, code is filled up by an instruction that jumps to itself.
+        # The code is padded with an instruction that jumps to itself.
         if name.startswith("BRA") and target and labels.get(target[1], at) < at:
-            found.append((labels[target[1]], at))
-    for first, last in sorted(found):
-        if not any(start <= first and last <= end and (start, end) != (first, last) for start, end in found):
+            jumps.append((labels[target[1]], at))
+    for first, last in sorted(jumps):
+        if not any(start <= first and last <= end and (start, end) != (first, last) for start, end in jumps):
             yield first, last
 
 
 def _name(instruction: str, operands: str) -> str:
-    """With what tells its cost: a warp group's products may have their left side in registers or in shared memory."""
+    """The name, with what its cost depends on: a warp group's product reads its left side from registers or memory."""
     if instruction.startswith("HGMMA"):
         left = "shared" if re.match(r"\s*R\d+, gdesc", operands) else "registers"
         instruction = f"{instruction}.{left}"
     return instruction
 
 
-def _told(tool: str, option: str, file: str) -> str:
+def _output_of(tool: str, option: str, file: str) -> str:
     return subprocess.run([_TOOLS / tool, option, file], capture_output=True, text=True, check=True).stdout

@@ -60,7 +60,10 @@ def test_an_append_beside_another_change(index, retriever, features, gallery, tm
         "replace": lambda: index(features[:150], overwrite=True),
     }
     slow = Retriever(Interrupted(retriever.backend, changes[other]))
-    with pytest.raises(OutputError, match=r"was changed by another process meanwhile, and nothing .* give the same"):
+    with pytest.raises(
+        OutputError,
+        match=r"was changed by another process meanwhile, so this one added and deleted nothing; run the command",
+    ):
         index(features[:5], append=True, first=IMAGES, by=slow)
     ids = [f"{number}.jpg" for number in range(IMAGES)]
     expected = {"append": [*ids, *(f"{1000 + n}.jpg" for n in range(10))], "delete": ids, "replace": ids[:150]}

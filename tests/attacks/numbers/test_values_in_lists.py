@@ -227,11 +227,11 @@ def test_features_of_every_float_type(retriever, dtype):
         ({"a", "b", "c"}, "not a set"),
         (5, "not an int"),
         (["a", "b"], "2 ids don't fit 3 items"),
-        (["a", None, "c"], "id 1 is no text: None"),
-        (["a", float("nan"), "c"], "id 1 is no text: nan"),
-        (["a", "b", b"c"], "id 2 is no text: b'c'"),
-        (np.array([1, 2, 3]), "id 0 is no text: 1"),
-        (["a", "b", "\ud800"], "id 2 is no text"),
+        (["a", None, "c"], "id 1 is not text: None"),
+        (["a", float("nan"), "c"], "id 1 is not text: nan"),
+        (["a", "b", b"c"], "id 2 is not text: b'c'"),
+        (np.array([1, 2, 3]), "id 0 is not text: 1"),
+        (["a", "b", "\ud800"], "id 2 is not text"),
     ],
 )
 def test_invalid_ids(retriever, tiny_folder, tmp_path, ids, says):

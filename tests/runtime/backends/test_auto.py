@@ -1,4 +1,4 @@
-"""Which backend `auto` is, with the compiled scorer's package, without it, and with one that does not load."""
+"""The choice of `auto` with the compiled scorer's package, without it, and if it does not load."""
 
 import sys
 import types
@@ -19,7 +19,7 @@ def absent(monkeypatch):
 
 @pytest.fixture
 def broken(monkeypatch, tmp_path):
-    """A package whose compiled part is for another Python, as after an update of Python."""
+    """A package compiled for another Python, as after an upgrade."""
     (tmp_path / "caan_native").mkdir()
     (tmp_path / "caan_native" / "__init__.py").write_text("from ._native import Scorer\n")
     for name in [name for name in sys.modules if name.partition(".")[0] == "caan_native"]:
@@ -33,8 +33,8 @@ def _is_editable(finder):
 
 
 @pytest.fixture
-def there(monkeypatch):
-    """The package as far as opening goes."""
+def installed(monkeypatch):
+    """A stub of the package, enough for opening."""
 
     class Scorer:
         instruction_set = "none"
@@ -53,26 +53,26 @@ def opened(path, **options):
         return Retriever.open(path, **options).backend
 
 
-def test_with_the_package_it_is_native(there, tiny_folder):
+def test_with_the_package_it_is_native(installed, tiny_folder):
     for device in ("auto", "cpu"):
         assert opened(tiny_folder / "model.caan", device=device).name == "native"
 
 
-def test_the_scorer_gets_the_models_sizes_scale_weights_and_threads(there, tiny_folder):
+def test_the_scorer_gets_the_models_sizes_scale_weights_and_threads(installed, tiny_folder):
     *sizes, w_v, w_u, precision, threads = opened(tiny_folder / "model.caan", threads=3)._scorer.arguments
     assert (sizes, precision, threads) == ([10, 7, 4.0], "fp32", 3)
     assert w_v.shape == w_u.shape == (7,) and (w_v != w_u).any()
 
 
-def test_without_the_package_it_is_onnxruntime_in_silence(absent, tiny_folder):
+def test_without_the_package_it_is_onnxruntime_without_a_warning(absent, tiny_folder):
     assert opened(tiny_folder / "model.caan").name == "onnxruntime"
 
 
 def test_a_package_that_does_not_load_is_a_warning(broken, tiny_folder):
-    with pytest.warns(CaanWarning, match=r"does not load .*make native.*until then onnxruntime is used") as found:
+    with pytest.warns(CaanWarning, match=r"does not load .*make native.*until then onnxruntime is used") as result:
         assert Retriever.open(tiny_folder / "model.caan").backend.name == "onnxruntime"
-    assert found[0].filename == __file__
-    with pytest.raises(MissingError, match="is installed and does not load"):
+    assert result[0].filename == __file__
+    with pytest.raises(MissingError, match="is installed but does not load"):
         Retriever.open(tiny_folder / "model.caan", "native")
 
 
@@ -82,13 +82,13 @@ def test_what_is_missing_says_how_to_get_it(absent, tiny_folder):
             Retriever.open(tiny_folder / "model.caan", **options)
 
 
-def test_a_gpu_of_onnxruntimes_goes_first(there, tiny_folder, monkeypatch):
-    """As far as it can be seen without one: the compiled scorer isn't asked where sessions would run on a GPU."""
-    asked = []
+def test_onnxruntime_on_a_gpu_goes_first(installed, tiny_folder, monkeypatch):
+    """Tested without a GPU: the compiled scorer is not tried if sessions would run on one."""
+    calls = []
     monkeypatch.setattr("caan.runtime.backends.onnxruntime.sessions.choose_device", lambda device: "cuda")
-    monkeypatch.setattr(native_backend, "open_native_if_there", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(native_backend, "open_native_if_installed", lambda *arguments: calls.append(arguments))
     assert opened(tiny_folder / "model.caan").name == "onnxruntime"
-    assert asked == []
+    assert calls == []
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "torch"])
@@ -102,16 +102,16 @@ def check():
 
 
 def test_the_doctor_says_what_is_gained_and_how(absent):
-    found = check()
-    assert not found.ok and "several times as fast" in found.detail and "make native" in found.advice
+    result = check()
+    assert not result.ok and "several times as fast" in result.detail and "make native" in result.advice
 
 
 def test_the_doctor_says_that_a_package_does_not_load(broken):
-    found = check()
-    assert not found.ok and "does not load" in found.detail and "make native" in found.advice
+    result = check()
+    assert not result.ok and "does not load" in result.detail and "make native" in result.advice
 
 
-@pytest.mark.parametrize(("has", "says"), [(True, "fp16 and bf16"), (False, "bf16 is not this processor's")])
-def test_the_doctor_says_which_precisions_there_are(there, monkeypatch, has, says):
+@pytest.mark.parametrize(("has", "says"), [(True, "fp16 and bf16"), (False, "this CPU has no bf16 instructions")])
+def test_the_doctor_says_which_precisions_there_are(installed, monkeypatch, has, says):
     monkeypatch.setattr(sys.modules["caan_native"], "has_native_bfloat16", lambda: has)
     assert check().ok and says in check().detail

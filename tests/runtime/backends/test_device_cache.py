@@ -1,4 +1,4 @@
-"""Which arrays stay on the device, and that none is taken for another."""
+"""Which arrays stay on the device, and that none is confused with another."""
 
 import gc
 import threading
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caan.runtime import Gallery
-from caan.runtime.backends.device_cache import _IDLE_LOOKUPS, DeviceTiles
+from caan.runtime.backends.device_cache import _IDLE_LOOKUPS, DeviceCache
 
 
 def gallery(items=8, rows=2, width=4):
@@ -23,24 +23,24 @@ def tile(gallery, start, end):
 
 @pytest.fixture
 def tiles():
-    return DeviceTiles(lambda: 1 << 20)
+    return DeviceCache(lambda: 1 << 20)
 
 
 def keep(tiles, array, value="copy"):
-    """As a backend does: nothing at first sight, a copy at the second."""
-    if tiles.find(array) is None and tiles.wants(array):
+    """As a backend does: nothing on first use, a copy on the second."""
+    if tiles.find(array) is None and tiles.should_keep(array):
         tiles.keep(array, value)
 
 
-def test_a_tile_is_kept_the_second_time_it_comes(tiles):
+def test_a_tile_is_kept_on_its_second_use(tiles):
     images = gallery()
-    assert not tiles.wants(tile(images, 0, 4))
-    assert tiles.wants(tile(images, 0, 4))
+    assert not tiles.should_keep(tile(images, 0, 4))
+    assert tiles.should_keep(tile(images, 0, 4))
     tiles.keep(tile(images, 0, 4), "copy")
     assert tiles.find(tile(images, 0, 4)) == "copy"
 
 
-def test_neighbours_are_not_taken_for_each_other(tiles):
+def test_adjacent_tiles_are_not_confused(tiles):
     images = gallery()
     for _ in range(2):
         for start, end in ((0, 4), (4, 8), (0, 8), (0, 2)):
@@ -60,7 +60,7 @@ def test_the_same_memory_in_another_shape_is_another_array(tiles, shape):
     assert tiles.find(images.states.view(np.int32)) is None
 
 
-def test_what_could_change_or_is_nobody_elses_is_not_kept(tiles):
+def test_writeable_arrays_and_arrays_without_a_base_are_not_kept(tiles):
     own = np.ones((4, 4), np.float32)
     own.flags.writeable = False
     writeable = np.ones((8, 4), np.float32)[:4]
@@ -69,12 +69,12 @@ def test_what_could_change_or_is_nobody_elses_is_not_kept(tiles):
     for array in (own, writeable, padded):
         for _ in range(3):
             assert tiles.find(array) is None
-            assert not tiles.wants(array)
+            assert not tiles.should_keep(array)
 
 
-def test_a_gallery_that_is_gone_gives_its_room_back():
+def test_a_collected_gallery_frees_its_space():
     room = tile(gallery(), 0, 8).nbytes
-    tiles = DeviceTiles(lambda: room)
+    tiles = DeviceCache(lambda: room)
     for number in range(5):
         images = gallery()
         for _ in range(2):
@@ -84,19 +84,19 @@ def test_a_gallery_that_is_gone_gives_its_room_back():
         gc.collect()
 
 
-def test_an_array_at_a_freed_ones_address_is_another(tiles):
-    """Memory is reused at once, and so are ids: a copy must never be found for what lies there now."""
+def test_an_array_at_a_freed_address_is_not_found(tiles):
+    """Memory and ids are reused immediately; the new array must not get the old one's copy."""
     for number in range(200):
         images = gallery()
         assert tiles.find(tile(images, 0, 8)) is None
-        assert not tiles.wants(tile(images, 0, 8))
+        assert not tiles.should_keep(tile(images, 0, 8))
         keep(tiles, tile(images, 0, 8), number)
         assert tiles.find(tile(images, 0, 8)) == number
 
 
-def test_a_full_device_takes_no_more_until_something_was_long_of_no_use():
+def test_a_full_device_evicts_only_long_unused_copies():
     first, second = gallery(), gallery()
-    tiles = DeviceTiles(lambda: tile(first, 0, 8).nbytes)
+    tiles = DeviceCache(lambda: tile(first, 0, 8).nbytes)
     for _ in range(3):
         keep(tiles, tile(first, 0, 8))
         keep(tiles, tile(second, 0, 8))
@@ -106,9 +106,9 @@ def test_a_full_device_takes_no_more_until_something_was_long_of_no_use():
     assert tiles.find(tile(second, 0, 8)) == "other" and tiles.find(tile(first, 0, 8)) is None
 
 
-def test_a_walk_through_a_gallery_too_large_for_the_device_still_finds_what_fits():
+def test_scanning_a_gallery_larger_than_the_device_still_gets_hits():
     images = gallery(100)
-    tiles = DeviceTiles(lambda: 30 * tile(images, 0, 1).nbytes)
+    tiles = DeviceCache(lambda: 30 * tile(images, 0, 1).nbytes)
     for _ in range(3):
         for item in range(100):
             keep(tiles, tile(images, item, item + 1), item)
@@ -116,13 +116,13 @@ def test_a_walk_through_a_gallery_too_large_for_the_device_still_finds_what_fits
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7), st.integers(1, 8)), max_size=60), st.integers(0, 2000))
-def test_what_is_found_is_what_was_kept(steps, budget):
-    galleries, tiles, kept = [gallery() for _ in range(4)], DeviceTiles(lambda: budget), {}
+def test_lookups_return_what_was_kept(steps, budget):
+    galleries, tiles, kept = [gallery() for _ in range(4)], DeviceCache(lambda: budget), {}
     for which, start, count in steps:
         array = tile(galleries[which], start, min(start + count, 8))
-        found = tiles.find(array)
-        assert found is None or (found == array).all()
-        if found is None and tiles.wants(array):
+        cached = tiles.find(array)
+        assert cached is None or (cached == array).all()
+        if cached is None and tiles.should_keep(array):
             tiles.keep(array, array.copy())
             kept[which, start, len(array)] = array.nbytes
             assert tiles.find(array) is not None
@@ -150,7 +150,7 @@ def test_threads_share_it(tiles):
 
 def test_of_two_copies_the_first_stays_and_one_is_counted():
     images = gallery()
-    tiles = DeviceTiles(lambda: 2 * tile(images, 0, 4).nbytes)
+    tiles = DeviceCache(lambda: 2 * tile(images, 0, 4).nbytes)
     tiles.keep(tile(images, 0, 4), "first")
     tiles.keep(tile(images, 0, 4), "second")
     assert tiles.find(tile(images, 0, 4)) == "first"
@@ -158,13 +158,13 @@ def test_of_two_copies_the_first_stays_and_one_is_counted():
     assert tiles.find(tile(images, 4, 8)) == "other"
 
 
-def test_cleared_it_knows_nothing_and_has_all_its_room():
+def test_clearing_frees_all_space():
     images = gallery()
-    tiles = DeviceTiles(lambda: tile(images, 0, 8).nbytes)
+    tiles = DeviceCache(lambda: tile(images, 0, 8).nbytes)
     for _ in range(2):
         for _ in range(2):
             keep(tiles, tile(images, 0, 8))
         assert tiles.find(tile(images, 0, 8)) == "copy"
         tiles.clear()
         assert tiles.find(tile(images, 0, 8)) is None
-        assert not tiles.wants(tile(images, 0, 8))
+        assert not tiles.should_keep(tile(images, 0, 8))

@@ -1,4 +1,4 @@
-"""What opening a bundle does besides: it bears that the bundle is replaced, and leaves nothing on the machine."""
+"""Opening a bundle survives its replacement and leaves nothing on the machine."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from caan.runtime.backends.onnxruntime.sessions import check_rounding
 
 
 def replace(bundle):
-    """Another process writes the bundle anew."""
+    """Another process replaces the bundle."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "vocab.json").write_text((bundle / "vocab.json").read_text() + " ")
     write_manifest(bundle, manifest)
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_what_was_read_of_the_old_one_is_read_again(tiny_bundle, fails):
-    """Be it that its files no longer fit, or that they are of two models."""
+def test_a_bundle_replaced_while_opening_is_read_again(tiny_bundle, fails):
+    """Whether its files no longer match, or belong to two models."""
     stamps = []
 
     def make(bundle):
@@ -38,7 +38,7 @@ def test_what_was_read_of_the_old_one_is_read_again(tiny_bundle, fails):
     assert len(set(stamps)) == 2
 
 
-def test_an_error_in_a_bundle_that_stays_is_raised(tiny_bundle):
+def test_an_error_in_an_unchanged_bundle_is_raised(tiny_bundle):
     def make(bundle):
         raise BundleError("the files do not fit each other")
 
@@ -46,8 +46,8 @@ def test_an_error_in_a_bundle_that_stays_is_raised(tiny_bundle):
         open_precision(tiny_bundle, "fp32", make)
 
 
-def test_onnx_runtime_reports_nothing_of_its_use(tiny_folder, tmp_path):
-    """Its wheels keep a database of events to send below the home folder."""
+def test_onnx_runtime_stores_no_telemetry(tiny_folder, tmp_path):
+    """Some of its wheels keep a database of events in the home folder."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
     code = "import sys; from caan.runtime import Retriever; Retriever.open(sys.argv[1], 'onnxruntime')"
     command = [sys.executable, "-c", code, str(tiny_folder / "model.caan")]

@@ -1,4 +1,4 @@
-"""The compiled scorer as a backend: ONNX Runtime's answers, whatever the gallery; what it refuses; what it copies."""
+"""The compiled scorer as a backend: equals ONNX Runtime for every kind of gallery; what it refuses and copies."""
 
 import os
 import signal
@@ -57,13 +57,13 @@ def test_scores_are_onnxruntimes(both, lengths, deleted):
     expected = onnx.score_matrix(gallery, CAPTIONS)
     live = gallery.live
     for captions in (CAPTIONS, onnx.encode_captions(CAPTIONS), CAPTIONS[:1]):
-        found = native.score_matrix(gallery, captions)
-        assert differ(found[live], expected[live, : len(captions)]) <= 1e-5
-        assert deleted is None or (found[deleted] == -np.inf).all()
+        actual = native.score_matrix(gallery, captions)
+        assert differ(actual[live], expected[live, : len(captions)]) <= 1e-5
+        assert deleted is None or (actual[deleted] == -np.inf).all()
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=50))
-def test_a_query_is_one_call_on_the_gallery_as_it_lies(both, items):
+def test_a_query_is_one_call_that_reads_the_gallery_in_place(both, items):
     native, _ = both
     lengths = [length for length, _ in items]
     deleted = np.array([gone for _, gone in items])
@@ -77,7 +77,7 @@ def test_a_query_is_one_call_on_the_gallery_as_it_lies(both, items):
 
 
 @pytest.mark.parametrize("copied", [1, 5000, 1 << 20])
-def test_a_compact_gallery_is_expanded_a_part_at_a_time(both, tiny_folder, tmp_path, copied, monkeypatch):
+def test_a_compact_gallery_is_expanded_in_parts(both, tiny_folder, tmp_path, copied, monkeypatch):
     native, onnx = both
     source, options = Images(native, FEATURES, LENGTHS), IndexOptions("float32", True)
     compact = index_items(native, tiny_folder / "model.caan", source, tmp_path / "images", None, options)
@@ -94,8 +94,8 @@ def test_galleries_on_disk_in_every_form(both, tiny_folder, tmp_path, options):
     images = index_items(native, bundle, Images(native, FEATURES, LENGTHS), tmp_path / "images", None, options)
     assert differ(native.score_matrix(images, CAPTIONS), onnx.score_matrix(images, CAPTIONS)) <= 1e-5
     expected = onnx.search_many(CAPTIONS, images, 5)
-    for found, hits in zip(native.search_many(CAPTIONS, images, 5), expected, strict=True):
-        assert differ(np.array([hit.score for hit in found]), np.array([hit.score for hit in hits])) <= 1e-5
+    for actual, hits in zip(native.search_many(CAPTIONS, images, 5), expected, strict=True):
+        assert differ(np.array([hit.score for hit in actual]), np.array([hit.score for hit in hits])) <= 1e-5
     texts = IndexOptions(options.dtype)
     captions = index_items(native, bundle, Captions(native, CAPTIONS), tmp_path / "captions", None, texts)
     hits = native.search(FEATURES[0], captions, 40)
@@ -103,7 +103,7 @@ def test_galleries_on_disk_in_every_form(both, tiny_folder, tmp_path, options):
     assert differ(np.array([hit.score for hit in hits]), np.array([hit.score for hit in best])) <= 1e-5
 
 
-def test_half_a_gallery_is_scored_as_it_lies(both, tiny_folder, tmp_path):
+def test_half_a_gallery_is_read_in_place(both, tiny_folder, tmp_path):
     native, _ = both
     source = Images(native, FEATURES)
     half = index_items(native, tiny_folder / "model.caan", source, tmp_path / "g", None, IndexOptions("float16"))
@@ -114,9 +114,9 @@ def test_half_a_gallery_is_scored_as_it_lies(both, tiny_folder, tmp_path):
 def test_a_score_matrix_in_a_file(both, tmp_path):
     native, onnx = both
     gallery = native.encode_images(FEATURES, LENGTHS)
-    found = native.score_matrix(gallery, CAPTIONS, out=tmp_path / "scores.npy")
-    assert isinstance(found, np.memmap)
-    assert differ(found, onnx.score_matrix(gallery, CAPTIONS)) <= 1e-5
+    actual = native.score_matrix(gallery, CAPTIONS, out=tmp_path / "scores.npy")
+    assert isinstance(actual, np.memmap)
+    assert differ(actual, onnx.score_matrix(gallery, CAPTIONS)) <= 1e-5
 
 
 def test_it_explains_as_onnxruntime_does(both):
@@ -130,8 +130,8 @@ def test_batched_queries_get_what_single_ones_do(both):
     gallery = native.encode_images(FEATURES, LENGTHS)
     expected = [native.search(caption, gallery, 3) for caption in CAPTIONS]
     with BatchingRetriever(native) as batching, ThreadPoolExecutor(8) as callers:
-        found = list(callers.map(lambda caption: batching.search(caption, gallery, 3), CAPTIONS))
-    for ours, theirs in zip(found, expected, strict=True):
+        actual = list(callers.map(lambda caption: batching.search(caption, gallery, 3), CAPTIONS))
+    for ours, theirs in zip(actual, expected, strict=True):
         assert differ(np.array([h.score for h in ours]), np.array([h.score for h in theirs])) <= 2e-6
 
 
@@ -140,8 +140,8 @@ def test_threads_share_it(tiny_folder):
     gallery = native.encode_images(FEATURES, LENGTHS)
     expected = native.score_matrix(gallery, CAPTIONS)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: native.score_matrix(gallery, CAPTIONS), range(24)):
-            assert (found == expected).all()
+        for actual in pool.map(lambda _: native.score_matrix(gallery, CAPTIONS), range(24)):
+            assert (actual == expected).all()
 
 
 def test_a_forked_process_scores_with_threads_of_its_own(tiny_folder):
@@ -150,7 +150,7 @@ def test_a_forked_process_scores_with_threads_of_its_own(tiny_folder):
     expected = native.score_matrix(gallery, texts)
     child = os.fork()
     if child == 0:
-        signal.alarm(60)  # ends a child that waits for ever
+        signal.alarm(60)  # ends a hanging child
         same = (native.score_matrix(gallery, texts) == expected).all()
         os._exit(0 if same else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -164,17 +164,17 @@ def test_there_is_nothing_to_tune(both):
     assert len(tuning.query) == len(tuning.pairs) == 1
 
 
-def test_it_says_what_it_is(both, tiny_folder):
+def test_its_fingerprint_and_limits(both, tiny_folder):
     backend = both[0].backend
     assert (backend.name, backend.device, backend.precision) == ("native", "cpu", "fp32")
     assert backend.model.encoders == both[1].backend.model.encoders
     assert caan_native.Scorer.__name__ == "Scorer" and "native" in backend.fingerprint
-    assert "scorer" not in backend._sessions  # which costs memory and time, for nothing
+    assert "scorer" not in backend._sessions  # it would waste memory and time
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """A bundle with products long enough for roundings to show: D = d = 96."""
+    """A bundle with products long enough for rounding to show: D = d = 96."""
     folder = tmp_path_factory.mktemp("wide")
     words = {word: number for number, word in enumerate([*SPECIAL_TOKENS, *WORDS])}
     save_checkpoint(folder / "model.pt", CAAN(CaanConfig(12, 96, 6, 96, len(words))), Vocabulary(words))
@@ -187,8 +187,8 @@ def test_bfloat16_is_close_with_fp32s_galleries(wide):
     half, whole = (Retriever.open(wide, "native", precision) for precision in ("bf16", "fp32"))
     assert half.backend.model.encoders == whole.backend.model.encoders
     gallery = whole.encode_images(FEATURES, LENGTHS)
-    found, expected = half.score_matrix(gallery, CAPTIONS), whole.score_matrix(gallery, CAPTIONS)
-    assert 0 < differ(found, expected) <= 5e-3
+    actual, expected = half.score_matrix(gallery, CAPTIONS), whole.score_matrix(gallery, CAPTIONS)
+    assert 0 < differ(actual, expected) <= 5e-3
     # one gallery on disk serves both, float16 or not
     assert half.backend.state_dtype == whole.backend.state_dtype == np.float32
 
@@ -210,7 +210,7 @@ def test_half_precision_states_are_scored_in_float32(tiny_bundle):
     assert (native.score_matrix(gallery, texts) == whole.score_matrix(widened, widened_texts)).all()
 
 
-def test_a_bundle_without_the_weights_says_how_to_make_it_anew(tiny_bundle):
+def test_a_bundle_without_the_weights_names_the_export_command(tiny_bundle):
     (tiny_bundle / SCORER_WEIGHTS).unlink()
     replace_bundle(tiny_bundle)
     with pytest.raises(BundleError, match=r"exported before .* export the checkpoint again: caan-export"):
@@ -226,7 +226,7 @@ def test_a_bundle_without_the_weights_says_how_to_make_it_anew(tiny_bundle):
         ({"device": "cuda"}, "runs on device 'cpu'; on 'cuda' use 'triton' or 'onnxruntime'"),
     ],
 )
-def test_what_it_can_not_do_is_refused(tiny_folder, options, says):
+def test_unsupported_options_are_refused(tiny_folder, options, says):
     with pytest.raises(InputError, match=says):
         Retriever.open(tiny_folder / "model.caan", "native", **options)
 
@@ -238,7 +238,7 @@ def test_a_processor_without_bfloat16_is_told_so(tiny_folder, monkeypatch):
             Retriever.open(tiny_folder / "model.caan", backend, "bf16")
 
 
-def test_states_that_do_not_lie_in_one_piece_are_never_handed_on(both):
+def test_non_contiguous_states_are_never_passed_on(both):
     """The module would refuse them."""
     native, _ = both
     one = native.encode_images(FEATURES[:1])
@@ -248,7 +248,7 @@ def test_states_that_do_not_lie_in_one_piece_are_never_handed_on(both):
         native.score_matrix(gallery, CAPTIONS[:1])
 
 
-def test_it_loads_no_scorer_of_onnxruntimes_and_no_pytorch(tiny_folder):
+def test_it_loads_neither_onnxruntime_s_scorer_nor_pytorch(tiny_folder):
     from tests.test_imports import HEAVY, loaded_by
 
     loaded = loaded_by(

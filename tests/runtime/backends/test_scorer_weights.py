@@ -1,4 +1,4 @@
-"""w_v, w_u and λ of a bundle: what the export wrote, and files that are no such thing."""
+"""w_v, w_u and λ of a bundle: as exported, and from invalid files."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from caan.runtime.backends.scorer_weights import attention_scale, scorer_weights
 
 
 def rewrite(folder, content=None, **config):
-    """The bundle with other bytes in the weights' place, or None for no file, and with this in its config."""
+    """The bundle with the weights' file replaced by these bytes (None: removed), and this config entry."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["config"] |= config
     if content is None:
@@ -34,10 +34,10 @@ def as_file(array):
 
 def test_they_are_the_checkpoints(tiny_folder):
     bundle, scorer = open_bundle(tiny_folder / "model.caan"), load_checkpoint(tiny_folder / "model.pt").model.scorer
-    found = scorer_weights(bundle)
-    assert found.dtype == np.float32 and found.shape == (2, 7) and found.flags.c_contiguous
-    assert (found[0] == scorer.w_v.detach().numpy()).all()
-    assert (found[1] == scorer.w_u.detach().numpy()).all()
+    actual = scorer_weights(bundle)
+    assert actual.dtype == np.float32 and actual.shape == (2, 7) and actual.flags.c_contiguous
+    assert (actual[0] == scorer.w_v.detach().numpy()).all()
+    assert (actual[1] == scorer.w_u.detach().numpy()).all()
     assert attention_scale(bundle) == 4.0
 
 
@@ -67,10 +67,10 @@ def test_another_array_is_refused(tiny_bundle, array, says):
         scorer_weights(rewrite(tiny_bundle, as_file(array)))
 
 
-def test_fortran_order_is_put_right(tiny_bundle):
+def test_fortran_order_is_converted(tiny_bundle):
     array = np.arange(14, dtype=np.float32).reshape(2, 7)
-    found = scorer_weights(rewrite(tiny_bundle, as_file(np.asfortranarray(array))))
-    assert found.flags.c_contiguous and (found == array).all()
+    actual = scorer_weights(rewrite(tiny_bundle, as_file(np.asfortranarray(array))))
+    assert actual.flags.c_contiguous and (actual == array).all()
 
 
 @given(st.binary(max_size=80), st.integers(0, 183))
@@ -85,7 +85,7 @@ def test_damaged_files_are_refused(tiny_bundle, damage, place):
 
 
 @pytest.mark.parametrize("value", [None, "4", True, float("nan"), float("inf"), [1.0]])
-def test_a_scale_that_is_no_number_is_refused(tiny_bundle, value):
+def test_a_scale_that_is_not_a_number_is_refused(tiny_bundle, value):
     bundle = rewrite(tiny_bundle, b"", attention_scale=value)
     with pytest.raises(BundleError, match=r"has no valid 'config\.attention_scale'"):
         attention_scale(bundle)

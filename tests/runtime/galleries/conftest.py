@@ -1,4 +1,4 @@
-"""A gallery being written, in part or in whole."""
+"""A gallery, written partly or completely."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def features():
 
 @pytest.fixture
 def write(retriever, tiny_folder, tmp_path):
-    """write(features, ids, **options): the gallery at tmp_path/gallery; backend=…: by another backend."""
+    """write(features, ids, **options): write the gallery tmp_path/gallery; backend=…: with another backend."""
 
     def call(features, ids=None, target="gallery", backend=None, lengths=None, **options):
         made_by = retriever if backend is None else Retriever(backend)
@@ -50,7 +50,7 @@ def write(retriever, tiny_folder, tmp_path):
 
 @pytest.fixture
 def half_done(write, retriever, features, tmp_path):
-    """A run that was interrupted in the fourth of five blocks."""
+    """A run interrupted in the fourth of five blocks."""
     with pytest.raises(KeyboardInterrupt):
         write(features, backend=Counted(retriever.backend, 3 * BLOCK + 10))
     assert not (tmp_path / "gallery").exists()

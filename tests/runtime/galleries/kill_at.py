@@ -1,4 +1,4 @@
-"""Run a caan command again and again, each time killed at another of its writes to the disk: `python kill_at.py`.
+"""Run a caan command repeatedly, killing it at a different disk write each time: `python kill_at.py`.
 
 Reads {"points": [n or null, …], "commands": [[argument, …], …]} from stdin. Each command runs in a process of its own,
 which kills itself (SIGKILL) just before the n-th call that changes something on disk; null lets it run to its end.
@@ -14,15 +14,15 @@ from pathlib import Path
 from caan import cli
 from caan.runtime import index  # noqa: F401  (loaded once, before the forks)
 
-# Built-in functions that change files; written from caan's own files, or through pathlib and shutil by them.
+# Built-in functions that change files, called by caan directly or through pathlib and shutil.
 WRITES = {"open", "write", "flush", "fsync", "truncate", "replace", "rename", "unlink", "remove", "mkdir", "rmdir"}
 SOURCES = [str(Path(cli.__file__).parent / part) for part in ("_files", "runtime/galleries", "runtime/index.py")]
 
 
 def main() -> None:
     job = json.load(sys.stdin)
-    made = [run(command, point) for point, command in zip(job["points"], job["commands"], strict=True)]
-    print("MADE", json.dumps(made))
+    counts = [run(command, point) for point, command in zip(job["points"], job["commands"], strict=True)]
+    print("MADE", json.dumps(counts))
 
 
 def run(command: list[str], point: int | None) -> int | None:
@@ -62,7 +62,7 @@ class Counter:
 
 
 def is_ours(frame) -> bool:
-    for _ in range(6):  # pathlib and shutil lie between
+    for _ in range(6):  # skip frames of pathlib and shutil
         if frame is None:
             return False
         if any(frame.f_code.co_filename.startswith(source) for source in SOURCES):

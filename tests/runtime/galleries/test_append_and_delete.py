@@ -1,8 +1,9 @@
-"""Galleries that change: what is appended and what is deleted."""
+"""Appending to galleries and deleting from them."""
 
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def test_an_append_on_a_full_disk_keeps_the_gallery(write, tiny_folder, features
     assert len(after) == BLOCK and (after.states == before.states).all()
 
 
-def test_an_append_is_as_if_all_had_been_written_at_once(write, retriever, features):
+def test_an_append_equals_writing_everything_at_once(write, retriever, features):
     write(features[:200], names(200))
     appended = write(features[200:], names(IMAGES)[200:], append=True)
     whole = write(features, names(IMAGES), target="whole")
@@ -39,7 +40,7 @@ def test_an_append_is_as_if_all_had_been_written_at_once(write, retriever, featu
     assert np.abs(scores_of(retriever, appended) - scores_of(retriever, whole)).max() <= 2e-3
 
 
-def test_an_opened_gallery_stays_as_it_was_when_another_process_appends(write, retriever, features):
+def test_an_opened_gallery_is_unchanged_when_another_process_appends(write, retriever, features):
     before = write(features[:200], dtype="float32")
     expected = scores_of(retriever, before)
     write(features[200:], append=True)
@@ -51,12 +52,12 @@ def test_appends_that_do_not_fit(write, retriever, tiny_folder, features, tmp_pa
     before = tree(tmp_path)
     more, ids = features[5:7], ["x", "y"]
     other = Counted(retriever.backend)
-    other.encoders = {"image": "another", "text": "another"}
+    other.model = replace(retriever.backend.model, encoders={"image": "another", "text": "another"})
     for error, says, arguments in [
         (DataError, "has ids; give ids for the new items too: --ids FILE", {"ids": None}),
         (DataError, "the id '3.jpg' is in the gallery already", {"ids": ["3.jpg", "y"]}),
-        (InputError, "is float16, and what is appended is so too", {"dtype": "float32"}),
-        (InputError, "is float16, and what is appended is so too", {"compact": True}),
+        (InputError, "is float16, and appended items must match", {"dtype": "float32"}),
+        (InputError, "is float16, and appended items must match", {"compact": True}),
         (BundleError, "made with another model or precision", {"backend": other}),
     ]:
         with pytest.raises(error, match=says):
@@ -83,18 +84,18 @@ def test_an_append_follows_the_gallery_s_dtype_and_compactness(write, features):
 def test_deleted_items_are_not_found_and_the_others_keep_their_index(write, retriever, features, tmp_path):
     gallery = write(features[:20], names(20), dtype="float32")
     best = retriever.search("w1 w2", gallery, 20)
-    gone = {best[0].index, best[3].index}
-    assert delete_items(tmp_path / "gallery", [f"{index}.jpg" for index in gone]) == 18
+    removed = {best[0].index, best[3].index}
+    assert delete_items(tmp_path / "gallery", [f"{index}.jpg" for index in removed]) == 18
     opened = Gallery.open(tmp_path / "gallery")
     left = retriever.search("w1 w2", opened, 18)
-    assert [hit.index for hit in left] == [hit.index for hit in best if hit.index not in gone]
+    assert [hit.index for hit in left] == [hit.index for hit in best if hit.index not in removed]
     scores = scores_of(retriever, opened)
-    assert np.isneginf(scores[sorted(gone)]).all() and np.isfinite(np.delete(scores, sorted(gone), axis=0)).all()
+    assert np.isneginf(scores[sorted(removed)]).all() and np.isfinite(np.delete(scores, sorted(removed), axis=0)).all()
     with pytest.raises(DataError, match="k is 19, the gallery has 18 items"):
         retriever.search("w1 w2", opened, 19)
 
 
-def test_deletions_that_can_not_be(run, refused, write, features, tmp_path):
+def test_invalid_deletions(run, refused, write, features, tmp_path):
     write(features[:5], names(5))
     assert run("delete", tmp_path / "gallery", "1.jpg", "1.jpg").out.endswith("4 items are left\n")
     refused("delete", "gallery", "1.jpg", says=["has no item '1.jpg', or it is deleted already; nothing was deleted"])
@@ -103,7 +104,7 @@ def test_deletions_that_can_not_be(run, refused, write, features, tmp_path):
     refused("delete", "nowhere", "x", says=["nowhere is not a gallery", "caan index"])
 
 
-def test_deletion_by_index_where_there_are_no_ids(run, refused, write, features, tmp_path):
+def test_deletion_by_index_without_ids(run, refused, write, features, tmp_path):
     write(features[:5])
     assert run("delete", tmp_path / "gallery", "0", "4").code == 0
     assert Gallery.open(tmp_path / "gallery").live.tolist() == [1, 2, 3]

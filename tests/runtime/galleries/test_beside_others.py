@@ -1,4 +1,4 @@
-"""Galleries beside others: readers, other processes, links, permissions, and how much memory opening takes."""
+"""Galleries and their environment: readers, other processes, links, permissions, memory for opening."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def test_two_processes_at_once(write, features, half_done, refused, tiny_folder,
         refused("delete", "gallery", "3", says=["another process is writing", "wait for it"])
 
 
-def test_a_folder_of_the_user_s_that_is_called_as_work_in_progress_is(write, features, tmp_path):
+def test_a_user_s_folder_with_the_name_of_the_working_folder(write, features, tmp_path):
     (tmp_path / "gallery.partial").mkdir()
     (tmp_path / "gallery.partial" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"gallery.partial .* holds notes.txt, which caan index did not write; move"):
@@ -39,7 +39,7 @@ def test_a_folder_of_the_user_s_that_is_called_as_work_in_progress_is(write, fea
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and permissions as on POSIX")
-def test_a_link_stays_and_what_it_leads_to_is_written(write, features, tmp_path):
+def test_a_link_is_kept_and_its_target_written(write, features, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "gallery")
     write(features[:5], target="link")
@@ -65,7 +65,7 @@ def test_the_umask_decides_who_may_read(write, features, tmp_path):
 
 
 def test_a_gallery_replaced_while_it_is_opened(write, retriever, features, tmp_path, monkeypatch):
-    """The description is the old one's, the other files are the new one's: read again."""
+    """The description is from the old gallery, the other files from the new one, so all is read again."""
     write(features[:200], names(200), target="gallery")
     new = write(features[200:500], names(300), target="other", dtype="float32")
     real, replaced = gallery_folder._read_part, []
@@ -114,7 +114,7 @@ def test_readers_see_whole_galleries_while_others_are_written(write, features, t
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux tells them")
-def test_no_file_and_no_lock_is_left_open(write, features, tmp_path):
+def test_no_file_or_lock_is_left_open(write, features, tmp_path):
     write(features[:5])
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
@@ -126,19 +126,19 @@ def test_no_file_and_no_lock_is_left_open(write, features, tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
-def test_a_system_without_locks_and_exchange(write, features, tmp_path, monkeypatch):
-    """As Windows and, for the exchange, macOS."""
+def test_a_system_without_locks_and_atomic_exchange(write, features, tmp_path, monkeypatch):
+    """As on Windows and, for the exchange, macOS."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setattr("caan._files.folders._exchange", lambda first, second: False)
     write(features[:5])
     write(features[5:9], append=True)
-    (tmp_path / "gallery.old").mkdir()  # somebody's own
+    (tmp_path / "gallery.old").mkdir()  # the user's own
     assert len(write(features[:7], overwrite=True)) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "gallery.old"]
 
 
 def test_a_hundred_thousand_images_open_in_little_memory(tmp_path):
-    """States of 100,000 images at the paper's size, 37 GB: a file with nothing in it."""
+    """States of 100,000 images at the paper's size, 37 GB, as a sparse file."""
     images, regions, columns, block = 100_000, 36, 5120, 128
     folder = tmp_path / "gallery"
     folder.mkdir()
@@ -166,7 +166,7 @@ def test_a_hundred_thousand_images_open_in_little_memory(tmp_path):
     assert read_description(folder).items == images
 
 
-def test_a_bundle_is_not_replaced_by_a_gallery_nor_the_other_way_round(refused, tiny_bundle, tiny_folder, tiny_data):
+def test_a_bundle_is_not_replaced_by_a_gallery_or_vice_versa(refused, tiny_bundle, tiny_folder, tiny_data):
     says = ["model.caan is a bundle, so no gallery replaces it", "name another with -o"]
     refused("index", tiny_bundle, tiny_data / "test_ims.npy", "-o", tiny_bundle, "--overwrite", says=says)
 

@@ -1,4 +1,4 @@
-"""Parts of a gallery: its first items, and the states of some."""
+"""Parts of a gallery: its first items, and gathered states."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from caan.runtime.galleries.in_memory import offsets_of
 LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=12)
 
 
-def made(lengths, deleted=None, **changes):
+def make_gallery(lengths, deleted=None, **changes):
     """A gallery whose states all differ, ids included."""
     offsets = offsets_of(np.array(lengths, np.int64))
     states = np.arange(3 * offsets[-1], dtype=np.float32).reshape(-1, 3)
@@ -25,7 +25,7 @@ def made(lengths, deleted=None, **changes):
 @given(st.data(), LENGTHS, st.integers(1, 15))
 def test_the_first_items_are_those_that_are_not_deleted(data, lengths, number):
     deleted = data.draw(st.none() | st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
-    gallery = made(lengths, deleted)
+    gallery = make_gallery(lengths, deleted)
     first = gallery.first(number)
     assert first.live.tolist() == gallery.live[:number].tolist()
     assert len(first) == len(first.ids) == (first.live[-1] + 1 if len(first.live) else 0)
@@ -36,7 +36,7 @@ def test_the_first_items_are_those_that_are_not_deleted(data, lengths, number):
 
 def test_the_first_items_are_a_view_and_checked_as_before():
     checked = []
-    gallery = made([2, 2, 3], compact=True, check=lambda start, end: checked.append((start, end)), ids=None)
+    gallery = make_gallery([2, 2, 3], compact=True, check=lambda start, end: checked.append((start, end)), ids=None)
     first = gallery.first(2)
     assert np.shares_memory(first.states, gallery.states) and len(first.states) == 4 and checked == []
     first.gather(np.array([1]))
@@ -46,12 +46,12 @@ def test_the_first_items_are_a_view_and_checked_as_before():
 
 @given(st.data(), LENGTHS)
 def test_gathered_states_are_padded_with_zeros(data, lengths):
-    gallery = made(lengths)
+    gallery = make_gallery(lengths)
     items = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8)))
-    states, found = gallery.gather(items)
-    assert found.tolist() == [lengths[item] for item in items]
-    assert states.shape == (len(items), max(found), 3)
-    for row, item, length in zip(states, items, found, strict=True):
+    states, actual = gallery.gather(items)
+    assert actual.tolist() == [lengths[item] for item in items]
+    assert states.shape == (len(items), max(actual), 3)
+    for row, item, length in zip(states, items, actual, strict=True):
         start = gallery.offsets[item]
         np.testing.assert_array_equal(row[:length], gallery.states[start : start + length])
         assert not row[length:].any()
@@ -61,7 +61,7 @@ def test_gathered_states_are_padded_with_zeros(data, lengths):
     ("items", "is_view"), [([1, 2, 3], True), ([2], True), ([3, 2], False), ([1, 3], False), ([0, 1], False)]
 )
 def test_equally_long_neighbours_are_not_copied(items, is_view):
-    """Wherever else the gallery's lengths differ."""
-    gallery = made([1, 2, 2, 2, 4])
+    """Even if lengths differ elsewhere in the gallery."""
+    gallery = make_gallery([1, 2, 2, 2, 4])
     states, _ = gallery.gather(np.array(items))
     assert np.shares_memory(states, gallery.states) == is_view

@@ -1,4 +1,4 @@
-"""Galleries written, changed and kept from Python: what the commands do, and what a list would do."""
+"""Galleries created, changed and saved from Python, compared with the commands and with a list."""
 
 import dataclasses
 import pickle
@@ -28,7 +28,7 @@ def same_items(one, other):
 
 @settings(max_examples=25)
 @given(st.integers(1, 300), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
-def test_what_is_saved_and_opened_again_is_the_same(retriever, tmp_path, items, with_ids, some_gone, seed):
+def test_saving_and_opening_preserves_a_gallery(retriever, tmp_path, items, with_ids, some_gone, seed):
     generator = np.random.default_rng(seed)
     features = generator.standard_normal((items, 5, 12)).astype(np.float32)
     ids = [f"bild ä {n}\n" for n in range(items)] if with_ids else None
@@ -55,7 +55,7 @@ def test_a_saved_gallery_knows_its_bundle_wherever_it_is_saved(retriever, tiny_f
         assert precision_of(gallery, tiny_folder / "model.caan") == "fp32"
 
 
-def test_nothing_is_replaced_unasked(retriever, features, tmp_path):
+def test_nothing_is_replaced_without_overwrite(retriever, features, tmp_path):
     gallery = retriever.encode_images(features[:3])
     gallery.save(tmp_path / "saved")
     before = tree(tmp_path)
@@ -112,29 +112,29 @@ steps = st.lists(
 @settings(max_examples=25)
 @given(st.integers(1, 140), st.booleans(), steps)
 def test_a_gallery_changes_as_a_list_does(retriever, features, tmp_path, first, with_ids, steps):
-    """Whatever is appended, deleted and compacted: the items that are left are those of a list, states and all."""
+    """After any appends, deletions and compactions, items and states equal those of a list."""
     whole = retriever.encode_images(features)
     number = 0
 
-    def some(count):
+    def new_items(count):
         nonlocal number
         start, number = number, number + count
         ids = [f"id {n}" for n in range(start, number)] if with_ids else None
         return [*range(start, number)], features[start:number], ids
 
-    taken, items, ids = some(first)
+    taken, items, ids = new_items(first)
     model = list(taken)
     gallery = Gallery.create(tmp_path / "gallery", retriever, items, ids=ids, dtype="float32", overwrite=True)
     for step, value in steps:
         before, live = gallery, [index for index, item in enumerate(model) if item is not None]
         if step == "append":
-            taken, items, ids = some(value)
+            taken, items, ids = new_items(value)
             gallery = gallery.append(retriever, items, ids=ids)
             model += taken
         elif step == "delete":
-            gone = sorted({live[n % len(live)] for n in value}) if live else []
-            gallery = gallery.delete([gallery.id_of(index) if index % 2 else index for index in gone])
-            model = [None if index in gone else item for index, item in enumerate(model)]
+            removed = sorted({live[n % len(live)] for n in value}) if live else []
+            gallery = gallery.delete([gallery.id_of(index) if index % 2 else index for index in removed])
+            model = [None if index in removed else item for index, item in enumerate(model)]
         elif live:
             gallery = gallery.compact_storage()
             model = [item for item in model if item is not None]
@@ -149,7 +149,7 @@ def test_a_gallery_changes_as_a_list_does(retriever, features, tmp_path, first, 
         assert gallery.id_of(index) == (f"id {model[index]}" if with_ids else str(index))
 
 
-def test_compaction_gives_back_the_room_and_keeps_the_answers(retriever, features, tmp_path):
+def test_compaction_frees_space_and_keeps_the_results(retriever, features, tmp_path):
     gallery = Gallery.create(tmp_path / "gallery", retriever, features, ids=names(600))
     (tmp_path / "gallery" / "notes.txt").write_text("mine")
     less = gallery.delete(range(100, 500))
@@ -163,12 +163,12 @@ def test_compaction_gives_back_the_room_and_keeps_the_answers(retriever, feature
     assert compacted.deleted is None and len(compacted) == 200
     assert (tmp_path / "gallery" / "notes.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery"]
-    # Whoever had it open goes on in the old files.
+    # Readers that had it open keep using the old files.
     assert retriever.search("w1 w2", less, 20) == before and not less.is_current and less.reload().is_current
-    assert compacted.compact_storage().is_current  # nothing is deleted: nothing happens
+    assert compacted.compact_storage().is_current  # nothing is deleted, so nothing happens
 
 
-def test_compaction_that_can_not_be(run, refused, retriever, features, tmp_path, monkeypatch):
+def test_invalid_compactions(run, refused, retriever, features, tmp_path, monkeypatch):
     gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5])
     assert "no deleted items, nothing to do" in run("compact", tmp_path / "gallery").out
     gallery.delete([0, 1])
@@ -188,25 +188,25 @@ def test_compaction_that_can_not_be(run, refused, retriever, features, tmp_path,
     refused("compact", "nowhere", says=["nowhere is not a gallery", "caan index"])
 
 
-def test_an_interrupted_append_is_given_up_with_a_warning(run, retriever, features, tmp_path):
+def test_an_interrupted_append_is_discarded_with_a_warning(run, retriever, features, tmp_path):
     gallery = Gallery.create(tmp_path / "gallery", retriever, features[:200]).delete([0])
     with pytest.raises(KeyboardInterrupt):
         gallery.append(Retriever(Counted(retriever.backend, 200)), features[200:])
     assert "an append was interrupted; rerun it to resume" in run("inspect", tmp_path / "gallery").out
-    with pytest.warns(CaanWarning, match="an interrupted append .* is given up; append those items again"):
+    with pytest.warns(CaanWarning, match="an interrupted append .* is discarded; append those items again"):
         compacted = gallery.compact_storage()
     assert len(compacted) == 199
     assert {path.name for path in (tmp_path / "gallery").iterdir()} == {"gallery.json", "states.bin", "lengths.bin"}
 
 
-def test_an_index_of_a_gallery_that_was_replaced_deletes_nothing(retriever, features, tmp_path):
-    """After a compaction or another `caan index`, index 3 is another item."""
+def test_an_index_into_a_replaced_gallery_deletes_nothing(retriever, features, tmp_path):
+    """After a compaction or another `caan index`, index 3 means another item."""
     stale = Gallery.create(tmp_path / "gallery", retriever, features[:8])
     stale.delete([0]).compact_storage()
     with pytest.raises(OutputError, match="changed by another process meanwhile"):
         stale.delete([3])
     assert len(Gallery.open(tmp_path / "gallery").live) == 7
-    # After what others append or delete it still is the same item.
+    # After appends and deletions by others it is still the same item.
     current = stale.reload()
     current.append(retriever, features[8:10])
     current.delete([1])
@@ -216,7 +216,7 @@ def test_an_index_of_a_gallery_that_was_replaced_deletes_nothing(retriever, feat
 def test_a_gallery_in_memory_has_no_folder(retriever, features):
     gallery = retriever.encode_images(features[:3])
     assert gallery.is_current
-    says = r"is in memory alone: there is no folder to .*; call save\(folder\) first"
+    says = r"exists only in memory, with no folder to .*; call save\(folder\) first"
     append, delete = lambda: gallery.append(retriever, features), lambda: gallery.delete([0])
     for use in (gallery.reload, gallery.compact_storage, append, delete):
         with pytest.raises(InputError, match=says):
@@ -247,7 +247,7 @@ def test_a_gallery_whose_folder_is_gone_is_not_current(retriever, features, tmp_
         gallery.reload()
 
 
-def test_arguments_in_each_other_s_place_are_named(retriever, features, tmp_path):
+def test_swapped_arguments_are_named(retriever, features, tmp_path):
     with pytest.raises(
         InputError, match=r"not by an array float32 .*; write Gallery.create\(folder, retriever, items\)"
     ):
@@ -269,7 +269,7 @@ def test_states_that_were_changed_are_not_saved(retriever, features, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery"]
 
 
-def test_deletions_name_what_is_not_there(retriever, features, tmp_path):
+def test_deletions_name_missing_items(retriever, features, tmp_path):
     gallery = Gallery.create(tmp_path / "gallery", retriever, features[:5], ids=names(5))
     for items, says in ((["x.jpg"], "has no item 'x.jpg'"), ([9], "has no index '9'"), (["1.jpg", 1, 7], "index '7'")):
         with pytest.raises(DataError, match=says):

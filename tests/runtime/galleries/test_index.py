@@ -22,7 +22,7 @@ def test_a_gallery_scores_as_its_features_do(write, retriever, features):
         assert opened.ids == names(IMAGES)
 
 
-def test_compact_keeps_v_alone(write, features):
+def test_compact_stores_only_v(write, features):
     whole, compact = write(features, target="whole"), write(features, target="compact", compact=True)
     assert (whole.states.shape[1], compact.states.shape[1]) == (41, 10)
     np.testing.assert_array_equal(whole.states[:, :10], compact.states)
@@ -44,26 +44,26 @@ def test_any_text_is_an_id(write, features, ids):
     try:
         "".join(ids).encode()
     except UnicodeEncodeError:
-        with pytest.raises(DataError, match="is no text"):
+        with pytest.raises(DataError, match="is not text"):
             write(features[:3], ids, overwrite=True)
     else:
         assert write(features[:3], ids, overwrite=True).ids == ids
 
 
-def test_ids_that_are_easily_torn(write, features):
+def test_ids_with_line_breaks_and_quotes(write, features):
     ids = ["a\nb", "\u2028", "😀", '"', "\\", "", "\r", "\x00", "\x85", "e\u0301", "\u00e9"]
     assert write(features[: len(ids)], ids).ids == ids
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "\ud800"], ["a", "b", 3], ["a", "b", None], ["a", "b", b"c"]])
-def test_ids_that_are_no_text(write, features, tmp_path, ids):
-    with pytest.raises(DataError, match="id 2 is no text"):
+def test_ids_that_are_not_text(write, features, tmp_path, ids):
+    with pytest.raises(DataError, match="id 2 is not text"):
         write(features[:3], ids)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ids_that_do_not_fit(write, features, tmp_path):
-    with pytest.raises(DataError, match="the id 'a' stands for two items"):
+    with pytest.raises(DataError, match="the id 'a' occurs twice"):
         write(features[:3], ["a", "b", "a"])
     with pytest.raises(DataError, match="2 ids don't fit 3 items"):
         write(features[:3], ["a", "b"])
@@ -111,7 +111,7 @@ def test_lengths_that_do_not_fit(refused, tiny_folder, tiny_data, tmp_path, cont
     refused(*command, "--lengths", "lengths.npy", says=[says])
 
 
-def test_options_that_do_not_go_together(refused, tiny_folder, tiny_data, tmp_path):
+def test_conflicting_options(refused, tiny_folder, tiny_data, tmp_path):
     (tmp_path / "captions.txt").write_text("w1\n")
     bundle, images = tiny_folder / "model.caan", tiny_data / "test_ims.npy"
     refused("index", bundle, "captions.txt", "-o", "new", "--compact", says=["--compact is for galleries of images"])
@@ -129,7 +129,7 @@ def test_float32_of_half_precision_graphs_is_refused(write, retriever, features,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_precision_that_made_a_gallery_is_found_by_the_manifest_alone(write, features, tiny_bundle):
+def test_a_gallery_s_precision_is_found_from_the_manifest_alone(write, features, tiny_bundle):
     gallery = write(features[:3])
     (tiny_bundle / "onnx" / "scorer.fp32.onnx").write_bytes(b"whoever opens the bundle will see")
     assert precision_of(gallery, tiny_bundle) == "fp32"

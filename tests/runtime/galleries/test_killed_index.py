@@ -1,4 +1,4 @@
-"""`caan index` killed (SIGKILL) at any of its writes: the same command goes on and ends with the same bytes."""
+"""`caan index` killed (SIGKILL) at any of its writes: the same command resumes and produces identical files."""
 
 import json
 import random
@@ -28,14 +28,14 @@ def retriever(tiny_folder):
 
 @pytest.fixture(scope="module", autouse=True)
 def tuned(retriever):
-    """What the first index would find out and keep is there already: every index writes the same files."""
+    """Fill the cache first, so that every run makes the same writes."""
     if is_tunable(retriever.backend):
         retriever.tune(retriever.encode_images(np.ones((IMAGES, 5, 12), np.float32)))
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """Features and ids of a gallery, of what is appended to it, and of one that it replaces."""
+    """Features and ids of a gallery, of an append to it, and of one it replaces."""
     folder, generator = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
     for name, images in (("first", IMAGES), ("more", MORE), ("old", IMAGES)):
         features = generator.standard_normal((images, 5, 12)).astype(np.float32)
@@ -46,7 +46,7 @@ def inputs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def index(tiny_folder, inputs):
-    """index(name, target, *options): the arguments of `caan index` of one of the inputs."""
+    """index(name, target, *options): arguments of `caan index` for one of the inputs."""
     bundle = tiny_folder / "model.caan"
     return lambda name, target, *options: [
         str(a)
@@ -55,7 +55,7 @@ def index(tiny_folder, inputs):
 
 
 def killed(commands, points):
-    """Run each command until it is killed at a point; the number of calls of those that came to their end."""
+    """Run each command until killed at a write; the number of calls of those that completed."""
     program = [sys.executable, Path(__file__).with_name("kill_at.py")]
     job = json.dumps({"points": points, "commands": commands})
     done = subprocess.run(program, input=job, capture_output=True, text=True, timeout=300)
@@ -63,12 +63,12 @@ def killed(commands, points):
     return json.loads(done.stdout.rpartition("MADE ")[2])
 
 
-def some(points, calls):
-    """So many of all calls, always the same ones, the first and the last among them."""
+def sample(points, calls):
+    """A fixed sample of the calls, including the first and the last."""
     return sorted({1, calls, *random.Random(0).sample(range(1, calls + 1), points - 2)})
 
 
-def found(retriever, gallery):
+def results(retriever, gallery):
     opened = Gallery.open(gallery)
     return [(opened.ids[hit.index], hit.score) for hit in retriever.search("w1 w2", opened, 10)]
 
@@ -80,7 +80,7 @@ def alone(target):
 def test_a_new_gallery(run, index, tmp_path):
     expected = tmp_path / "expected" / "gallery"
     (calls,) = killed([index("first", expected)], [None])
-    points = some(20, calls)
+    points = sample(20, calls)
     targets = [tmp_path / f"killed-{point}" / "gallery" for point in points]
     assert killed([index("first", target) for target in targets], points) == [None] * len(points)
     for target in targets:
@@ -94,13 +94,13 @@ def test_an_append(run, retriever, index, tmp_path):
     assert run(*index("first", base)).code == 0
     shutil.copytree(base, expected)
     (calls,) = killed([index("more", expected, "--append")], [None])
-    before, after = found(retriever, base), found(retriever, expected)
+    before, after = results(retriever, base), results(retriever, expected)
     assert before != after
-    points = some(12, calls)
+    points = sample(12, calls)
     targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
     killed([index("more", target, "--append") for target in targets], points)
     for target in targets:
-        assert found(retriever, target) == (after if len(Gallery.open(target)) == IMAGES + MORE else before)
+        assert results(retriever, target) == (after if len(Gallery.open(target)) == IMAGES + MORE else before)
         if tree(target) != tree(expected):
             assert run(*index("more", target, "--append")).code == 0
         assert tree(target) == tree(expected) and alone(target), target
@@ -111,12 +111,12 @@ def test_a_replacement(run, retriever, index, tmp_path):
     assert run(*index("old", base)).code == 0
     shutil.copytree(base, expected)
     (calls,) = killed([index("first", expected, "--overwrite")], [None])
-    before, after = found(retriever, base), found(retriever, expected)
-    points = some(12, calls)
+    before, after = results(retriever, base), results(retriever, expected)
+    points = sample(12, calls)
     targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
     killed([index("first", target, "--overwrite") for target in targets], points)
     for target in targets:
-        assert found(retriever, target) in (before, after)
+        assert results(retriever, target) in (before, after)
         assert run(*index("first", target, "--overwrite")).code == 0
         assert tree(target) == tree(expected) and alone(target), target
 
@@ -128,7 +128,7 @@ def test_a_compaction(run, retriever, index, tmp_path):
     shutil.copytree(base, expected)
     (calls,) = killed([["compact", str(expected)]], [None])
     assert len(Gallery.open(expected)) == IMAGES // 2
-    points = some(12, calls)
+    points = sample(12, calls)
     targets = [Path(shutil.copytree(base, tmp_path / f"killed-{point}" / "gallery")) for point in points]
     killed([["compact", str(target)] for target in targets], points)
     for target in targets:
@@ -137,8 +137,8 @@ def test_a_compaction(run, retriever, index, tmp_path):
         assert tree(target) == tree(expected) and alone(target), target
 
 
-def test_an_append_killed_before_it_ended_its_journal_is_not_undone_by_another(run, index, tmp_path):
-    """Nor is it done twice: given again, the same command has nothing left to do."""
+def test_an_append_killed_before_removing_its_journal_is_not_undone(run, index, tmp_path):
+    """Nor is it repeated: the same command has nothing left to do."""
     target = tmp_path / "gallery"
     assert run(*index("first", target)).code == 0
     assert run(*index("more", target, "--append")).code == 0
@@ -158,14 +158,14 @@ def test_an_append_killed_before_it_ended_its_journal_is_not_undone_by_another(r
 
 
 def journal_of(gallery, blocks):
-    """The journal of the append that came after so many blocks."""
+    """The journal of an append after `blocks` blocks."""
     description = json.loads((gallery / "gallery.json").read_text())
     header = {key: description[key] for key in ("kind", "encoder", "dtype", "columns", "compact")}
     lines = [{**header, "blocks": blocks}, *description["blocks"][blocks:]]
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def test_a_run_that_goes_on_says_nothing(run, index, tmp_path):
+def test_a_resumed_run_prints_nothing(run, index, tmp_path):
     target = tmp_path / "gallery"
     killed([index("first", target)], [40])
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""An interrupted `caan index`: what is kept, what is done again, what is left behind."""
+"""Resuming an interrupted `caan index`: what is kept, repeated and cleaned up."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.conftest import tree
 from tests.runtime.galleries.conftest import BLOCK, IMAGES, Counted, names
 
 
-def test_what_is_missing_alone_is_encoded_again(write, retriever, features, half_done, tmp_path):
+def test_only_missing_blocks_are_encoded_again(write, retriever, features, half_done, tmp_path):
     counted = Counted(retriever.backend)
     write(features, backend=counted)
     assert counted.images == IMAGES - 3 * BLOCK
@@ -54,7 +54,7 @@ def test_another_model_starts_over(write, retriever, features, half_done, tmp_pa
     assert Gallery.open(tmp_path / "gallery").encoder == "another"
 
 
-def test_a_bundle_that_was_moved_meanwhile_goes_on(retriever, write, features, half_done, tiny_bundle, tmp_path):
+def test_a_run_resumes_with_a_moved_bundle(retriever, write, features, half_done, tiny_bundle, tmp_path):
     counted = Counted(retriever.backend)
     made_by = Retriever(counted)
     index_items(made_by, tiny_bundle, Images(made_by, features), tmp_path / "gallery")
@@ -63,7 +63,7 @@ def test_a_bundle_that_was_moved_meanwhile_goes_on(retriever, write, features, h
 
 
 @pytest.mark.parametrize(("cut", "blocks"), [(1, 2), (20, 2), (150, 1)])
-def test_a_torn_journal(write, retriever, features, half_done, tmp_path, cut, blocks):
+def test_a_truncated_journal(write, retriever, features, half_done, tmp_path, cut, blocks):
     content = (half_done / JOURNAL).read_bytes()
     (half_done / JOURNAL).write_bytes(content[:-cut])
     counted = Counted(retriever.backend)
@@ -114,7 +114,7 @@ def test_states_shorter_than_the_journal_says(write, retriever, features, half_d
     assert tree(tmp_path / "gallery") == tree(tmp_path / "expected")
 
 
-def test_a_failure_before_the_first_new_block_keeps_what_an_earlier_run_did(write, retriever, features, half_done):
+def test_a_failure_before_the_first_new_block_keeps_earlier_blocks(write, retriever, features, half_done):
     before = tree(half_done)
     with pytest.raises(KeyboardInterrupt):
         write(features + 1, backend=Counted(retriever.backend, 10))
@@ -142,7 +142,7 @@ def test_ctrl_c_in_the_command(run, retriever, tiny_folder, features, tmp_path, 
     assert counted.images == IMAGES - 3 * BLOCK
 
 
-def test_nan_in_image_300_names_it_and_shows_nothing(run, tiny_folder, features, tmp_path):
+def test_nan_in_image_300_names_it_and_publishes_nothing(run, tiny_folder, features, tmp_path):
     features = features.copy()
     features[300, 2, 3] = np.nan
     np.save(tmp_path / "features.npy", features)
@@ -153,7 +153,7 @@ def test_nan_in_image_300_names_it_and_shows_nothing(run, tiny_folder, features,
     assert not (tmp_path / "gallery").exists()
 
 
-def test_a_full_disk_keeps_what_is_done(tiny_folder, features, mounted, tmp_path):
+def test_a_full_disk_keeps_finished_blocks(tiny_folder, features, mounted, tmp_path):
     disk = mounted("-o", "size=180k")
     np.save(tmp_path / "features.npy", features)
     caan = Path(sys.executable).with_name("caan")

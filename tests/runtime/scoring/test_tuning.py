@@ -1,4 +1,4 @@
-"""Tiles and thread layouts: every choice gives the same scores; the fastest is found once and kept for next time."""
+"""Tiles and thread layouts: every choice gives the same scores; the fastest is found once and cached."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from caan._cache import cache_folder
 from caan.errors import CaanWarning
 from caan.runtime import Retriever
 from caan.runtime.backends.contract import Layout
-from caan.runtime.backends.onnxruntime.backend import side_by_side
+from caan.runtime.backends.onnxruntime.backend import score_concurrently
 from caan.runtime.scoring import noise, tuning
 from caan.runtime.scoring.cutters import Choice
 from caan.runtime.scoring.tiles import score_stream
@@ -25,7 +25,7 @@ CAPTIONS = [f"w{n % 20} w{n % 7} w{n % 3}" for n in range(60)]
 
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path):
-    """A cache that no other test has written to."""
+    """A cache of this test's own."""
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tuning, "_TRIAL_SECONDS", 0.001)
     return cache_folder("tuning")
@@ -69,25 +69,29 @@ def test_one_thread_has_one_layout(opened):
 def test_a_tuning_is_used_and_kept_for_the_next_retriever(opened, gallery):
     retriever = opened()
     assert retriever.tuning is None
-    found = retriever.tune(gallery)
-    assert retriever.tuning is found
-    assert {trial.choice.layout for trial in found.pairs} == {Layout(1, 2), Layout(2, 1)}
-    assert opened().tuning == found
+    result = retriever.tune(gallery)
+    assert retriever.tuning is result
+    assert {trial.choice.layout for trial in result.pairs} == {Layout(1, 2), Layout(2, 1)}
+    assert opened().tuning == result
     assert np.abs(retriever.score_matrix(gallery, CAPTIONS) - scores_by(retriever, Choice(1), gallery)).max() <= 2e-6
     assert len(retriever.search("w1", gallery, 70)) == 70
 
 
-def test_a_query_and_many_pairs_are_tuned_apart(opened, gallery):
+def test_queries_and_many_pairs_are_tuned_separately(opened, gallery):
     fast, slow = tuning.Trial(Choice(1), 2.0), tuning.Trial(Choice(2), 1.0)
-    found = tuning.Tuning(query=(fast, slow), pairs=(dataclasses.replace(slow, pairs_per_second=3.0), fast))
-    assert (found.choice(1000, 1), found.choice(1, 1000), found.choice(1000, 1000)) == (Choice(1), Choice(1), Choice(2))
+    result = tuning.Tuning(query=(fast, slow), pairs=(dataclasses.replace(slow, pairs_per_second=3.0), fast))
+    assert (result.choice(1000, 1), result.choice(1, 1000), result.choice(1000, 1000)) == (
+        Choice(1),
+        Choice(1),
+        Choice(2),
+    )
 
 
-def test_a_tuning_is_not_used_where_it_was_not_made(opened, gallery, tiny_bundle, monkeypatch):
+def test_a_tuning_is_not_used_on_another_machine_or_setup(opened, gallery, tiny_bundle, monkeypatch):
     opened().tune(gallery)
     assert opened().tuning is not None
     assert opened(tile_bytes=1 << 20).tuning is None
-    assert opened(threads=1).tuning is None  # which has no two scorers side by side
+    assert opened(threads=1).tuning is None  # which has no concurrent scorers
     assert opened(threads=3).tuning is None
     backend = opened().backend
     for other in ("fp16", "another scorer"):
@@ -121,7 +125,7 @@ TRIAL = [1 << 20, [1, 2], 5.0]
         json.dumps({"query": [TRIAL], "pairs": [5]}),
     ],
 )
-def test_a_damaged_cache_is_as_good_as_none(opened, gallery, own_cache, content):
+def test_a_damaged_cache_is_ignored(opened, gallery, own_cache, content):
     opened().tune(gallery)
     (file,) = own_cache.iterdir()
     assert opened().tuning is not None
@@ -131,25 +135,25 @@ def test_a_damaged_cache_is_as_good_as_none(opened, gallery, own_cache, content)
     assert len(retriever.search("w1", gallery, 3)) == 3
 
 
-def test_a_cache_that_can_not_be_written_costs_time_alone(opened, gallery, own_cache):
+def test_an_unwritable_cache_only_costs_time(opened, gallery, own_cache):
     own_cache.parent.mkdir()
     own_cache.write_text("a file")
     retriever = opened()
-    with pytest.warns(CaanWarning, match="what was tuned can't be saved .*; name a folder with CAAN_CACHE"):
+    with pytest.warns(CaanWarning, match="the tuning can't be saved .*; name a folder with CAAN_CACHE"):
         assert retriever.tune(gallery) is retriever.tuning
     assert opened().tuning is None
 
 
-def test_a_large_job_tunes_by_itself_and_a_small_one_does_not(opened, gallery, monkeypatch):
+def test_a_large_job_tunes_automatically_and_a_small_one_does_not(opened, gallery, monkeypatch):
     pairs = 70 * len(CAPTIONS)
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", pairs + 1)
     small = opened()
     expected = small.score_matrix(gallery, CAPTIONS)
     assert small.tuning is None
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", pairs)
-    given = opened(tile_bytes=1 << 20)
-    given.score_matrix(gallery, CAPTIONS)
-    assert given.tuning is None
+    fixed = opened(tile_bytes=1 << 20)
+    fixed.score_matrix(gallery, CAPTIONS)
+    assert fixed.tuning is None
     large = opened()
     scores = large.score_matrix(gallery, CAPTIONS)
     assert large.tuning is not None
@@ -157,14 +161,14 @@ def test_a_large_job_tunes_by_itself_and_a_small_one_does_not(opened, gallery, m
     assert opened().tuning == large.tuning
 
 
-def test_a_tuning_leaves_the_galleries_as_they_are(opened, gallery):
+def test_tuning_does_not_change_the_galleries(opened, gallery):
     deleted = np.arange(70) % 2 == 0
     half = dataclasses.replace(gallery, deleted=deleted)
     opened().tune(half, CAPTIONS)
     assert (half.deleted == (np.arange(70) % 2 == 0)).all() and gallery.deleted is None
 
 
-def test_side_by_side_keeps_the_order_and_looks_a_little_ahead():
+def test_concurrent_scoring_keeps_the_order_and_prefetches_one_tile():
     taken, workers = [], 3
 
     def tiles():
@@ -176,13 +180,13 @@ def test_side_by_side_keeps_the_order_and_looks_a_little_ahead():
         time.sleep(0.002 * (number % 4))
         return number
 
-    for position, result in enumerate(side_by_side(score, tiles(), workers)):
+    for position, result in enumerate(score_concurrently(score, tiles(), workers)):
         assert result == position
         assert len(taken) <= position + workers + 1
     assert len(taken) == 30
 
 
-def test_side_by_side_hands_on_a_worker_s_exception():
+def test_concurrent_scoring_raises_a_worker_s_exception():
     def score(number):
         if number == 5:
             raise ValueError("five")
@@ -190,25 +194,25 @@ def test_side_by_side_hands_on_a_worker_s_exception():
 
     seen = []
     with pytest.raises(ValueError, match="five"):
-        for result in side_by_side(score, range(30), 2):
+        for result in score_concurrently(score, range(30), 2):
             seen.append(result)
     assert seen == [0, 1, 2, 3, 4]
     assert_no_worker_is_left()
 
 
-def test_side_by_side_hands_on_an_exception_of_the_tiles():
+def test_concurrent_scoring_raises_an_exception_of_the_tiles():
     def tiles():
         yield 0
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        list(side_by_side(lambda tile: tile, tiles(), 2))
+        list(score_concurrently(lambda tile: tile, tiles(), 2))
     assert_no_worker_is_left()
 
 
-def test_side_by_side_stops_when_nobody_listens_any_more():
+def test_concurrent_scoring_stops_when_its_consumer_does():
     scored = []
-    stream = side_by_side(lambda tile: scored.append(tile) or tile, range(1000), 2)
+    stream = score_concurrently(lambda tile: scored.append(tile) or tile, range(1000), 2)
     assert next(stream) == 0
     stream.close()
     assert len(scored) <= 4
@@ -219,7 +223,7 @@ def assert_no_worker_is_left():
     assert [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")] == []
 
 
-def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
+def test_concurrent_threads_tune_once(opened, gallery, monkeypatch):
     two = opened()
     monkeypatch.setattr("caan.runtime.scoring.tuning._WORTH_PAIRS", 1)
     began, tuned = threading.Barrier(4), []
@@ -236,60 +240,60 @@ def test_threads_that_come_together_tune_once(opened, gallery, monkeypatch):
         return two.search("w1", gallery, 2)
 
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(search, range(4)))
+        result = list(threads.map(search, range(4)))
     assert len(tuned) == 1
-    assert all([hit.index for hit in hits] == [hit.index for hit in found[0]] for hits in found)
+    assert all([hit.index for hit in hits] == [hit.index for hit in result[0]] for hits in result)
 
 
-# What was measured on a busy machine, and what a later run contradicts
+# Measurements on a busy machine, and contradicted by a later run
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """measured(noise, best): what the next measurements find: these doubts, and the number of the fastest way."""
+    """measured(noise, best): set the doubts and the fastest choice of the next measurements."""
 
     def set_(noise=(), fastest=0):
         def try_all(backend, images, texts):
-            made.append(noise)
+            measurements.append(noise)
             trials = [tuning.Trial(Choice(1 << number, Layout(1, 2)), 1.0 + (number == fastest)) for number in range(3)]
             return tuning.Tuning(tuple(trials), tuple(trials), clock[0], noise)
 
         monkeypatch.setattr(tuning, "try_all", try_all)
-        return made
+        return measurements
 
-    made, clock = [], [1000.0]
+    measurements, clock = [], [1000.0]
     monkeypatch.setattr(tuning.time, "time", lambda: clock[0])
     monkeypatch.setattr(tuning, "_WORTH_PAIRS", 1)
-    monkeypatch.setattr(tuning, "_CONTRADICTS", 1e12)  # this machine's own speed tells nothing here
+    monkeypatch.setattr(tuning, "_CONTRADICTS", 1e12)  # this machine's real speed must not matter
     set_.later = lambda seconds: clock.__setitem__(0, clock[0] + seconds)
     return set_
 
 
 def test_a_doubtful_tuning_is_used_and_measured_again_after_a_while(opened, gallery, measured):
-    made = measured(("others used 80% of the processors",), fastest=1)
+    measurements = measured(("other processes used 80% of the CPUs",), fastest=1)
     opened().score_matrix(gallery, CAPTIONS)
     retriever = opened()
     assert retriever.choice(70, 60).tile_bytes == 2 and retriever.tuning.doubts
     retriever.score_matrix(gallery, CAPTIONS)
-    assert len(made) == 1
+    assert len(measurements) == 1
     measured.later(601)
     measured((), fastest=2)
     retriever.score_matrix(gallery, CAPTIONS)
-    assert len(made) == 2 and retriever.choice(70, 60).tile_bytes == 4 and not retriever.tuning.doubts
+    assert len(measurements) == 2 and retriever.choice(70, 60).tile_bytes == 4 and not retriever.tuning.doubts
     measured.later(601)
     opened().score_matrix(gallery, CAPTIONS)
-    assert len(made) == 2
+    assert len(measurements) == 2
 
 
-def test_a_second_measurement_that_chooses_the_same_settles_it(opened, gallery, measured):
-    made = measured(("noise",))
+def test_a_second_measurement_with_the_same_choice_confirms_it(opened, gallery, measured):
+    measurements = measured(("noise",))
     for _ in range(4):
         opened().score_matrix(gallery, CAPTIONS)
         measured.later(601)
-    assert len(made) == 2 and opened().tuning.confirmed and opened().tuning.doubts == ()
+    assert len(measurements) == 2 and opened().tuning.confirmed and opened().tuning.doubts == ()
 
 
-def test_what_a_busy_machine_says_replaces_nothing_that_a_quiet_one_said(opened, gallery, measured, monkeypatch):
+def test_a_noisy_measurement_does_not_replace_a_quiet_one(opened, gallery, measured, monkeypatch):
     measured((), fastest=1)
     retriever = opened()
     retriever.tune(gallery)
@@ -309,13 +313,13 @@ def test_a_run_far_from_its_trial_contradicts_it(opened, gallery, measured, monk
     measured()
     monkeypatch.setattr(tuning, "_CONTRADICTS", 1.6)
     retriever = opened()
-    found = retriever.tune(gallery)
-    seconds = 1e6 / (tuning.best(found.pairs).pairs_per_second * speed)
-    compared = tuning.compare(retriever.backend, found, 1000, 1000, seconds)
+    result = retriever.tune(gallery)
+    seconds = 1e6 / (tuning.best(result.pairs).pairs_per_second * speed)
+    compared = tuning.compare(retriever.backend, result, 1000, 1000, seconds)
     assert bool(compared.doubts) is contradicts
     assert opened().tuning == compared
-    # A query is another job than what the trial timed.
-    assert tuning.compare(retriever.backend, found, 1_000_000, 1, seconds) is found
+    # A query is not what the trial timed.
+    assert tuning.compare(retriever.backend, result, 1_000_000, 1, seconds) is result
 
 
 def test_repetitions_that_differ_are_doubtful():
@@ -326,7 +330,7 @@ def test_repetitions_that_differ_are_doubtful():
 
 
 @pytest.mark.parametrize(("seconds", "doubtful"), [(0, False), (10, True)])
-def test_what_others_use_is_doubtful(monkeypatch, seconds, doubtful):
+def test_cpu_use_by_other_processes_is_doubtful(monkeypatch, seconds, doubtful):
     times = [
         SimpleNamespace(user=1.0, nice=0, system=0, idle=5.0, softirq=0),
         SimpleNamespace(user=7, nice=7, system=7),
@@ -334,27 +338,27 @@ def test_what_others_use_is_doubtful(monkeypatch, seconds, doubtful):
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: times)
     monkeypatch.setattr(noise, "_processors", lambda: {0})
     watch = noise.Watch()
-    times[0].idle, times[1].user = 500.0, 999.0  # idle, and a processor that is not ours
+    times[0].idle, times[1].user = 500.0, 999.0  # idle time, and a CPU this process may not use
     times[0].softirq = seconds
-    assert any("others used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
+    assert any("other processes used" in doubt for doubt in watch.doubts(np.ones((2, 2)))) is doubtful
 
 
-def test_threads_that_were_held_back_are_doubtful(monkeypatch):
+def test_throttled_threads_are_doubtful(monkeypatch):
     monkeypatch.setattr(noise, "throttled", iter([3, 3, 3, 4]).__next__)
-    assert "the control group held threads back" not in noise.Watch().doubts(np.ones((2, 2)))
-    assert "the control group held threads back" in noise.Watch().doubts(np.ones((2, 2)))
+    assert "the control group throttled threads" not in noise.Watch().doubts(np.ones((2, 2)))
+    assert "the control group throttled threads" in noise.Watch().doubts(np.ones((2, 2)))
 
 
-def test_caan_tune_prints_every_trial_and_doctor_where_it_is_kept(run, tiny_folder, own_cache):
+def test_caan_tune_prints_every_trial_and_doctor_the_cache_folder(run, tiny_folder, own_cache):
     done = run("tune", tiny_folder / "model.caan", "--backend", "onnxruntime", "--threads", 2)
     assert done.code == 0 and done.out.count("pairs/s") == 16 and done.out.count("*") == 2
     (entry,) = json.loads(run("doctor", "--json").out)["tuning"]["kept"]
     assert entry["of"].startswith("onnxruntime ") and entry["of"].endswith("2 threads") and entry["age"] < 600
-    told = run("doctor").out
-    assert f"tuned    1 in {own_cache}" in told and "just now" in told
+    output = run("doctor").out
+    assert f"tuned    1 in {own_cache}" in output and "just now" in output
 
 
-def test_caan_tune_tries_with_the_gallery_that_is_named(run, tiny_folder, own_cache, tmp_path):
+def test_caan_tune_uses_the_given_gallery(run, tiny_folder, own_cache, tmp_path):
     features = tiny_folder / "data" / "test_ims.npy"
     assert run("index", tiny_folder / "model.caan", features, "-o", tmp_path / "g").code == 0
     done = run("tune", tiny_folder / "model.caan", "--gallery", tmp_path / "g", "--backend", "onnxruntime", "--json")

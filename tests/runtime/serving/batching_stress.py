@@ -1,4 +1,4 @@
-"""Many threads ask one BatchingRetriever for random things: python batching_stress.py BUNDLE THREADS REQUESTS.
+"""Many threads send random requests to one BatchingRetriever: python batching_stress.py BUNDLE THREADS REQUESTS.
 
 A process of its own, for its memory to be measured. Prints JSON: requests answered, answered wrongly, computed by the
 Retriever, and by how many bytes the resident memory grew after a warm-up.
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 
 class Counted:
-    """A Retriever that counts the queries that it is given."""
+    """A Retriever that counts its queries."""
 
     def __init__(self, retriever):
         self._retriever, self.backend, self.queries = retriever, retriever.backend, 0
@@ -78,11 +78,11 @@ def caption(generator):
 
 def right(hits, scores, k):
     """Whether these are the k best, best first, ties in any order."""
-    indices, found = [hit.index for hit in hits], np.array([hit.score for hit in hits])
+    indices, actual = [hit.index for hit in hits], np.array([hit.score for hit in hits])
     return (
         len(set(indices)) == len(hits) == k
-        and np.abs(found - scores[indices]).max() <= TOLERANCE
-        and np.abs(found - np.sort(scores)[::-1][:k]).max() <= TOLERANCE
+        and np.abs(actual - scores[indices]).max() <= TOLERANCE
+        and np.abs(actual - np.sort(scores)[::-1][:k]).max() <= TOLERANCE
     )
 
 

@@ -1,4 +1,4 @@
-"""What the requests are put to."""
+"""The gallery to search."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who is admitted when the machine can't answer all in time, by a clock that the tests turn."""
+"""Admission of requests when not all can be answered in time, on a simulated clock."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ from caan.errors import Overloaded
 from caan.runtime.serving.request_queue import Request, RequestQueue
 
 ITEMS = 10  # of the gallery
-ONE = 0.1  # seconds that a request takes, alone or in a batch
+ONE = 0.1  # seconds per request, alone or in a batch
 
 
 class World:
-    """A queue whose batches take ONE second a request, on a clock that stands still unless it is turned."""
+    """A queue whose batches take ONE per request, on a clock that only the test advances."""
 
     def __init__(self, gallery, *, noise=0.0, max_batch=32, max_queue=64):
         self.now, self.gallery, self.done_in_time, self.wasted, self.refused = 100.0, gallery, 0, 0, 0
@@ -28,7 +28,7 @@ class World:
         return ""
 
     def score(self):
-        """Take a batch and let its time pass; returns its size."""
+        """Take a batch and advance the clock by its time; returns its size."""
         batch = self.queue.take()
         seconds = ONE * len(batch) * self._generator.lognormal(0, self._noise)
         self.now += seconds
@@ -46,7 +46,7 @@ def gallery(retriever):
 
 
 def warm(world):
-    """Let the queue learn what a request takes, well enough to know the spread as well."""
+    """Let the queue learn the time per request and its spread."""
     for _ in range(40):
         world.ask()
         world.score()
@@ -54,24 +54,24 @@ def warm(world):
     return world
 
 
-def test_a_request_that_cannot_be_answered_in_time_is_refused_and_told_why(gallery):
+def test_a_request_that_cannot_be_answered_in_time_is_refused_with_a_reason(gallery):
     world = warm(World(gallery))
     for _ in range(20):  # two seconds of work
         assert world.ask() == ""
     message = world.ask(timeout=1.5)
     assert "an answer would take about 2.1 s, and the timeout leaves 1.5 s; try again later" in message
     assert world.ask(timeout=3) == ""
-    assert world.ask() == ""  # who can wait may
+    assert world.ask() == ""  # a request without a timeout is admitted
 
 
-def test_an_idle_machine_tries_whatever_it_remembers(gallery):
+def test_an_idle_machine_ignores_its_estimates(gallery):
     world = warm(World(gallery))
     world.now += 1
     assert world.ask(timeout=ONE / 2) == ""
     assert world.score() == 1
 
 
-def test_a_batch_is_cut_to_end_before_its_deadlines(gallery):
+def test_a_batch_is_sized_to_end_before_its_deadlines(gallery):
     world = World(gallery)
     world.ask(timeout=1.0)
     for _ in range(30):
@@ -80,7 +80,7 @@ def test_a_batch_is_cut_to_end_before_its_deadlines(gallery):
     assert 1 < world.score() < 10 and world.wasted == 0
 
 
-def test_what_expires_is_never_scored(gallery):
+def test_expired_requests_are_never_scored(gallery):
     world = World(gallery)
     for _ in range(8):
         world.ask(timeout=1)
@@ -89,7 +89,7 @@ def test_what_expires_is_never_scored(gallery):
     assert world.score() == 1 and world.wasted == 0
 
 
-def test_nobody_knows_the_pace_yet_so_the_first_batch_is_small(gallery):
+def test_the_first_batch_is_small_while_the_speed_is_unknown(gallery):
     world = World(gallery)
     for _ in range(64):
         world.ask(timeout=5)
@@ -98,7 +98,7 @@ def test_nobody_knows_the_pace_yet_so_the_first_batch_is_small(gallery):
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_150_at_once_are_refused_or_answered_in_time(gallery, noise):
-    # 5 s of timeout are time for 50 of them.
+    # A timeout of 5 s is enough for 50 of them.
     world = World(gallery, noise=noise)
     for _ in range(150):
         world.ask(timeout=5)

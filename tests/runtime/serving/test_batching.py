@@ -1,4 +1,4 @@
-"""What a BatchingRetriever answers: each caller what a search alone gives, whoever shares the batch."""
+"""Results of a BatchingRetriever: each caller gets those of a single search, whatever else is in the batch."""
 
 import asyncio
 import sys
@@ -17,11 +17,11 @@ from caan.runtime import BatchingRetriever, ServingMetrics
 
 WORDS = [f"w{number}" for number in range(20)]
 TOLERANCE = 1e-5
-FOREVER = 60_000.0  # ms: a batch leaves when it is full, not before
+FOREVER = 60_000.0  # ms: a batch starts only when full
 
 
 class Recorded:
-    """A Retriever that keeps the batches it is given, and fails where `fails(queries)` returns an error."""
+    """A Retriever that records its batches, and fails if `fails(queries)` returns an error."""
 
     def __init__(self, retriever, fails=lambda queries: None):
         self.backend, self.batches = retriever.backend, []
@@ -100,7 +100,7 @@ def test_requests_share_a_batch_whatever_their_k(retriever, galleries):
     assert [len(batch) for batch in recorded.batches] == [5]
 
 
-def test_a_batch_leaves_when_its_oldest_has_waited(retriever, galleries):
+def test_a_batch_starts_when_its_oldest_request_has_waited(retriever, galleries):
     recorded = Recorded(retriever)
     with BatchingRetriever(recorded, max_delay_ms=500) as batching:
         for answer in [batching.submit(query_for(galleries[0], n), galleries[0], 1) for n in range(3)]:
@@ -117,7 +117,7 @@ def test_galleries_and_kinds_do_not_mix(retriever, galleries):
     assert [len(batch) for batch in recorded.batches] == [2, 2, 2, 2]
 
 
-def test_a_full_queue_does_not_wait_for_company_that_cannot_come(retriever, galleries):
+def test_a_full_queue_does_not_wait_for_requests_it_would_refuse(retriever, galleries):
     with BatchingRetriever(retriever, max_delay_ms=FOREVER, max_batch=10, max_queue=2) as batching:
         answers = [batching.submit(query_for(galleries[0], n), galleries[0], 1) for n in range(2)]
         assert [len(answer.result(60)) for answer in answers] == [1, 1]
@@ -160,12 +160,12 @@ def test_a_long_caption_is_cut_with_one_warning_that_points_at_the_caller(retrie
             lambda: batching.submit(caption, galleries[1], 5).result(60),
             lambda: asyncio.run(in_asyncio()),
         ):
-            with pytest.warns(CaanWarning, match="longer than") as found:
+            with pytest.warns(CaanWarning, match="longer than") as caught:
                 assert_same(ask(), expected)
-            assert [warning.filename for warning in found] == [__file__]
+            assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_a_query_that_changes_while_it_waits_is_searched_as_it_came(retriever, galleries):
+def test_a_query_modified_while_it_waits_is_searched_unmodified(retriever, galleries):
     features, words = query_for(galleries[3], 1), ["w1", "w2"]
     expected = retriever.search(features, galleries[3], 3), retriever.search(words, galleries[1], 3)
     with BatchingRetriever(retriever, max_delay_ms=FOREVER) as batching:
@@ -177,7 +177,7 @@ def test_a_query_that_changes_while_it_waits_is_searched_as_it_came(retriever, g
 
 
 @pytest.mark.parametrize("poisoned", [{0}, {7}, {2, 3}, {0, 5, 7}, set(range(8))])
-def test_the_poisoned_fail_alone(retriever, galleries, poisoned):
+def test_only_the_failing_requests_fail(retriever, galleries, poisoned):
     metrics = ServingMetrics()
     with BatchingRetriever(retriever, max_delay_ms=FOREVER, max_batch=8, metrics=metrics) as batching:
         queries = [query_for(galleries[3], n) for n in range(8)]
@@ -202,7 +202,7 @@ def test_a_batch_too_large_for_the_memory_is_answered_in_parts(retriever, galler
             assert_same(answer.result(60), retriever.search(query_for(galleries[0], n), galleries[0], 3))
 
 
-def test_a_backend_that_dies_fails_everybody_and_may_come_back(retriever, galleries):
+def test_a_failing_backend_fails_all_requests_and_may_recover(retriever, galleries):
     errors = [RuntimeError("the device is gone")]
     recorded = Recorded(retriever, lambda queries: errors[0] if errors else None)
     with BatchingRetriever(recorded, max_delay_ms=FOREVER, max_batch=6) as batching:
@@ -214,7 +214,7 @@ def test_a_backend_that_dies_fails_everybody_and_may_come_back(retriever, galler
         assert_same(answers[0].result(60), retriever.search("w1 w2", galleries[0], 3))
 
 
-def test_a_hundred_asyncio_tasks_share_batches_and_the_loop_goes_on(retriever, galleries):
+def test_a_hundred_asyncio_tasks_share_batches_without_blocking_the_loop(retriever, galleries):
     recorded = Recorded(retriever)
 
     async def ask_all(batching):
@@ -236,7 +236,7 @@ def test_a_hundred_asyncio_tasks_share_batches_and_the_loop_goes_on(retriever, g
     assert len(recorded.batches) < 50 and ticks > 1
 
 
-def test_a_callback_that_would_wait_for_itself_is_told_so(retriever, galleries):
+def test_a_callback_that_would_wait_for_itself_gets_an_error(retriever, galleries):
     refused, called = [], threading.Event()
     with BatchingRetriever(retriever, max_delay_ms=200) as batching:
 
@@ -255,12 +255,12 @@ def test_a_callback_that_would_wait_for_itself_is_told_so(retriever, galleries):
 @pytest.mark.parametrize(
     "limits", [{"max_delay_ms": -1}, {"max_delay_ms": float("nan")}, {"max_batch": 0}, {"max_queue": 0}]
 )
-def test_limits_that_make_no_sense_are_refused(retriever, limits):
+def test_invalid_limits_are_refused(retriever, limits):
     with pytest.raises(InputError, match="max_delay_ms must be 0 or more"):
         BatchingRetriever(retriever, **limits)
 
 
-def test_the_metrics_tell_what_happened(retriever, galleries):
+def test_the_metrics_count_outcomes(retriever, galleries):
     metrics = ServingMetrics()
     with BatchingRetriever(retriever, max_delay_ms=FOREVER, max_batch=3, metrics=metrics) as batching:
         for answer in [batching.submit("w1", galleries[0], 2) for _ in range(3)]:

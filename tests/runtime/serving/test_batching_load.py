@@ -1,4 +1,4 @@
-"""A BatchingRetriever under load: every answer right, memory flat, and a bound on the wait of whoever is accepted."""
+"""A BatchingRetriever under load: correct answers, constant memory, and a bound on accepted requests' waits."""
 
 import json
 import subprocess
@@ -16,9 +16,9 @@ from caan.tiling import DEFAULT_TILE_BYTES
 THREADS, REQUESTS = 32, 500
 MIB = 1 << 20
 
-TILE, DELAY, BATCH = 0.04, 0.1, 8  # seconds of one tile, which takes a whole batch here; max_delay in seconds
+TILE, DELAY, BATCH = 0.04, 0.1, 8  # seconds per tile, here a whole batch; max_delay in seconds
 BOUND = 3 * DELAY
-# As the docstring of BatchingRetriever says, to keep an accepted request's time within BOUND.
+# From BatchingRetriever's docstring, to answer an accepted request within BOUND.
 QUEUE = BATCH * int((BOUND - DELAY) / TILE - 1)
 OVERLOAD, DURATION = 10, 2.0  # times the capacity; seconds
 
@@ -29,14 +29,14 @@ def test_every_answer_is_right_and_memory_stays_flat(tiny_folder):
     command = [sys.executable, program, tiny_folder / "model.caan", THREADS, REQUESTS]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    # None lost and none twice: as many answers as requests, and each computed once.
-    assert (found["answered"], found["computed"], found["wrong"]) == (THREADS * REQUESTS, THREADS * REQUESTS, 0)
-    assert found["grown"] < 20 * MIB
+    result = json.loads(done.stdout)
+    # As many answers as requests, each computed once.
+    assert (result["answered"], result["computed"], result["wrong"]) == (THREADS * REQUESTS, THREADS * REQUESTS, 0)
+    assert result["grown"] < 20 * MIB
 
 
 class KnownSpeed:
-    """A backend whose every tile takes TILE seconds longer than the real one's, which is next to nothing."""
+    """A backend whose tiles take TILE seconds longer than the real one's, which are negligible."""
 
     def __init__(self, backend):
         self._backend, self.tiles = backend, 0
@@ -51,7 +51,7 @@ class KnownSpeed:
             yield scores
 
 
-def test_overload_is_refused_and_whoever_is_accepted_waits_no_longer_than_promised(tiny_folder):
+def test_overload_is_refused_and_accepted_requests_keep_the_bound(tiny_folder):
     backend = KnownSpeed(Retriever.open(tiny_folder / "model.caan", "onnxruntime", threads=1).backend)
     retriever = Retriever(backend, DEFAULT_TILE_BYTES)
     gallery = retriever.encode_images(np.random.default_rng(2).standard_normal((6, 5, 12)).astype(np.float32))
@@ -62,7 +62,7 @@ def test_overload_is_refused_and_whoever_is_accepted_waits_no_longer_than_promis
     with BatchingRetriever(retriever, max_delay_ms=1000 * DELAY, max_batch=BATCH, max_queue=QUEUE) as batching:
         start = time.monotonic()
         for number in range(total):
-            # Requests come at their times whatever becomes of the others; those that are late come at once.
+            # Requests arrive on schedule, independent of each other; late ones are sent immediately.
             time.sleep(max(0.0, start + number / per_second - time.monotonic()))
             try:
                 submit(batching, gallery, latencies)
@@ -71,12 +71,12 @@ def test_overload_is_refused_and_whoever_is_accepted_waits_no_longer_than_promis
         duration = time.monotonic() - start
 
     assert len(latencies) + refused == total
-    # It was overload, and the machine was kept busy with full batches.
+    # It was an overload, with full batches all the time.
     assert refused > total / 2
     assert len(latencies) >= 0.5 * duration * BATCH / TILE
     assert len(latencies) >= 0.9 * BATCH * (backend.tiles - 1)
-    # In a queue that is full all the time a request waits for 5 tiles of 40 ms, 200 ms; BOUND and a tile are 340. The
-    # 140 ms between them are for a machine that others use too.
+    # In a permanently full queue, a request waits for 5 tiles of 40 ms, 200 ms; BOUND and a tile are 340 ms. The
+    # remaining 140 ms allow for a busy machine.
     assert np.percentile(latencies, 99) <= BOUND + TILE
 
 

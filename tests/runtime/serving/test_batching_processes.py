@@ -1,4 +1,4 @@
-"""A BatchingRetriever when its process forks, and when it exits without closing it."""
+"""A BatchingRetriever in a process that forks, or exits without closing it."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-PATIENCE = 60  # seconds until a test that hangs fails
+PATIENCE = 60  # seconds until a hanging test fails
 
 PROGRAM = """
     import os, signal, sys, threading, time
@@ -38,7 +38,7 @@ def run_program(bundle, seconds, rest):
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def test_a_forked_child_is_told_and_the_parent_goes_on(tiny_folder):
+def test_a_forked_child_gets_an_error_and_the_parent_continues(tiny_folder):
     if sys.platform == "win32":
         pytest.skip("there is no fork on Windows")
     rest = """
@@ -50,11 +50,11 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(tiny_folder):
 
         child = os.fork()
         if child == 0:
-            signal.alarm(30)  # rather than hang for ever
-            told = all(closed(answer.result) for answer in answers)
-            told = told and closed(lambda: batching.search("w1", gallery, 2))
+            signal.alarm(30)  # rather than hang forever
+            refused = all(closed(answer.result) for answer in answers)
+            refused = refused and closed(lambda: batching.search("w1", gallery, 2))
             batching.close()
-            os._exit(0 if told else 1)
+            os._exit(0 if refused else 1)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert [len(answer.result()) for answer in answers] == [2, 2, 2]

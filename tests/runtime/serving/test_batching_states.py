@@ -1,4 +1,4 @@
-"""Deadlines, cancellation, closing and dying, in every state a request can be in."""
+"""Deadlines, cancellation, closing and dying threads, in every state of a request."""
 
 import asyncio
 import ctypes
@@ -17,8 +17,8 @@ from caan.errors import Closed, DeadlineExceeded, Overloaded
 from caan.runtime import BatchingRetriever, ServingMetrics
 from caan.runtime.serving.request_queue import Request, RequestQueue
 
-FOREVER = 60_000.0  # ms: a batch leaves when it is full, not before
-PATIENCE = 60  # seconds until a test that hangs fails
+FOREVER = 60_000.0  # ms: a batch starts only when full
+PATIENCE = 60  # seconds until a hanging test fails
 
 
 class Gated:
@@ -54,7 +54,7 @@ def run_one(batching, gated, gallery, caption="w0"):
     return answer
 
 
-def test_arrivals_gather_while_a_batch_runs(gated, gallery):
+def test_requests_collect_while_a_batch_runs(gated, gallery):
     with BatchingRetriever(gated, max_delay_ms=0) as batching:
         run_one(batching, gated, gallery)
         answers = [batching.submit(f"w{n}", gallery, 2) for n in range(1, 5)]
@@ -104,7 +104,7 @@ def test_a_deadline_is_kept_in_the_queue_and_the_request_never_computed(gated, g
 def test_a_deadline_is_kept_while_the_batch_gathers(gated, gallery):
     with BatchingRetriever(gated, max_delay_ms=FOREVER) as batching:
         late = batching.submit("w1", gallery, 2, timeout=30)
-        # Sooner than the one that the thread sleeps for.
+        # Earlier than the deadline the thread sleeps until.
         soon = batching.submit("w2", gallery, 2, timeout=0.1)
         with pytest.raises(DeadlineExceeded):
             soon.result(PATIENCE)
@@ -112,7 +112,7 @@ def test_a_deadline_is_kept_while_the_batch_gathers(gated, gallery):
         late.cancel()
 
 
-def test_what_expired_is_not_taken_even_if_nobody_has_said_so_yet(gallery):
+def test_an_expired_request_is_not_taken_before_it_is_reported(gallery):
     queue = RequestQueue(max_delay=0, max_batch=4, max_queue=4, metrics=None)
     now = time.monotonic()
     expired, good = Request(["w1"], gallery, 1, now, deadline=now), Request(["w2"], gallery, 1, now)
@@ -123,7 +123,7 @@ def test_what_expired_is_not_taken_even_if_nobody_has_said_so_yet(gallery):
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
-def test_a_timeout_that_is_over_is_refused(gated, gallery, timeout):
+def test_a_non_positive_timeout_is_refused(gated, gallery, timeout):
     with BatchingRetriever(gated) as batching, pytest.raises(DeadlineExceeded):
         batching.submit("w1", gallery, 2, timeout=timeout)
     assert gated.batches == []
@@ -137,11 +137,11 @@ def test_a_timeout_may_be_endless(retriever, gallery, timeout):
             batching.submit("w1", gallery, 2, timeout=1e-9).result(PATIENCE)
 
 
-def test_one_that_gathers_is_cancelled(gated, gallery):
+def test_a_waiting_request_is_cancelled(gated, gallery):
     with BatchingRetriever(gated, max_delay_ms=FOREVER, max_batch=2, max_queue=2) as batching:
         cancelled = batching.submit("w1", gallery, 2)
         assert cancelled.cancel()
-        # For others who wait for it, too.
+        # Other waiters are woken, too.
         assert wait([cancelled], timeout=PATIENCE).done == {cancelled}
         gated.go.set()
         answers = [batching.submit(f"w{n}", gallery, 2) for n in (2, 3)]
@@ -149,7 +149,7 @@ def test_one_that_gathers_is_cancelled(gated, gallery):
     assert gated.batches == [["w2", "w3"]]
 
 
-def test_one_that_runs_is_cancelled_and_its_answer_dropped(gated, gallery):
+def test_a_running_request_is_cancelled_and_its_answer_dropped(gated, gallery):
     with BatchingRetriever(gated, max_delay_ms=FOREVER, max_batch=2) as batching:
         cancelled, other = batching.submit("w1", gallery, 2), batching.submit("w2", gallery, 2)
         assert gated.begun.acquire(timeout=PATIENCE)
@@ -160,7 +160,7 @@ def test_one_that_runs_is_cancelled_and_its_answer_dropped(gated, gallery):
         assert len(other.result(PATIENCE)) == 2
 
 
-def test_one_that_is_done_keeps_its_answer(retriever, gallery):
+def test_a_finished_request_keeps_its_answer(retriever, gallery):
     with BatchingRetriever(retriever) as batching:
         answer = batching.submit("w1", gallery, 2)
         hits = answer.result(PATIENCE)
@@ -169,7 +169,7 @@ def test_one_that_is_done_keeps_its_answer(retriever, gallery):
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background."""
+    """Ctrl-C raises KeyboardInterrupt, even if the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -210,14 +210,14 @@ def test_an_asyncio_task_that_is_cancelled_frees_its_place(gated, gallery):
     assert gated.batches == [["w0"], ["w3"]]
 
 
-def test_closing_answers_what_was_accepted_and_refuses_the_rest(gated, gallery):
+def test_closing_answers_accepted_requests_and_refuses_new_ones(gated, gallery):
     batching = BatchingRetriever(gated, max_delay_ms=FOREVER, max_batch=1)
     answers = [run_one(batching, gated, gallery), *(batching.submit(f"w{n}", gallery, 2) for n in range(1, 4))]
     closers = [threading.Thread(target=batching.close) for _ in range(2)]
     for closer in closers:
         closer.start()
     with pytest.raises(Closed, match="make a new one"):
-        while True:  # until one of the threads got there
+        while True:  # until one of the threads gets there
             answers.append(batching.submit("w9", gallery, 2))
             time.sleep(0.001)
     assert all(closer.is_alive() for closer in closers)
@@ -230,14 +230,14 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest(gated, gallery):
 
 
 @pytest.mark.parametrize("delay", [FOREVER, 1e300])
-def test_closing_ends_the_wait_for_company(retriever, gallery, delay):
+def test_closing_ends_the_batching_delay(retriever, gallery, delay):
     batching = BatchingRetriever(retriever, max_delay_ms=delay)
     answer = batching.submit("w1", gallery, 2)
     batching.close()
     assert len(answer.result(0)) == 2
 
 
-def test_closing_may_cancel_what_waits(gated, gallery):
+def test_closing_may_cancel_waiting_requests(gated, gallery):
     batching = BatchingRetriever(gated, max_delay_ms=0)
     running, waiting = run_one(batching, gated, gallery), batching.submit("w1", gallery, 2, timeout=PATIENCE)
     closer = threading.Thread(target=batching.close, kwargs={"cancel": True})
@@ -249,7 +249,7 @@ def test_closing_may_cancel_what_waits(gated, gallery):
     assert len(running.result(0)) == 2 and gated.batches == [["w0"]]
 
 
-def test_one_forgotten_without_closing_answers_and_ends(retriever, gallery):
+def test_one_dropped_without_closing_answers_and_ends(retriever, gallery):
     batching = BatchingRetriever(retriever, max_delay_ms=FOREVER)
     answer, threads, forgotten = batching.submit("w1", gallery, 2), batching._threads, weakref.ref(batching)
     del batching
@@ -261,10 +261,10 @@ def test_one_forgotten_without_closing_answers_and_ends(retriever, gallery):
 
 
 @pytest.mark.parametrize("name", ["caan-batches", "caan-deadlines"])
-def test_a_thread_that_dies_leaves_nobody_waiting(gated, gallery, name):
+def test_a_dying_thread_leaves_no_caller_waiting(gated, gallery, name):
     batching = BatchingRetriever(gated, max_delay_ms=0)
     answers = [run_one(batching, gated, gallery), batching.submit("w1", gallery, 2)]
-    # Its deadline wakes the thread that is to die, if nothing else does.
+    # Its deadline wakes the thread that should die.
     answers.append(batching.submit("w2", gallery, 2, timeout=0.5))
     (thread,) = [thread for thread in batching._threads if thread.name == name]
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)) == 1

@@ -1,4 +1,4 @@
-"""A server of several processes: any of them gives the sums over all, by prometheus-client's multiprocess mode."""
+"""With several server processes, each returns the sums over all, by prometheus-client's multiprocess mode."""
 
 import os
 import subprocess

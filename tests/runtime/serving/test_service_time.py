@@ -1,4 +1,4 @@
-"""What batches are expected to take, from those that were scored."""
+"""Estimates of batch times from earlier batches."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_after_batches_of_one_size_a_larger_one_is_expected_to_take_proportional
     assert times.bound(320) == pytest.approx(6.4, rel=0.01)
 
 
-def test_a_cost_of_every_batch_is_told_from_that_of_every_pair():
+def test_the_cost_per_batch_is_separated_from_the_cost_per_pair():
     times = learnt([(size, 0.5 + 0.01 * size) for size in [1, 32, 8, 16] * 20])
     assert times.bound(4) == pytest.approx(0.54, rel=0.01)
     assert times.bound(64) == pytest.approx(1.14, rel=0.01)

@@ -1,11 +1,11 @@
-"""ONNX Runtime with memory of its own: what `run_bound` does on a GPU, run here on the CPU's provider."""
+"""ONNX Runtime on a device with its own memory: `run_bound`, run here with the CPU provider."""
 
 import numpy as np
 import onnxruntime
 import pytest
 
 from caan.runtime import Retriever
-from caan.runtime.backends.device_cache import DeviceTiles
+from caan.runtime.backends.device_cache import DeviceCache
 from caan.runtime.backends.onnxruntime import encoders as onnx_encoders
 from caan.runtime.backends.onnxruntime import sessions as onnx_sessions
 from caan.runtime.backends.onnxruntime.sessions import open_session, run_bound
@@ -35,7 +35,7 @@ def tile(retriever):
 
 def test_bound_inputs_give_the_same_scores_and_stay(session, tile, monkeypatch):
     inputs, gallery = tile
-    residents, sent = DeviceTiles(lambda: 1 << 20), []
+    residents, sent = DeviceCache(lambda: 1 << 20), []
     real = onnxruntime.OrtValue.ortvalue_from_numpy
 
     def counted(array, device):
@@ -45,7 +45,7 @@ def test_bound_inputs_give_the_same_scores_and_stay(session, tile, monkeypatch):
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", counted)
     expected = session.run(None, inputs)[0]
     for _ in range(4):
-        # Each search gathers its tiles anew: other views of the same memory.
+        # Each search gathers new views of the same memory.
         again = inputs | {"image_states": gallery.gather(np.arange(4))[0]}
         assert (run_bound(session, again, "cpu", residents) == expected).all()
     assert sent == [inputs["image_states"].shape]
@@ -54,7 +54,7 @@ def test_bound_inputs_give_the_same_scores_and_stay(session, tile, monkeypatch):
 def test_padded_tiles_are_not_kept(session, retriever, tile):
     inputs, gallery = tile
     ragged = Gallery("image", gallery.encoder, gallery.states, np.array([0, 5, 9, 12, 30]))
-    residents = DeviceTiles(lambda: 1 << 20)
+    residents = DeviceCache(lambda: 1 << 20)
     for _ in range(3):
         states, lengths = ragged.gather(np.arange(3))
         one = inputs | {"image_states": states, "image_lengths": lengths}
@@ -62,8 +62,8 @@ def test_padded_tiles_are_not_kept(session, retriever, tile):
         assert residents.find(states) is None
 
 
-def test_the_backend_binds_where_its_device_has_memory_of_its_own(retriever, tile, monkeypatch):
-    """As on a GPU, with a session of the CPU's in its place."""
+def test_the_backend_binds_inputs_on_a_device_with_its_own_memory(retriever, tile, monkeypatch):
+    """As on a GPU, with a CPU session instead."""
     _, gallery = tile
     expected = retriever.score_matrix(gallery, ["w1 w2", "w3"])
     bound = []
@@ -80,8 +80,8 @@ def test_the_backend_binds_where_its_device_has_memory_of_its_own(retriever, til
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The providers and options that onnxruntime is asked for, where it claims to have CUDA."""
+def requested(monkeypatch):
+    """The providers and options requested from an onnxruntime that claims to have CUDA."""
     calls = []
 
     class Session:
@@ -98,27 +98,27 @@ def asked(monkeypatch):
     onnx_sessions._load_cuda.cache_clear()
 
 
-def test_libraries_that_pip_installed_are_loaded_first_and_once(asked, monkeypatch, capsys, tmp_path):
+def test_libraries_installed_by_pip_are_loaded_first_and_once(requested, monkeypatch, capsys, tmp_path):
     def preload():
-        asked.append("preloaded")
+        requested.append("preloaded")
         print("Failed to load libcudnn.so")
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
     open_session(tmp_path / "x.onnx", "cuda", None)
     open_session(tmp_path / "x.onnx", "cuda", None)
-    assert [call for call in asked if call == "preloaded"] == ["preloaded"] and asked[0] == "preloaded"
+    assert [call for call in requested if call == "preloaded"] == ["preloaded"] and requested[0] == "preloaded"
     printed = capsys.readouterr()
     assert printed.out == "" and "libcudnn" in printed.err
 
 
-def test_an_onnxruntime_that_can_not_preload_is_used_all_the_same(asked, monkeypatch, tmp_path):
+def test_an_onnxruntime_without_preload_is_used_anyway(requested, monkeypatch, tmp_path):
     monkeypatch.delattr(onnxruntime, "preload_dlls")
     open_session(tmp_path / "x.onnx", "cuda", None)
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
-def test_cuda_computes_in_float32_as_the_graphs_say(asked, tmp_path):
-    """TF32, which the provider would use by default, does not keep FP32's gate."""
+def test_cuda_computes_in_float32_without_tf32(requested, tmp_path):
+    """TF32, the provider's default, would not pass FP32's gate."""
     open_session(tmp_path / "x.onnx", "cuda", None)
-    ((name, options),) = asked[-1]
+    ((name, options),) = requested[-1]
     assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0")

@@ -104,7 +104,7 @@ def trt(gpu):
 
 @pytest.fixture
 def on_a_gpu(monkeypatch, gpu, trt):
-    """This machine has a GPU, and both TensorRTs are installed."""
+    """A machine with a GPU and both TensorRT variants installed."""
     look = engines.Machine({"tensorrt": VERSION, "tensorrt-rtx": VERSION}, CAPABILITY, ("7.5", "8.6", "12.0"))
     monkeypatch.setattr(tensorrt_backend, "this_machine", lambda: look)
     monkeypatch.setattr(tensorrt_backend, "installed_module", lambda target: trt)
@@ -114,7 +114,7 @@ def on_a_gpu(monkeypatch, gpu, trt):
 
 @pytest.fixture
 def stand_ins(trt):
-    """{name in TensorRT's module: class that stands in for it}."""
+    """{name in TensorRT's module: its stand-in}."""
     return {
         "IExecutionContext": FakeContext,
         "ICudaEngine": FakeEngine,

@@ -17,7 +17,7 @@ CAPABILITY = "8.6"
 class FakeMemory:
     def __init__(self, gpu, size, kind):
         self.size, self.gpu = size, gpu
-        self._array = np.full(size + 256, 0xA5, np.uint8)  # garbage, as fresh device memory is
+        self._array = np.full(size + 256, 0xA5, np.uint8)  # garbage, like fresh device memory
         self.address = -(-self._array.ctypes.data // 256) * 256
         start = self.address - self._array.ctypes.data
         self.bytes = self._array[start : start + size]
@@ -135,14 +135,14 @@ class FakeGpu:
             stream.captured = None
 
     def at(self, kind, address, size):
-        """Memory that is there, or a failed test."""
+        """Allocated memory, or a failed test."""
         for start, content in list(kind.items()):
             if start <= address and address + size <= start + len(content):
                 return content[address - start : address - start + size]
         raise AssertionError(f"{size} bytes at {address:#x} are not allocated")
 
     def step(self):
-        """Run one thing that can run now; False if there is none."""
+        """Run one operation that is ready; False if there is none."""
         ready = [stream for stream in self.streams if stream.queue and stream.queue[0][0]()]
         if ready:
             self.chance.choice(ready).queue.pop(0)[1]()

@@ -1,4 +1,4 @@
-"""TensorRT's modules have what the runtime uses, by these names and with these arguments.
+"""TensorRT's modules have the names and arguments the runtime uses.
 
 No engine runs without a GPU, so this holds the stand-ins beside it, on which everything else is tested, and the
 calls in plans.py to the API of the module that is installed.
@@ -18,7 +18,7 @@ from caan.errors import BundleError
 from caan.runtime.backends.tensorrt.cuda import Gpu
 from caan.runtime.backends.tensorrt.plans import _DIAGNOSES, load_plan
 
-# Method → names of its arguments, as the bindings' docstrings give them.
+# Method → names of its arguments, from the bindings' docstrings.
 CALLS = {
     "Runtime": {"deserialize_cuda_engine": ["serialized_engine"]},
     "ICudaEngine": {
@@ -69,7 +69,7 @@ def rtx():
 
 
 def arguments(function):
-    """The arguments of the first signature in a docstring that pybind11 made."""
+    """The arguments of the first signature in a pybind11 docstring."""
     signature = re.search(r"\((self.*?)\) ->", function.__doc__.replace("*args, **kwargs", ""), re.DOTALL)
     return [part.split(":")[0].strip() for part in signature[1].split(", ")[1:] if ":" in part]
 
@@ -90,7 +90,7 @@ def test_every_call_is_in_the_module(module):
     assert module.nptype(module.DataType.INT64).__name__ == "int64"
 
 
-def test_what_tensorrt_for_rtx_has_beside_that(rtx):
+def test_what_tensorrt_for_rtx_has_in_addition(rtx):
     assert_calls(rtx, RTX_CALLS)
     assert hasattr(rtx.IRuntimeConfig, "cuda_graph_strategy")
     assert rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE != rtx.CudaGraphStrategy.DISABLED
@@ -98,7 +98,7 @@ def test_what_tensorrt_for_rtx_has_beside_that(rtx):
     assert rtx.EngineValidity.INVALID != rtx.EngineValidity.SUBOPTIMAL
 
 
-def test_the_stand_ins_have_nothing_that_tensorrt_has_not(rtx, stand_ins):
+def test_the_stand_ins_have_nothing_tensorrt_lacks(rtx, stand_ins):
     invented = {
         (name, each)
         for name, stand_in in stand_ins.items()
@@ -108,7 +108,7 @@ def test_the_stand_ins_have_nothing_that_tensorrt_has_not(rtx, stand_ins):
     assert invented == set()
 
 
-def test_the_stand_in_for_the_gpu_is_called_as_the_gpu(stand_in_gpu):
+def test_the_stand_in_gpu_has_the_gpu_s_interface(stand_in_gpu):
     for name, method in vars(Gpu).items():
         if not name.startswith("_") and name not in ("open", "call"):
             parameters = [inspect.signature(each).parameters for each in (method, getattr(stand_in_gpu, name))]
@@ -116,8 +116,8 @@ def test_the_stand_in_for_the_gpu_is_called_as_the_gpu(stand_in_gpu):
 
 
 @pytest.mark.skipif(has_nvidia_driver(), reason="this machine has an NVIDIA driver")
-def test_a_real_plan_without_a_driver_is_refused_in_words(rtx, add_engine, tiny_bundle, default_profiles, capfd):
-    """As far as a real plan gets here: TensorRT is asked, and what it says is passed on, not printed."""
+def test_a_real_plan_without_a_driver_is_refused_with_a_reason(rtx, add_engine, tiny_bundle, default_profiles, capfd):
+    """The furthest a real plan gets here: TensorRT's message is passed on, not printed."""
     name = add_engine()
     plan = build(rtx, tiny_bundle / "onnx" / "scorer.fp32.onnx", default_profiles["scorer"])
     (tiny_bundle / "engines" / name / "scorer.plan").write_bytes(plan)

@@ -1,4 +1,4 @@
-"""The backend `tensorrt` as an application meets it, on the stand-ins beside this file: scores equal ONNX Runtime's."""
+"""The backend `tensorrt` on the stand-ins beside this file: scores equal ONNX Runtime's."""
 
 import gc
 import json
@@ -48,17 +48,17 @@ def test_scores_are_those_of_the_graphs(opened, gpu, world, precision, target):
         assert (galleries[0].states == galleries[1].states).all()
         expected = graphs.score_matrix(galleries[1], captions)
         assert np.abs(engine.score_matrix(galleries[0], captions) - expected).max() <= 1e-6
-        # A gallery is the graphs', not the backend's: what one has indexed, the other searches.
+        # A gallery belongs to the graphs, not to a backend: one can index it, another search it.
         assert np.abs(engine.score_matrix(galleries[1], captions) - expected).max() <= 1e-6
 
 
-def test_half_precision_states_take_half_the_room(opened, world):
+def test_half_precision_states_take_half_the_memory(opened, world):
     engine, graphs = opened("fp16")
     assert engine.backend.state_dtype == graphs.backend.state_dtype == np.float16
     assert engine.encode_images(world[0]).states.dtype == np.float16
 
 
-def test_a_search_sends_a_gallery_twice_and_then_no_more(opened, gpu, world):
+def test_a_gallery_is_sent_twice_then_cached(opened, gpu, world):
     engine, graphs = opened()
     gallery, sent = engine.encode_images(world[0]), []
     expected = graphs.search("w1 w2 w3", gallery, 5)
@@ -94,7 +94,7 @@ def test_a_deleted_gallerys_memory_is_freed_at_once(opened, gpu, world):
         assert len(gpu.device) == before
 
 
-def test_items_longer_than_the_profiles_are_treated_as_the_models_limits(opened, world):
+def test_the_profiles_limit_item_lengths_like_the_model(opened, world):
     engine, _ = opened()
     assert engine.backend.model.limits == {"regions": 5, "words": 12}
     with pytest.raises(DataError, match="features have 6 regions per image, the model takes 1 to 5"):
@@ -145,10 +145,10 @@ def test_several_threads_search_at_once(opened, gpu, world):
     assert failures == []
 
 
-def test_closed_it_gives_back_what_it_took(opened, gpu, world):
+def test_closing_frees_its_memory(opened, gpu, world):
     engine, _ = opened()
     gallery = engine.encode_images(world[0])
-    for _ in range(3):  # by now the gallery is on the device
+    for _ in range(3):  # afterwards the gallery is on the device
         engine.search("w1", gallery, 1)
     engine.backend.close()
     gc.collect()
@@ -157,7 +157,7 @@ def test_closed_it_gives_back_what_it_took(opened, gpu, world):
         engine.search("w1", gallery, 1)
 
 
-def test_dropped_it_gives_back_what_it_took(opened, gpu, world):
+def test_dropping_it_frees_its_memory(opened, gpu, world):
     engine, _ = opened()
     engine.search("w1", engine.encode_images(world[0]), 1)
     del engine
@@ -194,7 +194,7 @@ def test_the_cpu_is_not_for_engines(opened, tiny_bundle):
 
 
 @pytest.mark.parametrize("key", ["region_dim", "embed_dim", "vocab_size"])
-def test_a_manifest_whose_sizes_are_not_the_plans(add_engine, tiny_bundle, on_a_gpu, key):
+def test_a_manifest_whose_sizes_do_not_match_the_plans(add_engine, tiny_bundle, on_a_gpu, key):
     add_engine()
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     manifest["config"][key] -= 1
@@ -232,14 +232,14 @@ def test_auto_takes_an_engine_that_was_checked_on_a_gpu(add_engine, tiny_bundle,
     assert Retriever.open(tiny_bundle, device="cpu").backend.name in ON_CPU
 
 
-def test_auto_takes_the_engine_that_was_checked_not_a_better_one(add_engine, tiny_bundle, on_a_gpu):
+def test_auto_takes_the_checked_engine_not_a_preferred_one(add_engine, tiny_bundle, on_a_gpu):
     add_engine(target="tensorrt")
     add_engine(target="tensorrt-rtx", **CHECKED)
     assert Retriever.open(tiny_bundle, "tensorrt").backend.engine.target == "tensorrt"
     assert Retriever.open(tiny_bundle).backend.engine.target == "tensorrt-rtx"
 
 
-def test_auto_says_why_a_checked_engine_is_passed_over(add_engine, tiny_bundle, on_a_gpu):
+def test_auto_says_why_a_checked_engine_is_skipped(add_engine, tiny_bundle, on_a_gpu):
     add_engine(version="1.6.0.1", **CHECKED)
     with pytest.warns(CaanWarning, match=r"built with TensorRT for RTX 1\.6\.0\.1.*until then another backend is used"):
         assert Retriever.open(tiny_bundle).backend.name in ON_CPU

@@ -1,4 +1,4 @@
-"""Which engine is taken, and what is said of one that can't be: from the manifest and this machine alone."""
+"""The choice of an engine from the manifest and the machine, and the messages about unusable ones."""
 
 import json
 
@@ -18,7 +18,7 @@ NOTHING = Machine({}, None)
 
 @pytest.fixture
 def choose(tiny_bundle):
-    """choose(machine, precision): the name of the engine that is taken."""
+    """choose(machine, precision): the chosen engine's name."""
 
     def name(machine=GPU, precision="fp32", **options):
         return choose_engine(open_bundle(tiny_bundle), precision, lambda: machine, **options).name
@@ -28,7 +28,7 @@ def choose(tiny_bundle):
 
 @pytest.fixture
 def refused(choose):
-    """refused(error, *texts, machine=…): no engine is taken, and every text is in the message."""
+    """refused(error, *texts, machine=…): no engine is chosen, and the message contains every text."""
 
     def check(error, *texts, **options):
         with pytest.raises(error) as refusal:
@@ -116,7 +116,7 @@ def test_the_gpus_compute_capability_for_rtx(add_engine, choose, refused, tiny_b
     [
         (["9.0"], {}, "9.0", True),
         (["9.0"], {}, "10.0", False),
-        ([], {}, "10.0", True),  # the manifest does not say; loading tells
+        ([], {}, "10.0", True),  # unknown from the manifest; loading decides
         (["8.6"], {"hardware_compatible": True}, "10.0", True),
         (["8.6"], {"hardware_compatible": True}, "7.5", False),
     ],
@@ -165,7 +165,7 @@ def test_the_first_that_is_for_this_gpu_is_taken(add_engine, choose):
     assert choose() == "tensorrt-rtx-fp32-sm86"
 
 
-def test_only_checked_engines_where_nobody_asked_for_one(add_engine, choose, refused):
+def test_auto_takes_only_checked_engines(add_engine, choose, refused):
     add_engine(target="tensorrt")
     refused(BundleError, "has no TensorRT engine", checked=True)
     add_engine(checks=[{"passed": False}, {"passed": True}])
@@ -195,7 +195,7 @@ def test_a_record_that_caan_did_not_write(add_engine, refused, tiny_bundle, key,
     refused(BundleError, "manifest.json", f"engines.tensorrt-rtx-fp32.{key}", "build the engine again")
 
 
-def test_engines_that_are_no_object(refused, tiny_bundle):
+def test_engines_that_are_not_an_object(refused, tiny_bundle):
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     write_manifest(tiny_bundle, {**manifest, "engines": ["tensorrt-fp32"]})
     refused(BundleError, "manifest.json", "no valid 'engines'", "build the engines again")
@@ -210,7 +210,7 @@ def test_an_engine_without_its_plan(add_engine, refused, tiny_bundle):
 
 
 @pytest.mark.parametrize("checks", [None, 5, [], [None], [{"passed": "yes"}], [{"passed": False}]])
-def test_what_is_no_passed_check(add_engine, tiny_bundle, monkeypatch, checks):
+def test_entries_without_a_passed_check(add_engine, tiny_bundle, monkeypatch, checks):
     monkeypatch.setattr("caan.runtime.backends.tensorrt.choose_engine.has_nvidia_driver", lambda: True)
     add_engine(checks=checks)
     assert not has_checked_engine(tiny_bundle, "fp32")

@@ -1,4 +1,4 @@
-"""Which profile a call runs in, and how large tiles may be."""
+"""The choice of a profile, and limits on tiles."""
 
 import pytest
 from hypothesis import given
@@ -17,14 +17,18 @@ from caan.runtime.backends.tensorrt.choose_profile import (
 from caan.tiling import TileSize, fit_tile, tile_size
 
 
-def scorer(index, name, images, captions, regions=(1, 36, 36), words=(1, 16, 16)):
+def scorer(name, images, captions, regions=(1, 36, 36), words=(1, 16, 16)):
     ranges = {"images": images, "regions": regions, "captions": captions, "words": words}
-    return Profile(index, name, {axis: Range(*limits) for axis, limits in ranges.items()})
+    return profile(name, **ranges)
 
 
-SEARCH = scorer(0, "search", (1, 256, 1000), (1, 1, 1))
-MATRIX = scorer(1, "matrix", (1, 32, 64), (1, 32, 64))
-LONG = scorer(2, "matrix-32", (1, 24, 48), (1, 24, 48), words=(1, 32, 32))
+def profile(name, **ranges):
+    return Profile(name, {axis: Range(*limits) for axis, limits in ranges.items()}, shapes={})
+
+
+SEARCH = scorer("search", (1, 256, 1000), (1, 1, 1))
+MATRIX = scorer("matrix", (1, 32, 64), (1, 32, 64))
+LONG = scorer("matrix-32", (1, 24, 48), (1, 24, 48), words=(1, 32, 32))
 ALL = [SEARCH, MATRIX, LONG]
 
 
@@ -43,11 +47,11 @@ def sizes(images, captions, regions=36, words=12):
     ],
 )
 def test_a_call_runs_in_the_profile_tuned_for_the_nearest_sizes(call, expected):
-    assert choose_profile("scorer", ALL, call) == (expected, call)
+    assert choose_profile("scorer", ALL, call) == (ALL.index(expected), call)
 
 
 def test_a_call_that_is_too_small_is_padded():
-    fixed = scorer(0, "fixed", (4, 8, 8), (2, 2, 2), regions=(36, 36, 36), words=(8, 16, 16))
+    fixed = scorer("fixed", (4, 8, 8), (2, 2, 2), regions=(36, 36, 36), words=(8, 16, 16))
     _, run_at = choose_profile("scorer", [fixed], sizes(3, 1, regions=10, words=9))
     assert run_at == {"images": 4, "regions": 36, "captions": 2, "words": 9}
 
@@ -69,10 +73,9 @@ def test_tensors_that_share_an_axis_take_what_all_of_them_take():
         "text_states": [(1, 1, 31), (1, 9, 31), (1, 16, 31)],
         "text_lengths": [(1,), (1,), (1,)],
     }
-    profile = Profile.of_shapes("scorer", 3, "mixed", shapes)
-    assert profile.axes["images"] == (2, 4, 8)
-    assert profile.axes["regions"] == (5, 5, 36)
-    assert profile.index == 3
+    mixed = Profile.of_shapes("scorer", "mixed", shapes)
+    assert mixed.axes["images"] == (2, 4, 8)
+    assert mixed.axes["regions"] == (5, 5, 36)
 
 
 def test_sizes_come_from_the_inputs_shapes():
@@ -81,10 +84,10 @@ def test_sizes_come_from_the_inputs_shapes():
 
 
 def test_items_are_limited_by_every_graph():
-    image = [Profile(0, "chunk", {"images": Range(1, 32, 32), "regions": Range(1, 36, 40)})]
+    image = [profile("chunk", images=(1, 32, 32), regions=(1, 36, 40))]
     text = [
-        Profile(0, "short", {"captions": Range(1, 128, 128), "words": Range(1, 16, 16)}),
-        Profile(1, "long", {"captions": Range(1, 64, 64), "words": Range(1, 30, 30)}),
+        profile("short", captions=(1, 128, 128), words=(1, 16, 16)),
+        profile("long", captions=(1, 64, 64), words=(1, 30, 30)),
     ]
     profiles = {"image_encoder": image, "text_encoder": text, "scorer": ALL}
     assert item_limits(profiles) == {"regions": 36, "words": 30}
@@ -103,18 +106,18 @@ ranges = st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(0, 40)).m
     lambda n: (n[0], n[0] + n[1], n[0] + n[1] + n[2])
 )
 profiles = st.lists(st.tuples(ranges, ranges, ranges, ranges), min_size=1, max_size=4).map(
-    lambda found: [scorer(number, str(number), *axes) for number, axes in enumerate(found)]
+    lambda drawn: [scorer(str(number), *axes) for number, axes in enumerate(drawn)]
 )
 
 
 @given(profiles, st.integers(1, 200), st.integers(1, 200), st.integers(1, 1 << 24), st.data())
 def test_a_tile_within_the_limits_always_has_a_profile(profiles, images, captions, budget, data):
-    """The Retriever never makes a tile that the engine refuses, however its profiles are."""
+    """The Retriever never makes a tile the engine refuses, for any profiles."""
     item = item_limits(
         {
             "scorer": profiles,
-            "image_encoder": [Profile(0, "", {"images": Range(1, 1, 1), "regions": Range(1, 1, 500)})],
-            "text_encoder": [Profile(0, "", {"captions": Range(1, 1, 1), "words": Range(1, 1, 500)})],
+            "image_encoder": [profile("", images=(1, 1, 1), regions=(1, 1, 500))],
+            "text_encoder": [profile("", captions=(1, 1, 1), words=(1, 1, 500))],
         }
     )
     regions, words = data.draw(st.integers(1, item["regions"])), data.draw(st.integers(1, item["words"]))

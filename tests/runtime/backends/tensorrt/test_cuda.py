@@ -1,4 +1,4 @@
-"""The calls to NVIDIA's Python bindings: the real cuda-core and cuda-bindings, on a stand-in for the driver.
+"""Calls to NVIDIA's Python bindings: the real cuda-core and cuda-bindings on a stand-in driver.
 
 A machine without a GPU has no driver library; stand_in_driver.c is built as one. It says nothing of what a GPU does,
 but every call must be one that the installed bindings have, with arguments that they take.
@@ -32,7 +32,7 @@ def driver(make_once) -> Path:
 
 @pytest.fixture
 def with_driver(driver):
-    """with_driver(code): run Python with the stand-in; `gpu` is an open Gpu, `driver` the stand-in. What it printed."""
+    """with_driver(code): run Python with an open Gpu `gpu` and the stand-in `driver`; returns its output."""
     start = (
         "import ctypes, gc, threading\n"
         "import numpy as np\n"
@@ -88,7 +88,7 @@ print(count("allocations"), count("frees"))
     assert with_driver(code) == ["3 3"]
 
 
-def test_a_thread_enters_before_it_asks_for_anything(with_driver):
+def test_a_thread_enters_before_any_other_call(with_driver):
     code = """
 def work():
     try:
@@ -101,8 +101,8 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 """
-    found = with_driver(code)
-    assert found == ["CaanError CUDA's cuMemAlloc failed on Stand-in: invalid device context", "10"]
+    output = with_driver(code)
+    assert output == ["CaanError CUDA's cuMemAlloc failed on Stand-in: invalid device context", "10"]
 
 
 def test_too_little_memory_is_an_error_that_says_so(with_driver):
@@ -112,8 +112,8 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    (found,) = with_driver(code)
-    assert found.startswith("CaanError CUDA's cuMemAlloc failed on Stand-in: out of memory (close other programs")
+    (output,) = with_driver(code)
+    assert output.startswith("CaanError CUDA's cuMemAlloc failed on Stand-in: out of memory (close other programs")
 
 
 def test_a_graph_is_captured_and_launched(with_driver):
@@ -131,7 +131,7 @@ print(len(calls), count("launches"))
     assert with_driver(code) == ["1 0", "1 2"]
 
 
-def test_what_can_not_be_captured_gives_no_graph_and_does_no_harm(with_driver):
+def test_what_can_not_be_captured_gives_no_graph_and_no_error(with_driver):
     code = """
 stream = gpu.stream()
 def breaks():

@@ -1,4 +1,4 @@
-"""What `caan doctor` says of TensorRT, on machines that differ."""
+"""`caan doctor` on TensorRT, on different machines."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from caan.runtime.doctor import diagnose
 
 @pytest.fixture
 def checks(monkeypatch, trt, gpu):
-    """checks(installed, driver, capability): {name: check} of the lines on TensorRT."""
+    """checks(installed, driver, capability): {name: check} of TensorRT's lines."""
 
     def look(installed=("tensorrt", "tensorrt-rtx"), driver=True, capability="8.6"):
         monkeypatch.setattr(doctor, "installed_module", lambda target: trt if target in installed else None)
@@ -22,37 +22,37 @@ def checks(monkeypatch, trt, gpu):
 
 
 def test_everything_is_there(checks):
-    found = checks()
-    assert list(found) == ["backend tensorrt", "backend tensorrt, rtx"]
-    for check in found.values():
+    results = checks()
+    assert list(results) == ["backend tensorrt", "backend tensorrt, rtx"]
+    for check in results.values():
         assert check.ok and check.advice == ""
         assert check.detail == "1.7.1.116, Fake GPU with compute capability 8.6"
 
 
 def test_a_module_is_missing(checks):
-    found = checks(installed=())
-    assert not found["backend tensorrt"].ok and "[gpu]" in found["backend tensorrt"].advice
-    assert "tensorrt_rtx is not installed" in found["backend tensorrt, rtx"].detail
-    assert "[rtx]" in found["backend tensorrt, rtx"].advice
+    results = checks(installed=())
+    assert not results["backend tensorrt"].ok and "[gpu]" in results["backend tensorrt"].advice
+    assert "tensorrt_rtx is not installed" in results["backend tensorrt, rtx"].detail
+    assert "[rtx]" in results["backend tensorrt, rtx"].advice
 
 
-def test_without_a_gpu_nobody_is_told_to_install_what_is_for_gpus(checks):
-    found = checks(installed=(), driver=False)
-    assert "[gpu]" not in found["backend tensorrt"].advice and "driver" in found["backend tensorrt"].advice
-    assert "[rtx]" in found["backend tensorrt, rtx"].advice  # it builds engines anywhere
+def test_without_a_gpu_no_gpu_package_is_recommended(checks):
+    results = checks(installed=(), driver=False)
+    assert "[gpu]" not in results["backend tensorrt"].advice and "driver" in results["backend tensorrt"].advice
+    assert "[rtx]" in results["backend tensorrt, rtx"].advice  # it builds engines anywhere
 
 
 def test_there_is_no_gpu(checks):
-    found = checks(driver=False)
-    assert found["backend tensorrt"].detail == "1.7.1.116; no NVIDIA GPU or driver here"
-    assert found["backend tensorrt, rtx"].detail == "1.7.1.116, builds engines; no NVIDIA GPU or driver here"
-    assert all("driver" in check.advice and not check.ok for check in found.values())
+    results = checks(driver=False)
+    assert results["backend tensorrt"].detail == "1.7.1.116; no NVIDIA GPU or driver here"
+    assert results["backend tensorrt, rtx"].detail == "1.7.1.116, builds engines; no NVIDIA GPU or driver here"
+    assert all("driver" in check.advice and not check.ok for check in results.values())
 
 
-def test_the_gpu_is_none_that_tensorrt_for_rtx_knows(checks):
-    found = checks(capability="9.0")
-    assert found["backend tensorrt"].ok
-    check = found["backend tensorrt, rtx"]
+def test_a_gpu_tensorrt_for_rtx_does_not_support(checks):
+    results = checks(capability="9.0")
+    assert results["backend tensorrt"].ok
+    check = results["backend tensorrt, rtx"]
     assert not check.ok and "compute capability 9.0, only for 7.5, 8.6, 12.0" in check.detail
     assert "[gpu]" in check.advice
 
@@ -61,7 +61,7 @@ def test_the_bindings_are_missing(checks, monkeypatch):
     def missing():
         raise MissingError("the backend 'tensorrt' needs the package 'cuda'; get it")
 
-    found = checks()
+    results = checks()
     monkeypatch.setattr(doctor.Gpu, "open", missing)
-    found = {check.name: check for check in diagnose().checks}
-    assert "needs the package 'cuda'" in found["backend tensorrt"].detail and not found["backend tensorrt"].ok
+    results = {check.name: check for check in diagnose().checks}
+    assert "needs the package 'cuda'" in results["backend tensorrt"].detail and not results["backend tensorrt"].ok

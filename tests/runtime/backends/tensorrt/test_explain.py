@@ -1,4 +1,4 @@
-"""Explaining and expanding with an engine: its own encoders' states, ONNX Runtime's arithmetic."""
+"""Explaining and expanding with an engine: states from its encoders, arithmetic by ONNX Runtime."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The GPU's own part, on a machine that has one: engines against ONNX Runtime on the CPU (`make test-gpu`)."""
+"""On a machine with a GPU only: engines against ONNX Runtime on the CPU (`make test-gpu`)."""
 
 import gc
 import shutil
@@ -72,9 +72,9 @@ def world():
     return features, generator.integers(1, 6, 40), [list(generator.choice(WORDS, 1 + n % 12)) for n in range(60)]
 
 
-def assert_near(pair, found, expected):
-    assert np.isfinite(found).all()
-    assert np.abs(found - expected).max() <= TOLERANCE[pair[0].backend.precision]
+def assert_near(pair, actual, expected):
+    assert np.isfinite(actual).all()
+    assert np.abs(actual - expected).max() <= TOLERANCE[pair[0].backend.precision]
 
 
 def test_states_and_scores_are_those_of_the_graphs(pair, world):
@@ -89,18 +89,18 @@ def test_states_and_scores_are_those_of_the_graphs(pair, world):
         assert_near(pair, engine.score_matrix(images, texts), expected)
 
 
-def test_the_same_search_again_and_again_gives_the_same_scores(pair, world):
-    """From the third time on it is a CUDA graph, over a gallery that stays on the device."""
+def test_repeated_searches_give_the_same_scores(pair, world):
+    """From the third time on it is a CUDA graph, over a gallery cached on the device."""
     engine, graphs = pair
     gallery = engine.encode_images(world[0])
     expected = graphs.score_matrix(gallery, ["w1 w2 w3"])
-    found = [engine.score_matrix(gallery, ["w1 w2 w3"]) for _ in range(12)]
-    for scores in found:
+    actual = [engine.score_matrix(gallery, ["w1 w2 w3"]) for _ in range(12)]
+    for scores in actual:
         assert_near(pair, scores, expected)
-    assert all((scores == found[-1]).all() for scores in found[-4:])
+    assert all((scores == actual[-1]).all() for scores in actual[-4:])
 
 
-def test_shapes_that_take_turns_do_not_disturb_each_other(pair, world):
+def test_alternating_shapes_do_not_affect_each_other(pair, world):
     engine, graphs = pair
     features, lengths, captions = world
     galleries = [engine.encode_images(features[:n], lengths[:n]) for n in (1, 7, 40)]
@@ -155,7 +155,7 @@ def test_a_tile_beyond_the_profiles_is_refused_and_the_next_one_runs(pair, world
     assert len(engine.search("w1", engine.encode_images(world[0]), 3)) == 3
 
 
-def test_closing_gives_the_memory_back(gpu, bundle, world):
+def test_closing_frees_the_memory(gpu, bundle, world):
     def use():
         retriever = Retriever.open(bundle, "tensorrt")
         gallery = retriever.encode_images(world[0])

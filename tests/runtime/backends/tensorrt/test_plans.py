@@ -1,4 +1,4 @@
-"""Loading plans: what TensorRT refuses, weights that were left out, kernels that are kept."""
+"""Loading plans: rejected plans, stripped weights, cached kernels."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ def load(tiny_bundle, trt):
 
 @pytest.fixture
 def refused(load, tiny_bundle):
-    """refused(error, *texts): the plan is not loaded, and every text is in the message."""
+    """refused(error, *texts): the plan is not loaded, and the message contains every text."""
 
     def check(error, *texts):
         with pytest.raises(error) as refusal:
@@ -73,7 +73,7 @@ def test_a_plan_that_may_be_slower_here_is_loaded(add_engine, load, trt):
     assert load().graph == "scorer"
 
 
-def test_a_plan_that_went_away_meanwhile(add_engine, trt, tiny_bundle):
+def test_a_plan_deleted_meanwhile(add_engine, trt, tiny_bundle):
     name = add_engine()
     bundle = open_bundle(tiny_bundle)
     (tiny_bundle / "engines" / name / "scorer.plan").unlink()
@@ -86,16 +86,16 @@ def test_a_plan_of_another_graph(add_engine, refused, default_profiles, tiny_bun
     monkeypatch.setattr(
         "caan.runtime.backends.tensorrt.plans.plan_file", lambda graph, name: f"engines/{name}/image_encoder.plan"
     )
-    with pytest.raises(BundleError, match="it is no scorer, it has features, image_states"):
+    with pytest.raises(BundleError, match="it is not the scorer: its tensors are features, image_states"):
         bundle = open_bundle(tiny_bundle)
         load_plan(trt, engine_records(bundle)[0], bundle, "scorer", "8.6")
 
 
-def test_a_plan_that_wants_tensors_in_host_memory(add_engine, refused, load, trt, monkeypatch):
+def test_a_plan_that_requires_tensors_in_host_memory(add_engine, refused, load, trt, monkeypatch):
     add_engine()
     load()
     monkeypatch.setattr(type(trt.engines[0]), "get_tensor_location", lambda self, name: "host")
-    refused(BundleError, "it wants image_lengths, image_states, scores, text_lengths, text_states in host memory")
+    refused(BundleError, "it requires image_lengths, image_states, scores, text_lengths, text_states in host memory")
 
 
 STRIPPED = {"options": {"stripped": True}}
@@ -110,7 +110,7 @@ def test_a_stripped_plan_gets_its_weights_from_the_graph(add_engine, load, trt):
     assert not trt.engines[-1].refitted
 
 
-def test_a_stripped_plan_that_does_not_take_its_weights(add_engine, refused, trt, monkeypatch):
+def test_a_stripped_plan_that_can_not_be_refitted(add_engine, refused, trt, monkeypatch):
     add_engine(**STRIPPED)
     trt.refits = False
     refused(BundleError, "its weights can't be taken from scorer.fp32.onnx", "build it again: caan-build-engine")
@@ -122,13 +122,11 @@ def test_a_stripped_plan_that_does_not_take_its_weights(add_engine, refused, trt
         raise TypeError("factory function returned nullptr")
 
     monkeypatch.setattr(trt.Refitter, "__init__", not_refittable)
-    refused(BundleError, "its weights were left out, and it does not take others")
+    refused(BundleError, "its weights were stripped, and it can't be refitted")
 
 
 @pytest.mark.parametrize("compatible", [True, False])
-def test_code_in_a_plan_is_allowed_only_where_the_record_says_that_there_is_some(
-    add_engine, load, trt, monkeypatch, compatible
-):
+def test_host_code_in_a_plan_is_allowed_only_if_the_record_says_so(add_engine, load, trt, monkeypatch, compatible):
     add_engine(options={"version_compatible": compatible})
     allowed = []
     real = trt.Runtime.deserialize_cuda_engine
@@ -163,7 +161,7 @@ class Kernels:
         return memoryview(self.content)
 
 
-def test_compiled_kernels_are_there_the_next_time(tmp_path):
+def test_compiled_kernels_are_cached_for_the_next_run(tmp_path):
     file, config = tmp_path / "caches" / "plan.cache", Config()
     first = KernelCache(file)
     first.save()
@@ -183,14 +181,14 @@ def test_contexts_share_one_cache(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:10], lambda c: b"", lambda c: c + b"x"])
-def test_damaged_kernels_are_never_shown_to_tensorrt(tmp_path, damage):
+def test_damaged_kernels_are_never_passed_to_tensorrt(tmp_path, damage):
     file, config = tmp_path / "plan.cache", Config()
     file.write_bytes(damage(hashlib.sha256(b"compiled").digest() + b"compiled"))
     KernelCache(file).attach(config)
     assert config.cache.content == b""
 
 
-def test_kernels_that_can_not_be_kept_are_no_error(tmp_path, monkeypatch):
+def test_an_unwritable_kernel_cache_is_not_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     config, cache = Config(), KernelCache(tmp_path / "file" / "plan.cache")
     cache.attach(config)
@@ -198,7 +196,7 @@ def test_kernels_that_can_not_be_kept_are_no_error(tmp_path, monkeypatch):
     cache.save()
 
 
-def test_kernels_lie_in_the_cache_folder_by_plan_and_gpu(add_engine, load, tiny_bundle, gpu):
+def test_kernels_are_cached_by_plan_and_gpu(add_engine, load, tiny_bundle, gpu):
     name = add_engine()
     digest = open_bundle(tiny_bundle).hash_of(f"engines/{name}/scorer.plan")
     plan = load()

@@ -1,4 +1,4 @@
-"""On a machine without a GPU that PyTorch can use, Triton's interpreter runs the kernel on the CPU."""
+"""Without a GPU usable by PyTorch, Triton's interpreter runs the kernel on the CPU."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 HERE = Path(__file__).parent
 
-# Before anything imports Triton, which looks only then.
+# Before anything imports Triton, which reads it only then.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -21,7 +21,7 @@ def device() -> str:
 
 
 def pytest_collection_modifyitems(items):
-    """Where the kernel runs on a GPU, what tests it here is part of `make test-gpu`."""
+    """If the kernel runs on a GPU, its tests here are part of `make test-gpu`."""
     if torch.cuda.is_available():
         for item in items:
             if item.path.parent == HERE:

@@ -39,9 +39,9 @@ def pair(request, tiny_bundle):
     return [Retriever.open(tiny_bundle, "triton", request.param), Retriever.open(tiny_bundle, "onnxruntime", graphs)]
 
 
-def assert_near(pair, found, expected):
-    assert np.isfinite(found).all()
-    assert np.abs(found - expected).max() <= TOLERANCE[pair[0].backend.precision]
+def assert_near(pair, actual, expected):
+    assert np.isfinite(actual).all()
+    assert np.abs(actual - expected).max() <= TOLERANCE[pair[0].backend.precision]
 
 
 def test_scores_are_those_of_the_graphs(pair, world):
@@ -55,8 +55,8 @@ def test_scores_are_those_of_the_graphs(pair, world):
         assert abs(hit.score - expected[hit.index, 3]) <= TOLERANCE[kernel.backend.precision]
 
 
-def test_galleries_are_either_backends(pair, world):
-    """States are made by the same graphs, and say so."""
+def test_galleries_work_with_either_backend(pair, world):
+    """States come from the same graphs, with the same hash."""
     kernel, graphs = pair
     gallery = graphs.encode_images(world[0], world[1])
     assert kernel.backend.model.encoders == graphs.backend.model.encoders
@@ -70,7 +70,7 @@ def test_tile_sizes_change_nothing(pair, world):
     assert_near(pair, Retriever(kernel.backend, tile_bytes=1 << 16).score_matrix(gallery, world[2]), expected)
 
 
-def test_tiles_come_back_in_their_order_as_they_are_asked_for(pair):
+def test_scores_are_yielded_in_order_on_demand(pair):
     backend = pair[0].backend
     generator = np.random.default_rng(1)
 
@@ -80,12 +80,12 @@ def test_tiles_come_back_in_their_order_as_they_are_asked_for(pair):
 
     tiles = [tile(items) for items in (1, 4, 2, 3)]
     alone = [next(iter(backend.score_tiles([one]))) for one in tiles]
-    for found, expected in zip(backend.score_tiles(iter(tiles)), alone, strict=True):
-        assert found.shape == expected.shape and found.dtype == np.float32
-        assert (found == expected).all()
+    for actual, expected in zip(backend.score_tiles(iter(tiles)), alone, strict=True):
+        assert actual.shape == expected.shape and actual.dtype == np.float32
+        assert (actual == expected).all()
 
 
-def test_a_gallery_that_changes_is_not_taken_for_the_one_before(pair, world):
+def test_a_changed_gallery_is_not_confused_with_the_previous_one(pair, world):
     kernel, graphs = pair
     for seed in range(3):
         gallery = kernel.encode_images(np.random.default_rng(seed).standard_normal((4, 5, 12)).astype(np.float32))
@@ -93,8 +93,8 @@ def test_a_gallery_that_changes_is_not_taken_for_the_one_before(pair, world):
             assert_near(pair, kernel.score_matrix(gallery, world[2]), graphs.score_matrix(gallery, world[2]))
 
 
-def test_captions_that_stay_are_sent_once(pair, monkeypatch, world):
-    """And those of another tile are not taken for them."""
+def test_repeated_captions_are_sent_once(pair, monkeypatch, world):
+    """And those of another tile are not confused with them."""
     kernel, _ = pair
     images, texts = kernel.encode_images(world[0], world[1]), kernel.encode_captions(world[2])
     (states, lengths), (words, text_lengths) = (side.gather(np.arange(len(side))) for side in (images, texts))
@@ -108,21 +108,21 @@ def test_captions_that_stay_are_sent_once(pair, monkeypatch, world):
     sent = []
     send = type(kernel.backend)._to_device
     monkeypatch.setattr(type(kernel.backend), "_to_device", lambda self, array: sent.append(array) or send(self, array))
-    found = list(kernel.backend.score_tiles(tiles))
-    assert all((one == other).all() for one, other in zip(found, alone, strict=True))
+    actual = list(kernel.backend.score_tiles(tiles))
+    assert all((one == other).all() for one, other in zip(actual, alone, strict=True))
     assert sum(array is words for array in sent) == 2 and len(sent) == 14
 
 
 def test_states_of_either_width_are_scored(pair, world):
-    """A fused scorer takes a gallery's float16 as it lies there."""
+    """A fused scorer takes a gallery's float16 without conversion."""
     kernel, graphs = pair
     images = kernel.encode_images(world[0], world[1])
     states, lengths = images.gather(np.arange(len(images)))
     words, text_lengths = kernel.encode_captions(world[2]).gather(np.arange(len(world[2])))
     halves, wide = states.astype(np.float16), graphs.backend.state_dtype
-    (found,) = kernel.backend.score_tiles([Tile(halves, lengths, words, text_lengths)])
+    (actual,) = kernel.backend.score_tiles([Tile(halves, lengths, words, text_lengths)])
     (expected,) = graphs.backend.score_tiles([Tile(halves.astype(wide), lengths, words, text_lengths)])
-    assert_near(pair, found, expected)
+    assert_near(pair, actual, expected)
 
 
 def test_explanations_are_those_of_the_graphs(pair, world):
@@ -133,8 +133,8 @@ def test_explanations_are_those_of_the_graphs(pair, world):
         np.array([5]),
         *(lambda gallery: gallery.gather(np.arange(1)))(kernel.encode_captions(captions[:1])),
     )
-    found, expected = kernel.backend.explain(tile), graphs.backend.explain(tile)
-    assert all((found[name] == expected[name]).all() for name in expected)
+    actual, expected = kernel.backend.explain(tile), graphs.backend.explain(tile)
+    assert all((actual[name] == expected[name]).all() for name in expected)
 
 
 def test_an_item_too_large_for_the_kernel_is_scored_by_the_graph(pair, monkeypatch, world):
@@ -175,7 +175,7 @@ def test_a_full_gpu_is_reported(pair, monkeypatch, world):
         kernel.score_matrix(gallery, world[2])
 
 
-def test_a_bundle_from_before_the_weights_file_says_how_to_make_it_anew(tiny_bundle):
+def test_a_bundle_older_than_the_weights_file_names_the_export_command(tiny_bundle):
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     (tiny_bundle / SCORER_WEIGHTS).unlink()
     write_manifest(tiny_bundle, manifest)
@@ -184,7 +184,7 @@ def test_a_bundle_from_before_the_weights_file_says_how_to_make_it_anew(tiny_bun
     assert Retriever.open(tiny_bundle, "onnxruntime").backend.name == "onnxruntime"
 
 
-def test_a_precision_that_is_not_the_kernels_is_refused(tiny_folder):
+def test_an_unsupported_precision_is_refused(tiny_folder):
     with pytest.raises(InputError, match="scores in fp32, fp16, bf16, not in int8"):
         Retriever.open(tiny_folder / "model.caan", "triton", "int8")
 

@@ -1,4 +1,4 @@
-"""What `caan doctor` says of the backend `triton`, on machines that differ."""
+"""`caan doctor` on the backend `triton`, on different machines."""
 
 import pytest
 
@@ -20,23 +20,23 @@ def check(monkeypatch):
 
 
 def test_everything_is_there(check):
-    found = check(["a GPU"], torch="2.13.0", triton="3.7.1")
-    assert found.ok and found.advice == ""
-    assert "triton 3.7.1, torch 2.13.0" in found.detail
+    result = check(["a GPU"], torch="2.13.0", triton="3.7.1")
+    assert result.ok and result.advice == ""
+    assert "triton 3.7.1, torch 2.13.0" in result.detail
 
 
 @pytest.mark.parametrize("versions", [{}, {"torch": "2.13.0"}, {"triton": "3.7.1"}])
 def test_a_package_is_missing(check, versions):
-    found = check(["a GPU"], **versions)
-    assert not found.ok and found.advice == install("triton")
-    assert all((package in found.detail) == (package not in versions) for package in ("torch", "triton"))
+    result = check(["a GPU"], **versions)
+    assert not result.ok and result.advice == install("triton")
+    assert all((package in result.detail) == (package not in versions) for package in ("torch", "triton"))
 
 
 def test_there_is_no_gpu(check):
-    found = check([], torch="2.13.0", triton="3.7.1")
-    assert not found.ok and "no NVIDIA GPU" in found.detail and "driver" in found.advice
+    result = check([], torch="2.13.0", triton="3.7.1")
+    assert not result.ok and "no NVIDIA GPU" in result.detail and "driver" in result.advice
 
 
 def test_pytorch_is_the_one_without_cuda(check):
-    found = check(["a GPU"], torch="2.13.0+cpu", triton="3.7.1")
-    assert not found.ok and "without CUDA" in found.detail and "[triton]" in found.advice
+    result = check(["a GPU"], torch="2.13.0+cpu", triton="3.7.1")
+    assert not result.ok and "without CUDA" in result.detail and "[triton]" in result.advice

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-# A machine that has little but a GPU may lack it (make gpu-record).
+# May be missing on a minimal GPU machine (make gpu-record).
 pytest.importorskip("hypothesis")
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -19,12 +19,12 @@ GOLDEN = Path(__file__).parents[3] / "golden"
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 BLOCKS = [Choice(1, 16, 16, 4, 1), Choice(2, 32, 16, 4, 2, images=2), Choice(4, 16, 32, 4, 1, split=False)]
 
-# The interpreter's NumPy says so where exp(2x) is infinity, as it shall be.
+# The interpreter's NumPy warns where exp(2x) is infinity, as intended.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
 
 
 class World:
-    """Some states, lengths and weights, and the scores that float64 gives them."""
+    """States, lengths and weights, and their scores in float64."""
 
     def __init__(self, seed, images, regions, captions, words, D, d, scale=4.0, size=1.0, dtype=torch.float32):
         generator = torch.Generator().manual_seed(seed)
@@ -110,30 +110,30 @@ def test_any_shapes_and_lengths(device, seed, shape, blocks):
 def test_half_precisions(device, dtype, blocks):
     """R = 36 in one part and in two."""
     world = World(1, 3, 36, 5, 14, 64, 48, dtype=dtype)
-    found, expected = world.score(device, blocks), world.expected()
-    assert difference(found, expected) <= TOLERANCE[dtype]
-    assert difference(found, expected) > 0  # it is no float32 kernel in disguise
+    actual, expected = world.score(device, blocks), world.expected()
+    assert difference(actual, expected) <= TOLERANCE[dtype]
+    assert difference(actual, expected) > 0  # it does not silently compute in float32
 
 
 @pytest.mark.parametrize("scale", [-50.0, 0.0, 50.0, 1000.0])
 def test_extreme_attention_scales(device, scale):
     world = World(2, 3, 20, 4, 9, 24, 24, scale=scale)
-    # Above 50, a rounding of H by 1e-7 shows in the scores.
+    # Above 50, rounding H by 1e-7 shows in the scores.
     assert difference(world.score(device), world.expected()) <= max(2e-6, abs(scale) * 1e-7)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3])
 def test_tiny_and_huge_states(device, size):
-    """Of the size of denormals once multiplied, and far out where tanh is 1."""
+    """Products in the range of denormals, and values where tanh is 1."""
     world = World(3, 2, 12, 3, 7, 20, 20, size=size)
-    found, expected = world.score(device), world.expected()
-    assert torch.isfinite(found).all()
-    assert difference(found, expected) <= 2e-6 * max(1.0, float(expected.abs().max()))
+    actual, expected = world.score(device), world.expected()
+    assert torch.isfinite(actual).all()
+    assert difference(actual, expected) <= 2e-6 * max(1.0, float(expected.abs().max()))
 
 
 @settings(max_examples=10)
 @given(st.integers(0, 2**31), st.integers(1, 20), st.integers(1, 20))
-def test_what_lies_in_padding_does_not_matter(device, seed, more_regions, more_words):
+def test_values_in_padding_do_not_matter(device, seed, more_regions, more_words):
     world = World(seed, 2, 9, 3, 7, 20, 12)
     padded = World(seed, 2, 9, 3, 7, 20, 12)
     for side, more in (("image", more_regions), ("text", more_words)):
@@ -174,7 +174,7 @@ def test_the_order_of_regions_changes_nothing(device, seed, random):
     assert difference(shuffled.score(device), world.score(device)) <= 2e-6
 
 
-def test_more_images_than_take_turns(device):
+def test_more_images_than_alternate(device):
     """Every program finds its own image and captions, whatever the counts."""
     for images, captions in ((1, 1), (16, 3), (17, 2), (33, 5)):
         world = World(4, images, 3, captions, 3, 4, 4)
@@ -182,16 +182,16 @@ def test_more_images_than_take_turns(device):
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_an_item_of_no_length_scores_zero_and_disturbs_nobody(device, side):
+def test_an_empty_item_scores_zero_and_does_not_affect_others(device, side):
     world = World(5, 3, 6, 5, 5, 12, 12)
     usual = world.score(device)
     getattr(world, f"{side}_lengths")[1] = 0
-    found = world.score(device)
-    empty = found[1] if side == "image" else found[:, 1]
+    actual = world.score(device)
+    empty = actual[1] if side == "image" else actual[:, 1]
     assert (empty == 0).all()
     keep = [0, 2] if side == "image" else [0, 2, 3, 4]
     pick = (lambda x: x[keep]) if side == "image" else (lambda x: x[:, keep])
-    assert difference(pick(found), pick(usual)) <= 2e-6
+    assert difference(pick(actual), pick(usual)) <= 2e-6
 
 
 @pytest.mark.parametrize(("images", "captions"), [(0, 3), (2, 0)])
@@ -201,7 +201,7 @@ def test_no_items(device, images, captions):
 
 
 @pytest.mark.parametrize(("dtype", "regions", "words"), [(torch.float32, 512, 32), (torch.float16, 512, 33)])
-def test_what_no_gpu_has_registers_for_is_refused(device, dtype, regions, words):
+def test_items_too_large_for_any_gpu_s_registers_are_refused(device, dtype, regions, words):
     with pytest.raises(TooLargeError):
         World(7, 1, regions, 1, words, 4, 4, dtype=dtype).score(device)
 
@@ -220,12 +220,12 @@ def test_regions_are_padded_by_less_in_two_parts(regions, parts):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @given(st.integers(1, 256), st.integers(1, 32), st.integers(0, 3))
 def test_there_is_a_choice_for_every_item(dtype, regions, words, captions):
-    found = choices(dtype, regions, words, 1 << captions)
-    assert found and all(choice.captions <= 1 << captions for choice in found)
+    actual = choices(dtype, regions, words, 1 << captions)
+    assert actual and all(choice.captions <= 1 << captions for choice in actual)
 
 
-def test_what_is_fastest_is_kept_for_sizes_of_its_own():
-    """Triton's cache on disk knows a trial by these names and by the choices; sizes may share their choices."""
+def test_the_fastest_choice_is_cached_per_size():
+    """Triton's disk cache is keyed by these names and the choices, which sizes may share."""
     one, other = _tuned(torch.float16, 32, 16, 8), _tuned(torch.float16, 48, 16, 8)
     assert not {str(config) for config in one.configs} & {str(config) for config in other.configs}
     assert set(one.keys) == {"T_PAD", "D", "d"} <= set(score_kernel.arg_names)

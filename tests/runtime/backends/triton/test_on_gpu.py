@@ -1,4 +1,4 @@
-"""The GPU's own part: the paper's size, blocks chosen by trial, nothing kept in the GPU's memory (`make test-gpu`).
+"""On a GPU only: the paper's size, autotuned blocks, nothing left in the GPU's memory (`make test-gpu`).
 
 On a GPU the other tests of this folder run the kernel there too, and are marked `gpu` with these.
 """
@@ -19,7 +19,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 
 
 def tile(images, captions, regions, words, dtype):
-    """Arguments of `score_states`: states as long as a model's, unequal lengths."""
+    """Arguments of `score_states`: a real model's state width, unequal lengths."""
     torch.manual_seed(0)
     states = [
         torch.randn(items, length, columns * D, dtype=dtype, device="cuda") / D**0.5
@@ -31,7 +31,7 @@ def tile(images, captions, regions, words, dtype):
 
 
 def expected(image_states, image_lengths, text_states, text_lengths, weights, scale):
-    """By the plain equations in float64."""
+    """The equations in float64."""
     model = CAAN(CaanConfig(1, D, 1, D, 1, attention_scale=scale)).double().cuda()
     with torch.inference_mode():
         model.scorer.w_v.copy_(weights[0])
