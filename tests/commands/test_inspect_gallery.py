@@ -24,7 +24,7 @@ def test_json_says_it_all(run, gallery, tmp_path):
     result = json.loads(run("inspect", tmp_path / "gallery", "--json").out)
     row = gallery.states.shape[1] * 2
     assert result == {
-        "gallery": str(tmp_path / "gallery"), "format": "caan-gallery", "version": 2, "kind": "image", "items": 7,
+        "gallery": str(tmp_path / "gallery"), "format": "caan-gallery", "version": 3, "kind": "image", "items": 7,
         "deleted": 2, "rows": 35, "longest": 5, "dtype": "float16", "columns": gallery.states.shape[1],
         "compact": False, "ids": True, "blocks": 1, "encoder": gallery.encoder,
         "bundle": str(tmp_path / "model.caan"), "bundle_not_used": None, "precision": "fp32",

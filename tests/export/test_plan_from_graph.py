@@ -13,7 +13,6 @@ import pytest
 import tensorrt_rtx
 
 from caan.bundle import GRAPHS
-from caan.errors import ExportError
 from caan.export import plan_from_graph as engine
 from caan.export.plan_from_graph import BuildOptions, build_plan
 from tests.export.conftest import ONE, PROFILES, with_build
@@ -69,22 +68,6 @@ def test_options_reach_tensorrt(target, graphs, options, expected):
     workspace = seen["workspace"] if seen["workspace"] > 1 << 30 else None
     usual = {"typed": True, "profiles": 9, "level": 3, "gpus": [], "flags": [], "hardware": None}
     assert seen == {**usual, "workspace": workspace, **expected}
-
-
-def test_a_network_can_be_defined_in_place_of_the_file(target, graphs, tmp_path):
-    def define(network):
-        assert network.num_layers == network.num_inputs == 0
-        assert target.module.OnnxParser(network, target.log).parse_from_file(str(graphs["scorer"]))
-
-    absent, profiles = tmp_path / "scorer.fp32.onnx", PROFILES["scorer"][:1]
-    made = build_plan(target, absent, profiles, BuildOptions(), define)
-    parsed = build_plan(target, graphs["scorer"], profiles, BuildOptions())
-    assert abs(len(made) - len(parsed)) < len(parsed) / 10
-
-
-def test_a_defined_network_that_can_t_be_built_names_the_graph(target, tmp_path):
-    with pytest.raises(ExportError, match=r"can't build scorer\.fp16\.onnx: "):
-        build_plan(target, tmp_path / "scorer.fp16.onnx", [], BuildOptions(), lambda network: None)
 
 
 def test_nothing_is_printed(target, graphs, capfd):

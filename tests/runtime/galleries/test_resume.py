@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_run_with_other_options_starts_over_and_says_so(write, retriever, feat
 
 def test_another_model_starts_over(write, retriever, features, half_done, tmp_path):
     other = Counted(retriever.backend)
-    other.encoders = {"image": "another", "text": "another"}
+    other.model = replace(retriever.backend.model, encoders={"image": "another", "text": "another"})
     with pytest.warns(CaanWarning, match="of another model"):
         write(features, backend=other)
     assert other.images == IMAGES
