@@ -82,7 +82,7 @@ def test_a_pipe_in_place_of_a_calibration(tmp_path, monkeypatch):
     place = calibration_cache.cache_path({"key": 1})
     place.parent.mkdir(parents=True)
     os.mkfifo(place)
-    with pytest.warns(CaanWarning, match=r"damaged \(not a file"):
+    with pytest.warns(CaanWarning, match="damaged .*not a file"):
         assert calibration_cache.load({"key": 1}) is None
 
 
