@@ -1,6 +1,8 @@
 """Caches gallery tiles on the device.
 
 A gallery is scored repeatedly and its tiles never change, so their device copies are kept between calls.
+
+Experimental: has run on no GPU yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""ONNX Runtime sessions on exactly the requested device."""
+"""ONNX Runtime sessions on exactly the requested device.
+
+Experimental on `cuda`: has run on no GPU yet.
+"""
 
 from __future__ import annotations
 

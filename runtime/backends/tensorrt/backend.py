@@ -2,6 +2,8 @@
 
 A plan is a program for the GPU, and a version-compatible one contains CPU code too. Without `trust_engines`, only
 engines built on this machine are run.
+
+Experimental: tested with stand-ins, has run on no GPU yet.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 cuda-core provides device, streams, events and graphs; cuda-bindings provides copies, and memory that is freed
 immediately.
+
+Experimental: tested with stand-ins, has run on no GPU yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Detects repeated calls and runs them as CUDA graphs."""
+"""Detects repeated calls and runs them as CUDA graphs.
+
+Experimental: tested with stand-ins, has run on no GPU yet.
+"""
 
 from __future__ import annotations
 

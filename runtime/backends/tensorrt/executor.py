@@ -7,6 +7,8 @@ slot's pinned memory and from there to the device, in a separate stream; events 
     compute            │ run 0, download 0 │ run 1, download 1 │ run 2 …
 
 A slot is reused only after its last result has arrived: then its memory and the contexts bound to it are idle.
+
+Experimental: tested with stand-ins, has run on no GPU yet.
 """
 
 from __future__ import annotations

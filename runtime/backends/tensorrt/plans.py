@@ -1,4 +1,7 @@
-"""Plans: loads, checks and runs one graph's engine, and restores its weights if it was stripped."""
+"""Plans: loads, checks and runs one graph's engine, and restores its weights if it was stripped.
+
+Experimental: tested with stand-ins, has run on no GPU yet.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Backend `triton`: the scorer as one fused kernel on an NVIDIA GPU; everything else in ONNX Runtime."""
+"""Backend `triton`: the scorer as one fused kernel on an NVIDIA GPU; everything else in ONNX Runtime.
+
+Experimental: runs in Triton's interpreter, has run on no GPU yet.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Launches the kernel: pads sizes, and chooses block sizes by trials on the GPU."""
+"""Launches the kernel: pads sizes, and chooses block sizes by trials on the GPU.
+
+Experimental: block sizes have been tried on no GPU yet.
+"""
 
 from __future__ import annotations
 
