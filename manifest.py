@@ -112,7 +112,7 @@ class CalibrationRecord(Struct, frozen=True, kw_only=True):
     positives: Count | None = None  # pairs of an image and its own caption
     held_out: Count | None = None  # images that were not drawn
     data_sha256: str | None = None
-    graphs_sha256: str | None = None
+    graphs_sha256: dict[str, str] | None = None  # graph → hash of its FP32 file
 
 
 class NodeCostRecord(Struct, frozen=True, kw_only=True):

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from msgspec.structs import replace
 
 from caan.data.scan import open_features
 from caan.errors import BundleError, CaanWarning, CheckpointError, DataError, InputError, MissingError, install

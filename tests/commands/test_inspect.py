@@ -145,7 +145,7 @@ def test_a_precision_is_shown_with_its_status_checks_and_numbers(shown):
         f"precision int8: passed check ✓ {CHECK['summary']} {CHECK['what']}, {CHECK['data']}, {CHECK['device']}" in text
     )
     assert "calibration percentile, on flickr8k train: 2,048 pairs of 64 images and 320 captions, seed 7" in text
-    assert "not INT8 scorer/Zv_wv asked FP32 scorer/tanh_H" in text
+    assert "not INT8 scorer/Zv_wv kept FP32 scorer/tanh_H" in text
     assert "scorer/Zv_wv 1.0e-03 2.0e-02 -0.40 3 scorer/H 1.0e-04 2.0e-03 +0.00 0" in text
 
 

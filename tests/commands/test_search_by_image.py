@@ -86,7 +86,7 @@ def test_searches_by_image_that_can_not_be(refused, retriever, captions, feature
     one = ["--features", "one.npy"]
     refused("search", "images", *one, says=["images holds images, and images search among captions", "CAPTIONS.txt"])
     refused("search", "captions", "w1", says=["captions holds captions", "--features FILE.npy"])
-    refused("search", "captions", "w1", *one, says=["one of them"])
+    refused("search", "captions", "w1", *one, says=["give exactly one of"])
     refused("search", "captions", "--item", 1, "w1", says=["--item picks an image of --features"])
     refused("search", "captions", "--features", "many.npy", "--item", 3, says=["3 images, so --item is 0 to 2, not 3"])
     refused("search", "captions", "--features", "integers.npy", says=["int64 (3, 5, 12); expected floats (regions, F)"])

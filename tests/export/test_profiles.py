@@ -197,7 +197,7 @@ def test_only_the_graphs_that_are_named_are_replaced():
         (f"scorer:{SEARCH}", "it is not GRAPH:NAME"),
         (f"scorer::{SEARCH}", "it is not GRAPH:NAME"),
         (f"scorer:a/b:{SEARCH}", "it is not GRAPH:NAME"),
-        (f"ranker:a:{SEARCH}", f"no graph 'ranker', there are {', '.join(GRAPHS)}"),
+        (f"ranker:a:{SEARCH}", f"unknown graph 'ranker'; known: {', '.join(GRAPHS)}"),
         ("text_encoder:a:", "'' is not axis=min/opt/max"),
         ("text_encoder:a:captions=1,words", "'words' is not axis=min/opt/max"),
         ("text_encoder:a:captions=1,words=1/2", "'words=1/2' is not axis=min/opt/max"),

@@ -162,7 +162,7 @@ def test_ctrl_c_says_where_the_state_is_and_leaves_the_handler_alone(data, tmp_p
     handler = signal.getsignal(signal.SIGINT)
     stop_after(STEPS + 2)
     train(data, tmp_path / "model.pt", TINY)
-    assert f"stopped in epoch 2; {tmp_path / 'model.pt.resume'}" in capsys.readouterr().err
+    assert f"stopped in epoch 2; rerun to resume from {tmp_path / 'model.pt.resume'}" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
     load_checkpoint(tmp_path / "model.pt")
 

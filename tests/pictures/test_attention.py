@@ -102,7 +102,7 @@ def test_nothing_is_written_outside_whatever_the_sizes(words, grid, size):
 def test_a_long_caption_and_many_regions_are_cut_with_a_note():
     figure = draw_explanation(explanation([f"w{n}" for n in range(88)], 100))
     assert len(labels(figure)) == MAX_WORDS
-    assert f"the {MAX_WORDS} most decided of 90 words" in said(figure)
+    assert f"the {MAX_WORDS} strongest of 90 words" in said(figure)
     assert f"the {MAX_REGIONS} strongest of 100 regions" in said(figure)
     assert "w87" in said(figure)  # the caption itself is complete
 

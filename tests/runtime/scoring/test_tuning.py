@@ -139,7 +139,7 @@ def test_an_unwritable_cache_only_costs_time(opened, gallery, own_cache):
     own_cache.parent.mkdir()
     own_cache.write_text("a file")
     retriever = opened()
-    with pytest.warns(CaanWarning, match="the tuning can't be saved .*; name a folder with CAAN_CACHE"):
+    with pytest.warns(CaanWarning, match="the tuning can't be saved: .*; name a folder with CAAN_CACHE"):
         assert retriever.tune(gallery) is retriever.tuning
     assert opened().tuning is None
 
