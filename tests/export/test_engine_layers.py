@@ -117,7 +117,8 @@ def test_no_gpu_here(with_engine, monkeypatch):
         engine_layers(with_engine, "scorer", "fp32")
 
 
-def test_the_command_shows_the_engine_s_layers_under_the_graph_s(run, with_engine, gpu):
+def test_the_command_shows_the_engine_s_layers_under_the_graph_s(run, with_engine, gpu, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     out = run("inspect", with_engine, "--layers", "scorer").out
     graph, engine = out.split(f"{with_engine}/engines/{ENGINE}/scorer.plan: 5 layers\n")
     assert "scorer/softmax_Hu" in graph and "scorer/H + scorer/tanh_H" not in graph
