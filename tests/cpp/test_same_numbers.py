@@ -4,10 +4,10 @@ import hashlib
 import json
 import shutil
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from caan.errors import CaanError
 from caan.runtime import Gallery, Retriever
