@@ -109,6 +109,7 @@ def test_an_unknown_calibration_method(refused, tiny_bundle, calibration_data):
     refused(*command, says=["unknown calibration method 'best'", "min-max", "entropy", "percentile", "mse"])
 
 
+@pytest.mark.slow
 def test_a_damaged_calibration_cache_is_calibrated_again(run, tiny_bundle, calibration_data, tmp_path, monkeypatch):
     monkeypatch.setenv("CAAN_CACHE", str(tmp_path / "cache"))
     command = ["build-engine", tiny_bundle, "--int8", "--calibration-data", calibration_data, *LENIENT, *ONE]
@@ -198,6 +199,7 @@ def test_a_kept_failure_exits_3_and_warns_who_opens_it(run, tiny_bundle, tiny_da
 # The disk, and Ctrl-C
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_bundle(refused, tiny_folder, mounted):
     target = mounted("-o", "size=200k") / "model.caan"  # room for the bundle, not for plans of megabytes
     shutil.copytree(tiny_folder / "model.caan", target)
@@ -244,6 +246,7 @@ def test_ctrl_c_leaves_the_bundle_as_it_was(tiny_bundle, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.caan"]
 
 
+@pytest.mark.slow
 def test_builds_in_two_processes_at_once(run, tiny_bundle, tmp_path):
     caan = Path(sys.executable).with_name("caan")
     commands = [[caan, "build-engine", tiny_bundle, flag, *ONE] for flag in ("--fp16", "--fp32")]

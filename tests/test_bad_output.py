@@ -128,6 +128,7 @@ def measured(monkeypatch):
     monkeypatch.setattr(bench_run, "run_bench", lambda *arguments, **options: result)
 
 
+@pytest.mark.slow
 def test_a_json_file_on_a_full_disk_keeps_the_old_one(run, tiny_bundle, small_disk, measured):
     (small_disk / "bench.json").write_text("old")
     done = run("bench", tiny_bundle, "--json", small_disk / "bench.json")

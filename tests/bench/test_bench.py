@@ -66,6 +66,7 @@ def test_the_result_is_json(result):
     assert {r["label"] for r in rows} == {"pytorch, research form", "pytorch, precomputed", "onnxruntime", "native"}
 
 
+@pytest.mark.slow
 def test_the_compiled_scorer_is_compared_with_onnxruntime(tiny_folder):
     pytest.importorskip("caan_native", reason="needs the package caan_native: make native")
     result = run_bench(tiny_folder / "model.caan", data=tiny_folder / "data", rounds=2, threads=2)
@@ -90,6 +91,7 @@ def test_one_thread_is_not_compared_with_itself(result):
     assert [gain.threads for gain in native_gains(result.rows)] == [None for _ in native_gains(result.rows)]
 
 
+@pytest.mark.slow
 def test_without_the_package_its_rows_say_so(tiny_folder, tmp_path):
     """Each row is a separate process, so the environment blocks the import."""
     (tmp_path / "caan_native.py").write_text("raise ModuleNotFoundError('no', name='caan_native')\n")

@@ -121,6 +121,7 @@ def test_without_a_gpu_every_step_says_why_it_could_not_run(machine):
         assert f"| {step.title} | – could not run: {NO_GPU}" in page
 
 
+@pytest.mark.slow
 def test_rehearsed_every_step_goes_its_whole_way(machine):
     code, record, page = machine("--rehearse")
     steps = record["steps"]

@@ -54,6 +54,7 @@ def test_it_reports_its_duration_and_how_to_resume(bench, interrupted):
     assert bench.said[-1] == "interrupted: the measurements so far are kept; resume with the same command and --resume"
 
 
+@pytest.mark.slow
 def test_resumed_it_measures_what_is_missing(bench, interrupted, monkeypatch):
     messages = []
     honest = bench_run._Worker.send

@@ -11,6 +11,7 @@ from PIL import Image
 from ..report.conftest import Page, check_self_contained
 
 
+@pytest.mark.slow
 def test_a_run_with_data_has_a_page(run, tiny_folder, tiny_data, tmp_path):
     ids = [f"picture {number}" for number in range(6)]
     (tiny_data / "test_ids.txt").write_text("\n".join(ids) + "\n")
@@ -35,6 +36,7 @@ def test_a_run_with_data_has_a_page(run, tiny_folder, tiny_data, tmp_path):
     assert (tmp_path / "r.html").stat().st_size < 3_000_000
 
 
+@pytest.mark.slow
 def test_a_run_without_data_has_a_page_of_speed(run, tiny_folder, tmp_path):
     done = run("bench", tiny_folder / "model.caan", "--threads", 1, "--report", tmp_path / "r.html")
     assert done.code == 0, done.err

@@ -62,6 +62,7 @@ def content(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_graphs_plans_and_records_of_every_precision(tiny_bundle, job, gate, calibration, precision):
     report = build_engine(
@@ -110,6 +111,7 @@ def test_a_kept_failure_is_marked(tiny_bundle, job, gate):
     assert entry["status"] == "failed" and entry["checks"][-1]["passed"] is False
 
 
+@pytest.mark.slow
 def test_a_passing_build_clears_the_mark_and_the_same_graphs_keep_their_checks(tiny_bundle, job, gate):
     build_engine(tiny_bundle, replace(job, keep_failed=True), gate=limited(gate, max_abs=1e-9))
     build_engine(tiny_bundle, job, gate=gate)
@@ -158,6 +160,7 @@ def test_a_scale_100_times_too_large_misses_the_gate(tiny_bundle, job, gate, cal
     assert content(tiny_bundle) == before
 
 
+@pytest.mark.slow
 def test_auto_takes_the_most_harmful_nodes_back_until_the_gate_holds(tiny_bundle, job, gate, calibration):
     """One product gets a range 100 times too large: only it returns to FP16, and the gate passes."""
     ranges = {name: dict(values) for name, values in calibration.ranges.items()}
@@ -178,6 +181,7 @@ def test_auto_takes_the_most_harmful_nodes_back_until_the_gate_holds(tiny_bundle
     assert report.graphs.share_of_int8("scorer") < 100
 
 
+@pytest.mark.slow
 def test_sensitivity_is_measured_when_asked(tiny_bundle, job, gate, calibration):
     sensitive = replace(job, precision="int8", sensitivity=True)
     costs = build_engine(tiny_bundle, sensitive, gate=gate, calibration=calibration).precision["sensitivity"]
@@ -246,6 +250,7 @@ def test_a_graph_that_tensorrt_refuses_leaves_the_bundle_as_it_was(tiny_bundle, 
     assert content(tiny_bundle) == before
 
 
+@pytest.mark.slow
 def test_an_old_reader_s_open_files_are_not_written_to(tiny_bundle, job):
     """A bundle's files are hard-linked into the copy that replaces it, so they must never be written in place."""
     build_engine(tiny_bundle, job)

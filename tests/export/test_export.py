@@ -100,6 +100,7 @@ def test_validation_sees_a_wrong_gru_reset(checkpoint, graphs):
         validate_graph(spec, broken, checkpoint.model)
 
 
+@pytest.mark.slow
 def test_validation_sees_a_baked_in_axis(checkpoint):
     spec = graph_specs(checkpoint.model)[2]
     graph = export_graph(spec, checkpoint.model)
@@ -111,6 +112,7 @@ def test_validation_sees_a_baked_in_axis(checkpoint):
         validate_graph(spec, graph, checkpoint.model)
 
 
+@pytest.mark.slow
 def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(
     checkpoint, tiny_folder, tiny_bundle, tmp_path, monkeypatch
 ):
@@ -128,6 +130,7 @@ def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(
     assert (tiny_bundle / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_failed_gate_leaves_no_bundle(checkpoint, tiny_folder, tmp_path):
     def gate(bundle):
         raise GateError("rsum")

@@ -28,6 +28,7 @@ def test_each_graph_becomes_a_plan_of_its_own(plans):
     assert len(set(plans.values())) == len(GRAPHS)
 
 
+@pytest.mark.slow
 def test_a_plan_holds_every_profile(target, graphs, plans):
     one = build_plan(target, graphs["scorer"], PROFILES["scorer"][:1], BuildOptions())
     three = build_plan(target, graphs["scorer"], PROFILES["scorer"][:3], BuildOptions())
@@ -75,6 +76,7 @@ def test_nothing_is_printed(target, graphs, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_bar_shows_profile_after_profile_and_ends_full(target, graphs, monkeypatch):
     bar = RecordingBar()
     monkeypatch.setattr(engine, "progress_bar", lambda *names, **options: bar)

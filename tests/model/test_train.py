@@ -333,6 +333,7 @@ def test_features_are_read_a_batch_at_a_time(data, tmp_path, monkeypatch):
     assert max(taken) == TINY.batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("demo")
 def test_the_demo_reaches_half_at_rank_one_on_unseen_scenes(demo_run):
     loaded = load_checkpoint(demo_run.checkpoint)

@@ -167,6 +167,7 @@ def is_alive(number):
         return False
 
 
+@pytest.mark.slow
 def test_a_bench_ends_with_its_workers(start, home, scratch, tiny_folder):
     process = start("bench", "model.caan", "--data", tiny_folder / "data", "--rounds", 1000, "--json", "out.json")
     lines = iter(process.stderr.readline, "")
@@ -197,6 +198,7 @@ def test_an_interrupted_index_says_how_to_resume(start, home):
     assert (home / "new.partial" / "states.bin").exists() and not (home / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_training_stops_between_two_steps(start, home, tiny_folder):
     for split in ("train", "dev"):
         for end in ("ims.npy", "caps.txt"):

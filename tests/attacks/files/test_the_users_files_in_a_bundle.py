@@ -168,6 +168,7 @@ def test_a_file_added_while_a_bundle_is_replaced_is_not_lost(tiny_bundle):
     assert [path.name for path in tiny_bundle.parent.iterdir()] == ["model.caan"]
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_beside_them(caan, home):
     pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
     (home / "model.caan" / ".git").mkdir(mode=0o700)

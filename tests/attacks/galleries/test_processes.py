@@ -126,6 +126,7 @@ print(status, np.abs(found - expected).max() < 1e-5)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("ending", ["exit", "_exit"])
 @pytest.mark.parametrize("backend", [*BACKENDS, "torch"])

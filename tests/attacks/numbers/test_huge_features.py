@@ -66,6 +66,7 @@ def test_rows_beyond_an_images_length_may_hold_anything(retriever):
     assert (retriever.encode_images(array, [5, 2, 5]).states == expected).all()
 
 
+@pytest.mark.slow
 def test_an_overflow_caused_by_a_large_weight_is_refused(tmp_path, vocabulary):
     """The features' norm is within bounds, but their projection's is not."""
     import torch

@@ -86,6 +86,7 @@ def test_a_score_matrix_keeps_them_and_says_which(retriever, good):
     assert (scores[~is_bad] == expected[~is_bad]).all()
 
 
+@pytest.mark.slow
 def test_an_extreme_attention_scale(tmp_path, vocabulary):
     """Either hits of real items, or an error that names the caption."""
     from caan.export.bundle_from_checkpoint import export_checkpoint

@@ -72,6 +72,7 @@ def test_writeable_arrays_and_arrays_without_a_base_are_not_kept(tiles):
             assert not tiles.should_keep(array)
 
 
+@pytest.mark.slow
 def test_a_collected_gallery_frees_its_space():
     room = tile(gallery(), 0, 8).nbytes
     tiles = DeviceCache(lambda: room)

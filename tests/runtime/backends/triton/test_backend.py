@@ -85,6 +85,7 @@ def test_scores_are_yielded_in_order_on_demand(pair):
         assert (actual == expected).all()
 
 
+@pytest.mark.slow
 def test_a_changed_gallery_is_not_confused_with_the_previous_one(pair, world):
     kernel, graphs = pair
     for seed in range(3):
@@ -93,6 +94,7 @@ def test_a_changed_gallery_is_not_confused_with_the_previous_one(pair, world):
             assert_near(pair, kernel.score_matrix(gallery, world[2]), graphs.score_matrix(gallery, world[2]))
 
 
+@pytest.mark.slow
 def test_repeated_captions_are_sent_once(pair, monkeypatch, world):
     """And those of another tile are not confused with them."""
     kernel, _ = pair
@@ -144,6 +146,7 @@ def test_an_item_too_large_for_the_kernel_is_scored_by_the_graph(pair, monkeypat
     assert (kernel.score_matrix(gallery, world[2]) == graphs.score_matrix(gallery, world[2])).all()
 
 
+@pytest.mark.slow
 def test_threads_share_one_backend(pair, world):
     kernel, _ = pair
     gallery = kernel.encode_images(world[0], world[1])

@@ -29,6 +29,7 @@ def compiled(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "dtype", "choices"),
     [(80, "fp16", [FIRST]), (90, "fp16", [FIRST, TWO_IMAGES]), (120, "bf16", [9]), (90, "fp32", [2])],

@@ -86,6 +86,7 @@ def difference(one, other):
 sizes = st.tuples(*(st.integers(1, most) for most in (3, 40, 5, 40, 40, 40)))  # images, R, captions, T, D, d
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", BLOCKS, ids=str)
 @pytest.mark.parametrize("name", ["tiny", "tiny_scaled", "unnormalized", "medium"])
 def test_golden_cases(device, name, blocks):
@@ -93,6 +94,7 @@ def test_golden_cases(device, name, blocks):
     assert difference(world.score(device, blocks), scores) <= 2e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 2**31), sizes, st.sampled_from(BLOCKS))
 @example(0, (1, 1, 1, 1, 1, 1), BLOCKS[0])
@@ -105,6 +107,7 @@ def test_any_shapes_and_lengths(device, seed, shape, blocks):
     assert difference(world.score(device, blocks), world.expected()) <= TOLERANCE[torch.float32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("blocks", BLOCKS, ids=str)
 def test_half_precisions(device, dtype, blocks):
@@ -131,6 +134,7 @@ def test_tiny_and_huge_states(device, size):
     assert difference(actual, expected) <= 2e-6 * max(1.0, float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.integers(0, 2**31), st.integers(1, 20), st.integers(1, 20))
 def test_values_in_padding_do_not_matter(device, seed, more_regions, more_words):
@@ -145,6 +149,7 @@ def test_values_in_padding_do_not_matter(device, seed, more_regions, more_words)
     assert difference(padded.score(device), world.score(device)) <= 2e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(st.integers(0, 2**31), st.sampled_from(BLOCKS))
 def test_a_pair_alone_scores_as_it_does_among_others(device, seed, blocks):
@@ -156,6 +161,7 @@ def test_a_pair_alone_scores_as_it_does_among_others(device, seed, blocks):
             assert abs(float(alone - together[i, j])) <= 2e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.integers(0, 2**31), st.permutations(range(3)), st.permutations(range(5)), st.sampled_from(BLOCKS))
 def test_order_and_block_sizes_change_nothing(device, seed, images, captions, blocks):
@@ -164,6 +170,7 @@ def test_order_and_block_sizes_change_nothing(device, seed, images, captions, bl
     assert difference(shuffled, world.score(device)[list(images)][:, list(captions)]) <= 2e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.integers(0, 2**31), st.randoms())
 def test_the_order_of_regions_changes_nothing(device, seed, random):
@@ -174,6 +181,7 @@ def test_the_order_of_regions_changes_nothing(device, seed, random):
     assert difference(shuffled.score(device), world.score(device)) <= 2e-6
 
 
+@pytest.mark.slow
 def test_more_images_than_alternate(device):
     """Every program finds its own image and captions, whatever the counts."""
     for images, captions in ((1, 1), (16, 3), (17, 2), (33, 5)):
