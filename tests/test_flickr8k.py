@@ -15,6 +15,8 @@ from caan.metrics import retrieval_metrics
 from caan.runtime import Retriever
 from tests.conftest import add_half_precision
 
+pytestmark = pytest.mark.slow  # needs a trained model
+
 IMAGES = 60
 
 
@@ -48,7 +50,6 @@ def gate(flickr8k, flickr8k_bundle):
     return AccuracyGate.open(workload, open_bundle(flickr8k_bundle), flickr8k / "model.pt", Limits(delta_rsum=2.0))
 
 
-@pytest.mark.slow
 def test_fp16_graphs_hold_the_gate_on_real_pairs(flickr8k_bundle, gate, tmp_path):
     opened = open_bundle(flickr8k_bundle)
     made = PrecisionPass(opened, "fp16").graphs()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 
 from caan.bundle import open_bundle
 from caan.calibration.calibrate import calibrate
@@ -9,6 +10,8 @@ from caan.calibration.observe import activation_inputs, observe
 from caan.calibration.pairs import SampleSize
 from caan.data.scan import open_split
 from caan.runtime import Retriever
+
+pytestmark = pytest.mark.slow  # needs a trained model
 
 
 def test_ranges_of_train_photos_fit_unseen_ones(flickr8k, flickr8k_bundle, cache_folder):

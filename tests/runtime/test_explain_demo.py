@@ -9,6 +9,8 @@ from caan.data.demo.world import make_split
 from caan.data.scan import open_split
 from caan.runtime import Retriever
 
+pytestmark = pytest.mark.slow  # needs a trained model
+
 SCENES = 60
 
 
