@@ -39,7 +39,7 @@ class KnownSpeed:
     """A backend whose tiles take TILE seconds longer than the real one's, which are negligible."""
 
     def __init__(self, backend):
-        self._backend, self.tiles = backend, 0
+        self._backend, self.scored_tiles = backend, 0
 
     def __getattr__(self, name):
         return getattr(self._backend, name)
@@ -47,7 +47,7 @@ class KnownSpeed:
     def score_tiles(self, *arguments):
         for scores in self._backend.score_tiles(*arguments):
             time.sleep(TILE)
-            self.tiles += 1
+            self.scored_tiles += 1
             yield scores
 
 
@@ -74,7 +74,7 @@ def test_overload_is_refused_and_accepted_requests_keep_the_bound(tiny_folder):
     # It was an overload, with full batches all the time.
     assert refused > total / 2
     assert len(latencies) >= 0.5 * duration * BATCH / TILE
-    assert len(latencies) >= 0.9 * BATCH * (backend.tiles - 1)
+    assert len(latencies) >= 0.9 * BATCH * (backend.scored_tiles - 1)
     # In a permanently full queue, a request waits for 5 tiles of 40 ms, 200 ms; BOUND and a tile are 340 ms. The
     # remaining 140 ms allow for a busy machine.
     assert np.percentile(latencies, 99) <= BOUND + TILE
