@@ -40,7 +40,7 @@ def cache_folder(name: str) -> Path:
 
 
 def cache_file(folder: str, key: str, suffix: str) -> Path:
-    """The cache file of a key. Any two keys have different files."""
+    """The cache file, or folder, of a key. Any two keys have different ones."""
     return cache_folder(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{suffix}"
 
 

@@ -87,7 +87,7 @@ def check_file_target(target: Path, *, overwrite: bool = True) -> None:
 def temporary_folder(name: str, what: str = "work in progress") -> Iterator[Path]:
     """Yield a new folder in the system's temporary folder, removed afterwards.
 
-    Raises OutputError if there is no writable one, or the disk is full.
+    Raises OutputError if none is writable, or the disk is full.
     """
     handle = None
     try:

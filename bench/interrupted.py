@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._cache import cache_folder
+from .._cache import cache_file
 from .._files import atomic_file
 from ..errors import OutputError
 
@@ -25,8 +25,7 @@ class SavedMeasurements:
 
     def __init__(self, identity: object, resume: bool) -> None:
         """identity: benches with the same `repr` of it are the same; resume: load the saved measurements."""
-        key = hashlib.sha256(repr(identity).encode()).hexdigest()[:40]
-        self._folder = cache_folder("bench") / key
+        self._folder = cache_file("bench", repr(identity), "")
         self.rows: dict[str, dict[str, Any]] = {}
         if resume:
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -90,10 +90,6 @@ class Vocabulary:
         """A caption's words that are not in the vocabulary, in order. Raises as `words_of`."""
         return [word for word in self.words_of(caption) if word not in self.words]
 
-    def with_unk(self, caption: str | Sequence[str]) -> list[str]:
-        """A caption's words, with `<unk>` for those not in the vocabulary. Raises as `words_of`."""
-        return [word if word in self.words else "<unk>" for word in self.words_of(caption)]
-
     @classmethod
     def build(cls, captions: Iterable[str], tokenizer: str = "whitespace", min_count: int = 4) -> Vocabulary:
         """The words that occur at least `min_count` times in the captions, in alphabetical order."""

@@ -181,7 +181,7 @@ def _data(data: Path, bundle: Path, to: Path, room: int) -> str:
 
 
 def _bytes_of(workload: Workload, images: int) -> int:
-    """Size of so many images in the kit, with captions of 100 bytes."""
+    """Bytes that the images and their captions, of 100 bytes each, take in the kit."""
     per_image: int = workload.features[0].size * 2
     captions = images * len(workload.captions) // len(workload.features)
     return images * per_image + captions * (100 + 4 * images)

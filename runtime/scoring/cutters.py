@@ -14,8 +14,8 @@ from ..backends.contract import Backend, GraphTiles, KernelTiles, Layout, RowTil
 from ..galleries.gallery import Gallery
 from ..gather import gather_states
 
-# The most pairs in a kernel's tile, so that consumers of the scores see progress.
-_MOST_PAIRS = 1 << 14
+# The most pairs in a block of scores, and in a kernel's tile, so that consumers of the scores see progress.
+MOST_PAIRS = 1 << 14
 # The most that is recomputed of a compact gallery for one tile of rows.
 _EXPANDED_BYTES = 32 << 20
 
@@ -169,4 +169,4 @@ class _RowCutter:
 
 
 def _block_size(images: Lengths, captions: Lengths) -> TileSize:
-    return TileSize(min(len(images), max(1, _MOST_PAIRS // len(captions))), len(captions))
+    return TileSize(min(len(images), max(1, MOST_PAIRS // len(captions))), len(captions))

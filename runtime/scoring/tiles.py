@@ -13,9 +13,7 @@ from ..backends.contract import Backend, RowTile, Tile
 from ..encoding import CAPTIONS_PER_CALL, encode_tokens
 from ..galleries.gallery import Gallery
 from ..inputs import Tokens
-from .cutters import Choice, Cutter, Side, cutter_of
-
-_BLOCK_PAIRS = 1 << 14
+from .cutters import MOST_PAIRS, Choice, Cutter, Side, cutter_of
 
 
 class Scored(NamedTuple):
@@ -79,7 +77,7 @@ def _cut(
         columns = _slices(len(captions), size.captions)
         parts = [text_states.part(column) for column in columns]
         # Large blocks keep the consumer's work per block small compared to the scorer's.
-        per_block = max(1, _BLOCK_PAIRS // len(captions) // size.images) * size.images
+        per_block = max(1, MOST_PAIRS // len(captions) // size.images) * size.images
         for chunk in cutter.chunks(gallery, image_lengths, per_block):
             block = Scored(live[chunk], captions, np.empty((len(chunk), len(captions)), np.float32))
             for rows in _slices(len(chunk), cutter.images_per_tile(gallery, image_lengths[chunk], size)):
@@ -98,7 +96,7 @@ def _caption_chunks(cutter: Cutter, texts: Gallery | Tokens, images: int) -> Ite
     if isinstance(texts, Gallery):
         live = texts.live
         # Reading in place copies nothing, so a few images take many captions in one call.
-        most = max(CAPTIONS_PER_CALL, _BLOCK_PAIRS // images) if cutter.reads_in_place(texts) else CAPTIONS_PER_CALL
+        most = max(CAPTIONS_PER_CALL, MOST_PAIRS // images) if cutter.reads_in_place(texts) else CAPTIONS_PER_CALL
         for chunk in cutter.chunks(texts, texts.lengths[live], most):
             yield live[chunk], cutter.gather(texts, live[chunk])
         return

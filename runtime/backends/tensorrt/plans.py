@@ -5,7 +5,6 @@ Experimental: tested with stand-ins, has run on no GPU yet.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -31,7 +30,6 @@ _DIAGNOSES = {
     "MALFORMED_ENGINE": ("it is not in the format of a plan", True),
     "CUDA_ERROR": ("CUDA's driver or runtime is not properly installed", False),
 }
-_DIGEST = hashlib.sha256().digest_size
 
 
 class Plan:
