@@ -1,4 +1,4 @@
-"""Words → ids: the two tokenizers and the vocabulary."""
+"""Words → ids: the tokenizers and the vocabulary."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 from .._files import atomic_file, read_input
 from .._text import json_text, parse_json
 from ..errors import DataError
+from .pickled import is_pickled, read_pickled
+from .treebank import word_tokenize
 
+# The words that every vocabulary has, with their ids in those that are built here. Others may number them otherwise.
 SPECIAL_TOKENS = {"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3}
-START, END, UNKNOWN = (SPECIAL_TOKENS[token] for token in ("<start>", "<end>", "<unk>"))
 
 _WORD_PUNCT = re.compile(r"\w+|[^\w\s]+")
 
@@ -24,6 +26,7 @@ _LARGEST_ID = 1 << 53
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
     "whitespace": lambda caption: caption.lower().split(),
     "word-punct": lambda caption: _WORD_PUNCT.findall(caption.lower()),
+    "nltk": lambda caption: word_tokenize(caption.lower()),
 }
 
 
@@ -31,7 +34,7 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
 class Vocabulary:
     """Word ids and their tokenizer.
 
-    words: word → id, with `<pad>` 0, `<start>` 1, `<end>` 2, `<unk>` 3. Raises DataError for any other content.
+    words: word → id, among them `<pad>`, `<start>`, `<end>` and `<unk>`. Raises DataError for any other content.
     """
 
     words: dict[str, int]
@@ -40,9 +43,12 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if not isinstance(self.tokenizer, str) or self.tokenizer not in TOKENIZERS:
             raise DataError(f"unknown tokenizer '{self.tokenizer}'; known: {', '.join(TOKENIZERS)}")
-        for token, number in SPECIAL_TOKENS.items():
-            if self.words.get(token) != number:
-                raise DataError(f"the vocabulary must map {token} to {number}, not to {self.words.get(token)}")
+        for token in SPECIAL_TOKENS:
+            if token not in self.words:
+                raise DataError(
+                    f"the vocabulary lacks {token}; <pad>, <start>, <end> and <unk> need the ids that the model was trained"
+                    " with"
+                )
         try:
             "".join(self.words).encode("utf-8")
         except (TypeError, UnicodeEncodeError) as error:
@@ -67,8 +73,18 @@ class Vocabulary:
 
     def ids_of(self, words: Sequence[str]) -> list[int]:
         """As `encode`, for the result of `words_of`."""
-        unknown = self.words["<unk>"]
-        return [START, *(self.words.get(word, unknown) for word in words), END]
+        unknown = self.unknown
+        return [self.words["<start>"], *(self.words.get(word, unknown) for word in words), self.words["<end>"]]
+
+    @property
+    def unknown(self) -> int:
+        """The id of `<unk>`, which all words outside the vocabulary get."""
+        return self.words["<unk>"]
+
+    def all_unknown(self, ids: Sequence[int]) -> bool:
+        """Whether no word of a caption is known. ids: as `encode` returns them."""
+        unknown = self.unknown
+        return all(number == unknown for number in ids[1:-1])
 
     def words_of(self, caption: str | Sequence[str]) -> Sequence[str]:
         """As `tokenize`; returns a tokenized caption unchanged.
@@ -100,18 +116,22 @@ class Vocabulary:
         return cls({word: number for number, word in enumerate([*SPECIAL_TOKENS, *kept])}, tokenizer)
 
     @classmethod
-    def load(cls, path: Path, tokenizer: str | None = None) -> Vocabulary:
-        """Read SCAN's format `{"word2idx", "idx2word", "idx"}`, this project's, or a plain `{word: id}`.
+    def load(cls, path: Path, tokenizer: str | None = None, default: str = "whitespace") -> Vocabulary:
+        """Read SCAN's format `{"word2idx", "idx2word", "idx"}`, as JSON or pickled, this project's, or `{word: id}`.
 
-        `tokenizer` overrides the file's; SCAN's format and the plain one have none and default to `whitespace`. Raises
-        DataError if the file is missing, not JSON, or not a vocabulary.
+        tokenizer: overrides the file's; default: for SCAN's format and the plain one, which have none. Raises DataError
+        if the file is missing, neither JSON nor a pickle of such a vocabulary, or has other content. Nothing in a
+        pickle is ever executed.
         """
         try:
-            content = parse_json(read_input(path))
+            data = read_input(path)
         except OSError as error:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
+        read, form = (read_pickled, "a pickled Vocabulary") if is_pickled(data) else (parse_json, "JSON in UTF-8")
+        try:
+            content = read(data)
         except ValueError as error:
-            raise DataError(f"{path} is not a vocabulary: not JSON in UTF-8 ({error})") from error
+            raise DataError(f"{path} is not a vocabulary: not {form} ({error})") from error
         words = content
         if isinstance(content, dict) and content.get("format") == "caan-vocabulary":
             words, tokenizer = content.get("words"), tokenizer or content.get("tokenizer")
@@ -120,7 +140,7 @@ class Vocabulary:
         if not isinstance(words, dict):
             raise DataError(f"{path} is not a vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
         try:
-            return cls(words, tokenizer or "whitespace")
+            return cls(words, tokenizer or default)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.vocabulary import UNKNOWN
 from ..errors import DataError
 from .backends.contract import Backend, Tile
 from .encoding import encode_images
@@ -47,10 +46,11 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
         raise DataError(f"explain takes one image's features (regions, features), not {shape}; pick one: features[0]")
     check_features(features[None], backend.model.config["region_dim"], backend.model.limits["regions"])
     caption = caption_of(caption, "the caption")
-    words = known_caption(caption, backend.model.vocabulary)
+    vocabulary = backend.model.vocabulary
+    words = known_caption(caption, vocabulary)
     # The result itself marks unknown words, so no warning is needed.
-    quiet = shortened(words, len(words.ids))
-    (tokens,), text_lengths = tokenize([quiet], backend.model.vocabulary, backend.model.limits["words"])
+    quiet = shortened(words, len(words.ids), vocabulary)
+    (tokens,), text_lengths = tokenize([quiet], vocabulary, backend.model.limits["words"])
     ((_, image_states),) = encode_images(backend, features[None])
     if not np.isfinite(image_states).all():
         what = "its features hold NaN, infinity or huge values; extract them again"
@@ -63,7 +63,7 @@ def explain(backend: Backend, features: NDArray[np.floating], caption: Caption) 
     return Explanation(
         score=float(arrays.pop("scores")),
         words=_words(words, len(tokens)),
-        known=[number != UNKNOWN for number in tokens],
+        known=[number != vocabulary.unknown for number in tokens],
         **arrays,
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._text import Lines
 from ..bundle import state_widths
-from ..data.vocabulary import SPECIAL_TOKENS, UNKNOWN, Vocabulary
+from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from ..errors import BundleError, CaanWarning, DataError, InputError
 from .backends.contract import Backend
 from .galleries.gallery import Gallery
@@ -60,7 +60,7 @@ def tokenize(
         if len(ids) > limit:
             truncated.append(number)
             ids = [*ids[: limit - 1], ids[-1]]
-        if all(i == UNKNOWN for i in ids[1:-1]):
+        if vocabulary.all_unknown(ids):
             unknown.append(number)
         elif missing := [word for word in words[: len(ids) - 2] if word not in vocabulary.words]:
             is_one = len(captions) == 1 and not isinstance(captions, Lines)
@@ -91,15 +91,16 @@ def tokenized(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
 def known_caption(caption: Caption, vocabulary: Vocabulary) -> TokenizedCaption:
     """As `tokenized`. Also raises DataError if no word of the caption is in the vocabulary."""
     words = tokenized(caption, vocabulary)
-    if all(number == UNKNOWN for number in words.ids[1:-1]):
+    if vocabulary.all_unknown(words.ids):
         raise DataError(f"no word of '{words.text[:60]}' is in the model's vocabulary; try other words")
     return words
 
 
-def shortened(words: TokenizedCaption, limit: int) -> TokenizedCaption:
+def shortened(words: TokenizedCaption, limit: int, vocabulary: Vocabulary) -> TokenizedCaption:
     """A caption truncated to `limit` ids, with unknown words as `<unk>`: it causes no further warnings."""
     ids = words.ids if len(words.ids) <= limit else [*words.ids[: limit - 1], words.ids[-1]]
-    kept = ["<unk>" if number == UNKNOWN else word for word, number in zip(words, ids[1:-1], strict=False)]
+    unknown = vocabulary.unknown
+    kept = ["<unk>" if number == unknown else word for word, number in zip(words, ids[1:-1], strict=False)]
     return TokenizedCaption(kept, ids, words.text)
 
 

@@ -98,7 +98,7 @@ Tokens tokenize(const std::vector<Caption>& captions, const Vocabulary& vocabula
         }
         words.erase(std::remove_if(words.begin(), words.end(), [&](const auto& word) { return vocabulary.has(word); }),
                     words.end());
-        if (all_unknown(ids)) {
+        if (vocabulary.all_unknown(ids)) {
             unknown.push_back(number);
         } else if (!words.empty()) {
             lacking.add(captions.size() == 1 ? "" : "caption " + std::to_string(number) + ": ", words);
@@ -128,7 +128,7 @@ bool cut(std::vector<std::int64_t>& ids, std::int64_t limit) {
 
 void check_known(const Caption& caption, const Vocabulary& vocabulary) {
     vocabulary.check_tokens(caption);
-    if (all_unknown(vocabulary.encode(caption))) {
+    if (vocabulary.all_unknown(vocabulary.encode(caption))) {
         throw DataError("no word of '" + shortened(text_of(caption), 60) +
                         "' is in the model's vocabulary; try other words");
     }

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <utility>
 
+#include "unicode.hpp"
+
 namespace caan::detail {
 namespace {
 
@@ -53,10 +55,10 @@ std::string escaped(char32_t c) {
 /// Control and format characters except the two joiners, line separators, and bytes that are not UTF-8.
 bool is_hidden(char32_t c) {
     constexpr std::pair<char32_t, char32_t> HIDDEN[] = {
-        {0, 0x1F},         {0x7F, 0x9F},       {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
-        {0x6DD, 0x6DD},    {0x70F, 0x70F},     {0x890, 0x891},     {0x8E2, 0x8E2},     {0x180E, 0x180E},
-        {0x200B, 0x200B},  {0x200E, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x2064},   {0x2066, 0x206F},
-        {0xD800, 0xDFFF},  {0xFEFF, 0xFEFF},   {0xFFF9, 0xFFFB},   {0x110BD, 0x110BD}, {0x110CD, 0x110CD},
+        {0, 0x1F},          {0x7F, 0x9F},       {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
+        {0x6DD, 0x6DD},     {0x70F, 0x70F},     {0x890, 0x891},     {0x8E2, 0x8E2},     {0x180E, 0x180E},
+        {0x200B, 0x200B},   {0x200E, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x2064},   {0x2066, 0x206F},
+        {0xD800, 0xDFFF},   {0xFEFF, 0xFEFF},   {0xFFF9, 0xFFFB},   {0x110BD, 0x110BD}, {0x110CD, 0x110CD},
         {0x13430, 0x1343F}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0001, 0xE0001}, {0xE0020, 0xE007F}};
     return std::any_of(std::begin(HIDDEN), std::end(HIDDEN),
                        [c](const auto& range) { return c >= range.first && c <= range.second; });
@@ -103,6 +105,17 @@ std::string encode(std::u32string_view text) {
 
 bool has_surrogates(std::u32string_view text) {
     return std::any_of(text.begin(), text.end(), [](char32_t c) { return c >= 0xD800 && c <= 0xDFFF; });
+}
+
+std::vector<std::string> split(std::u32string_view text) {
+    std::vector<std::string> words;
+    for (auto start = text.begin(); (start = std::find_if_not(start, text.end(), is_space)) != text.end();) {
+        const auto end = std::find_if(start, text.end(), is_space);
+        words.push_back(
+            encode(text.substr(static_cast<std::size_t>(start - text.begin()), static_cast<std::size_t>(end - start))));
+        start = end;
+    }
+    return words;
 }
 
 std::string shortened(std::string_view text, std::size_t count) {

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace caan::detail {
 
@@ -14,6 +15,9 @@ std::string encode(std::u32string_view text);
 
 /// Whether `decode` met a byte that is not UTF-8.
 bool has_surrogates(std::u32string_view text);
+
+/// Python's text.split(), in UTF-8.
+std::vector<std::string> split(std::u32string_view text);
 
 /// The first `count` characters: Python's text[:count].
 std::string shortened(std::string_view text, std::size_t count);

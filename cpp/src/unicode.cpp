@@ -66,4 +66,6 @@ bool is_space(char32_t character) { return find(unicode::SPACE, character) != nu
 
 bool is_word(char32_t character) { return find(unicode::WORD, character) != nullptr; }
 
+bool is_digit(char32_t character) { return find(unicode::DIGIT, character) != nullptr; }
+
 } // namespace caan::detail

@@ -15,4 +15,7 @@ bool is_space(char32_t character);
 /// re's \w.
 bool is_word(char32_t character);
 
+/// re's \d.
+bool is_digit(char32_t character);
+
 } // namespace caan::detail

@@ -7,13 +7,13 @@
 #include "files.hpp"
 #include "json.hpp"
 #include "text.hpp"
+#include "treebank.hpp"
 #include "unicode.hpp"
 
 namespace caan::detail {
 namespace {
 
-constexpr std::pair<const char*, std::int64_t> SPECIAL_TOKENS[] = {
-    {"<pad>", 0}, {"<start>", START}, {"<end>", END}, {"<unk>", UNKNOWN}};
+constexpr const char* SPECIAL_TOKENS[] = {"<pad>", "<start>", "<end>", "<unk>"};
 
 /// A word's id; true and false count as 1 and 0, as in Python. Throws DataError if it is not an id.
 std::int64_t id_of(const Json& value) {
@@ -28,11 +28,10 @@ std::int64_t id_of(const Json& value) {
 }
 
 std::unordered_map<std::string, std::int64_t> numbers_of(const Json& words) {
-    for (const auto& [token, number] : SPECIAL_TOKENS) {
-        const Json& found = member(words, token);
-        if (!equals(found, static_cast<std::uint64_t>(number))) {
-            throw DataError("the vocabulary must map " + std::string(token) + " to " + std::to_string(number) +
-                            ", not to " + python_str(found));
+    for (const char* token : SPECIAL_TOKENS) {
+        if (!words.contains(token)) {
+            throw DataError("the vocabulary lacks " + std::string(token) +
+                            "; <pad>, <start>, <end> and <unk> need the ids that the model was trained with");
         }
     }
     std::unordered_map<std::string, std::int64_t> ids;
@@ -46,13 +45,14 @@ std::unordered_map<std::string, std::int64_t> numbers_of(const Json& words) {
     return ids;
 }
 
-/// Runs of characters of one class, without those of class 0.
-template <typename Classify> std::vector<std::string> runs(std::u32string_view text, const Classify& classify) {
+/// Runs of \w and of punctuation: re's `\w+|[^\w\s]+`.
+std::vector<std::string> word_punct(std::u32string_view text) {
+    const auto class_of = [](char32_t c) { return is_word(c) ? 1 : is_space(c) ? 0 : 2; };
     std::vector<std::string> result;
     for (std::size_t start = 0; start < text.size();) {
-        const int kind = classify(text[start]);
+        const int kind = class_of(text[start]);
         std::size_t end = start + 1;
-        while (end < text.size() && classify(text[end]) == kind) {
+        while (end < text.size() && class_of(text[end]) == kind) {
             ++end;
         }
         if (kind != 0) {
@@ -61,6 +61,20 @@ template <typename Classify> std::vector<std::string> runs(std::u32string_view t
         start = end;
     }
     return result;
+}
+
+constexpr std::pair<const char*, Tokenizer> TOKENIZERS[] = {
+    {"whitespace", split}, {"word-punct", word_punct}, {"nltk", word_tokenize}};
+
+Tokenizer tokenizer_of(const Json& name) {
+    std::string known;
+    for (const auto& [its_name, tokenizer] : TOKENIZERS) {
+        if (name == its_name) {
+            return tokenizer;
+        }
+        known += (known.empty() ? "" : ", ") + std::string(its_name);
+    }
+    throw DataError("unknown tokenizer '" + python_str(name) + "'; known: " + known);
 }
 
 } // namespace
@@ -95,12 +109,12 @@ Vocabulary Vocabulary::parse(const std::string& content, const std::string& path
         tokenizer = "whitespace";
     }
     try {
-        if (tokenizer != "whitespace" && tokenizer != "word-punct") {
-            throw DataError("unknown tokenizer '" + python_str(tokenizer) + "'; known: whitespace, word-punct");
-        }
         Vocabulary vocabulary;
+        vocabulary.tokenizer_ = tokenizer_of(tokenizer);
         vocabulary.words_ = numbers_of(*words);
-        vocabulary.is_word_punct_ = tokenizer == "word-punct";
+        vocabulary.start_ = vocabulary.words_.at("<start>");
+        vocabulary.end_ = vocabulary.words_.at("<end>");
+        vocabulary.unknown_ = vocabulary.words_.at("<unk>");
         for (const auto& [word, id] : vocabulary.words_) {
             vocabulary.size_ = std::max(vocabulary.size_, id + 1);
         }
@@ -110,13 +124,7 @@ Vocabulary Vocabulary::parse(const std::string& content, const std::string& path
     }
 }
 
-std::vector<std::string> Vocabulary::tokenize(std::u32string_view caption) const {
-    const std::u32string text = lower(caption);
-    if (!is_word_punct_) {
-        return runs(text, [](char32_t c) { return is_space(c) ? 0 : 1; });
-    }
-    return runs(text, [](char32_t c) { return is_word(c) ? 1 : is_space(c) ? 0 : 2; });
-}
+std::vector<std::string> Vocabulary::tokenize(std::u32string_view caption) const { return tokenizer_(lower(caption)); }
 
 std::vector<std::string> Vocabulary::words_of(const Caption& caption) const {
     std::vector<std::string> tokens;
@@ -141,7 +149,7 @@ void Vocabulary::check_tokens(const Caption& caption) const {
         return;
     }
     for (const std::string& token : *caption.tokens()) {
-        if (!has(token) && runs(decode(token), [](char32_t c) { return is_space(c) ? 0 : 1; }).size() > 1) {
+        if (!has(token) && split(decode(token)).size() > 1) {
             throw DataError("a list is the tokens of one caption, and '" + shortened(token, 60) +
                             "' is several words; several captions go to search_many, encode_captions or score_matrix");
         }
@@ -149,18 +157,18 @@ void Vocabulary::check_tokens(const Caption& caption) const {
 }
 
 std::vector<std::int64_t> Vocabulary::ids_of(const std::vector<std::string>& words) const {
-    std::vector<std::int64_t> ids{START};
+    std::vector<std::int64_t> ids{start_};
     ids.reserve(words.size() + 2);
     for (const std::string& word : words) {
         const auto found = words_.find(word);
-        ids.push_back(found == words_.end() ? UNKNOWN : found->second);
+        ids.push_back(found == words_.end() ? unknown_ : found->second);
     }
-    ids.push_back(END);
+    ids.push_back(end_);
     return ids;
 }
 
-bool all_unknown(const std::vector<std::int64_t>& ids) {
-    return std::all_of(ids.begin() + 1, ids.end() - 1, [](std::int64_t id) { return id == UNKNOWN; });
+bool Vocabulary::all_unknown(const std::vector<std::int64_t>& ids) const {
+    return std::all_of(ids.begin() + 1, ids.end() - 1, [&](std::int64_t id) { return id == unknown_; });
 }
 
 } // namespace caan::detail

@@ -1,4 +1,4 @@
-/// Words to ids: the two tokenizers and the vocabulary, as in data/vocabulary.py.
+/// Words to ids: the tokenizers and the vocabulary, as in data/vocabulary.py.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace caan::detail {
 
-constexpr std::int64_t START = 1, END = 2, UNKNOWN = 3;
+/// A text in lower case to its words.
+using Tokenizer = std::vector<std::string> (*)(std::u32string_view text);
 
 class Vocabulary {
 public:
@@ -39,16 +40,16 @@ public:
     /// Throws DataError if a caption's tokens look like a list of captions.
     void check_tokens(const Caption& caption) const;
 
+    /// Whether all words of a caption's ids are unknown.
+    bool all_unknown(const std::vector<std::int64_t>& ids) const;
+
     /// Whether a word is in the vocabulary.
     bool has(const std::string& word) const { return words_.count(word) != 0; }
 
 private:
     std::unordered_map<std::string, std::int64_t> words_;
-    std::int64_t size_ = 0;
-    bool is_word_punct_ = false;
+    std::int64_t size_ = 0, start_ = 0, end_ = 0, unknown_ = 0;
+    Tokenizer tokenizer_ = nullptr;
 };
-
-/// Whether all words of a caption's ids are unknown.
-bool all_unknown(const std::vector<std::int64_t>& ids);
 
 } // namespace caan::detail

@@ -1,4 +1,4 @@
-"""Writes src/unicode_tables.hpp: what this Python's str.lower, str.split and re's \\w know of Unicode.
+"""Writes src/unicode_tables.hpp: what this Python's str.lower, str.split and re's \\w and \\d know of Unicode.
 
 Usage: python make_unicode_tables.py > ../src/unicode_tables.hpp
 Python 3.11 has Unicode 14.0. A newer Python knows more characters; the tables may be made again with it.
@@ -21,7 +21,7 @@ WIDTH = 120
 
 
 def main() -> None:
-    word, space = re.compile(r"\w"), re.compile(r"\s")
+    word, digit, space = re.compile(r"\w"), re.compile(r"\d"), re.compile(r"\s")
     lowered = {point: chr(point).lower() for point in POINTS}
     # The one character that lowers to several. Where Python grows another, unicode.cpp must learn of it.
     assert [point for point, low in lowered.items() if len(low) > 1] == [0x130] and lowered[0x130] == "i\u0307"
@@ -34,6 +34,7 @@ def main() -> None:
     print("/// Every `step`-th character from first to last lowers to itself plus `delta`.")
     print("struct LowerRange {\n    char32_t first, last;\n    unsigned step;\n    int delta;\n};\n")
     _ranges("WORD", "What `\\w` matches.", lambda c: word.match(c) is not None)
+    _ranges("DIGIT", "What `\\d` matches.", lambda c: digit.match(c) is not None)
     _ranges("SPACE", "What str.split splits at, and `\\s` matches.", lambda c: space.match(c) is not None)
     # str.lower tells a final sigma by what stands around it: the properties show in its answers.
     _ranges("CASE_IGNORABLE", "What a sigma's context skips.", lambda c: _is_final(f"A{c}") and not _is_final(c))

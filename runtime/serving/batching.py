@@ -231,7 +231,7 @@ class BatchingRetriever:
         # Truncate here, so that the warning points at the caller's line and the batch does not repeat it.
         limit = backend.model.limits["words"]
         tokenize([words], backend.model.vocabulary, limit, stacklevel=5, unknown_words=self._unknown_words)
-        return known_caption(shortened(words, limit), backend.model.vocabulary)
+        return known_caption(shortened(words, limit, backend.model.vocabulary), backend.model.vocabulary)
 
 
 _QUEUES: weakref.WeakSet[RequestQueue] = weakref.WeakSet()
