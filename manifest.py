@@ -145,7 +145,7 @@ class Essentials(Struct, frozen=True, kw_only=True):
     format: Literal["caan-bundle"]
     version: int
     config: ModelSizes
-    tokenizer: str  # whitespace or word-punct
+    tokenizer: str  # whitespace, word-punct or nltk
     limits: ItemLimits
     precisions: Mapping[str, Any]  # by precision
     files: Mapping[str, Any]  # path → hash and size of every other file; checked one by one, with the file

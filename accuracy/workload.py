@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.scan import ScanSplit, content_digest, open_split
+from ..data.tokens import with_tokens
 from ..errors import DataError, UnknownWordWarning
 from ..runtime.retriever import Caption, Retriever
 
@@ -53,9 +54,13 @@ class Workload:
         )
 
 
-def data_workload(folder: Path, split: str, limit: int | None = None) -> Workload:
-    """As `split_workload`, for a data set's split. Raises DataError as `open_split`."""
-    return split_workload(open_split(folder, split), limit)
+def data_workload(folder: Path, split: str, limit: int | None = None, tokens: Path | None = None) -> Workload:
+    """As `split_workload`, for a data set's split. tokens: a file with its captions' tokens.
+
+    Raises DataError as `open_split` and `with_tokens`.
+    """
+    data = open_split(folder, split)
+    return split_workload(data if tokens is None else with_tokens(data, tokens), limit)
 
 
 def split_workload(data: ScanSplit, limit: int | None = None) -> Workload:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @options.bundle
 @click.option("--data", type=options.PATH, metavar="DIR", required=True, help="A data set in SCAN's format.")
 @options.split
+@options.tokens
 @options.limit
 @options.backend
 @options.precision
@@ -32,6 +33,7 @@ def evaluate(
     bundle: Path | None,
     data: Path,
     split: str,
+    tokens: str | None,
     limit: int | None,
     backend: BackendName,
     precision: Precision,
@@ -50,7 +52,7 @@ def evaluate(
 
     if export is not None:
         check_suffix(export)
-    dataset = data_workload(data, split, limit)
+    dataset = data_workload(data, split, limit, Path(tokens) if tokens is not None else None)
     path = find_bundle(bundle, Path())
     retriever = Retriever.open(path, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     scores = retriever.score_dataset(dataset.features, dataset.captions, progress=True)

@@ -28,7 +28,8 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("bundle", type=options.PATH)
 @click.argument("features", type=options.PATH)
-@click.argument("caption")
+@click.argument("caption", required=False)
+@options.tokens
 @click.option("--item", metavar="ITEM", help="Which image: its id, or its number from 0.  [default: the only one]")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and image.")
 @click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
@@ -50,7 +51,8 @@ _WORD_SIDES = ("left", "right", "right", "right")
 def explain(
     bundle: Path,
     features: Path,
-    caption: str,
+    caption: str | None,
+    tokens: str | None,
     item: str | None,
     ids: Path | None,
     lengths: Path | None,
@@ -67,17 +69,20 @@ def explain(
 ) -> None:
     """Show which regions of an image, and which words of CAPTION, the score of the two comes from.
 
-    FEATURES (.npy: images, regions, F) are those that caan index takes.
+    FEATURES (.npy: images, regions, F) are those that caan index takes. --tokens holds the words of one caption.
     """
     from ..data.scan import open_features, open_lengths, read_ids
     from ..runtime.inputs import image_lengths
 
+    if (caption is None) == (tokens is None):
+        raise click.UsageError("give exactly one of CAPTION and --tokens FILE")
     if boxes is not None and grid is not None:
         raise click.UsageError("--boxes and --grid both give the regions' positions; use one of them")
     if picture is not None and output is None:
         raise click.UsageError("--picture is for drawing; add -o FILE.png")
     if output is not None:
         _check_output(output, overwrite)
+    words = caption if caption is not None else _only_tokens(Path(str(tokens)))
     array = open_features(features)
     images, regions = array.shape[:2]
     names = None if ids is None else read_ids(ids)
@@ -102,7 +107,7 @@ def explain(
         retriever = Retriever.open(
             bundle, "auto", precision, device=device, threads=threads, trust_engines=trust_engines
         )
-        explanation = retriever.explain(array[number, :valid], caption)
+        explanation = retriever.explain(array[number, :valid], words)
         if temporary is not None:
             figure = draw_explanation(explanation, opened, image_boxes)
             figure.savefig(temporary, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
@@ -113,6 +118,16 @@ def explain(
     else:
         text = f"{output}: score {explanation.score:.4f}" if output is not None else _text(explanation, image_boxes)
         show(text, err=is_printed(output))
+
+
+def _only_tokens(file: Path) -> list[str]:
+    from ..data.tokens import read_tokens
+
+    captions = read_tokens(file)
+    if len(captions) != 1:
+        raise DataError(f"{file} holds {len(captions)} captions; explain one at a time")
+    (words,) = captions
+    return list(words)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -21,7 +21,7 @@ from .output import log, show
 @options.limit
 @options.overwrite
 @click.option("--vocab", type=options.PATH, metavar="FILE", help="Vocabulary JSON; for SCAN-family checkpoints.")
-@click.option("--tokenizer", default="word-punct", show_default=True, help="Of --vocab: whitespace or word-punct.")
+@click.option("--tokenizer", help="Of --vocab: nltk, word-punct or whitespace.  [default: the file's, or nltk]")
 @click.option(
     "--key-map", type=options.PATH, metavar="FILE", help="JSON {our name: their name}; for SCAN-family checkpoints."
 )
@@ -39,7 +39,7 @@ def export(
     limit: int | None,
     overwrite: bool,
     vocab: Path | None,
-    tokenizer: str,
+    tokenizer: str | None,
     key_map: Path | None,
     attention_scale: float | None,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .._text import Lines
 from . import options
 from .output import log, show
 
@@ -19,7 +20,8 @@ _WORTH_TUNING = 100
 
 @click.command(epilog=options.EXIT_CODES)
 @click.argument("bundle", type=options.PATH)
-@click.argument("features", type=options.PATH)
+@click.argument("features", type=options.PATH, required=False)
+@options.tokens
 @click.option("-o", "--output", type=options.PATH, metavar="GALLERY", required=True, help="The folder to write.")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and item.")
 @click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
@@ -34,7 +36,8 @@ _WORTH_TUNING = 100
 @options.trust_engines
 def index(
     bundle: Path,
-    features: Path,
+    features: Path | None,
+    tokens: str | None,
     output: Path,
     ids: Path | None,
     lengths: Path | None,
@@ -51,20 +54,28 @@ def index(
     """Encode the images of FEATURES with BUNDLE into a searchable gallery.
 
     FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one per line, for a gallery to search
-    with images. After an interruption, rerun the same command to resume.
+    with images, and so does --tokens, in FEATURES' place. After an interruption, rerun the same command to resume.
     """
     from ..data.scan import open_features, open_lengths, read_captions, read_ids
+    from ..data.tokens import read_tokens
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
     from ..runtime.scoring.tuning import is_due, is_tunable
 
     if append and overwrite:
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
-    is_text = features.suffix == ".txt"
+    if (features is None) == (tokens is None):
+        raise click.UsageError("give exactly one of FEATURES and --tokens FILE")
+    is_text = features is None or features.suffix == ".txt"
     if is_text and lengths is not None:
         raise click.UsageError("--lengths is for the regions of images, not for captions")
-    captions = read_captions(features) if is_text else []
-    array = None if is_text else open_features(features)
+    captions, array = Lines([], ""), None
+    if features is None:
+        captions = read_tokens(Path(str(tokens)))
+    elif is_text:
+        captions = read_captions(features)
+    else:
+        array = open_features(features)
     names = None if ids is None else read_ids(ids)
     regions = None if lengths is None else open_lengths(lengths)
     retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads, trust_engines=trust_engines)

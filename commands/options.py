@@ -33,6 +33,11 @@ trust_engines = click.option(
     "--trust-engines", is_flag=True, help="Also run engines that were not built here; engines are executable code."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+tokens = click.option(
+    "--tokens",
+    metavar="FILE",
+    help="Captions tokenized already, one per line: words with spaces between, or JSON lists of words (.jsonl).",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 checkpoint = click.option("--checkpoint", type=PATH, metavar="FILE", help="The bundle's model.pt, if it was moved.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from ..data.vocabulary import Vocabulary
     from ..report.find_pictures import PictureFolder
     from ..runtime.choices import BackendName, Device, Precision
-    from ..runtime.lists import TokenizedCaption
+    from ..runtime.lists import Caption, TokenizedCaption
 
 
-@click.command(epilog=f"{options.EXIT_CODES} With --captions, 1 if any caption failed.")
+@click.command(epilog=f"{options.EXIT_CODES} With --captions and --tokens, 1 if any caption failed.")
 @click.argument("gallery", type=options.PATH)
 @click.argument("caption", required=False)
 @click.option("--captions", metavar="FILE", help="Many captions instead, one per line; - reads stdin.")
+@options.tokens
 @click.option(
     "--features",
     type=options.PATH,
@@ -56,6 +58,7 @@ def search(
     gallery: Path,
     caption: str | None,
     captions: str | None,
+    tokens: str | None,
     features: Path | None,
     item: int | None,
     k: int | None,
@@ -72,20 +75,20 @@ def search(
     trust_engines: bool,
     as_json: bool,
 ) -> None:
-    """Rank the images of GALLERY for CAPTION, or for each of --captions.
+    """Rank the images of GALLERY for CAPTION, or for each of --captions or --tokens.
 
     In a gallery of captions, search with the region features of images instead: --features FILE.npy.
 
-    With --json, the output for CAPTION or one image is a list of hits; for --captions a list of captions with their
-    lines, hits and unknown words; for several images a list of images with their hits. An invalid line of --captions
-    has an "error"; the others are answered.
+    With --json, the output for CAPTION or one image is a list of hits; for --captions and --tokens a list of captions
+    with their lines, hits and unknown words; for several images a list of images with their hits. An invalid line has
+    an "error"; the others are answered.
     """
     from .._files import atomic_file, check_file_target, temporary_folder
     from ..runtime import Gallery, Retriever
     from ..runtime.index import bundle_of, precision_of
 
-    if (caption is not None) + (captions is not None) + (features is not None) != 1:
-        raise click.UsageError("give exactly one of CAPTION, --captions FILE and --features FILE")
+    if sum(given is not None for given in (caption, captions, tokens, features)) != 1:
+        raise click.UsageError("give exactly one of CAPTION, --captions FILE, --tokens FILE and --features FILE")
     if item is not None and features is None:
         raise click.UsageError("--item picks an image of --features; add --features FILE.npy")
     if html is not None and features is not None:
@@ -129,12 +132,13 @@ def search(
             hit_lists = model.search_many(queries, opened, k, min_score=min_score)
         show_images(hit_lists, numbers, opened, export, as_json=as_json, aside=is_printed(export))
         return
-    texts: list[str] = [caption] if caption is not None else _read(str(captions))
+    given: Sequence[Caption] = [caption] if caption is not None else _read(captions, tokens)
+    texts = _texts(given)
     folder = _pictures(pictures) if html is not None else None
     # Open before the search, in case it can't be written.
     with atomic_file(html) if html is not None else nullcontext() as target:
         model = retriever()
-        known, errors = _tokenized(texts, model.backend.model.vocabulary)
+        known, errors = _tokenized(given, model.backend.model.vocabulary)
         valid = _without(texts, errors)
         if not valid and (caption is not None or html is not None):
             raise errors[0]
@@ -167,24 +171,38 @@ def search(
         raise CaanError(f"{len(errors)} of {len(texts)} captions failed; see the lines above")
 
 
-def _read(file: str) -> Lines:
+def _read(captions: str | None, tokens: str | None) -> Lines:
+    """The captions of the file --captions, or their tokens from --tokens; - is standard input."""
     from ..data.scan import captions_of, read_text_file
+    from ..data.tokens import tokens_of
 
-    if file == "-":
-        if sys.stdin is None:
-            raise DataError("standard input is closed; name a file of captions, one per line")
-        return captions_of(sys.stdin.buffer.read(), "standard input", may_lack=True)
-    return captions_of(read_text_file(Path(file)), file, may_lack=True)
+    file = captions if captions is not None else str(tokens)
+    content, name = (_standard_input(), "standard input") if file == "-" else (read_text_file(Path(file)), file)
+    return captions_of(content, name, may_lack=True) if captions is not None else tokens_of(content, name)
 
 
-def _tokenized(texts: list[str], vocabulary: Vocabulary) -> tuple[dict[int, TokenizedCaption], dict[int, DataError]]:
-    """Valid captions, tokenized, and the errors of the others, both by index into `texts`."""
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise DataError("standard input is closed; name a file of captions, one per line")
+    return sys.stdin.buffer.read()
+
+
+def _texts(queries: Sequence[Caption]) -> list[str]:
+    """Captions to print; a `Lines` keeps its line numbers."""
+    texts = [query if isinstance(query, str) else " ".join(query) for query in queries]
+    return queries.replaced(texts) if isinstance(queries, Lines) else texts
+
+
+def _tokenized(
+    queries: Sequence[Caption], vocabulary: Vocabulary
+) -> tuple[dict[int, TokenizedCaption], dict[int, DataError]]:
+    """Valid captions, tokenized, and the errors of the others, both by index into `queries`."""
     from ..runtime.inputs import known_caption
 
     known, errors = {}, {}
-    for index, text in enumerate(texts):
+    for index, query in enumerate(queries):
         try:
-            known[index] = known_caption(text, vocabulary)
+            known[index] = known_caption(query, vocabulary)
         except DataError as error:
             errors[index] = error
     return known, errors

@@ -25,7 +25,7 @@ from .output import metrics_table, show
 @click.option("--word-dim", type=click.IntRange(min=1), default=64, show_default=True, help="E")
 @click.option("--attention-dim", type=click.IntRange(min=1), default=32, show_default=True, help="d")
 @click.option("--attention-scale", type=float, default=6.0, show_default=True, help="λ")
-@click.option("--tokenizer", default="whitespace", show_default=True, help="whitespace or word-punct.")
+@click.option("--tokenizer", default="whitespace", show_default=True, help="whitespace, word-punct or nltk.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Use more for larger models.")

@@ -110,7 +110,7 @@ class _Machine:
             stack.append(tuple(self._last(_TUPLES[name])))
         elif name in ("DICT", "LIST", "TUPLE"):
             items = self._since_mark()
-            self.stack.append({"DICT": _pairs, "LIST": list, "TUPLE": tuple}[name](items))
+            self.stack.append(_pairs(items) if name == "DICT" else items if name == "LIST" else tuple(items))
         elif name in ("SETITEM", "SETITEMS"):
             items = self._last(2) if name == "SETITEM" else self._since_mark()
             self.stack[-1].update(_pairs(items))

@@ -46,8 +46,8 @@ class Vocabulary:
         for token in SPECIAL_TOKENS:
             if token not in self.words:
                 raise DataError(
-                    f"the vocabulary lacks {token}; <pad>, <start>, <end> and <unk> need the ids that the model was trained"
-                    " with"
+                    f"the vocabulary lacks {token}; <pad>, <start>, <end> and <unk> need the ids that the model was"
+                    " trained with"
                 )
         try:
             "".join(self.words).encode("utf-8")
@@ -129,7 +129,7 @@ class Vocabulary:
             raise DataError(f"can't read the vocabulary {path}: {error.strerror}") from error
         read, form = (read_pickled, "a pickled Vocabulary") if is_pickled(data) else (parse_json, "JSON in UTF-8")
         try:
-            content = read(data)
+            content: Any = read(data)
         except ValueError as error:
             raise DataError(f"{path} is not a vocabulary: not {form} ({error})") from error
         words = content

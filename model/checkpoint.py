@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -18,14 +19,17 @@ from torch import Tensor
 
 from .._files import atomic_file, read_input
 from .._text import parse_json
+from ..data.unreachable import unreachable_warning
 from ..data.vocabulary import Vocabulary
-from ..errors import CheckpointError, DataError
+from ..errors import CaanWarning, CheckpointError, DataError
 from .archive import check_archive
 from .caan import CAAN, CaanConfig
 from .checkpoint_file import check_is_file
 from .parameters import build_model, check_kind, is_memory, no_memory
 
 FORMAT, VERSION = "caan-checkpoint", 1
+# What most code of the SCAN family tokenizes with.
+SCAN_TOKENIZER = "nltk"
 # Larger sizes overflow before they can be compared with the parameters.
 _LARGEST_SIZE = 1 << 24
 _MOST_METRICS = 100_000
@@ -60,7 +64,7 @@ class ScanOptions:
     """Information that a SCAN-family checkpoint lacks."""
 
     vocabulary: Path | None = None
-    tokenizer: str = "word-punct"
+    tokenizer: str | None = None  # None: the vocabulary file's, or `SCAN_TOKENIZER`
     key_map: Path | None = None
     attention_scale: float | None = None
 
@@ -204,9 +208,11 @@ def _read_scan(
             " trained with)"
         )
     try:
-        vocabulary = Vocabulary.load(options.vocabulary, options.tokenizer)
+        vocabulary = Vocabulary.load(options.vocabulary, options.tokenizer, default=SCAN_TOKENIZER)
     except DataError as error:
         raise CheckpointError(str(error)) from error
+    if (message := unreachable_warning(vocabulary)) is not None:
+        warnings.warn(message, CaanWarning, stacklevel=3)
     theirs = {
         f"{index}.{str(key).removeprefix('module.')}": tensor  # nn.DataParallel's prefix
         for index, part in enumerate(content["model"])
