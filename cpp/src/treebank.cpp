@@ -290,11 +290,12 @@ bool is_end(View part, char32_t following) {
 
 /// The character behind a stop that may end a sentence, or 0.
 char32_t following(View text, std::size_t stop) {
-    const std::size_t next = stop + 1, word = after_space(text, next);
-    if (!is_any(text[stop], U".?!") || word == text.size()) {
+    if (!is_any(text[stop], U".?!")) {
         return 0;
     }
-    return word > next || is_any(text[next], U")\";}]*:@'({[‘’“”«»?!") ? text[word] : 0;
+    const std::size_t next = stop + 1, word = after_space(text, next);
+    const bool is_found = word < text.size() && (word > next || is_any(text[next], U")\";}]*:@'({[‘’“”«»?!"));
+    return is_found ? text[word] : 0;
 }
 
 /// Where sentences end, at most once in text without white space: behind its last stop if any stop ends one.

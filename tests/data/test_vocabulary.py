@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from caan.data.vocabulary import SPECIAL_TOKENS, TOKENIZERS, Vocabulary
 from caan.errors import DataError
 
+from ..conftest import SHARED
+
 WORDS = {**SPECIAL_TOKENS, "dog": 4, "snow": 5, "café": 9}
 
 tokenizers = st.sampled_from(list(TOKENIZERS))
@@ -54,6 +56,45 @@ def test_a_caption_becomes_ids_between_start_and_end():
     assert vocabulary.encode("dog SNOW") == [1, 4, 5, 2]
     assert vocabulary.encode(["dog", "snow"]) == [1, 4, 5, 2]
     assert vocabulary.encode("zebra dog") == [1, 3, 4, 2]
+
+
+@pytest.mark.parametrize("content", ["plain", "SCAN's", "ours"])
+def test_special_words_are_found_by_name(tmp_path, content):
+    words = {"<pad>": 7, "<unk>": 0, "<start>": 2, "<end>": 30, "dog": 1, "snow": 3}
+    forms = {"plain": words, "SCAN's": {"word2idx": words}, "ours": Vocabulary(words).as_dict()}
+    vocabulary = Vocabulary.load(write(tmp_path / "vocab.json", forms[content]))
+    assert vocabulary.encode("dog zebra snow") == [2, 1, 0, 3, 30]
+    assert vocabulary.unknown == 0
+    assert len(vocabulary) == 31
+    assert vocabulary.all_unknown(vocabulary.encode("zebra snake"))
+    assert not vocabulary.all_unknown(vocabulary.encode("zebra snow"))
+    assert vocabulary.unknown_words("zebra snow") == ["zebra"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "size"),
+    [
+        ("f30k_precomp_vocab.json", [1, 3, 3, 2], 8481),
+        ("f30k_precomp_specials_0123.json", [2, 1, 1, 3], 8347),
+    ],
+)
+def test_vocabularies_of_the_field(name, ids, size):
+    path = SHARED / "field" / "vocab" / name
+    if not path.is_file():
+        pytest.skip("needs the field's vocabularies, which are for tests only and not part of the project")
+    vocabulary = Vocabulary.load(path, default="nltk")
+    words = json.loads(path.read_text())["word2idx"]
+    assert vocabulary == Vocabulary(words, "nltk")
+    assert len(vocabulary) == size
+    assert vocabulary.encode("xyzzy xyzzy") == ids
+    assert vocabulary.encode("A boy's hat.")[1:-1] == [words[word] for word in ("a", "boy", "'s", "hat", ".")]
+
+
+def test_the_files_tokenizer_goes_before_the_default(tmp_path):
+    path = write(tmp_path / "vocab.json", Vocabulary(WORDS, "word-punct").as_dict())
+    assert Vocabulary.load(path, default="nltk").tokenizer == "word-punct"
+    assert Vocabulary.load(path, "whitespace", "nltk").tokenizer == "whitespace"
+    assert Vocabulary.load(write(path, WORDS), default="nltk").tokenizer == "nltk"
 
 
 def test_tokens_are_used_unchanged():
@@ -138,8 +179,10 @@ def test_building_counts_the_tokenizers_words():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({}, "must map <pad> to 0, not to None"),
-        ({**SPECIAL_TOKENS, "<unk>": 7}, "must map <unk> to 3, not to 7"),
+        ({}, "lacks <pad>; <pad>, <start>, <end> and <unk> need the ids that the model was trained with"),
+        ({"<pad>": 0, "<unk>": 1, "<start>": 2, "<END>": 3}, "lacks <end>; "),
+        ({**SPECIAL_TOKENS, "<unk>": None}, "not an id"),
+        ({**SPECIAL_TOKENS, "<unk>": 2}, "two words the same id"),
         ({**SPECIAL_TOKENS, "dog": 3}, "two words the same id"),
         ({**SPECIAL_TOKENS, "dog": -1}, "not an id"),
         ({**SPECIAL_TOKENS, "dog": "4"}, "not an id"),
@@ -155,9 +198,9 @@ def test_words_that_are_not_a_vocabulary(tmp_path, words, says):
 
 @pytest.mark.parametrize("tokenizer", ["bert", "", None, 5])
 def test_an_unknown_tokenizer_names_the_known_ones(tokenizer):
-    with pytest.raises(DataError, match="known: whitespace, word-punct"):
+    with pytest.raises(DataError, match="known: whitespace, word-punct, nltk"):
         Vocabulary(WORDS, tokenizer)
-    with pytest.raises(DataError, match="known: whitespace, word-punct"):
+    with pytest.raises(DataError, match="known: whitespace, word-punct, nltk"):
         Vocabulary.build(["a"], tokenizer)
 
 
