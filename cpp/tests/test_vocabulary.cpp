@@ -1,4 +1,4 @@
-/// Vocabularies in their three forms, the two tokenizers, and captions to ids, as in tests/data/test_vocabulary.py.
+/// Vocabularies in their three forms, the tokenizers, and captions to ids, as in tests/data/test_vocabulary.py.
 #include "vocabulary.hpp"
 
 #include "helpers.hpp"
@@ -56,6 +56,15 @@ TEST_CASE("a caption becomes ids between start and end; tokens are used unchange
     CHECK(vocabulary.encode("<end> <pad>") == Ids{1, 2, 0, 2});
 }
 
+TEST_CASE("special words are found by name") {
+    const json words = {{"<pad>", 7}, {"<unk>", 0}, {"<start>", 2}, {"<end>", 30}, {"dog", 1}, {"snow", 3}};
+    const Vocabulary vocabulary = Vocabulary::parse(words.dump(), "v.json");
+    CHECK(vocabulary.size() == 31);
+    CHECK(vocabulary.encode("dog zebra snow") == Ids{2, 1, 0, 3, 30});
+    CHECK(vocabulary.all_unknown(vocabulary.encode("zebra snake")));
+    CHECK(!vocabulary.all_unknown(vocabulary.encode("zebra snow")));
+}
+
 TEST_CASE("the tokenizers cut as Python's do") {
     CHECK(tokens("whitespace", "A dog, in\tthe  snow.") == Words{"a", "dog,", "in", "the", "snow."});
     CHECK(tokens("word-punct", "A dog's ball, in the snow... 3.5 m!") ==
@@ -64,6 +73,11 @@ TEST_CASE("the tokenizers cut as Python's do") {
     CHECK(tokens("whitespace", "a\u00a0b\u3000c\x1f"
                                "d\u0085e\u200bf") == Words{"a", "b", "c", "d", "e\u200bf"});
     // \w matches numbers of all kinds and the underscore, not combining marks.
+    CHECK(tokens("nltk", "He said \"it's a dog's t-shirt.\" Mr. Smith can't (cannot) pay $3.50...") ==
+          Words{"he",    "said", "``",  "it", "'s",  "a",   "dog", "'s",  "t-shirt", ".",    "''", "mr.",
+                "smith", "ca",   "n't", "(",  "can", "not", ")",   "pay", "$",       "3.50", "..."});
+    CHECK(tokens("nltk", "“A man.” 'Tis: \u20142.5, gonna") ==
+          Words{"“", "a", "man", ".", "”", "'", "tis", ":", "—", "2.5", ",", "gon", "na"});
     CHECK(tokens("word-punct", "x_½²٣ e\u0301") == Words{"x_½²٣", "e", "\u0301"});
 }
 
@@ -96,16 +110,18 @@ TEST_CASE("files that are not vocabularies") {
     CHECK(has(message(""), "v.json is not a vocabulary: not JSON in UTF-8 ("));
     CHECK(has(message("{\"\xe9\": 1}"), "v.json is not a vocabulary: not JSON in UTF-8 ("));
     CHECK(message("[]") == "v.json is not a vocabulary: expected {word: id} or SCAN's {'word2idx': …}");
-    CHECK(message("{}") == "v.json: the vocabulary must map <pad> to 0, not to None");
-    CHECK(message(with("<unk>", 4).dump()) == "v.json: the vocabulary must map <unk> to 3, not to 4");
+    const std::string special = "; <pad>, <start>, <end> and <unk> need the ids that the model was trained with";
+    CHECK(message("{}") == "v.json: the vocabulary lacks <pad>" + special);
+    CHECK(message(R"({"<pad>": 0, "<unk>": 1, "<start>": 2})") == "v.json: the vocabulary lacks <end>" + special);
+    CHECK(message(with("<unk>", 4).dump()) == "v.json: the vocabulary gives two words the same id");
     CHECK(message(with("cat", 4).dump()) == "v.json: the vocabulary gives two words the same id");
     const std::string no_id =
         "v.json: the vocabulary maps some word to something that is not an id (an integer, 0 or more)";
     for (const json& id : {json(-1), json(1.5), json("7"), json(nullptr), json::array(), json(9223372036854775807)}) {
         CHECK(message(with("cat", id).dump()) == no_id);
     }
-    CHECK(message(json{{"format", "caan-vocabulary"}, {"words", WORDS}, {"tokenizer", "nltk"}}.dump()) ==
-          "v.json: unknown tokenizer 'nltk'; known: whitespace, word-punct");
+    CHECK(message(json{{"format", "caan-vocabulary"}, {"words", WORDS}, {"tokenizer", "bert"}}.dump()) ==
+          "v.json: unknown tokenizer 'bert'; known: whitespace, word-punct, nltk");
     CHECK(refused<caan::DataError>([] { Vocabulary::load("/nowhere/v.json"); }) ==
           "can't read the vocabulary /nowhere/v.json: No such file or directory");
 }

@@ -1,10 +1,12 @@
 """C++ tokenizes captions exactly as Python does, or refuses them with the same message."""
 
 import json
+import random
 import re
 import shutil
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,27 @@ from tests.cpp.conftest import CPP
 
 # Words that need correct lower-casing and tokenizing: the final sigma, dots, ligatures, marks, digits, apostrophes.
 WORDS = ["a", "b", "ς", "σ", "ας", "i̇", "ß", "ﬁ", "é", "e", "中", "½", "_", "...", "'", "s", ",", "´", "ǆ", "ᾳ"]
+# What the rules of the tokenizer nltk look for, and what stands around it.
+TREEBANK = [
+    *" .,:;'\"`?!()[]{}<>-*@#$%&«»“”‘’„‒—_ABs5٣½²中ıſé",
+    *["  ", "..", "...", "--", "''", "``", "\t", "\n", "\xa0", "\u3000", "\x85", "\x1c", "\u0307", "'s", "n't", "'ll"],
+    *[
+        "CANNOT",
+        "can",
+        "d'ye",
+        "gimme",
+        "gonna",
+        "more'n",
+        "wanna",
+        "'tis",
+        "'twas",
+        "u.s.",
+        "st.",
+        "3.5",
+        "tıs",
+        "dog",
+    ],
+]
 UNASSIGNED = "\u0378"  # in every version of Unicode so far
 TABLES = re.search(r"Unicode ([\d.]+)", (CPP / "src" / "unicode_tables.hpp").read_text(encoding="utf-8")).group(1)
 
@@ -60,6 +83,57 @@ def test_all_captions_of_flickr8k(open_both, flickr8k, flickr8k_bundle):
     captions = open_split(flickr8k).captions
     assert len(captions) == 5000
     assert [caption for caption in captions if in_cpp(caption) != in_python(caption)] == []
+
+
+def test_the_words_of_nltk(open_both, tiny_folder, tmp_path):
+    """Captions full of what its rules look for, with a vocabulary of all their words: the ids show each word."""
+    draw = random.Random(1)
+    made = ["".join(draw.choice(TREEBANK) + draw.choice(["", "", " "]) for _ in range(12)) for _ in range(3000)]
+    captions = [caption for caption in made if caption.strip()]
+    words = dict.fromkeys(word for caption in captions for word in TOKENIZERS["nltk"](caption))
+    bundle = with_words(tiny_folder, tmp_path, [word for word in words if word not in SPECIAL_TOKENS], "nltk")
+    in_python, in_cpp = of_both(open_both(bundle))
+    assert len(words) > 2000
+    assert [caption for caption in captions if in_cpp(caption) != in_python(caption)] == []
+
+
+def test_all_captions_of_flickr8k_have_the_words_of_nltk(open_both, tiny_folder, flickr8k, tmp_path):
+    captions = [caption for split in ("test", "train") for caption in open_split(flickr8k, split).captions]
+    words = dict.fromkeys(word for caption in captions for word in TOKENIZERS["nltk"](caption))
+    in_python, in_cpp = of_both(open_both(with_words(tiny_folder, tmp_path, list(words), "nltk")))
+    assert [caption for caption in captions if in_cpp(caption) != in_python(caption)] == []
+
+
+def test_special_words_are_found_by_name(open_both, tiny_folder, tmp_path):
+    bundle = tmp_path / "model.caan"
+    shutil.copytree(tiny_folder / "model.caan", bundle)
+    words = json.loads((bundle / "vocab.json").read_text())["words"]
+    last = max(words.values())
+    Vocabulary({word: last - number for word, number in words.items()}).save(bundle / "vocab.json")
+    write_manifest(bundle, json.loads((bundle / "manifest.json").read_text()))
+    ours, theirs = open_both(bundle)
+    captions = ["w1 w2 zebra", "w3", "w1 " * 9]
+    for caption in captions:
+        ids = theirs.tokenize(caption)
+        assert ids == ours.backend.model.vocabulary.encode(caption)
+        assert (ids[0], ids[-1]) == (last - 1, last - 2)
+    with pytest.raises(CaanError, match="no word of 'zebra' is in the model's vocabulary") as refused:
+        ours.search("zebra", ours.encode_images(np.ones((2, 3, 12), np.float32)))
+    gallery = theirs.encode_images(np.ones((2, 3, 12), np.float32))
+    with pytest.raises(Exception, match=re.escape(str(refused.value))):
+        theirs.search(gallery, "zebra")
+
+
+def with_words(tiny_folder, folder, words, tokenizer="whitespace"):
+    """The tiny bundle with another vocabulary, to tokenize with: nothing can be encoded."""
+    bundle = folder / "model.caan"
+    shutil.copytree(tiny_folder / "model.caan", bundle)
+    vocabulary = Vocabulary({word: number for number, word in enumerate([*SPECIAL_TOKENS, *words])}, tokenizer)
+    vocabulary.save(bundle / "vocab.json")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["config"]["vocab_size"] = len(vocabulary)
+    write_manifest(bundle, manifest)
+    return bundle
 
 
 def test_all_captions_of_the_demo_world(open_both, demo_bundle, demo_run):
@@ -115,14 +189,8 @@ def test_every_capital_is_lowered_alike(open_both, tiny_folder, tmp_path):
     """Each character that str.lower changes, with a vocabulary of the results."""
     capitals = [chr(code) for code in range(0x80, 0x110000) if chr(code).lower() != chr(code)]
     assert len(capitals) > 1_000
-    bundle = tmp_path / "model.caan"
-    shutil.copytree(tiny_folder / "model.caan", bundle)
     lowered = dict.fromkeys(f"x{capital.lower()}" for capital in capitals)
-    Vocabulary({word: number for number, word in enumerate([*SPECIAL_TOKENS, *lowered])}).save(bundle / "vocab.json")
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["config"]["vocab_size"] = len(lowered) + len(SPECIAL_TOKENS)  # nothing is encoded here
-    write_manifest(bundle, manifest)
-    in_python, in_cpp = of_both(open_both(bundle))
+    in_python, in_cpp = of_both(open_both(with_words(tiny_folder, tmp_path, lowered)))
     for capital in capitals:
         found = in_cpp(f"x{capital} X{capital}y")
         if found != in_python(f"x{capital} X{capital}y"):
