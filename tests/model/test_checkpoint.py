@@ -1,13 +1,15 @@
 """Checkpoints of both families load to the same model."""
 
 import json
+import warnings
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from caan.data.vocabulary import Vocabulary
-from caan.errors import CheckpointError
+from caan.errors import CaanWarning, CheckpointError
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import ScanOptions, load_checkpoint, save_checkpoint
 
@@ -115,7 +117,7 @@ def test_a_scan_checkpoint(load_scan, scan_parts, model, zipped):
     loaded = load_scan(scan_parts, zipped=zipped)
     assert_same(loaded.model.state_dict(), model.state_dict())
     assert loaded.model.config == CaanConfig(6, 5, 4, 3, 24, attention_scale=1.0)
-    assert loaded.vocabulary.tokenizer == "word-punct"
+    assert loaded.vocabulary.tokenizer == "whitespace"  # the file's
 
 
 def test_a_scan_checkpoint_as_a_tuple_of_state_dicts_with_something_behind(load_scan, scan_parts, model):
@@ -126,6 +128,23 @@ def test_a_scan_checkpoint_as_a_tuple_of_state_dicts_with_something_behind(load_
 def test_the_prefix_of_data_parallel(load_scan, scan_parts, model):
     parts = [{f"module.{name}": tensor for name, tensor in part.items()} for part in scan_parts]
     assert_same(load_scan(parts).model.state_dict(), model.state_dict())
+
+
+def test_the_tokenizer_of_a_vocabulary_that_names_none_is_nltk(
+    load_scan, scan_parts, tmp_path, vocabulary, monkeypatch
+):
+    monkeypatch.setattr(Vocabulary, "save", lambda self, path: path.write_text(json.dumps(self.words)))
+    assert load_scan(scan_parts).vocabulary == replace(vocabulary, tokenizer="nltk")
+
+
+def test_a_tokenizer_that_never_produces_the_vocabularys_words(load_scan, scan_parts, vocabulary, monkeypatch):
+    words = {f"{word}-{word}" if word.startswith("w") else word: number for word, number in vocabulary.words.items()}
+    monkeypatch.setattr(Vocabulary, "save", lambda self, path: path.write_text(json.dumps(words)))
+    with pytest.warns(CaanWarning, match=r"word-punct never produces 20 of .* words \(w0-w0, .*: --tokenizer"):
+        load_scan(scan_parts, tokenizer="word-punct")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_scan(scan_parts)
 
 
 def test_the_vocabularys_tokenizer_is_the_option(load_scan, scan_parts):
