@@ -109,11 +109,15 @@ bool has_surrogates(std::u32string_view text) {
 
 std::vector<std::string> split(std::u32string_view text) {
     std::vector<std::string> words;
-    for (auto start = text.begin(); (start = std::find_if_not(start, text.end(), is_space)) != text.end();) {
-        const auto end = std::find_if(start, text.end(), is_space);
-        words.push_back(
-            encode(text.substr(static_cast<std::size_t>(start - text.begin()), static_cast<std::size_t>(end - start))));
-        start = end;
+    for (std::size_t start = 0; start < text.size();) {
+        std::size_t end = start;
+        while (end < text.size() && !is_space(text[end])) {
+            ++end;
+        }
+        if (end > start) {
+            words.push_back(encode(text.substr(start, end - start)));
+        }
+        start = end + 1;
     }
     return words;
 }
