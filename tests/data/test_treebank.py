@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
@@ -70,6 +70,9 @@ def test_every_caption_of_flickr8k_has_nltks_words(flickr8k):
 
 
 @settings(max_examples=500, deadline=None)
+@example("a 'ſ b 'tıs c 'twaſ gımme lemme'")
+@example("'tis 'twas d'ye gotta more'n wanna wanna. cannot gonna ''tis")
+@example('"a", b:c 3,4 5: d.) \t')
 @given(captions.map("".join))
 def test_any_text_has_nltks_words(text):
     text = text.lower()
