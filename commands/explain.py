@@ -31,7 +31,12 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @click.argument("caption")
 @click.option("--item", metavar="ITEM", help="Which image: its id, or its number from 0.  [default: the only one]")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and image.")
-@click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
+@click.option(
+    "--lengths",
+    type=options.PATH,
+    metavar="FILE",
+    help="Regions of each image: .npy of (images,) integers.  [default: X_lengths.npy beside X_ims.npy]",
+)
 @click.option("--picture", type=options.PATH, metavar="FILE", help="The picture to shade.")
 @click.option("--boxes", type=options.PATH, metavar="FILE.npy", help="(images, regions, 4): x0 y0 x1 y1, 0 to 1.")
 @click.option(
@@ -69,7 +74,7 @@ def explain(
 
     FEATURES (.npy: images, regions, F) are those that caan index takes.
     """
-    from ..data.scan import open_features, open_lengths, read_ids
+    from ..data.scan import lengths_beside, open_features, open_lengths, read_ids
     from ..runtime.inputs import image_lengths
 
     if boxes is not None and grid is not None:
@@ -84,6 +89,7 @@ def explain(
     if names is not None and len(names) != images:
         raise DataError(f"{ids} names {len(names)} images, {features} holds {images}")
     number = _find(item, names, images)
+    lengths = lengths or lengths_beside(features)
     valid = regions if lengths is None else int(image_lengths(array, open_lengths(lengths))[number])
     image_boxes = _boxes(boxes, grid, images, regions, number)
     if image_boxes is not None:

@@ -21,7 +21,7 @@ def literal_ranks(scores, relevance):
 def literal(scores, relevance):
     ranks = literal_ranks(scores, relevance)
     recalls = [100 * sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5, 10)]
-    return [*recalls, float(np.median(ranks)), sum(ranks) / len(ranks)]
+    return [*recalls, float(np.floor(np.median(ranks))), sum(ranks) / len(ranks)]
 
 
 def values(direction):
