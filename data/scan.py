@@ -203,9 +203,9 @@ def write_split(
         raise DataError(f"{len(features)} images need as many groups of {CAPTIONS_PER_IMAGE} captions")
     with atomic_file(folder / f"{split}_ims.npy") as temporary, temporary.open("wb") as file:
         np.save(file, features, allow_pickle=False)
-    _write_lines(folder / f"{split}_caps.txt", [caption for group in captions for caption in group])
+    write_lines(folder / f"{split}_caps.txt", [caption for group in captions for caption in group])
     if ids is not None:
-        _write_lines(folder / f"{split}_ids.txt", ids)
+        write_lines(folder / f"{split}_ids.txt", ids)
 
 
 def _lines(content: bytes, name: str, what: str, may_lack: bool = False) -> Lines:
@@ -252,6 +252,6 @@ def _ids(ids: Lines, images: int, layout: Layout) -> list[str]:
     return ids.part(firsts.tolist())
 
 
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
+def write_lines(path: Path, lines: Sequence[str]) -> None:
     with atomic_file(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,204 @@
+"""Writes one split in SCAN's form: streamed, resumable, and published only when it is whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._files import PARTIAL, atomic_file, explained, reserve, unfinished_folder
+from ..._progress import progress_bar
+from ...errors import DataError, OutputError
+from ..scan import write_lines
+from .item import Item, Source
+
+_FEATURES = "ims.npy"
+_PARTS = (_FEATURES, "lengths.npy", "boxes.npy", "ids.txt", "caps.txt")
+_STATE = "progress.json"
+_BLOCK = 64  # images between two notes of progress
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """What a split holds: the source's images in order, their ids and captions (None: features alone)."""
+
+    split: str
+    images: Sequence[int]
+    ids: Sequence[str]  # per image, or per caption where images have different numbers of them
+    captions: Sequence[str] | None
+    dtype: str = "float32"
+
+
+def check_free(folder: Path, split: str, *, overwrite: bool) -> None:
+    """Raise OutputError if the split is there already."""
+    there = [path for part in _PARTS if (path := folder / f"{split}_{part}").exists()]
+    if there and not overwrite and _state(folder / f"{split}{PARTIAL}").get("published") is not True:
+        raise OutputError(f"{there[0]} exists already; add --overwrite to replace the split, or name another with -o")
+
+
+def write(job: SplitJob, source: Source, folder: Path, *, overwrite: bool, progress: bool) -> None:
+    """Write the split's files in `folder`.
+
+    They are written in `{split}.partial` there and moved out when all are complete, the features last; without those
+    there is no split. If interrupted, the same call resumes and writes the same bytes. Raises OutputError if the split
+    exists, the disk is full or another process is writing it; DataError, naming the image, for features that don't fit
+    or hold NaN or infinity.
+    """
+    partial, target = folder / f"{job.split}{PARTIAL}", folder / f"{job.split}_{_FEATURES}"
+    with unfinished_folder(partial, target), explained(target, resumable=True):
+        check_free(folder, job.split, overwrite=overwrite)
+        state = _begun(partial, job, source)
+        try:
+            if not state.get("published"):
+                _fill(partial, job, source, state, progress)
+                _note(
+                    partial,
+                    {**state, "parts": [part for part in _PARTS if (partial / part).is_file()], "published": True},
+                )
+        except DataError:
+            _empty(partial)  # nothing to resume
+            raise
+        _publish(partial, folder, job.split)
+
+
+def _fill(partial: Path, job: SplitJob, source: Source, state: dict[str, Any], progress: bool) -> None:
+    """Write all files, continuing at image `state["done"]`."""
+    counts = source.regions[np.asarray(job.images, np.int64)]
+    first = source.read(job.images[0])
+    shape = (len(job.images), int(counts.max()))
+    with (
+        _mapped(partial / _FEATURES, (*shape, first.features.shape[1]), job.dtype, state) as features,
+        _mapped(partial / "boxes.npy", (*shape, 4), "float32", state, wanted=first.boxes is not None) as boxes,
+        progress_bar(len(job.images), f"converting {job.split}", "image", progress, initial=state["done"]) as bar,
+    ):
+        assert features is not None
+        for start in range(state["done"], len(job.images), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(job.images)))
+            for row in block:
+                item = _checked(source, job.images[row], int(counts[row]), first)
+                features[row] = _padded(item.features, features[row], f"image {source.names[job.images[row]][:80]!r}")
+                if boxes is not None and item.boxes is not None:
+                    boxes[row] = _padded(item.boxes, boxes[row], "")
+            for array in (features, boxes):
+                if array is not None:
+                    array.flush()
+            state |= {"done": block.stop, "arrays": [_FEATURES] if boxes is None else [_FEATURES, "boxes.npy"]}
+            _note(partial, state)
+            bar.update(len(block))
+    np.save(partial / "lengths.npy", counts)
+    write_lines(partial / "ids.txt", job.ids)
+    if job.captions is not None:
+        write_lines(partial / "caps.txt", job.captions)
+
+
+def _checked(source: Source, image: int, regions: int, first: Item) -> Item:
+    item, place = source.read(image), f"image {source.names[image][:80]!r}"
+    if item.features.shape != (regions, first.features.shape[1]):
+        raise DataError(
+            f"{place} has features {item.features.shape}, expected {(regions, first.features.shape[1])} as the first"
+            " image; extract all with the same detector"
+        )
+    if not np.isfinite(item.features).all():
+        raise DataError(f"{place} has features that are NaN or infinite; extract it again")
+    if (item.boxes is None) != (first.boxes is None):
+        has, others = ("no boxes", "have some") if item.boxes is None else ("boxes", "have none")
+        raise DataError(f"{place} has {has} in relation to its picture's size, other images {others}; extract it again")
+    return item
+
+
+def _padded(rows: NDArray[Any], like: NDArray[Any], place: str) -> NDArray[Any]:
+    """Rows (r, columns) as `like` (R, columns), padded with zeros."""
+    result = np.zeros_like(like)
+    with np.errstate(over="ignore"):
+        result[: len(rows)] = rows
+    if not np.isfinite(result).all():
+        raise DataError(f"{place} has features beyond {like.dtype}; convert without --dtype")
+    return result
+
+
+@contextmanager
+def _mapped(
+    path: Path, shape: tuple[int, ...], dtype: str, state: dict[str, Any], *, wanted: bool = True
+) -> Iterator[np.memmap[Any, Any] | None]:
+    """An `.npy` file of this shape, written through memory; continued if images are done."""
+    if not wanted:
+        yield None
+        return
+    is_new = state["done"] == 0
+    array = np.lib.format.open_memmap(path, "w+" if is_new else "r+", np.dtype(dtype), shape)
+    try:
+        if is_new:
+            reserve(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            path.unlink(missing_ok=True)  # gives back what was reserved
+        raise
+    yield array
+    array.flush()
+
+
+def _begun(partial: Path, job: SplitJob, source: Source) -> dict[str, Any]:
+    """The state of unfinished work on the same data; a new state, and an empty folder, if there is none."""
+    what = json.dumps(
+        [source.identity, list(job.images), job.dtype, list(job.ids), job.captions and list(job.captions)]
+    )
+    begun = {"job": hashlib.sha256(what.encode("utf-8", "replace")).hexdigest(), "done": 0}
+    state = _state(partial)
+    if state.get("job") == begun["job"] and (state.get("published") or _is_whole(partial, state, len(job.images))):
+        return state
+    _empty(partial)
+    return begun
+
+
+def _is_whole(partial: Path, state: dict[str, Any], images: int) -> bool:
+    """Whether the arrays of unfinished work are there."""
+    try:
+        arrays = [np.load(partial / name, mmap_mode="r") for name in state["arrays"]]
+    except (KeyError, TypeError, OSError, ValueError):
+        return False
+    return all(len(array) == images for array in arrays) and state["done"] <= images
+
+
+def _empty(partial: Path) -> None:
+    for name in (*_PARTS, _STATE):
+        (partial / name).unlink(missing_ok=True)
+
+
+def _state(partial: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((partial / _STATE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    is_state = isinstance(state, dict) and isinstance(state.get("done"), int) and state["done"] >= 0
+    return state if is_state else {}
+
+
+def _note(partial: Path, state: dict[str, Any]) -> None:
+    with atomic_file(partial / _STATE) as temporary:
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+
+
+def _move(path: Path, target: Path) -> None:
+    path.replace(target)
+
+
+def _publish(partial: Path, folder: Path, split: str) -> None:
+    """Move the files to their place. The old features go first and the new ones come last."""
+    parts = _state(partial).get("parts", [])
+    if (partial / _FEATURES).is_file():
+        (folder / f"{split}_{_FEATURES}").unlink(missing_ok=True)
+        for part in (*_PARTS[1:], _FEATURES):
+            if part not in parts:
+                (folder / f"{split}_{part}").unlink(missing_ok=True)  # of an older split
+            elif (partial / part).is_file():
+                _move(partial / part, folder / f"{split}_{part}")
+    (partial / _STATE).unlink(missing_ok=True)
+    partial.rmdir()
