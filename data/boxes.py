@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def relative_boxes(boxes: NDArray[Any], width: Any, height: Any) -> NDArray[np.float32]:
-    """Boxes x0, y0, x1, y1 (…, 4) in pixels → float32 fractions of the picture, within 0..1.
+    """Boxes x0, y0, x1, y1 (…, 4) in pixels → float32 fractions of the picture.
 
-    width, height: numbers, or arrays that broadcast against (…, 1).
+    width, height: numbers, or arrays that broadcast against the boxes' (…, 1).
     """
-    sides = np.concatenate(np.broadcast_arrays(width, height, width, height), axis=-1) if np.ndim(width) else None
-    scale = np.array([width, height] * 2, np.float64) if sides is None else sides
-    return (np.asarray(boxes, np.float64) / scale).clip(0, 1).astype(np.float32)
+    corners = np.asarray(boxes, np.float64)
+    x, y = corners[..., 0::2] / width, corners[..., 1::2] / height  # (…, 2) each
+    return np.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], axis=-1).astype(np.float32)

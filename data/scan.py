@@ -10,6 +10,7 @@ DIR/vocab.json           optional: the vocabulary
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from .._files import atomic_file, open_regular, read_input
 from .._text import Lines, lines_of
 from ..errors import DataError
 from .layout import CAPTIONS_PER_IMAGE, Layout, find_layout
+from .plain_pickle import load_plain
 
 _HASHED_ROWS = 64
 # Two names of one split, in this family of repositories.
@@ -148,6 +150,27 @@ def open_array(path: Path) -> NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")
     return array
+
+
+def open_plain_array(path: Path) -> NDArray[Any] | list[Any]:
+    """As `open_array`; an array of objects as the list of its elements, if they are plain data.
+
+    Raises DataError also for objects that are not: nothing in the file is executed.
+    """
+    content = read_text_file(path)
+    header = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(header)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        has_objects = read(header)[2].hasobject
+    except ValueError:
+        has_objects = False
+    if not has_objects:
+        return open_array(path)
+    loaded = load_plain(header.read(), str(path))
+    if not isinstance(loaded, list):
+        raise DataError(f"{path} holds a {type(loaded).__name__} of objects; expected a list")
+    return loaded
 
 
 def read_captions(path: Path) -> Lines:

@@ -75,7 +75,7 @@ def item_of(fields: Mapping[str, Any], place: str) -> Item:
         width, height = (float(np.asarray(side).reshape(-1)[0]) for side in sides)
         if not (width > 0 and height > 0):
             raise DataError(f"{place} says its picture has {width:g} × {height:g} pixels; extract it again")
-        return Item(features, relative_boxes(corners, width, height))
+        return Item(features, relative_boxes(corners, width, height).clip(0, 1))  # detectors may round beyond
     is_relative = bool(np.isfinite(corners).all()) and corners.min() >= 0 and corners.max() <= 1
     return Item(features, relative_boxes(corners, 1, 1) if is_relative else None)
 
