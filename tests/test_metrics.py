@@ -136,6 +136,12 @@ def test_a_ground_truth_that_does_not_fit_is_refused(truth, says):
         retrieval_metrics(np.zeros((3, 7)), **truth)
 
 
+def test_the_median_is_rounded_down_as_in_scan():
+    """np.floor(np.median(ranks)) + 1 of the ranks from 0, here 1 and 0."""
+    metrics = retrieval_metrics(np.array([[1.0, 2.0], [0.0, 1.5]]))
+    assert (metrics.image_to_text.median_rank, metrics.image_to_text.mean_rank) == (1, 1.5)
+
+
 def test_five_folds_are_the_mean_of_five_blocks():
     scores = np.random.default_rng(3).standard_normal((20, 100))
     folds = [retrieval_metrics(scores[4 * n : 4 * n + 4, 20 * n : 20 * n + 20]) for n in range(5)]

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from caan.accuracy.workload import data_workload
+from caan.bench.worker import RowSpec, _Row
 from caan.data.scan import open_split
 from caan.metrics import five_fold_metrics, retrieval_metrics
 from caan.runtime import Gallery, Retriever
@@ -66,6 +65,15 @@ def test_eval_does_not_count_padding(run, tiny_folder, padded, expected, tmp_pat
 def test_pytorch_does_not_count_padding(tiny_folder, padded, expected):
     reference = Retriever.open(tiny_folder / "model.pt", "torch")
     np.testing.assert_allclose(data_workload(padded, "test").scores(reference), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
+def test_a_row_of_the_bench_does_not_count_padding(tiny_folder, padded, expected, tmp_path, name):
+    spec = RowSpec(name, name, tiny_folder / ("model.pt" if name == "torch" else "model.caan"))
+    row = _Row(spec, data_workload(padded, "test"), 1, tmp_path)
+    row._caption_gallery = lambda: row.some_captions  # 5,000 captions take seconds
+    np.testing.assert_allclose(row.prepare()["scores"], expected, atol=1e-5)
+    assert row.some_images.lengths.tolist() == LENGTHS
 
 
 def test_index_and_explain_find_the_lengths_beside_the_features(
@@ -156,19 +164,3 @@ def test_exported_scores_name_the_images(run, retriever, tiny_folder, ten, tmp_p
     image, caption, score, name = lines[1 + 3 * len(split.captions) + 7].split(",")
     assert (image, caption, name) == ("3", "7", "photo 3.jpg")
     assert float(score) == pytest.approx(float(scores[3, 7]), abs=1e-7)
-
-
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=30))
-def test_the_median_is_scans(ranks):
-    """np.floor(np.median(ranks)) + 1 of ranks from 0, for one relevant item per query."""
-    size = 21
-    scores = np.full((len(ranks), size), 0.0)
-    for row, rank in zip(scores, ranks, strict=True):
-        row[1 : 1 + rank] = 2.0
-        row[0] = 1.0
-    relevance = np.zeros(scores.shape, bool)
-    relevance[:, 0] = True
-    padded = np.vstack([scores, np.zeros((size, size))])
-    truth = np.vstack([relevance, np.eye(size, dtype=bool)])
-    expected = [*ranks, *[size - 1] * size]
-    assert retrieval_metrics(padded, relevance=truth).image_to_text.median_rank == np.floor(np.median(expected)) + 1
