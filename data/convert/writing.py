@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import io
 import json
+import math
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,8 @@ from ...errors import DataError, OutputError
 from ..scan import write_lines
 from .item import Item, Source
 
-_FEATURES = "ims.npy"
-_PARTS = (_FEATURES, "lengths.npy", "boxes.npy", "ids.txt", "caps.txt")
+_FEATURES, _BOXES = "ims.npy", "boxes.npy"
+_PARTS = (_FEATURES, "lengths.npy", _BOXES, "ids.txt", "caps.txt")
 _STATE = "progress.json"
 _BLOCK = 64  # images between two notes of progress
 
@@ -73,24 +75,29 @@ def _fill(partial: Path, job: SplitJob, source: Source, state: dict[str, Any], p
     """Write all files, continuing at image `state["done"]`."""
     counts = source.regions[np.asarray(job.images, np.int64)]
     first = source.read(job.images[0])
-    shape = (len(job.images), int(counts.max()))
+    most, size = int(counts.max()), first.features.shape[1]
+    shapes = {_FEATURES: (most, size)} if first.boxes is None else {_FEATURES: (most, size), _BOXES: (most, 4)}
+    dtypes = {_FEATURES: np.dtype(job.dtype), _BOXES: np.dtype(np.float32)}
+    done = int(state["done"])
     with (
-        _mapped(partial / _FEATURES, (*shape, first.features.shape[1]), job.dtype, state) as features,
-        _mapped(partial / "boxes.npy", (*shape, 4), "float32", state, wanted=first.boxes is not None) as boxes,
-        progress_bar(len(job.images), f"converting {job.split}", "image", progress, initial=state["done"]) as bar,
+        ExitStack() as stack,
+        progress_bar(len(job.images), f"converting {job.split}", "image", progress, initial=done) as bar,
     ):
-        assert features is not None
-        for start in range(state["done"], len(job.images), _BLOCK):
+        rows = {
+            name: stack.enter_context(_rows(partial / name, len(job.images), shape, dtypes[name], done))
+            for name, shape in shapes.items()
+        }
+        for start in range(done, len(job.images), _BLOCK):
             block = range(start, min(start + _BLOCK, len(job.images)))
-            for row in block:
-                item = _checked(source, job.images[row], int(counts[row]), first)
-                features[row] = _padded(item.features, features[row], f"image {source.names[job.images[row]][:80]!r}")
-                if boxes is not None and item.boxes is not None:
-                    boxes[row] = _padded(item.boxes, boxes[row], "")
-            for array in (features, boxes):
-                if array is not None:
-                    array.flush()
-            state |= {"done": block.stop, "arrays": [_FEATURES] if boxes is None else [_FEATURES, "boxes.npy"]}
+            for image in block:
+                item = _checked(source, job.images[image], int(counts[image]), first)
+                for name, values in ((_FEATURES, item.features), (_BOXES, item.boxes)):
+                    if values is not None:
+                        rows[name].write(_padded(values, shapes[name], dtypes[name], source.names[job.images[image]]))
+            for file in rows.values():
+                file.flush()
+                os.fsync(file.fileno())  # before it is noted as done
+            state |= {"done": block.stop, "arrays": list(shapes)}
             _note(partial, state)
             bar.update(len(block))
     np.save(partial / "lengths.npy", counts)
@@ -114,35 +121,36 @@ def _checked(source: Source, image: int, regions: int, first: Item) -> Item:
     return item
 
 
-def _padded(rows: NDArray[Any], like: NDArray[Any], place: str) -> NDArray[Any]:
-    """Rows (r, columns) as `like` (R, columns), padded with zeros."""
-    result = np.zeros_like(like)
+def _padded(rows: NDArray[Any], shape: tuple[int, int], dtype: np.dtype[Any], name: str) -> bytes:
+    """Rows (r, columns) padded with zeros to (R, columns), as a file holds them."""
+    result = np.zeros(shape, dtype)
     with np.errstate(over="ignore"):
         result[: len(rows)] = rows
     if not np.isfinite(result).all():
-        raise DataError(f"{place} has features beyond {like.dtype}; convert without --dtype")
-    return result
+        raise DataError(f"image {name[:80]!r} has features beyond {dtype}; convert without --dtype")
+    return result.tobytes()
 
 
 @contextmanager
-def _mapped(
-    path: Path, shape: tuple[int, ...], dtype: str, state: dict[str, Any], *, wanted: bool = True
-) -> Iterator[np.memmap[Any, Any] | None]:
-    """An `.npy` file of this shape, written through memory; continued if images are done."""
-    if not wanted:
-        yield None
-        return
-    is_new = state["done"] == 0
-    array = np.lib.format.open_memmap(path, "w+" if is_new else "r+", np.dtype(dtype), shape)
-    try:
-        if is_new:
-            reserve(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            path.unlink(missing_ok=True)  # gives back what was reserved
-        raise
-    yield array
-    array.flush()
+def _rows(path: Path, images: int, shape: tuple[int, int], dtype: np.dtype[Any], done: int) -> Iterator[BinaryIO]:
+    """An `.npy` file (images, *shape), open where image `done` begins; its whole size is reserved."""
+    header = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": description, "fortran_order": False, "shape": (images, *shape)}
+    )
+    start, row = header.tell(), math.prod(shape) * dtype.itemsize
+    with path.open("r+b" if done else "w+b") as file:
+        if not done:
+            try:
+                file.write(header.getvalue())
+                file.truncate(start + images * row)
+                reserve(path)
+            except OSError:
+                path.unlink(missing_ok=True)  # gives back what was reserved
+                raise
+        file.seek(start + done * row)
+        yield file
 
 
 def _begun(partial: Path, job: SplitJob, source: Source) -> dict[str, Any]:
