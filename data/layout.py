@@ -126,7 +126,8 @@ def _repetition(features: NDArray[np.floating], lengths: NDArray[np.integer] | N
 def _is_repeated(features: NDArray[np.floating], starts: Starts, lengths: NDArray[np.integer] | None) -> bool:
     """Whether the rows from each start to the next hold the same image; only some groups are read."""
     ends = np.append(starts[1:], len(features))
-    groups = np.unique(np.linspace(0, len(starts) - 1, _PROBED_GROUPS).astype(int)).tolist()
+    several = np.flatnonzero(ends - starts > 1)
+    groups = several[np.unique(np.linspace(0, len(several) - 1, _PROBED_GROUPS).astype(int))].tolist()
     return all(
         _same(features, int(starts[group]), row, group, lengths, len(starts))
         for group in groups

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from .layout import CAPTIONS_PER_IMAGE, Layout, find_layout
 from .plain_pickle import load_plain
 
 _HASHED_ROWS = 64
+_ARCHIVE = "holds several arrays (.npz); save one array with numpy.save"
+_CAPTION_NUMBER = re.compile(r"#[0-9]+$")
 # Two names of one split, in this family of repositories.
 _SAME_SPLIT = {"dev": "val", "val": "dev"}
 
@@ -65,7 +68,7 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
     features = open_features(features_path)
     captions = read_captions(captions_path)
     ids_path, lengths_path = folder / f"{name}_ids.txt", lengths_beside(features_path)
-    ids = read_ids(ids_path) if ids_path.is_file() else None
+    ids = _without_numbers(read_ids(ids_path), len(captions)) if ids_path.is_file() else None
     lengths = None if lengths_path is None else open_lengths(lengths_path)
     layout = find_layout(features, len(captions), ids, lengths)
     if layout is None:
@@ -74,6 +77,8 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
             f" ({features_path.parent}): they don't fit together; expected {CAPTIONS_PER_IMAGE} captions per image, or"
             f" another number for all, or {ids_path.name} with the name of each caption's image"
         )
+    names = None if ids is None else _ids(ids, layout)
+    unused = ", ids of the captions, not of images" if names is None and ids is not None else ""
     images = features[layout.rows]  # a view of the file, unless images are repeated unequally
     regions, counts = None, ""
     if lengths is not None and lengths_path is not None:
@@ -85,9 +90,9 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
         features=images,
         captions=captions,
         image_of_caption=layout.image_of_caption,
-        ids=None if ids is None else _ids(ids, len(images), layout),
+        ids=names,
         lengths=regions,
-        layout=layout.description + counts,
+        layout=layout.description + counts + unused,
         rows=layout.rows,
     )
 
@@ -144,11 +149,9 @@ def open_array(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged header makes numpy raise nearly any type
-        raise DataError(
-            f"{path} is not an .npy file of numbers, or is truncated; save it with numpy.save, or copy it again"
-        ) from error
+        raise DataError(f"{path} {_why_not_numbers(path)}") from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} holds several arrays (.npz); save one array with numpy.save")
+        raise DataError(f"{path} {_ARCHIVE}")
     return array
 
 
@@ -157,17 +160,10 @@ def open_plain_array(path: Path) -> NDArray[Any] | list[Any]:
 
     Raises DataError also for objects that are not: nothing in the file is executed.
     """
-    content = read_text_file(path)
-    header = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(header)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        has_objects = read(header)[2].hasobject
-    except ValueError:
-        has_objects = False
-    if not has_objects:
+    file = io.BytesIO(read_text_file(path))
+    if not _has_objects(file):
         return open_array(path)
-    loaded = load_plain(header.read(), str(path))
+    loaded = load_plain(file.read(), str(path))
     if not isinstance(loaded, list):
         raise DataError(f"{path} holds a {type(loaded).__name__} of objects; expected a list")
     return loaded
@@ -231,6 +227,30 @@ def write_split(
         write_lines(folder / f"{split}_ids.txt", ids)
 
 
+def _has_objects(file: BinaryIO) -> bool:
+    """Whether an `.npy` file holds Python objects; it is read up to the end of its header."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return bool(read(file)[2].hasobject)
+    except Exception:  # as in `open_array`
+        return False
+
+
+def _why_not_numbers(path: Path) -> str:
+    """What a file is, if not a whole `.npy` file of numbers."""
+    with open_regular(path) as file:
+        start = file.read(len(np.lib.format.MAGIC_PREFIX))
+        file.seek(0)
+        if start.startswith(b"PK"):
+            return _ARCHIVE
+        if not np.lib.format.MAGIC_PREFIX.startswith(start):
+            return "is not an .npy file; save its array with numpy.save, or convert it: caan data convert"
+        if _has_objects(file):
+            return "holds Python objects, which could run code; save an array of numbers with numpy.save"
+    return "is a damaged or truncated .npy file; copy it again, or save it again with numpy.save"
+
+
 def _lines(content: bytes, name: str, what: str, may_lack: bool = False) -> Lines:
     lines = lines_of(content, name)
     if not lines:
@@ -259,11 +279,21 @@ def _lengths(
     return None if (result == limit).all() else result
 
 
-def _ids(ids: Lines, images: int, layout: Layout) -> list[str]:
+def _without_numbers(ids: Lines, captions: int) -> Lines:
+    """Ids of captions as Flickr numbers them, photo.jpg#0, as those of their images."""
+    is_numbered = len(ids) == captions and all(_CAPTION_NUMBER.search(name) for name in ids)
+    return ids.replaced(_CAPTION_NUMBER.sub("", name) for name in ids) if is_numbered else ids
+
+
+def _ids(ids: Lines, layout: Layout) -> list[str] | None:
+    """The name of each image; None if every caption has an id of its own."""
+    images, captions = int(layout.image_of_caption[-1]) + 1, len(layout.image_of_caption)
     if len(ids) == images:
         return ids
-    if len(ids) != len(layout.image_of_caption):
+    if len(ids) != captions:
         raise DataError(f"{ids.name} names {len(ids)} images, the features hold {images}")
+    if len(set(ids)) == captions:
+        return None
     firsts = np.unique(layout.image_of_caption, return_index=True)[1]
     for number, name in enumerate(ids):
         first = firsts[layout.image_of_caption[number]]

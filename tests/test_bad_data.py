@@ -102,14 +102,24 @@ def test_features_that_are_a_list(retriever):
 
 
 def test_features_holding_objects_are_not_unpickled(indexed):
-    indexed(np.array([object()]), says=["features.npy is not an .npy file of numbers"])
+    indexed(np.array([object()]), says=["features.npy holds Python objects, which could run code"])
 
 
-@pytest.mark.parametrize("content", [b"", b"no features", b"PK\x03\x04", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{"])
-def test_a_file_that_does_not_hold_features(refused, tiny_folder, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no features", "features.npy is not an .npy file; save its array with numpy.save, or convert it: caan data"),
+        (b"\x89HDF\r\n\x1a\n", "features.npy is not an .npy file"),
+        (b"PK\x03\x04", "features.npy holds several arrays (.npz)"),
+        (b"", "features.npy is a damaged or truncated .npy file; copy it again"),
+        (b"\x93NUMPY", "features.npy is a damaged or truncated .npy file"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "features.npy is a damaged or truncated .npy file"),
+    ],
+)
+def test_a_file_that_does_not_hold_features(refused, tiny_folder, tmp_path, content, says):
     (tmp_path / "features.npy").write_bytes(content)
     command = ["index", tiny_folder / "model.caan", "features.npy", "-o", "gallery"]
-    refused(*command, says=["features.npy is not an .npy file of numbers, or is truncated"])
+    refused(*command, says=[says])
 
 
 def test_truncated_features(evaluated, tiny_data):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from caan.accuracy.gate import fp32_gate
 from caan.accuracy.workload import data_workload
 from caan.bench.worker import RowSpec, _Row
 from caan.data.scan import open_split
@@ -86,6 +87,19 @@ def test_index_and_explain_find_the_lengths_beside_the_features(
     np.testing.assert_allclose(retriever.score_matrix(gallery, captions), expected, atol=1e-6)
     explained = json.loads(run("explain", bundle, features, captions[0], "--item", 3, "--json").out)
     assert explained["score"] == pytest.approx(expected[3, 0], abs=1e-5) and len(explained["av"]) == 1
+
+
+def test_search_with_images_does_not_count_padding(run, tiny_folder, padded, expected, tmp_path):
+    bundle, features = tiny_folder / "model.caan", padded / "test_ims.npy"
+    assert run("index", bundle, padded / "test_caps.txt", "-o", tmp_path / "texts", "--dtype", "float32").code == 0
+    hits = json.loads(run("search", tmp_path / "texts", "--features", features, "--item", 3, "-k", 1, "--json").out)
+    assert hits[0]["score"] == pytest.approx(float(expected[3].max()), abs=1e-5)
+
+
+def test_the_gate_of_an_export_says_how_the_data_set_is_read(tiny_folder, tiny_data):
+    told = []
+    fp32_gate(tiny_data, "test", tiny_folder / "model.pt", told.append)
+    assert told == ["data test, 6 images × 30 captions: one row per image, 5 captions each"]
 
 
 def test_other_lengths_are_other_data(padded):

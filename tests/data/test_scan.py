@@ -189,7 +189,7 @@ def test_ids_of_every_caption_say_whose_it_is(tmp_path, features, counts, repeat
     [
         ("aaaaabbbbbaaaaaddddd", "test_ids.txt, line 11 names 'a' again, after line 1"),
         ("aaaaabbbbbcccccccccc", "test_ids.txt names 3 images, the features hold 4"),
-        ("abcdefghijklmnopqrst", "line 2 names 'b', but line 1 'a' for the same image"),
+        ("abbbbcccccdddddeeeef", "test_ids.txt names 6 images, the features hold 4"),
         ("abcde", "test_ids.txt names 5 images, the features hold 4"),
     ],
 )
@@ -198,6 +198,37 @@ def test_ids_that_do_not_fit_are_refused(tmp_path, features, names, says):
     (tmp_path / "test_ids.txt").write_text("\n".join(names))
     with pytest.raises(DataError, match=says):
         open_split(tmp_path)
+
+
+def test_ids_that_contradict_the_features_are_refused(tmp_path, features):
+    write(tmp_path, np.repeat(features, 5, axis=0))
+    (tmp_path / "test_ids.txt").write_text("\n".join("aaaaaabbbbcccccddddd"))
+    with pytest.raises(DataError, match="line 7 names 'b', but line 6 'a' for the same image"):
+        open_split(tmp_path)
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_numbered_captions_name_their_images(tmp_path, features, repeats):
+    write(tmp_path, np.repeat(features, repeats, axis=0))
+    (tmp_path / "test_ids.txt").write_text("".join(f"{n}.jpg#{k}\n" for n in range(IMAGES) for k in range(5)))
+    assert open_split(tmp_path).ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_ids_of_captions_are_no_names_of_images(tmp_path, features, repeats):
+    write(tmp_path, np.repeat(features, repeats, axis=0))
+    (tmp_path / "test_ids.txt").write_text("".join(f"{n}\n" for n in range(20)))
+    split = open_split(tmp_path)
+    assert split.ids is None and split.layout.endswith(", ids of the captions, not of images")
+
+
+def test_one_name_twice_among_many_is_compared(tmp_path):
+    features = np.random.default_rng(0).standard_normal((400, 1, 4))
+    write(tmp_path, features, ["a"] * 400)
+    names = [str(n) for n in range(400)]
+    names[203] = names[202]
+    (tmp_path / "test_ids.txt").write_text("\n".join(names))
+    assert len(open_split(tmp_path).features) == 400
 
 
 def test_names_that_repeat_with_other_features_are_other_images(tmp_path):

@@ -110,7 +110,7 @@ def test_boxes_of_padding_are_not_looked_at(saved):
 
 def test_a_file_that_holds_no_boxes(tmp_path):
     (tmp_path / "boxes.npy").write_text("x0 y0 x1 y1")
-    with pytest.raises(DataError, match=r"not an \.npy file of numbers"):
+    with pytest.raises(DataError, match=r"is not an \.npy file; save"):
         read_boxes(tmp_path / "boxes.npy", 1, 1)
     with pytest.raises(DataError, match=r"can't read .*No such file"):
         read_boxes(tmp_path / "nowhere.npy", 1, 1)

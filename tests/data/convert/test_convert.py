@@ -95,6 +95,14 @@ def test_a_split_without_any_features_is_left_out_with_a_message(world, tmp_path
     assert any("the split train" in line and "left out: none of its 2 images" in line for line in told)
 
 
+def test_features_named_by_karpathys_imgid(world, tmp_path):
+    """A last resort: only if no image is found by its name."""
+    names = ["3", "0", "2", "1"]
+    source = tsv(type(world)(names, world.features, world.boxes), tmp_path / "a.tsv")
+    convert([source], tmp_path / "data", ConvertOptions(captions=karpathy(tmp_path / "dataset.json"), split="test"))
+    np.testing.assert_array_equal(open_split(tmp_path / "data").regions(0), world.features[names.index("2")])
+
+
 CAPTIONS = {
     "lines.jsonl": "\n".join(json.dumps({"id": n, "caption": f"{n} {k}"}) for k in range(2) for n in NAMES),
     "list.json": json.dumps([{"filename": f"{n}.jpg", "captions": [f"{n} 0", f"{n} 1"]} for n in NAMES]),

@@ -48,7 +48,7 @@ def convert_refused(refused, tmp_path):
         ("features.tsv", b"", ["holds no image"]),
         ("features.tsv", b"7\t1\t1\tmany\tAAAA\tAAAA\n", ["line 1 has 'many' as its number of regions"]),
         ("features.h5", b"no HDF5", ["can't be read as HDF5", "copy it again"]),
-        ("features.npy", b"\x93NUMPY", ["features.npy is not an .npy file of numbers, or is truncated"]),
+        ("features.npy", b"\x93NUMPY", ["features.npy is a damaged or truncated .npy file; copy it again"]),
     ],
 )
 def test_forms_that_are_not_read_are_named_with_the_way_to_convert_them(convert_refused, tmp_path, name, content, says):
