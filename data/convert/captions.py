@@ -17,6 +17,7 @@ from typing import Any
 from ..._text import Lines, lines_of, parse_json
 from ...errors import DataError
 from ..scan import captions_of, read_text_file
+from .item import is_name
 
 # SCAN's names of Karpathy's splits: training took restval too (Faghri et al., VSE++, 2018).
 SPLITS = {"val": "dev", "validation": "dev", "restval": "train"}
@@ -190,6 +191,8 @@ def _merged(images: Iterable[Captioned], path: Path) -> Iterator[Captioned]:
         if known is not image:
             known.captions.extend(image.captions)
     for image in by_name.values():
+        if not is_name(image.name):
+            raise DataError(f"{path} names an image {image.name[:80]!r}; a name is one line of text")
         if not image.captions:
             raise DataError(f"{path}: image {image.name!r} has no captions; remove it")
         yield image

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._files import open_regular
 from ..._progress import progress_bar
 from ...errors import DataError
 from ..scan import open_array
@@ -46,7 +47,7 @@ class FolderSource:
             return item_of({"features": open_array(path)}, str(path))
         try:
             # Only these are read: `info` of bottom-up-attention.pytorch is a pickle.
-            with np.load(path, allow_pickle=False) as archive:
+            with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
                 fields = {name: archive[name] for name in archive.files if name in _READ}
                 held = fields or dict.fromkeys(archive.files)
         except Exception as error:  # a damaged archive makes NumPy raise nearly any type
@@ -59,7 +60,7 @@ def _rows(path: Path) -> int:
     if path.suffix == ".npy":
         return len(item_of({"features": open_array(path)}, str(path)).features)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as whole, zipfile.ZipFile(whole) as archive:
             held = {name.removesuffix(".npy"): name for name in archive.namelist()}
             count = next((held[name] for name in COUNT if name in held), None)
             if count is not None:
@@ -83,6 +84,8 @@ def _shape(file: Any) -> tuple[int, ...]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError):
+        return DataError(f"can't read {path}: {error.strerror or error}")
     if isinstance(error, ValueError) and "allow_pickle" in str(error):
         return DataError(f"{path} holds Python objects, which could run code; save its arrays as plain numbers")
     return DataError(f"{path} can't be read as .npz ({type(error).__name__}); it is damaged: copy it again")

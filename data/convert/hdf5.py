@@ -69,6 +69,12 @@ class Hdf5Source:
             names[0]: values for names in (COUNT, WIDTH, HEIGHT) if (values := field(self._root, names)) is not None
         }
         boxes = field(self._root, BOXES)
+        for values in singles.values():
+            self._check_length(values, images)
+        if boxes is not None:
+            self._check_length(boxes, features.shape[0])
+        if ranges is not None and (spans.ndim != 2 or (spans[:, 0] < 0).any() or spans.max() > features.shape[0]):
+            raise DataError(f"{self._path}: {ranges.name[1:]} doesn't fit the {features.shape[0]} rows of features")
 
         def fields(image: int) -> Mapping[str, Any]:
             rows = image if ranges is None else slice(*spans[image].tolist())
@@ -84,6 +90,10 @@ class Hdf5Source:
         else:
             counts = [features.shape[1]] * images
         return self._names(images), fields, [int(count) for count in counts]
+
+    def _check_length(self, values: Any, number: int) -> None:
+        if values.shape[:1] != (number,):
+            raise DataError(f"{self._path}: {values.name[1:]} is {values.shape}, the features need {number} of them")
 
     def _names(self, images: int) -> list[str]:
         stored = field(self._root, NAME)

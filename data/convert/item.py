@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +40,15 @@ class Source(Protocol):
     def read(self, image: int) -> Item: ...
 
 
+def is_name(name: str) -> bool:
+    """Whether a name can be a line of UTF-8 text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a file name in another encoding
+        return False
+    return bool(name.strip()) and not set(name) & set("\0\r\n")
+
+
 def field(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """The field with the first of these names; None if there is none."""
     return next((fields[name] for name in names if name in fields), None)
@@ -53,7 +63,7 @@ def item_of(fields: Mapping[str, Any], place: str) -> Item:
     if stored is None:
         held = ", ".join(str(name) for name in list(fields)[:8])
         raise DataError(f"{place} has no features: it holds {held or 'nothing'}; expected a field features or x")
-    count = None if number is None else int(np.asarray(number).reshape(-1)[0])
+    count = None if number is None else int(_number(number, f"the number of regions of {place}"))
     features = _matrix(stored, count, f"the features of {place}")
     if count is not None:
         if not 1 <= count <= len(features):
@@ -71,8 +81,8 @@ def item_of(fields: Mapping[str, Any], place: str) -> Item:
             f"{place} has {len(features)} regions and boxes {corners.shape}; expected four sides per region"
         )
     corners = corners[:, :4]  # further columns hold relative sizes
-    if None not in sides:
-        width, height = (float(np.asarray(side).reshape(-1)[0]) for side in sides)
+    if all(side is not None for side in sides):
+        width, height = (_number(side, f"the size of the picture of {place}") for side in sides)
         if not (width > 0 and height > 0):
             raise DataError(f"{place} says its picture has {width:g} × {height:g} pixels; extract it again")
         return Item(features, relative_boxes(corners, width, height).clip(0, 1))  # detectors may round beyond
@@ -87,6 +97,17 @@ def decoded(text: str | bytes, place: str) -> NDArray[np.float32]:
         return np.frombuffer(content, "<f4")
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{place} are not base64 of float32 numbers ({error}); copy the file again") from error
+
+
+def _number(value: Any, place: str) -> float:
+    """A number, alone or in an array or text."""
+    try:
+        number = float(np.asarray(value).reshape(-1)[0])
+    except (IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{place} is {str(value)[:20]!r}, not a number; extract it again") from error
+    if not math.isfinite(number):
+        raise DataError(f"{place} is {number}; extract it again")
+    return number
 
 
 def _matrix(value: Any, count: int | None, place: str) -> NDArray[np.floating]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,18 @@ class LmdbSource:
             )
         except lmdb.Error as error:
             raise DataError(f"{path} can't be read as LMDB ({error}); it is damaged: copy it again") from error
-        self._path, self._transaction = path, environment.begin()
+        file = path / "data.mdb" if path.is_dir() else path
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if file.stat().st_size < needed:  # reading past its end would kill the process
+            raise DataError(f"{path} is truncated: {file.stat().st_size} bytes of {needed}; copy it again")
+        self._path, self._transaction, self._error = path, environment.begin(), lmdb.Error
         self._keys: list[bytes] = []
         self.names: list[str] = []
         counts = []
         with progress_bar(self._transaction.stat()["entries"], "reading sizes", "image", progress) as bar:
-            for key, value in self._transaction.cursor():
+            for key, value in self._entries():
                 if key not in _OTHERS:
-                    fields = self._fields(key, bytes(value))
+                    fields = self._fields(key, value)
                     self._keys.append(key)
                     name = field(fields, NAME)
                     self.names.append(_text(key if name is None else name))
@@ -45,12 +50,18 @@ class LmdbSource:
         if not counts:
             raise DataError(f"{path} holds no images")
         self.regions = np.array(counts, np.int64)
-        file = path / "data.mdb" if path.is_dir() else path
         self.identity: list[Any] = [str(path.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
 
     def read(self, image: int) -> Item:
         key = self._keys[image]
         return item_of(self._fields(key, bytes(self._transaction.get(key))), self._place(key))
+
+    def _entries(self) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            for key, value in self._transaction.cursor():
+                yield bytes(key), bytes(value)
+        except self._error as error:
+            raise DataError(f"{self._path} can't be read as LMDB ({error}); it is damaged: copy it again") from error
 
     def _place(self, key: bytes) -> str:
         return f"{self._path}, key {_text(key)[:80]!r}"

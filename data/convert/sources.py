@@ -11,7 +11,7 @@ from ...errors import DataError
 from ..scan import lengths_beside, open_features, open_lengths
 from .folder import FolderSource
 from .hdf5 import Hdf5Source
-from .item import Item, Source
+from .item import Item, Source, is_name
 from .lightning import LmdbSource
 from .other_forms import LFS, first_bytes, refusal_of
 from .tsv import NPZ, TsvSource
@@ -38,9 +38,9 @@ def open_source(paths: list[Path], names: list[str] | None, progress: bool) -> S
     source = _opened(path, paths, names, progress)
     seen: set[str] = set()
     for name in source.names:
-        if name in seen or not name or "\n" in name or "\r" in name:
-            problem = "names two images" if name in seen else "can't use as a name"
-            raise DataError(f"{path} {problem} {name[:80]!r}; give each image a name of its own")
+        if name in seen or not is_name(name):
+            problem = "names two images" if name in seen else "names an image"
+            raise DataError(f"{path} {problem} {name[:80]!r}; give each image a name of its own, of one line of text")
         seen.add(name)
     return source
 

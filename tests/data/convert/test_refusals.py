@@ -3,11 +3,17 @@
 import gzip
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from caan.data.convert import writing
+from caan.data.convert.captions import read_captioned
+from caan.data.convert.sources import open_source
+from caan.errors import DataError
 from tests.data.convert.conftest import NAMES, karpathy, lmdb_folder, npz_folder, tarred, tsv
 
 
@@ -133,6 +139,74 @@ def test_hdf5_without_names_or_of_another_layout(convert_refused, tmp_path):
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["weights"] = np.ones(3)
     convert_refused(tmp_path / "b.h5", says=["holds weights; expected features (images, regions, F)"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("num_boxes", [1], "num_boxes is (1,), the features need 2 of them"),
+        ("boxes", np.ones((1, 2, 4)), "boxes is (1, 2, 4), the features need 2"),
+        ("image_w", [1.0, np.nan], "image_w is"),
+        ("num_boxes", [3, 1], "says 3 regions and holds 2"),
+        ("pos_boxes", [[0, 2], [2, 4]], "features is (2, 2, 3)"),
+    ],
+)
+def test_hdf5_whose_arrays_do_not_fit_together(convert_refused, tmp_path, name, value, says):
+    h5py = pytest.importorskip("h5py", reason="reads HDF5: pip install '.[data]'")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["ids"] = np.ones((2, 2, 3)), [b"1", b"2"]
+        file[name] = value[:1] if name == "image_w" else value
+    convert_refused(tmp_path / "a.h5", says=[says])
+
+
+def test_truncated_databases(convert_refused, world, tmp_path):
+    pytest.importorskip("lmdb", reason="reads LMDB: pip install '.[data]'")
+    folder = lmdb_folder(world, tmp_path / "a.lmdb")
+    (folder / "lock.mdb").unlink()
+    content = (folder / "data.mdb").read_bytes()
+    (folder / "data.mdb").write_bytes(content[: len(content) // 2])
+    convert_refused(folder, says=["a.lmdb is truncated", "copy it again"])
+    (folder / "data.mdb").write_bytes(b"")
+    convert_refused(folder, says=["a.lmdb can't be read as LMDB"])
+
+
+@pytest.mark.parametrize("field", ["num_bbox", "image_w"])
+@pytest.mark.parametrize("value", ["many", np.nan, []])
+def test_numbers_that_are_none(convert_refused, world, tmp_path, field, value):
+    (tmp_path / "npz").mkdir()
+    fields = {"x": np.ones((2, 3)), "bbox": np.ones((2, 4)), "num_bbox": 2, "image_w": 1, "image_h": 1}
+    np.savez(tmp_path / "npz" / "a.npz", **{**fields, field: value})
+    convert_refused(tmp_path / "npz", says=["a.npz"])
+
+
+@given(content=st.binary(max_size=80))
+@pytest.mark.parametrize("name", ["a.tsv", "a.h5", "a.npy", "there/a.npz", "lmdb/data.mdb", "a"])
+def test_any_bytes_are_a_data_error_that_names_the_file(tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    source = path.parent if "/" in name else path
+    with pytest.raises(DataError, match=re.escape(str(source))):
+        open_source([source], None, progress=False)
+
+
+@given(content=st.binary(max_size=80) | st.text('{}[]"\t,:\nab#1', max_size=40).map(str.encode))
+def test_any_bytes_are_captions_or_a_data_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "c").write_bytes(content)
+    try:
+        read_captioned(tmp_path / "c")
+    except DataError as error:
+        assert str(tmp_path / "c") in str(error)
+
+
+@pytest.mark.parametrize("name", ["a\nb", " ", "\udcff"])
+def test_names_that_no_line_of_text_can_hold(convert_refused, world, tmp_path, name):
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy" / f"{name}.npy", np.ones((2, 3)))
+    convert_refused(tmp_path / "npy", says=["names an image", "of one line of text"])
+    if name != "\udcff":
+        (tmp_path / "c.json").write_text(json.dumps({name: "a"}))
+        convert_refused(tsv(world, tmp_path / "a.tsv"), "--captions", "c.json", says=["a name is one line of text"])
 
 
 class Attack:
