@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, needs
+from ...errors import CaanError, DataError, needs
 from .item import BOXES, COUNT, FEATURES, HEIGHT, NAME, WIDTH, Item, field, item_of
 
 _RANGES = ("pos_boxes", "pos_bbox")
 # As M2 Transformer's coco_detections.hdf5: 391895_features, 391895_boxes.
-_PER_IMAGE = re.compile(rf"(.+)_({'|'.join((*FEATURES, *BOXES, *COUNT, *WIDTH, *HEIGHT))})")
+_KNOWN = (*FEATURES, *BOXES, *COUNT, *WIDTH, *HEIGHT)
+_PER_IMAGE = re.compile(rf"(.+)_({'|'.join(_KNOWN)})")
 
 
 class Hdf5Source:
     """An HDF5 file in one of these layouts, told by its names:
 
     features (N, R, F) with image_ids, num_boxes, boxes, image_w and image_h over the same N; features (M, F) with
-    pos_boxes (N, 2), the rows of each image; a group per image; datasets ID_features, ID_boxes, …; a dataset per image.
+    pos_boxes (N, 2), the rows of each image; a group per image; groups features and boxes with a dataset per image;
+    datasets ID_features, ID_boxes, …; a dataset per image.
     `names` are the images' where the file has none.
     """
 
@@ -36,19 +39,22 @@ class Hdf5Source:
                 f"{path} can't be read as HDF5 ({str(error)[:80]}); it is damaged: copy it again"
             ) from error
         self._path, self._given = path, names
-        self._root = {name: _checked(self._file, name, path) for name in self._file}
         status = path.stat()
         self.identity: list[Any] = [str(path.resolve()), status.st_size, status.st_mtime_ns]
-        if field(self._root, FEATURES) is not None:
-            self.names, self._fields, counts = self._over_all_images()
-        else:
-            self.names, self._fields, counts = self._per_image()
+        with _readable(path):
+            self._root = {name: _checked(self._file, name, path) for name in self._file}
+            features = field(self._root, FEATURES)
+            if features is None or _is_group(features):
+                self.names, self._fields, counts = self._per_image()
+            else:
+                self.names, self._fields, counts = self._over_all_images()
+            self.regions: NDArray[np.int64] = np.array(counts, np.int64)
         if not self.names:
             raise DataError(f"{path} holds no images")
-        self.regions: NDArray[np.int64] = np.array(counts, np.int64)
 
     def read(self, image: int) -> Item:
-        return item_of(self._fields(image), self._place(image))
+        with _readable(self._path):
+            return item_of(self._fields(image), self._place(image))
 
     def _place(self, image: int) -> str:
         return f"{self._path}, image {self.names[image][:80]!r}"
@@ -59,7 +65,7 @@ class Hdf5Source:
             spans = np.asarray(ranges[()]).astype(np.int64)  # (N, 2) first row, end
             images = len(spans)
         else:
-            images = features.shape[0]
+            images = len(features)
         if (features.ndim, images > 0) != (3 if ranges is None else 2, True):
             raise DataError(
                 f"{self._path}: {features.name[1:]} is {features.shape}; expected (images, regions, F), or (rows,"
@@ -117,8 +123,12 @@ class Hdf5Source:
     def _per_image(self) -> tuple[list[str], Callable[[int], Mapping[str, Any]], list[int]]:
         groups: dict[str, dict[str, Any]] = {}
         for name, entry in self._root.items():
-            if hasattr(entry, "keys"):
+            if _is_group(entry):
                 inner = {key: _checked(entry, key, self._path) for key in entry}
+                if name in _KNOWN:  # features/ID, boxes/ID
+                    for image, values in inner.items():
+                        groups.setdefault(image, {})[name] = values
+                    continue
                 groups[name] = {**inner, **{key: value for key, value in entry.attrs.items() if key not in inner}}
             elif match := _PER_IMAGE.fullmatch(name):
                 groups.setdefault(match[1], {})[match[2]] = entry
@@ -137,7 +147,7 @@ class Hdf5Source:
             return {
                 key: value[()] if hasattr(value, "shape") else value
                 for key, value in listed[image][1].items()
-                if key in (*FEATURES, *BOXES, *COUNT, *WIDTH, *HEIGHT)
+                if key in _KNOWN
             }
 
         counts = []
@@ -148,6 +158,21 @@ class Hdf5Source:
                 shape[0] if count is None else int(np.asarray(count[()] if hasattr(count, "shape") else count))
             )
         return list(groups), fields, counts
+
+
+def _is_group(entry: Any) -> bool:
+    return hasattr(entry, "keys")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what h5py raises for damaged content, nearly any type, into a DataError."""
+    try:
+        yield
+    except CaanError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} can't be read ({str(error)[:80]}); it is damaged: copy it again") from error
 
 
 def _checked(group: Any, name: str, path: Path) -> Any:

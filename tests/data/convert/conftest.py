@@ -142,6 +142,15 @@ def hdf5_datasets(world, path):
     return path
 
 
+def hdf5_two_groups(world, path):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for n, name in enumerate(world.names):
+            file[f"features/{name}"], file[f"boxes/{name}"] = world.features[n], world.relative[n]
+    return path
+
+
 def lmdb_folder(world, path, value=None):
     import lmdb
 
@@ -182,6 +191,7 @@ FORMS = {
     "ranges.hdf5": (hdf5_ranges, True),
     "groups.h5": (hdf5_groups, True),
     "datasets.h5": (hdf5_datasets, True),
+    "two.groups.h5": (hdf5_two_groups, True),
     "lmdb": (lmdb_folder, True),
     "arrays.lmdb": (lmdb_arrays, True),
     "array": (one_array, False),
