@@ -27,12 +27,17 @@ _TEXT = ("captions", "caption", "sentences", "raw", "text")
 
 @dataclass(frozen=True)
 class Captioned:
-    """One image of a captions file: its name, other names it goes by, its captions, its split if the file has any."""
+    """One image of a captions file: its name, other names it goes by, its captions, its split if the file has any.
+
+    index: Karpathy's imgid, which counts the file's images. It is no name of a picture, but some extractors took it for
+    one.
+    """
 
     name: str
     others: tuple[str, ...]
     captions: list[str]
     split: str | None = None
+    index: str | None = None
 
 
 def read_captioned(path: Path) -> list[Captioned] | Lines:
@@ -109,11 +114,10 @@ def _karpathy(whole: dict[str, Any], path: Path) -> Iterator[Captioned]:
         place = f"{path}, image {number}"
         if not isinstance(image, dict) or not isinstance(image.get("sentences"), list) or "filename" not in image:
             raise DataError(f"{place} has no 'filename' or no 'sentences', as Karpathy's files have")
-        # imgid counts the images of this file: it is no name of a picture, but some extractors took it for one.
-        others = [str(image[key]) for key in ("cocoid", "imgid") if key in image]
-        yield Captioned(
-            str(image["filename"]), tuple(others), _texts(image["sentences"], place), _split(image.get("split"))
-        )
+        others = (str(image["cocoid"]),) if "cocoid" in image else ()
+        index = str(image["imgid"]) if "imgid" in image else None
+        split = _split(image.get("split"))
+        yield Captioned(str(image["filename"]), others, _texts(image["sentences"], place), split, index)
 
 
 def _coco(whole: dict[str, Any], path: Path) -> Iterator[Captioned]:

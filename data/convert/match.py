@@ -22,10 +22,9 @@ class Names:
         self._exact = {name: number for number, name in enumerate(names)}
         self._stems, self._numbers = _unique(map(_stem, names)), _unique(map(_number, names))
 
-    def find(self, image: Captioned, *, by_index: bool = False) -> int | None:
-        """The features of an image. by_index: also by the last other name, Karpathy's imgid."""
-        others = image.others if by_index else tuple(name for name in image.others[:1])
-        for name in (image.name, *others):
+    def find(self, image: Captioned) -> int | None:
+        """The features of an image."""
+        for name in (image.name, *image.others):
             for known, form in ((self._exact, str), (self._stems, _stem), (self._numbers, _number)):
                 key = form(name)
                 found = known.get(key) if key else None
@@ -33,11 +32,16 @@ class Names:
                     return found
         return None
 
+    def _by_index(self, images: Sequence[Captioned]) -> list[int | None]:
+        """The features of images by Karpathy's imgid, if it names those of all."""
+        found = [None if image.index is None else self._exact.get(image.index) for image in images]
+        return found if None not in found else [None] * len(images)
+
     def matched(self, images: Sequence[Captioned], what: str, *, skip: bool) -> list[tuple[int, Captioned]]:
         """Images with their features. skip: leave out those without. Raises DataError, naming some, otherwise."""
         found = [self.find(image) for image in images]
         if all(number is None for number in found):
-            found = [self.find(image, by_index=True) for image in images]
+            found = self._by_index(images)
         missing = [image.name for image, number in zip(images, found, strict=True) if number is None]
         if len(missing) == len(images):
             raise DataError(

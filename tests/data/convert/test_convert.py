@@ -103,6 +103,17 @@ def test_features_named_by_karpathys_imgid(world, tmp_path):
     np.testing.assert_array_equal(open_split(tmp_path / "data").regions(0), world.features[names.index("2")])
 
 
+def test_karpathys_imgid_is_no_name_beside_real_ones(world, tmp_path):
+    """Image 1, 10002456.jpg, lacks features, and some other picture is called 1."""
+    source = tsv(type(world)(["1000092795", "1", "391895", "7"], world.features, world.boxes), tmp_path / "a.tsv")
+    dataset = json.loads(karpathy(tmp_path / "dataset.json").read_text())
+    for image in dataset["images"]:
+        image["split"] = "test"
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(DataError, match=r"1 of 4 images .* have no features: '10002456.jpg'"):
+        convert([source], tmp_path / "data", ConvertOptions(captions=tmp_path / "dataset.json"))
+
+
 CAPTIONS = {
     "lines.jsonl": "\n".join(json.dumps({"id": n, "caption": f"{n} {k}"}) for k in range(2) for n in NAMES),
     "list.json": json.dumps([{"filename": f"{n}.jpg", "captions": [f"{n} 0", f"{n} 1"]} for n in NAMES]),
