@@ -25,14 +25,15 @@ def check_suffix(path: Path) -> None:
 
 
 def write_scores(path: Path, scores: NDArray[np.float32], ids: Sequence[str] | None = None) -> None:
-    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score and the image's id."""
+    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score, and the image's id if given."""
 
     def rows() -> Iterable[Sequence[Any]]:
         for image, row in enumerate(scores):
+            name = [] if ids is None else [ids[image]]
             for caption, score in enumerate(row.tolist()):
-                yield image, caption, f"{score:.9g}", ids[image] if ids else ""
+                yield image, caption, f"{score:.9g}", *name
 
-    _write(path, scores, ("image", "caption", "score", "id"), rows())
+    _write(path, scores, ("image", "caption", "score", *([] if ids is None else ["id"])), rows())
 
 
 def write_hits(path: Path, hit_lists: Iterable[tuple[int, Sequence[Hit]]], ids: Sequence[str] | None) -> None:

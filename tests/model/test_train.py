@@ -344,10 +344,10 @@ def test_the_data_sets_own_vocabulary_is_used(data, tmp_path):
 def test_features_are_read_a_batch_at_a_time(data, tmp_path, monkeypatch):
     taken = []
 
-    def gather(features, images, device):
+    def gather(features, lengths, images, device):
         assert isinstance(features, np.memmap)
         taken.append(len(images))
-        return real(features, images, device)
+        return real(features, lengths, images, device)
 
     real = training.gather
     monkeypatch.setattr(training, "gather", gather)
