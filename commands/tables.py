@@ -25,7 +25,7 @@ def check_suffix(path: Path) -> None:
 
 
 def write_scores(path: Path, scores: NDArray[np.float32], ids: Sequence[str] | None = None) -> None:
-    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score, and the image's id if given."""
+    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score and id, if given."""
 
     def rows() -> Iterable[Sequence[Any]]:
         for image, row in enumerate(scores):
