@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ class SplitJob:
 def check_free(folder: Path, split: str, *, overwrite: bool) -> None:
     """Raise OutputError if the split is there already."""
     there = [path for part in _PARTS if (path := folder / f"{split}_{part}").exists()]
-    if there and not overwrite and _state(folder / f"{split}{PARTIAL}").get("published") is not True:
+    # Without features, the others may be those of a run that was killed while it moved them here.
+    half = there and there[0].name != f"{split}_{_FEATURES}" and _state(folder / f"{split}{PARTIAL}").get("published")
+    if there and not overwrite and not half:
         raise OutputError(f"{there[0]} exists already; add --overwrite to replace the split, or name another with -o")
 
 
@@ -208,5 +211,4 @@ def _publish(partial: Path, folder: Path, split: str) -> None:
                 (folder / f"{split}_{part}").unlink(missing_ok=True)  # of an older split
             elif (partial / part).is_file():
                 _move(partial / part, folder / f"{split}_{part}")
-    (partial / _STATE).unlink(missing_ok=True)
-    partial.rmdir()
+    shutil.rmtree(partial, ignore_errors=True)  # also a killed run's temporary files
