@@ -59,12 +59,16 @@ def convert(
     for damaged content and for captions whose images have no features; OutputError if a split exists or can't be
     written; MissingError without the package that reads the form.
     """
+    options = replace(options, split=options.split and SPLITS.get(options.split, options.split))
+    split = options.split or "test"
+    if options.captions is None or options.split is not None:  # before minutes of reading
+        check_free(output, split, overwrite=options.overwrite)
     captioned = None if options.captions is None else read_captioned(options.captions)
     names = None if options.names is None else read_ids(options.names)
     source = open_source(list(sources), names, bars)
     progress(f"{sources[0]}: {len(source.names):,} images of {source.regions.min()} to {source.regions.max()} regions")
     if captioned is None:
-        jobs = [SplitJob(options.split or "test", range(len(source.names)), source.names, None)]
+        jobs = [SplitJob(split, range(len(source.names)), source.names, None)]
     else:
         if isinstance(captioned, Lines):
             captioned = _of_plain_list(captioned, source, options)
@@ -104,7 +108,7 @@ def _jobs(
     captioned: list[Captioned], source: Source, options: ConvertOptions, progress: Callable[[str], None]
 ) -> list[SplitJob]:
     """A job per split; splits of the captions whose images all lack features are left out, with a message."""
-    wanted = None if options.split is None else SPLITS.get(options.split, options.split)
+    wanted = options.split
     splits: dict[str, list[Captioned]] = {}
     for image in captioned:
         splits.setdefault(image.split or wanted or "test", []).append(image)
