@@ -28,6 +28,11 @@ class Lines(list[str]):
         super().__init__(texts)
         self._name, self._numbers = name, numbers
 
+    @property
+    def name(self) -> str:
+        """Of the file or stream."""
+        return self._name
+
     def part(self, indices: Sequence[int]) -> Lines:
         """A subset of the texts, with their line numbers."""
         numbers = indices if self._numbers is None else [self._numbers[index] - 1 for index in indices]

@@ -6,6 +6,7 @@ items with the same score rank first, so that constant scores retrieve nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +22,10 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction's metrics: R@K in percent, ranks counted from 1."""
+    """One direction's metrics: R@K in percent, ranks counted from 1.
+
+    The median of an even number of ranks is rounded down, as in SCAN's evaluation: floor(median of ranks from 0) + 1.
+    """
 
     r1: float
     r5: float
@@ -75,16 +79,36 @@ def retrieval_metrics(
     return RetrievalMetrics(_direction(scores, relevance), _direction(scores.T, relevance.T))
 
 
-def five_fold_metrics(scores: NDArray[np.floating]) -> RetrievalMetrics:
+def five_fold_metrics(
+    scores: NDArray[np.floating], image_of_caption: NDArray[np.integer] | None = None
+) -> RetrievalMetrics:
     """MS-COCO's 1K protocol: five folds of a fifth of the images with their captions, averaged.
 
-    scores (5·n, 5·n·k) in images' order, k captions per image. Raises DataError if they don't divide evenly.
+    scores (5·n, captions); image_of_caption (captions,) int, by default the same number per image in the images'
+    order. Raises DataError if they don't divide evenly.
     """
     images, captions = scores.shape
-    if images % COCO_FOLDS or captions % images:
-        raise DataError(f"{images} images × {captions} captions don't divide into {COCO_FOLDS} folds")
-    i, c = images // COCO_FOLDS, captions // COCO_FOLDS
-    folds = [retrieval_metrics(scores[n * i : (n + 1) * i, n * c : (n + 1) * c]) for n in range(COCO_FOLDS)]
+    if image_of_caption is None:
+        if captions % images:
+            raise DataError(f"{images} images × {captions} captions don't divide into {COCO_FOLDS} folds")
+        image_of_caption = np.arange(captions) // (captions // images)
+    folds = five_folds(images, image_of_caption)
+    return mean_metrics([retrieval_metrics(scores[np.ix_(i, c)], image_of_caption[c] - i[0]) for i, c in folds])
+
+
+def five_folds(images: int, image_of_caption: NDArray[np.integer]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Each fold's images, consecutive, and their captions; image_of_caption (captions,) int.
+
+    Raises DataError if the images don't divide evenly.
+    """
+    if images % COCO_FOLDS:
+        raise DataError(f"{images} images × {len(image_of_caption)} captions don't divide into {COCO_FOLDS} folds")
+    parts = np.arange(images).reshape(COCO_FOLDS, -1)
+    return [(part, np.flatnonzero(np.isin(image_of_caption, part))) for part in parts]
+
+
+def mean_metrics(folds: Sequence[RetrievalMetrics]) -> RetrievalMetrics:
+    """Every number's mean over the folds."""
     return RetrievalMetrics(_mean([f.image_to_text for f in folds]), _mean([f.text_to_image for f in folds]))
 
 
@@ -164,7 +188,7 @@ def _direction(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> Di
     """scores, relevance (queries, items)."""
     ranks = _ranks(scores, relevance)
     r1, r5, r10 = (100.0 * float((ranks <= k).mean()) for k in _CUTS)
-    return Direction(r1, r5, r10, float(np.median(ranks)), float(ranks.mean()))
+    return Direction(r1, r5, r10, float(np.floor(np.median(ranks))), float(ranks.mean()))
 
 
 def _hits(scores: NDArray[np.floating], relevance: NDArray[np.bool_]) -> NDArray[np.bool_]:

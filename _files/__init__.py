@@ -28,6 +28,7 @@ from .folders import check_target as check_target
 from .folders import make_own_folder as make_own_folder
 from .folders import resumable_folder as resumable_folder
 from .folders import settle as settle
+from .folders import unfinished_folder as unfinished_folder
 from .locks import locked as locked
 from .ownership import keep_attributes
 from .reading import open_regular as open_regular

@@ -27,6 +27,28 @@ _MOST_NAMED = 3  # user files listed in a message
 
 
 @contextmanager
+def unfinished_folder(partial: Path, target: Path) -> Iterator[None]:
+    """Create or reopen `partial`, the folder of unfinished work on `target`, for this process alone.
+
+    On an exception it stays, unless empty, for the next run to resume. Raises OutputError if another process is using
+    it, or it can't be written.
+    """
+    with explained(target, creating=True):
+        make_own_folder(partial)
+    with (
+        explained(target, resumable=True),
+        locked(partial, wait=False) as is_locked,
+        nullcontext() if is_locked else claimed(partial),
+    ):
+        try:
+            yield
+        except BaseException:
+            if partial.is_dir() and not any(partial.iterdir()):
+                partial.rmdir()
+            raise
+
+
+@contextmanager
 def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None = None) -> Iterator[Path]:
     """Yield the folder `target.partial`, which may be from an earlier run; on success it replaces `target`.
 
@@ -40,20 +62,9 @@ def resumable_folder(target: Path, *, overwrite: bool = False, kind: str | None 
         partial = place.with_name(f"{place.name}{PARTIAL}")
         settle(place, partial)
     check_target(target, overwrite=overwrite, kind=kind)
-    with explained(target, creating=True):
-        make_own_folder(partial)
-    with (
-        explained(target, resumable=True),
-        locked(partial, wait=False) as is_locked,
-        nullcontext() if is_locked else claimed(partial),
-    ):
+    with unfinished_folder(partial, target):
         check_target(target, overwrite=overwrite, kind=kind)  # another process may have written it meanwhile
-        try:
-            yield partial
-        except BaseException:
-            if not any(partial.iterdir()):
-                partial.rmdir()
-            raise
+        yield partial
         # Held until the old folder is gone, so that it isn't taken for a leftover.
         with locked(place):
             check_target(target, overwrite=overwrite, kind=kind)

@@ -154,6 +154,7 @@ def fp32_gate(
     if a score differs by more than 1e-4, and otherwise returns the manifest's record.
     """
     dataset = data_workload(data, split, limit)
+    progress(f"{dataset.description}: {dataset.layout}")
 
     def gate(bundle: Path) -> dict[str, Any]:
         opened, limits = open_bundle(bundle), DEFAULT_LIMITS["fp32"]

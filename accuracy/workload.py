@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._files import temporary_folder
+from .._text import Lines
 from ..data.scan import ScanSplit, content_digest, open_split
 from ..data.tokens import with_tokens
 from ..errors import DataError, UnknownWordWarning
@@ -31,16 +33,44 @@ class Workload:
     features: NDArray[np.floating]  # (images, R, F)
     captions: Sequence[Caption]  # (captions,)
     image_of_caption: NDArray[np.int64] | None  # (captions,)
+    lengths: NDArray[np.int64] | None = None  # (images,) regions of each; None: every region counts
+    ids: Sequence[str] | None = None  # (images,)
+    layout: str = ""  # how the data set's files were read, for people
 
     def digest(self) -> str:
-        """SHA-256 of features and captions, independent of their location."""
-        return content_digest(self.features, self.captions)
+        """SHA-256 of features, captions and lengths, independent of their location."""
+        return content_digest(self.features, self.captions, self.lengths)
 
-    def scores(self, retriever: Retriever) -> NDArray[np.float32]:
-        """As `score_dataset`, without warnings about unknown words: they are unknown to the reference too."""
+    def lengths_of(self, images: slice | NDArray[np.integer]) -> NDArray[np.int64] | None:
+        """The lengths of some images."""
+        return None if self.lengths is None else self.lengths[images]
+
+    def regions(self, image: int) -> NDArray[np.floating]:
+        """An image's features without padding, (r, F)."""
+        features = self.features[image]
+        return np.asarray(features if self.lengths is None else features[: self.lengths[image]])
+
+    def scores(self, retriever: Retriever, *, warn: bool = False) -> NDArray[np.float32]:
+        """As `score_dataset`; warn: also about unknown words, which are unknown to a reference too."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnknownWordWarning)
-            return retriever.score_dataset(self.features, self.captions, progress=True)
+            if not warn:
+                warnings.simplefilter("ignore", UnknownWordWarning)
+            return retriever.score_dataset(self.features, self.captions, lengths=self.lengths, progress=True)
+
+    def fold_scores(
+        self, retriever: Retriever, folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Scores (n, m) of each fold's images (n,) and captions (m,), and which of its images each caption has (m,).
+
+        folds as of `metrics.five_folds`. Every image is encoded once; no other pair is scored.
+        """
+        assert self.image_of_caption is not None
+        with temporary_folder("states", "the images' states") as folder:
+            gallery = retriever.encode_images(self.features, self.lengths, folder=folder, progress=True)
+            for images, captions in folds:
+                part = gallery.select(images.tolist())
+                scores = retriever.score_matrix(part, self._captions_at(captions), progress=True)
+                yield scores[images], np.searchsorted(images, self.image_of_caption[captions])
 
     def subset(self, images: NDArray[np.int64]) -> Workload:
         """Some images, (n,) in increasing order, and all their captions."""
@@ -49,9 +79,16 @@ class Workload:
         return Workload(
             f"{self.description}, of these {len(images)} × {len(chosen)}",
             self.features[images],
-            [self.captions[i] for i in chosen.tolist()],
+            self._captions_at(chosen),
             np.searchsorted(images, self.image_of_caption[chosen]),
+            self.lengths_of(images),
+            None if self.ids is None else [self.ids[i] for i in images.tolist()],
+            self.layout,
         )
+
+    def _captions_at(self, indices: NDArray[np.int64]) -> Sequence[Caption]:
+        chosen = indices.tolist()
+        return self.captions.part(chosen) if isinstance(self.captions, Lines) else [self.captions[i] for i in chosen]
 
 
 def data_workload(folder: Path, split: str, limit: int | None = None, tokens: Path | None = None) -> Workload:
@@ -67,7 +104,7 @@ def split_workload(data: ScanSplit, limit: int | None = None) -> Workload:
     """An opened split, or `limit` evenly spaced images of it with their captions."""
     name = data.folder.resolve().name
     text = f"{name} {data.split}, {len(data.features)} images × {len(data.captions)} captions"
-    whole = Workload(text, data.features, data.captions, data.image_of_caption)
+    whole = Workload(text, data.features, data.captions, data.image_of_caption, data.lengths, data.ids, data.layout)
     if limit is None or limit >= len(data.features):
         return whole
     return whole.subset(spread(np.arange(len(data.features)), limit))

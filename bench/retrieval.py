@@ -58,11 +58,12 @@ def measure_retrieval(
     retriever: Retriever, bundle: Path, workload: Workload, progress: Callable[[str], None] = lambda message: None
 ) -> RetrievalSpeed:
     """Measure search_many, the gallery's forms and batching with a workload's images and captions, repeated if few."""
-    features = workload.features[np.arange(MANY_IMAGES) % len(workload.features)]
+    repeated = np.arange(MANY_IMAGES) % len(workload.features)
+    images = Images(retriever, np.asarray(workload.features[repeated]), workload.lengths_of(repeated))
     captions = [workload.captions[i % len(workload.captions)] for i in range(MANY_CAPTIONS)]
     with temporary_folder("retrieval", "the galleries") as scratch:
         progress("indexing the gallery in each of its forms")
-        forms = _forms(retriever, bundle, np.asarray(features), scratch)
+        forms = _forms(retriever, bundle, images, scratch)
         gallery = forms["in memory"][0]
         progress("searching each form")
         measured = _measure_forms(retriever, forms, captions)
@@ -75,16 +76,16 @@ def measure_retrieval(
     return RetrievalSpeed(len(gallery), len(captions), share, speed, measured, serving, overload)
 
 
-def _forms(retriever: Retriever, bundle: Path, features: Any, folder: Path) -> dict[str, tuple[Gallery, float | None]]:
+def _forms(retriever: Retriever, bundle: Path, images: Images, folder: Path) -> dict[str, tuple[Gallery, float | None]]:
     """Name → the gallery, and images/s of writing it."""
     options = {"float16": IndexOptions("float16"), "float16, compact": IndexOptions("float16", compact=True)}
     if retriever.backend.state_dtype == np.float32:
         options = {"float32": IndexOptions("float32"), **options}
     galleries: dict[str, tuple[Gallery, float | None]] = {}
     for name, chosen in options.items():
-        write = partial(index_items, retriever, bundle, Images(retriever, features), folder / name, None, chosen)
+        write = partial(index_items, retriever, bundle, images, folder / name, None, chosen)
         took = seconds(write)
-        galleries[name] = Gallery.open(folder / name), len(features) / took
+        galleries[name] = Gallery.open(folder / name), len(images.lengths) / took
     exact = "float32" if "float32" in galleries else "float16"
     return {"in memory": (retriever.load(galleries[exact][0]), None), **galleries}
 

@@ -102,7 +102,10 @@ def run_benches(
     ]
     if options.only:
         _keep_only(results, options.only)
-    identity = ([sha256_of(bundle.folder / MANIFEST) for bundle in bundles], workload.description, options.threads)
+    if workload.layout:
+        progress(f"{workload.description}: {workload.layout}")
+    read_as = f"{workload.description} {workload.layout}"
+    identity = ([sha256_of(bundle.folder / MANIFEST) for bundle in bundles], read_as, options.threads)
     measured = SavedMeasurements((*identity, str(options.data and options.data.resolve())), options.resume)
     rows = [(f"{number} {row.name}", row) for number, result in enumerate(results) for row in result.rows]
     try:

@@ -127,7 +127,9 @@ class _Row:
     def prepare(self) -> dict[str, Any]:
         """Encode, warm up, score everything if there is a ground truth, and read the peak memory."""
         w = self.workload
-        images = self.retriever.encode_images(w.features[:SEARCH_IMAGES], folder=self._folder("images"))
+        images = self.retriever.encode_images(
+            w.features[:SEARCH_IMAGES], w.lengths_of(slice(SEARCH_IMAGES)), folder=self._folder("images")
+        )
         self.some_images = images.first(PAIRS_SIDE)
         self.some_captions = self.retriever.encode_captions(w.captions[:PAIRS_SIDE])
         if self.spec.tune_tile:
@@ -150,7 +152,7 @@ class _Row:
         if w.image_of_caption is not None and not self.spec.research_form and not self.spec.scored:
             gallery = images
             if len(w.features) > SEARCH_IMAGES:
-                gallery = self.retriever.encode_images(w.features, folder=self._folder("all-images"))
+                gallery = self.retriever.encode_images(w.features, w.lengths, folder=self._folder("all-images"))
             result["scores"] = self.retriever.score_matrix(gallery, w.captions, progress=True)
         result["peak_bytes"] = peak_memory()
         round_seconds = max(1.0, seconds(self._score_pairs))
@@ -181,10 +183,11 @@ class _Row:
             result["limits"] = r.backend.processor_limits()
         queries = [w.captions[i % len(w.captions)] for i in range(_TEXT_QUERIES)]
         result["text_query"] = [seconds(partial(r.search, q, self.images)) for q in queries]
-        features = [np.asarray(w.features[i % len(w.features)]) for i in range(_IMAGE_QUERIES)]
+        features = [w.regions(i % len(w.features)) for i in range(_IMAGE_QUERIES)]
         result["image_query"] = [seconds(partial(r.search, q, self.captions)) for q in features]
         images, texts = np.array(w.features[:_ENCODED]), w.captions[:_ENCODED]
-        result["images_per_second"] = len(images) / seconds(lambda: r.encode_images(images))
+        lengths = w.lengths_of(slice(_ENCODED))
+        result["images_per_second"] = len(images) / seconds(lambda: r.encode_images(images, lengths))
         result["captions_per_second"] = len(texts) / seconds(lambda: r.encode_captions(texts))
         return result
 

@@ -60,7 +60,7 @@ def calibrate(
     basis: dict[str, Any] = {
         "method": method,
         "seed": seed,
-        "data_sha256": content_digest(dataset.features, dataset.captions),
+        "data_sha256": content_digest(dataset.features, dataset.captions, dataset.lengths),
         "graphs_sha256": {name: bundle.hash_of(graph_file(name, "fp32")) for name in GRAPHS},
     }
     key = {
@@ -94,13 +94,19 @@ class _Calibrator:
     def __init__(self, bundle: Bundle, dataset: ScanSplit, sample: Sample) -> None:
         self.graphs = {name: _load(bundle, name) for name in GRAPHS}
         self.features = np.ascontiguousarray(dataset.features[sample.images], dtype=np.float32)  # (n, R, F)
+        self.regions = np.full(len(self.features), self.features.shape[1], np.int64)  # (n,)
+        if dataset.lengths is not None:
+            self.regions = dataset.lengths[sample.images]
         self.tokens = _tokenize(bundle, [dataset.captions[caption] for caption in sample.captions])
         self.lengths = np.array([len(ids) for ids in self.tokens], np.int64)  # (m,)
         tile = tile_size(
             self.features.shape[1], int(self.lengths.max()), bundle.config["attention_dim"], DEFAULT_TILE_BYTES
         )
-        self.tiles = list(tiles(len(self.features), self.lengths, tile))
-        self.image_states = np.concatenate(list(self._outputs("image_encoder", self._image_feeds)))  # (n, R, 2D+3d)
+        self.tiles = list(tiles(self.regions, self.lengths, tile))
+        self.image_states: dict[int, NDArray[np.floating]] = {}  # image's position → (R, 2D+3d)
+        outputs = self._outputs("image_encoder", self._image_feeds)
+        for images, states in zip(self._image_batches(), outputs, strict=True):
+            self.image_states.update(zip(images.tolist(), states, strict=True))
         self.text_states: dict[int, NDArray[np.floating]] = {}  # caption's position → (T, D+3d)
         outputs = self._outputs("text_encoder", self._text_feeds)
         for group, states in zip(equal_lengths(self.lengths), outputs, strict=True):
@@ -109,7 +115,7 @@ class _Calibrator:
     def ranges(self, method: str, progress: bool) -> dict[str, dict[str, float]]:
         """Graph → tensor → range."""
         feeds = dict(zip(GRAPHS, (self._image_feeds, self._text_feeds, self._pair_feeds), strict=True))
-        runs = -(-len(self.features) // _IMAGES_PER_FEED) + len(equal_lengths(self.lengths)) + len(self.tiles)
+        runs = len(list(self._image_batches())) + len(equal_lengths(self.lengths)) + len(self.tiles)
         with progress_bar(passes(method) * runs, "calibrating", "batch", progress) as bar:
             return {name: self._ranges_of(name, feeds[name], method, bar.update) for name in GRAPHS}
 
@@ -131,9 +137,15 @@ class _Calibrator:
         output = graph.graph.output[0].name
         return (batch[output] for batch in observe(graph, [output], feeds()))
 
+    def _image_batches(self) -> Iterator[NDArray[np.int64]]:
+        """Positions of images with the same number of regions."""
+        for group in equal_lengths(self.regions):
+            for start in range(0, len(group), _IMAGES_PER_FEED):
+                yield group[start : start + _IMAGES_PER_FEED]
+
     def _image_feeds(self) -> Iterator[Feed]:
-        for start in range(0, len(self.features), _IMAGES_PER_FEED):
-            yield {"features": self.features[start : start + _IMAGES_PER_FEED]}
+        for images in self._image_batches():
+            yield {"features": self.features[images, : self.regions[images[0]]]}
 
     def _text_feeds(self) -> Iterator[Feed]:
         for group in equal_lengths(self.lengths):
@@ -145,8 +157,8 @@ class _Calibrator:
     def _pair_feeds(self) -> Iterator[Feed]:
         for images, captions in self.tiles:
             yield {
-                "image_states": self.image_states[images],
-                "image_lengths": np.full(len(images), self.features.shape[1], np.int64),
+                "image_states": np.stack([self.image_states[image] for image in images.tolist()]),
+                "image_lengths": self.regions[images],
                 "text_states": np.stack([self.text_states[caption] for caption in captions.tolist()]),
                 "text_lengths": self.lengths[captions],
             }
@@ -192,7 +204,10 @@ def _check_values(dataset: ScanSplit, progress: bool) -> None:
         for start in range(0, len(features), _CHECKED_IMAGES):
             with np.errstate(over="ignore"):
                 chunk = features[start : start + _CHECKED_IMAGES].astype(np.float32)  # as the graphs see them
-            finite = np.isfinite(chunk).all(axis=(1, 2))
+            wrong: NDArray[np.bool_] = np.logical_not(np.isfinite(chunk).all(axis=2))  # (images, R)
+            if dataset.lengths is not None:
+                wrong &= np.arange(chunk.shape[1]) < dataset.lengths[start : start + len(chunk), None]
+            finite = ~wrong.any(axis=1)  # (images,)
             if not finite.all():
                 image = start + int(finite.argmin())
                 name = f" ({dataset.ids[image]})" if dataset.ids else ""

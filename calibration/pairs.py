@@ -86,16 +86,17 @@ def draw_sample(dataset: ScanSplit, seed: int, size: SampleSize | None = None) -
 
 
 def equal_lengths(lengths: Indices) -> list[Indices]:
-    """Captions' lengths (captions,) → positions grouped by length, shortest first."""
+    """Items' lengths (items,) → positions grouped by length, shortest first."""
     return [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
 
 
-def tiles(images: int, lengths: Indices, size: TileSize) -> Iterator[tuple[Indices, Indices]]:
-    """Tiles of all pairs of `images` images with captions of these lengths (captions,), as (image, caption) positions.
+def tiles(regions: Indices, words: Indices, size: TileSize) -> Iterator[tuple[Indices, Indices]]:
+    """Tiles of all pairs of images (images,) and captions (captions,) of these lengths, as (image, caption) positions.
 
-    All captions of a tile have the same length: the scorer masks padding, but a histogram would count it.
+    All items of a tile have the same length: the scorer masks padding, but a histogram would count it.
     """
-    for group in equal_lengths(lengths):
-        for c in range(0, len(group), size.captions):
-            for i in range(0, images, size.images):
-                yield np.arange(i, min(i + size.images, images)), group[c : c + size.captions]
+    for captions in equal_lengths(words):
+        for images in equal_lengths(regions):
+            for c in range(0, len(captions), size.captions):
+                for i in range(0, len(images), size.images):
+                    yield images[i : i + size.images], captions[c : c + size.captions]

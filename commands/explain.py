@@ -32,9 +32,19 @@ _WORD_SIDES = ("left", "right", "right", "right")
 @options.tokens
 @click.option("--item", metavar="ITEM", help="Which image: its id, or its number from 0.  [default: the only one]")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and image.")
-@click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
+@click.option(
+    "--lengths",
+    type=options.PATH,
+    metavar="FILE",
+    help="Regions of each image: .npy of (images,) integers.  [default: X_lengths.npy beside X_ims.npy]",
+)
 @click.option("--picture", type=options.PATH, metavar="FILE", help="The picture to shade.")
-@click.option("--boxes", type=options.PATH, metavar="FILE.npy", help="(images, regions, 4): x0 y0 x1 y1, 0 to 1.")
+@click.option(
+    "--boxes",
+    type=options.PATH,
+    metavar="FILE.npy",
+    help="(images, regions, 4): x0 y0 x1 y1, 0 to 1; or X_ims_bbx.npy in pixels, with X_ims_size.npy beside it.",
+)
 @click.option(
     "--grid",
     type=options.grid,
@@ -71,7 +81,7 @@ def explain(
 
     FEATURES (.npy: images, regions, F) are those that caan index takes. --tokens holds the words of one caption.
     """
-    from ..data.scan import open_features, open_lengths, read_ids
+    from ..data.scan import lengths_beside, open_features, open_lengths, read_ids
     from ..runtime.inputs import image_lengths
 
     if (caption is None) == (tokens is None):
@@ -89,8 +99,10 @@ def explain(
     if names is not None and len(names) != images:
         raise DataError(f"{ids} names {len(names)} images, {features} holds {images}")
     number = _find(item, names, images)
-    valid = regions if lengths is None else int(image_lengths(array, open_lengths(lengths))[number])
-    image_boxes = _boxes(boxes, grid, images, regions, number)
+    lengths = lengths or lengths_beside(features)
+    all_lengths = image_lengths(array, None if lengths is None else open_lengths(lengths))
+    valid = int(all_lengths[number])
+    image_boxes = _boxes(boxes, grid, images, regions, number, all_lengths)
     if image_boxes is not None:
         image_boxes = image_boxes[:valid]
     opened = None
@@ -158,13 +170,18 @@ def _find(item: str | None, names: list[str] | None, images: int) -> int:
 
 
 def _boxes(
-    file: Path | None, grid: tuple[int, int] | None, images: int, regions: int, number: int
+    file: Path | None,
+    grid: tuple[int, int] | None,
+    images: int,
+    regions: int,
+    number: int,
+    lengths: NDArray[np.int64],
 ) -> NDArray[np.float32] | None:
     """The boxes (R, 4) of one image, if given."""
     from ..pictures.regions import fitting_grid, read_boxes
 
     if file is not None:
-        boxes: NDArray[np.float32] = read_boxes(file, images, regions)[number]
+        boxes: NDArray[np.float32] = read_boxes(file, images, regions, lengths)[number]
         return boxes
     return None if grid is None else fitting_grid(*grid, regions, "--grid")
 

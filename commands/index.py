@@ -24,7 +24,12 @@ _WORTH_TUNING = 100
 @options.tokens
 @click.option("-o", "--output", type=options.PATH, metavar="GALLERY", required=True, help="The folder to write.")
 @click.option("--ids", type=options.PATH, metavar="FILE", help="One id per line and item.")
-@click.option("--lengths", type=options.PATH, metavar="FILE", help="Regions of each image: .npy of (images,) integers.")
+@click.option(
+    "--lengths",
+    type=options.PATH,
+    metavar="FILE",
+    help="Regions of each image: .npy of (images,) integers.  [default: X_lengths.npy beside X_ims.npy]",
+)
 @click.option("--dtype", help="float16 or float32 states.  [default: float16]")
 @click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is recomputed per query.")
 @click.option("--append", is_flag=True, help="Add to an existing gallery.")
@@ -56,7 +61,7 @@ def index(
     FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one per line, for a gallery to search
     with images, and so does --tokens, in FEATURES' place. After an interruption, rerun the same command to resume.
     """
-    from ..data.scan import open_features, open_lengths, read_captions, read_ids
+    from ..data.scan import lengths_beside, open_features, open_lengths, read_captions, read_ids
     from ..data.tokens import read_tokens
     from ..runtime import Retriever
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
@@ -76,6 +81,7 @@ def index(
         captions = read_captions(features)
     else:
         array = open_features(features)
+        lengths = lengths or lengths_beside(features)
     names = None if ids is None else read_ids(ids)
     regions = None if lengths is None else open_lengths(lengths)
     retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads, trust_engines=trust_engines)

@@ -125,10 +125,10 @@ def search(
         )
 
     if features is not None:
-        images, numbers = _images(features, item)
+        images, lengths, numbers = _images(features, item)
         with temporary_folder("queries", "the images' states") as scratch:
             model = retriever()
-            queries = model.encode_images(images, folder=scratch)
+            queries = model.encode_images(images, lengths, folder=scratch)
             hit_lists = model.search_many(queries, opened, k, min_score=min_score)
         show_images(hit_lists, numbers, opened, export, as_json=as_json, aside=is_printed(export))
         return
@@ -242,21 +242,24 @@ def _pictures(folder: Path | None) -> PictureFolder:
     return PictureFolder(folder)
 
 
-def _images(file: Path, item: int | None) -> tuple[NDArray[np.floating], list[int] | None]:
-    """Features (images, regions, F) to search with, and their indices in the file, None for a single image."""
-    from ..data.scan import open_array
+def _images(file: Path, item: int | None) -> tuple[NDArray[np.floating], NDArray[np.int64], list[int] | None]:
+    """Images to search with: features (n, R, F), regions (n,), and indices in the file, None for a single image."""
+    from ..data.scan import lengths_beside, open_array, open_lengths
+    from ..runtime.inputs import image_lengths
 
     array = open_array(file)
     if array.ndim == 2 and array.size:
         array = array[None]
         if item is None:
-            return array, None
+            return array, image_lengths(array, None), None
     if array.ndim != 3 or array.dtype.kind != "f" or not array.size:
         raise DataError(
             f"{file} holds {array.dtype} {array.shape}; expected floats (regions, F) or (images, regions, F)"
         )
-    if item is None:
-        return array, list(range(len(array)))
-    if item >= len(array):
+    if item is not None and item >= len(array):
         raise DataError(f"{file} holds {len(array)} images, so --item is 0 to {len(array) - 1}, not {item}")
-    return array[item : item + 1], None
+    beside = lengths_beside(file)
+    lengths = image_lengths(array, None if beside is None else open_lengths(beside))
+    if item is None:
+        return array, lengths, list(range(len(array)))
+    return array[item : item + 1], lengths[item : item + 1], None

@@ -24,15 +24,16 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"{path} must end in .npy or .csv, which select the format")
 
 
-def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
-    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score."""
+def write_scores(path: Path, scores: NDArray[np.float32], ids: Sequence[str] | None = None) -> None:
+    """Write scores (images, captions), as .npy array or as .csv lines of image, caption, score and id, if given."""
 
     def rows() -> Iterable[Sequence[Any]]:
         for image, row in enumerate(scores):
+            name = [] if ids is None else [ids[image]]
             for caption, score in enumerate(row.tolist()):
-                yield image, caption, f"{score:.9g}"
+                yield image, caption, f"{score:.9g}", *name
 
-    _write(path, scores, ("image", "caption", "score"), rows())
+    _write(path, scores, ("image", "caption", "score", *([] if ids is None else ["id"])), rows())
 
 
 def write_hits(path: Path, hit_lists: Iterable[tuple[int, Sequence[Hit]]], ids: Sequence[str] | None) -> None:

@@ -127,6 +127,7 @@ def _gate(
         dataset = _other_split(bundle, calibration_set, progress)
     if dataset is not None:
         workload = split_workload(dataset, request.limit)
+        progress(f"{workload.description}: {workload.layout}")
     elif calibration is not None and calibration_set is not None:
         held_out = spread(calibration.held_out, min(_HELD_OUT_IMAGES, request.limit or _HELD_OUT_IMAGES))
         workload = split_workload(calibration_set).subset(held_out)
@@ -137,8 +138,9 @@ def _gate(
 
 def _other_split(bundle: Bundle, calibration_set: ScanSplit, progress: Progress) -> ScanSplit | None:
     """The test or dev split beside the calibration split: images the model was not trained on."""
-    for split in ("test", "dev"):
-        if split != calibration_set.split and (calibration_set.folder / f"{split}_ims.npy").is_file():
+    for split in ("test", "dev", "val"):
+        # testall holds the images of test
+        if split not in calibration_set.split and (calibration_set.folder / f"{split}_ims.npy").is_file():
             progress(f"the gate runs on the split {split} of {calibration_set.folder}; --limit N takes fewer images")
             return _open(bundle, calibration_set.folder, split)
     return None

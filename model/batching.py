@@ -24,13 +24,20 @@ def batches_of(lengths: NDArray[np.int64], size: int, seed: tuple[int, int]) -> 
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def gather(features: NDArray[np.floating], images: NDArray[np.int64], device: str) -> Tensor:
-    """The images' features, (B, R, F) float32, read from the memory-mapped file."""
-    return torch.from_numpy(np.asarray(features[images], dtype=np.float32)).to(device)
+def gather(
+    features: NDArray[np.floating], lengths: NDArray[np.int64] | None, images: NDArray[np.int64], device: str
+) -> tuple[Tensor, Tensor]:
+    """The images' features, (B, R, F) float32 with zeros as padding, and regions, (B,), from a memory-mapped file.
 
-
-def region_counts(features: Tensor) -> Tensor:
-    return torch.full((features.shape[0],), features.shape[1], device=features.device)
+    lengths (N,): regions of all images; None: all R.
+    """
+    gathered = np.array(features[images], dtype=np.float32)
+    regions = np.full(len(images), gathered.shape[1], np.int64)
+    if lengths is not None:
+        regions = lengths[images]
+        # A masked NaN would still be NaN.
+        gathered[np.arange(gathered.shape[1]) >= regions[:, None]] = 0
+    return torch.from_numpy(gathered).to(device), torch.from_numpy(regions).to(device)
 
 
 def pad(captions: Sequence[list[int]], device: str) -> tuple[Tensor, Tensor]:

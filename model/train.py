@@ -16,11 +16,11 @@ from torch import Tensor
 
 from .._files import check_file_target
 from .._progress import progress_bar, write_line
-from ..data.scan import ScanSplit, open_split
+from ..data.scan import ScanSplit, find_split, open_split
 from ..data.vocabulary import Vocabulary
 from ..errors import CaanError, CheckpointError, DataError, InputError, MissingError, OutputError
 from ..metrics import RetrievalMetrics, retrieval_metrics
-from .batching import batches_of, gather, pad, region_counts
+from .batching import batches_of, gather, pad
 from .caan import CAAN, CaanConfig
 from .checkpoint import save_checkpoint
 from .objective import ranking_loss
@@ -179,8 +179,7 @@ class _Trainer:
         """One step on captions (B,) with their images. Returns the loss before the step, summed over the batch."""
         options = self.options
         images = self.split.image_of_caption[batch]
-        features = gather(self.split.features, images, options.device)  # (B, R, F)
-        regions = region_counts(features)
+        features, regions = gather(self.split.features, self.split.lengths, images, options.device)  # (B, R, F), (B,)
         tokens, lengths = pad([self.tokens[index] for index in batch], options.device)
         scores = self.model.score_states(
             self.model.image_states(features), regions, self.model.text_states(tokens, lengths), lengths
@@ -223,12 +222,13 @@ class _Trainer:
             tokens, lengths = pad([self.dev_tokens[index] for index in columns], device)
             captions.append((columns, self.model.text_states(tokens, lengths), lengths))
         for rows in _tiles(len(dev.features)):
-            features = gather(dev.features, np.arange(rows.start, rows.stop), device)
+            images = np.arange(rows.start, rows.stop)
+            features, regions = gather(dev.features, dev.lengths, images, device)
             states = self.model.image_states(features)
             for columns, text_states, lengths in captions:
                 if interrupt.requested:
                     return None
-                tile = self.model.score_states(states, region_counts(features), text_states, lengths)
+                tile = self.model.score_states(states, regions, text_states, lengths)
                 scores[rows, columns] = tile.float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise DataError(
@@ -283,9 +283,10 @@ def _tiles(count: int) -> list[slice]:
 
 def _open_data(data: Path, tokenizer: str) -> tuple[ScanSplit, ScanSplit, Vocabulary]:
     split = open_split(data, "train")
-    missing = [path for path in (data / "dev_ims.npy", data / "dev_caps.txt") if not path.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]} is missing; training keeps the best epoch on the dev split")
+    try:
+        find_split(data, "dev")
+    except DataError as error:
+        raise DataError(f"{error}; training keeps the best epoch on the dev split") from error
     dev = open_split(data, "dev")
     if split.features.shape[2] != dev.features.shape[2]:
         raise DataError(
@@ -298,5 +299,7 @@ def _open_data(data: Path, tokenizer: str) -> tuple[ScanSplit, ScanSplit, Vocabu
 
 
 def _fingerprint(split: ScanSplit, dev: ScanSplit, vocabulary: Vocabulary) -> str:
-    content = [split.features.shape, split.captions, dev.features.shape, dev.captions, vocabulary.as_dict()]
+    content: list[Any] = [split.features.shape, split.captions, dev.features.shape, dev.captions, vocabulary.as_dict()]
+    for lengths in (split.lengths, dev.lengths):
+        content += [] if lengths is None else [lengths.tolist()]
     return hashlib.sha256(repr(content).encode()).hexdigest()

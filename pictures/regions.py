@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.scan import open_array
+from ..data.boxes import relative_boxes
+from ..data.scan import ScanSplit, open_array, open_plain_array
 from ..errors import DataError, needs
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 # Pictures with more pixels are rejected before decoding; longer sides are scaled down, since a screen shows no more.
 MAX_PIXELS, MAX_SIDE = 100_000_000, 2048
 FORMATS = ("PNG", "JPEG", "WEBP")
+_PIXEL_BOXES = "_ims_bbx.npy"
 # Detectors clip boxes in pixels, so a fraction may exceed the picture by this much.
-_TOLERANCE = 1e-3
+_TOLERANCE, _PIXEL_TOLERANCE = 1e-3, 2e-2
 # Brightness of a region with zero weight: dark enough to recede, bright enough to recognise.
 _DIMMED = 0.22
 _OUTLINE = (255, 210, 0)
@@ -44,25 +46,55 @@ def fitting_grid(rows: int, columns: int, regions: int, name: str = "a grid of")
     return grid_boxes(rows, columns)
 
 
-def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
-    """The boxes of a file's images, (images, regions, 4) float32, in 0..1.
+def split_boxes(split: ScanSplit) -> NDArray[np.float32] | None:
+    """The boxes of a data set's images, (images, R, 4): {split}_boxes.npy, else GSMN's {split}_ims_bbx.npy, else None.
 
-    Raises DataError if the file is not an `.npy` file of that shape, or the boxes are not fractions with x0 < x1, y0 <
-    y1.
+    Raises DataError as `read_boxes`.
+    """
+    images, regions = split.features.shape[:2]
+    for name in ("boxes", "ims_bbx"):
+        if (path := split.folder / f"{split.split}_{name}.npy").is_file():
+            return read_boxes(path, images, regions, split.lengths, split.rows)
+    return None
+
+
+def read_boxes(
+    path: Path,
+    images: int,
+    regions: int,
+    lengths: NDArray[np.integer] | None = None,
+    rows: slice | NDArray[np.int64] = slice(None),
+) -> NDArray[np.float32]:
+    """The boxes of a file's images, (images, regions, 4) float32, in 0..1; zeros beyond an image's `lengths`.
+
+    rows: of the images in a file that repeats them. The boxes of X_ims_bbx.npy are in pixels (GSMN, Liu et al., CVPR
+    2020): X_ims_size.npy beside it has the pictures' sizes. Raises DataError if the file is not an `.npy` file of that
+    shape, or the boxes are not fractions with x0 < x1, y0 < y1.
     """
     stored = open_array(path)
+    if len(stored.shape) == 3 and len(stored) != images:
+        stored = stored[rows]
     shape = (images, regions, 4)
     if stored.shape != shape or not np.issubdtype(stored.dtype, np.number):
         raise DataError(f"{path} holds {stored.shape}; the features need boxes {shape}: images, regions, x0 y0 x1 y1")
-    boxes = np.array(stored, np.float32)
-    if not np.isfinite(boxes).all():
+    valid = np.ones((images, regions), np.bool_)
+    if lengths is not None:
+        valid = np.arange(regions) < lengths[:, None]
+    if not np.isfinite(stored[valid]).all():
         raise DataError(f"{path} holds NaN or infinity; boxes are fractions of the picture, 0 to 1")
-    if boxes.max() > 1 + _TOLERANCE or boxes.min() < -_TOLERANCE:
+    sizes = path.with_name(f"{path.name.removesuffix('_bbx.npy')}_size.npy")
+    remedy = "divide pixels by the picture's width and height"
+    if path.name.endswith(_PIXEL_BOXES) and sizes.is_file():
+        boxes, tolerance = relative_boxes(stored, *read_sizes(sizes, images, rows)), _PIXEL_TOLERANCE
+        remedy = f"look at {sizes.name}, which holds each picture's width, then its height"
+    else:
+        boxes, tolerance = np.array(stored, np.float32), _TOLERANCE
+    boxes[~valid] = 0
+    if boxes.max() > 1 + tolerance or boxes.min() < -tolerance:
         raise DataError(
-            f"{path} holds {boxes.min():g} to {boxes.max():g}; boxes are fractions of the picture, 0 to 1: divide"
-            " pixels by the picture's width and height"
+            f"{path} holds {boxes.min():g} to {boxes.max():g}; boxes are fractions of the picture, 0 to 1: {remedy}"
         )
-    wrong = np.argwhere((boxes[..., :2] >= boxes[..., 2:]).any(axis=-1))
+    wrong = np.argwhere((boxes[..., :2] >= boxes[..., 2:]).any(axis=-1) & valid)
     if len(wrong):
         image, region = wrong[0]
         raise DataError(
@@ -70,6 +102,29 @@ def read_boxes(path: Path, images: int, regions: int) -> NDArray[np.float32]:
             " y0 < y1 (not x, y, width, height)"
         )
     return boxes.clip(0, 1)
+
+
+def read_sizes(
+    path: Path, images: int, rows: slice | NDArray[np.int64] = slice(None)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The pictures' widths and heights in pixels, each (images, 1, 1), from an `.npy` file.
+
+    It holds (images, 2) numbers, width first, or GSMN's dicts of image_w and image_h, which are read as plain data:
+    nothing in the file is executed. Raises DataError for anything else.
+    """
+    stored = open_plain_array(path)
+    if isinstance(stored, list):
+        try:
+            sizes = np.array([[size["image_w"], size["image_h"]] for size in stored], np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} holds other objects than dicts of image_w and image_h") from error
+    else:
+        sizes = np.asarray(stored, np.float64) if stored.dtype.kind in "fiu" else np.empty(0)
+    if sizes.ndim == 2 and len(sizes) != images:
+        sizes = sizes[rows]
+    if sizes.shape != (images, 2) or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise DataError(f"{path} doesn't hold a width and a height above 0 for each of {images} images")
+    return sizes[:, 0, None, None], sizes[:, 1, None, None]
 
 
 def read_picture(path: Path) -> Image:

@@ -103,7 +103,7 @@ class _Attention:
             return None, []
         split = self.source.split
         try:
-            explained = self.retriever.explain(np.asarray(split.features[image]), split.captions[caption])
+            explained = self.retriever.explain(np.asarray(split.regions(image)), split.captions[caption])
         except DataError:  # such as a caption without a known word; others may work
             return None, []
         except CaanError as error:
@@ -120,7 +120,8 @@ class _Attention:
         source, name = self.source, self.source.name_of(image)
         if source.boxes is None or source.thumbnail(image).uri is None or source.pictures is None:
             return None
-        return Thumbnail(name, data_uri(shade_regions(source.pictures.picture(name), source.boxes[image], weights)))
+        boxes = source.boxes[image][: len(weights)]  # without padding
+        return Thumbnail(name, data_uri(shade_regions(source.pictures.picture(name), boxes, weights)))
 
 
 def _row(result: BenchResult) -> Row | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.scan import ScanSplit, open_split
-from ..pictures.regions import fitting_grid, read_boxes
+from ..pictures.regions import fitting_grid, split_boxes
 from .find_pictures import PictureFolder, Thumbnail
 
 
@@ -61,11 +61,8 @@ def open_source(data: Path, split: str, pictures: Path | None, grid: tuple[int, 
     """
     opened = open_split(data, split)
     images, regions = opened.features.shape[:2]
-    default, file = data / "thumbnails", data / f"{split}_boxes.npy"
+    default = data / "thumbnails"
     folder = PictureFolder(pictures or default) if pictures or default.is_dir() else None
-    boxes = None
-    if grid is not None:
-        boxes = np.broadcast_to(fitting_grid(*grid, regions), (images, regions, 4))
-    elif file.is_file():
-        boxes = read_boxes(file, images, regions)
-    return Source(opened, folder, boxes)
+    if grid is None:
+        return Source(opened, folder, split_boxes(opened))
+    return Source(opened, folder, np.broadcast_to(fitting_grid(*grid, regions), (images, regions, 4)))

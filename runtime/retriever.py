@@ -173,14 +173,21 @@ class Retriever(OpenedModel):
         return result
 
     def score_dataset(
-        self, features: NDArray[np.floating], captions: Sequence[Caption], *, progress: bool = False
+        self,
+        features: NDArray[np.floating],
+        captions: Sequence[Caption],
+        *,
+        lengths: NDArray[np.integer] | Sequence[int] | None = None,
+        progress: bool = False,
     ) -> NDArray[np.float32]:
         """Scores (N, M) of features (N, R, F) with M captions; image states go to a temporary memory-mapped file.
+
+        lengths (N,) int: regions of each image, as `encode_images`.
 
         Raises DataError as `encode_images` and `encode_captions`, OutputError if there is no room for the states.
         """
         with temporary_folder("states", "the images' states") as folder:
-            gallery = self.encode_images(features, folder=folder, progress=progress)
+            gallery = self.encode_images(features, lengths, folder=folder, progress=progress)
             return self.score_matrix(gallery, captions, progress=progress)
 
     def tune(self, gallery: Gallery, captions: Sequence[Caption] | Gallery | None = None) -> Tuning:

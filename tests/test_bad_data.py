@@ -102,14 +102,24 @@ def test_features_that_are_a_list(retriever):
 
 
 def test_features_holding_objects_are_not_unpickled(indexed):
-    indexed(np.array([object()]), says=["features.npy is not an .npy file of numbers"])
+    indexed(np.array([object()]), says=["features.npy holds Python objects, which could run code"])
 
 
-@pytest.mark.parametrize("content", [b"", b"no features", b"PK\x03\x04", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{"])
-def test_a_file_that_does_not_hold_features(refused, tiny_folder, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no features", "features.npy is not an .npy file; save its array with numpy.save, or convert it: caan data"),
+        (b"\x89HDF\r\n\x1a\n", "features.npy is not an .npy file"),
+        (b"PK\x03\x04", "features.npy holds several arrays (.npz)"),
+        (b"", "features.npy is a damaged or truncated .npy file; copy it again"),
+        (b"\x93NUMPY", "features.npy is a damaged or truncated .npy file"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", "features.npy is a damaged or truncated .npy file"),
+    ],
+)
+def test_a_file_that_does_not_hold_features(refused, tiny_folder, tmp_path, content, says):
     (tmp_path / "features.npy").write_bytes(content)
     command = ["index", tiny_folder / "model.caan", "features.npy", "-o", "gallery"]
-    refused(*command, says=["features.npy is not an .npy file of numbers, or is truncated"])
+    refused(*command, says=[says])
 
 
 def test_truncated_features(evaluated, tiny_data):
@@ -166,7 +176,7 @@ def test_a_data_sets_ids_file_with_another_number_of_names(evaluated, tiny_data)
     evaluated(says=["test_ids.txt names 2 images, the features hold 6"])
 
 
-@pytest.mark.parametrize("lines", [29, 31, 6 * 5 * 5, 1])
+@pytest.mark.parametrize("lines", [29, 31, 1])
 def test_features_and_captions_that_do_not_fit_together(evaluated, tiny_data, lines):
     (tiny_data / "test_caps.txt").write_text("w1 w2\n" * lines)
     evaluated(says=["test_ims.npy has 6 rows", f"test_caps.txt {lines} lines", "expected 5 captions per image"])

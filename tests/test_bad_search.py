@@ -100,7 +100,7 @@ def test_the_installed_command_given_bytes_that_are_not_utf8(gallery):
 def test_a_result_outside_the_terminals_encoding_is_still_printed(tiny_folder, tiny_data):
     command = [Path(sys.executable).with_name("caan"), "eval", tiny_folder / "model.caan", "--data", tiny_data]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, encoding="latin-1", env=environment, timeout=60)
     assert "rsum" in done.stdout and "Traceback" not in done.stderr
     assert done.returncode == 0
 

@@ -21,7 +21,7 @@ def literal_ranks(scores, relevance):
 def literal(scores, relevance):
     ranks = literal_ranks(scores, relevance)
     recalls = [100 * sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5, 10)]
-    return [*recalls, float(np.median(ranks)), sum(ranks) / len(ranks)]
+    return [*recalls, float(np.floor(np.median(ranks))), sum(ranks) / len(ranks)]
 
 
 def values(direction):
@@ -134,6 +134,12 @@ def test_scores_that_are_no_matrix_are_refused(shape):
 def test_a_ground_truth_that_does_not_fit_is_refused(truth, says):
     with pytest.raises(DataError, match=says):
         retrieval_metrics(np.zeros((3, 7)), **truth)
+
+
+def test_the_median_is_rounded_down_as_in_scan():
+    """np.floor(np.median(ranks)) + 1 of the ranks from 0, here 1 and 0."""
+    metrics = retrieval_metrics(np.array([[1.0, 2.0], [0.0, 1.5]]))
+    assert (metrics.image_to_text.median_rank, metrics.image_to_text.mean_rank) == (1, 1.5)
 
 
 def test_five_folds_are_the_mean_of_five_blocks():

@@ -69,4 +69,4 @@ def _reference(bundle: Path, folder: Path, workload: Workload, settings: StepSet
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     checkpoint = checkpoint_of(open_bundle(bundle), folder / "model.pt")
     retriever = Retriever.open(checkpoint, "torch", device=cast(Device, settings.device))
-    return retriever.score_dataset(workload.features, workload.captions)
+    return workload.scores(retriever)

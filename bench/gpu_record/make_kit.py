@@ -174,6 +174,8 @@ def _data(data: Path, bundle: Path, to: Path, room: int) -> str:
         raise InputError(f"only {fit} images fit, and R@K needs at least {_FEWEST_IMAGES}; raise KIT_MB")
     part = workload.subset(spread(np.arange(images), fit))
     np.save(to / "test_ims.npy", part.features.astype(np.float16))
+    if part.lengths is not None:
+        np.save(to / "test_lengths.npy", part.lengths)
     (to / "test_caps.txt").write_text("".join(f"{caption}\n" for caption in part.captions), encoding="utf-8")
     scores, _ = reference_scores(part, open_bundle(bundle), data / "model.pt")
     np.save(to / REFERENCE, scores)

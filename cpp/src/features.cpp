@@ -85,11 +85,17 @@ FeatureFile FeatureFile::open(const std::string& path) {
     }
     const auto damaged = [&] {
         return DataError(name +
-                         " is not an .npy file of numbers, or is truncated; save it with numpy.save, or copy it again");
+                         " is a damaged or truncated .npy file; copy it again, or save it again with numpy.save");
     };
+    if (bytes.substr(0, detail::NPY_MAGIC.size()) != detail::NPY_MAGIC.substr(0, bytes.size())) {
+        throw DataError(name +
+                        " is not an .npy file; save its array with numpy.save, or convert it: caan data convert");
+    }
     detail::NpyHeader header;
     try {
         header = detail::parse_npy_header(bytes);
+    } catch (const detail::NpyObjects&) {
+        throw DataError(name + " holds Python objects, which could run code; save an array of numbers with numpy.save");
     } catch (const detail::NpyError&) {
         throw damaged();
     }

@@ -6,7 +6,6 @@
 namespace caan::detail {
 namespace {
 
-constexpr std::string_view MAGIC("\x93NUMPY", 6);
 // numpy's limit too: its literal parser is not safe with longer headers.
 constexpr std::size_t LONGEST_HEADER = 10000;
 
@@ -38,10 +37,12 @@ public:
             }
         }
         skip_space();
-        // Python objects need unpickling, which may run any code.
-        const bool holds_objects = header.descr.find('O') != std::string::npos;
-        if (!text_.empty() || seen.size() != 3 || holds_objects) {
+        if (!text_.empty() || seen.size() != 3) {
             fail();
+        }
+        // Python objects need unpickling, which may run any code.
+        if (header.descr.find('O') != std::string::npos) {
+            throw NpyObjects("it holds Python objects");
         }
         return header;
     }
@@ -129,7 +130,7 @@ private:
 
 NpyHeader parse_npy_header(std::string_view content) {
     const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(content[i])); };
-    if (content.size() < 10 || content.substr(0, 6) != MAGIC || byte(6) < 1 || byte(6) > 3 || byte(7) != 0) {
+    if (content.size() < 10 || content.substr(0, 6) != NPY_MAGIC || byte(6) < 1 || byte(6) > 3 || byte(7) != 0) {
         throw NpyError("this is not an .npy file");
     }
     const std::size_t start = byte(6) == 1 ? 10 : 12;

@@ -23,6 +23,14 @@ public:
     using std::runtime_error::runtime_error;
 };
 
+/// An array of Python objects.
+class NpyObjects : public NpyError {
+public:
+    using NpyError::NpyError;
+};
+
+inline constexpr std::string_view NPY_MAGIC("\x93NUMPY", 6);
+
 /// Throws NpyError unless `content` begins with a valid header, version 1 to 3, of a plain dtype.
 NpyHeader parse_npy_header(std::string_view content);
 

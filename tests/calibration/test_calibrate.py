@@ -67,6 +67,25 @@ def test_min_max_finds_the_largest_values_of_the_sample(bundle, make_split, cach
     )
 
 
+def test_padding_regions_do_not_count(bundle, make_split, cache_folder, feeds):
+    """Whatever they hold, the ranges are those of the images' own regions."""
+    whole = make_split(160)
+    lengths = np.random.default_rng(1).integers(1, 6, 160)
+    padding = np.arange(5) >= lengths[:, None]  # (images, R)
+    results = []
+    for value in (0.0, 1e4, np.nan):
+        features = np.where(padding[..., None], np.float32(value), whole.features)
+        dataset = dataclasses.replace(whole, features=features, lengths=lengths)
+        results.append(calibrate(bundle, dataset, method="min-max").ranges)
+    assert results[0] == results[1] == results[2]
+    sample = draw_sample(whole, 0)
+    own = np.abs(whole.features[sample.images])[~padding[sample.images]].max()
+    assert results[0]["image_encoder"]["features"] == pytest.approx(float(own))
+    pairs = sum(len(f["image_lengths"]) * len(f["text_lengths"]) for f in feeds if "image_lengths" in f)
+    assert pairs % sample.pairs == 0 and pairs > 0
+    assert all(f["image_states"].shape[1] == f["image_lengths"][0] for f in feeds if "image_lengths" in f)
+
+
 def inputs_of(bundle, graph):
     return activation_inputs(onnx.load(bundle.graph(graph, "fp32")))
 

@@ -75,17 +75,17 @@ def test_too_few_data_are_refused_with_what_is_there_and_what_is_needed(make_spl
 
 
 @given(
-    st.integers(1, 9),
+    st.lists(st.integers(1, 4), min_size=1, max_size=9),
     st.lists(st.integers(3, 7), min_size=1, max_size=30),
     st.integers(1, 4),
     st.integers(1, 4),
 )
-def test_tiles_hold_every_pair_once_and_captions_of_one_length(images, lengths, tile_images, tile_captions):
-    lengths = np.array(lengths)
-    seen = np.zeros((images, len(lengths)), int)
-    for rows, columns in tiles(images, lengths, TileSize(tile_images, tile_captions)):
+def test_tiles_hold_every_pair_once_and_items_of_one_length(regions, lengths, tile_images, tile_captions):
+    regions, lengths = np.array(regions), np.array(lengths)
+    seen = np.zeros((len(regions), len(lengths)), int)
+    for rows, columns in tiles(regions, lengths, TileSize(tile_images, tile_captions)):
         assert len(rows) <= tile_images and len(columns) <= tile_captions
-        assert len(set(lengths[columns])) == 1
+        assert len(set(lengths[columns])) == len(set(regions[rows])) == 1
         seen[np.ix_(rows, columns)] += 1
     assert (seen == 1).all()
 

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from caan.data import scan
+from caan.data import layout
+from caan.data.layout import same_up_to_rounding
 from caan.data.scan import captions_of, open_features, open_lengths, open_split, read_captions, write_split
 from caan.errors import DataError
 
@@ -95,10 +99,149 @@ def test_a_file_larger_than_memory_is_opened_without_reading_it(tmp_path):
 def test_few_rows_are_read_to_tell_the_layout(tmp_path, monkeypatch):
     write(tmp_path, np.ones((5_000, 1, 1), np.float32), ["a"] * 5_000)
     compared = []
-    real = np.array_equal
-    monkeypatch.setattr(scan.np, "array_equal", lambda a, b: compared.append(1) or real(a, b))
+    real = layout.same_up_to_rounding
+    monkeypatch.setattr(layout, "same_up_to_rounding", lambda a, b: compared.append(1) or real(a, b))
     assert len(open_split(tmp_path).features) == 1_000
     assert len(compared) == 4 * 64
+
+
+@pytest.mark.parametrize(
+    "rounded",
+    [
+        lambda rows: rows.astype(np.float16).astype(np.float32),
+        lambda rows: rows * np.float32(1 + 1e-6),
+        lambda rows: rows + np.float32(1e-5) * np.sign(rows),
+    ],
+)
+def test_copies_equal_up_to_rounding_are_one_image(tmp_path, features, rounded):
+    rows = np.repeat(features, 5, axis=0)
+    rows[1::2] = rounded(rows[1::2])
+    write(tmp_path, rows)
+    split = open_split(tmp_path)
+    np.testing.assert_array_equal(split.features, rows[::5])
+    assert split.layout == "every image repeated 5 times, one row per caption"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_copies_that_hold_nan_or_infinity_are_one_image(tmp_path, features, value):
+    features[2, 1, 3] = value
+    write(tmp_path, np.repeat(features, 5, axis=0))
+    assert len(open_split(tmp_path).features) == IMAGES
+
+
+def test_nan_in_one_copy_only_is_another_image(tmp_path, features):
+    rows = np.repeat(features, 5, axis=0)
+    rows[7, 0, 0] = np.nan
+    write(tmp_path, rows)
+    assert len(open_split(tmp_path).features) == 5 * IMAGES
+
+
+@given(
+    hnp.arrays(np.float64, (2, 3), elements=st.floats(allow_nan=True, allow_infinity=True)),
+    st.floats(-1e-4, 1e-4),
+)
+def test_rounding_is_told_from_another_value_at_any_scale(values, change):
+    assert same_up_to_rounding(values, values)
+    with np.errstate(over="ignore"):
+        assert same_up_to_rounding(values, values * (1 + change))
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    if largest > 1e-300:
+        other = np.where(np.abs(values) == largest, values / 2, values)
+        assert not same_up_to_rounding(values, other)
+
+
+def test_padding_of_copies_is_not_compared(tmp_path, features):
+    rows = np.repeat(features, 5, axis=0)
+    rows[:, 2] = np.arange(20)[:, None]
+    write(tmp_path, rows)
+    assert len(open_split(tmp_path).features) == 20
+    np.save(tmp_path / "test_lengths.npy", np.full(20, 2))
+    assert len(open_split(tmp_path).features) == IMAGES
+    np.save(tmp_path / "test_lengths.npy", np.full(IMAGES, 2))
+    assert open_split(tmp_path).lengths.tolist() == [2] * IMAGES
+
+
+@pytest.mark.parametrize("each", [1, 2, 3, 7])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_any_constant_number_of_captions(tmp_path, features, each, repeated):
+    rows = np.repeat(features, each, axis=0) if repeated else features
+    write(tmp_path, rows, [f"c{number}" for number in range(each * IMAGES)])
+    split = open_split(tmp_path)
+    np.testing.assert_array_equal(split.features, features)
+    assert split.image_of_caption.tolist() == np.repeat(range(IMAGES), each).tolist()
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("counts", [[4, 6, 5, 7], [4, 6, 5, 5], [1, 1, 1, 17], [5, 5, 5, 5]])
+def test_ids_of_every_caption_say_whose_it_is(tmp_path, features, counts, repeated):
+    """Even where the numbers alone would fit five captions each."""
+    truth = np.repeat(range(IMAGES), counts)
+    write(tmp_path, features[truth] if repeated else features, [f"c{number}" for number in range(sum(counts))])
+    (tmp_path / "test_ids.txt").write_text("".join(f"{image}.jpg\n" for image in truth))
+    split = open_split(tmp_path)
+    np.testing.assert_array_equal(split.features, features)
+    assert split.image_of_caption.tolist() == truth.tolist()
+    assert split.ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("aaaaabbbbbaaaaaddddd", "test_ids.txt, line 11 names 'a' again, after line 1"),
+        ("aaaaabbbbbcccccccccc", "test_ids.txt names 3 images, the features hold 4"),
+        ("abbbbcccccdddddeeeef", "test_ids.txt names 6 images, the features hold 4"),
+        ("abcde", "test_ids.txt names 5 images, the features hold 4"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(tmp_path, features, names, says):
+    write(tmp_path, features)
+    (tmp_path / "test_ids.txt").write_text("\n".join(names))
+    with pytest.raises(DataError, match=says):
+        open_split(tmp_path)
+
+
+def test_ids_that_contradict_the_features_are_refused(tmp_path, features):
+    write(tmp_path, np.repeat(features, 5, axis=0))
+    (tmp_path / "test_ids.txt").write_text("\n".join("aaaaaabbbbcccccddddd"))
+    with pytest.raises(DataError, match="line 7 names 'b', but line 6 'a' for the same image"):
+        open_split(tmp_path)
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_numbered_captions_name_their_images(tmp_path, features, repeats):
+    write(tmp_path, np.repeat(features, repeats, axis=0))
+    (tmp_path / "test_ids.txt").write_text("".join(f"{n}.jpg#{k}\n" for n in range(IMAGES) for k in range(5)))
+    assert open_split(tmp_path).ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_ids_of_captions_are_no_names_of_images(tmp_path, features, repeats):
+    write(tmp_path, np.repeat(features, repeats, axis=0))
+    (tmp_path / "test_ids.txt").write_text("".join(f"{n}\n" for n in range(20)))
+    split = open_split(tmp_path)
+    assert split.ids is None and split.layout.endswith(", ids of the captions, not of images")
+
+
+def test_one_name_twice_among_many_is_compared(tmp_path):
+    features = np.random.default_rng(0).standard_normal((400, 1, 4))
+    write(tmp_path, features, ["a"] * 400)
+    names = [str(n) for n in range(400)]
+    names[203] = names[202]
+    (tmp_path / "test_ids.txt").write_text("\n".join(names))
+    assert len(open_split(tmp_path).features) == 400
+
+
+def test_names_that_repeat_with_other_features_are_other_images(tmp_path):
+    """Frames of one film, say: one caption each."""
+    write(tmp_path, np.random.default_rng(1).standard_normal((20, REGIONS, DIMENSION)))
+    (tmp_path / "test_ids.txt").write_text("film\n" * 20)
+    assert len(open_split(tmp_path).features) == 20
+
+
+@pytest.mark.parametrize(("there", "asked"), [("dev", "val"), ("val", "dev"), ("testall", "testall")])
+def test_dev_and_val_are_one_split(tmp_path, features, there, asked):
+    write(tmp_path, features, split=there)
+    assert open_split(tmp_path, asked).split == there
 
 
 def test_ids_are_one_per_image(tmp_path, features):

@@ -86,6 +86,28 @@ def test_training_learns_and_keeps_the_best_epoch(data, tmp_path, capsys):
     assert retrieval_metrics(scores.numpy(), dev.image_of_caption) == report.metrics
 
 
+def test_padding_regions_do_not_count(data, tmp_path):
+    """Training and its dev metrics are those of two regions, whatever the third holds."""
+    states = []
+    for value in (0, 100, np.nan):
+        for split in ("train", "dev"):
+            features = np.load(data / f"{split}_ims.npy")
+            features[::2, 2] = value
+            np.save(data / f"{split}_ims.npy", features)
+            np.save(data / f"{split}_lengths.npy", np.where(np.arange(len(features)) % 2, 3, 2))
+        report = train(data, tmp_path / f"{value}.pt", TINY, progress=False)
+        states.append((content(tmp_path / f"{value}.pt"), report))
+    for other in states[1:]:
+        assert_equal(other[0], states[0][0])
+        assert other[1] == states[0][1]
+
+
+def test_the_dev_split_may_be_called_val(data, tmp_path):
+    for path in data.glob("dev_*"):
+        path.rename(path.with_name(path.name.replace("dev", "val")))
+    assert train(data, tmp_path / "model.pt", TINY, progress=False).metrics is not None
+
+
 def test_a_later_worse_epoch_does_not_replace_the_best(data, tmp_path, monkeypatch):
     epochs = 0
 
@@ -322,10 +344,10 @@ def test_the_data_sets_own_vocabulary_is_used(data, tmp_path):
 def test_features_are_read_a_batch_at_a_time(data, tmp_path, monkeypatch):
     taken = []
 
-    def gather(features, images, device):
+    def gather(features, lengths, images, device):
         assert isinstance(features, np.memmap)
         taken.append(len(images))
-        return real(features, images, device)
+        return real(features, lengths, images, device)
 
     real = training.gather
     monkeypatch.setattr(training, "gather", gather)

@@ -65,9 +65,52 @@ def test_boxes_that_can_t_be_used(saved, change, message):
         read_boxes(saved(change(boxes)), 3, 2)
 
 
+SIZES = np.array([[40.0, 20.0], [20.0, 40.0]])  # width, height
+PIXELS = np.array([[[0, 0, 20, 20], [10, 5, 40, 10]], [[0, 0, 10, 40], [5, 5, 20, 20]]], np.float32)
+FRACTIONS = np.array([[[0, 0, 0.5, 1], [0.25, 0.25, 1, 0.5]], [[0, 0, 0.5, 1], [0.25, 0.125, 1, 0.5]]])
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [SIZES, SIZES.astype(int), np.array([{"image_h": int(h), "image_w": int(w)} for w, h in SIZES], object)],
+)
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_boxes_in_pixels_with_the_pictures_sizes_beside_them(tmp_path, sizes, repeats):
+    """GSMN's files."""
+    np.save(tmp_path / "test_ims_bbx.npy", np.repeat(PIXELS, repeats, axis=0))
+    np.save(tmp_path / "test_ims_size.npy", np.repeat(sizes, repeats, axis=0))
+    boxes = read_boxes(tmp_path / "test_ims_bbx.npy", 2, 2, rows=slice(None, None, repeats))
+    np.testing.assert_allclose(boxes, FRACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (SIZES[:, ::-1], "look at test_ims_size.npy, which holds each picture's width, then its height"),
+        (SIZES * 0, "width and a height above 0 for each of 2 images"),
+        (SIZES[:1], "for each of 2 images"),
+        (np.array(["a", "b"]), "for each of 2 images"),
+        (np.array([{"w": 1}, {"w": 2}], object), "other objects than dicts of image_w and image_h"),
+        (np.array([print, print], object), "holds .*print, not only plain data; nothing of it was executed"),
+    ],
+)
+def test_sizes_that_can_t_be_used(tmp_path, sizes, message):
+    np.save(tmp_path / "test_ims_bbx.npy", PIXELS)
+    np.save(tmp_path / "test_ims_size.npy", sizes)
+    with pytest.raises(DataError, match=message):
+        read_boxes(tmp_path / "test_ims_bbx.npy", 2, 2)
+
+
+def test_boxes_of_padding_are_not_looked_at(saved):
+    boxes = np.tile(np.array([0, 0.1, 0.5, 1]), (2, 3, 1))
+    boxes[0, 1:], boxes[1, 2:] = 0, np.nan
+    read = read_boxes(saved(boxes), 2, 3, np.array([1, 2]))
+    assert not read[0, 1:].any() and not read[1, 2:].any() and read[0, 0, 3] == 1
+
+
 def test_a_file_that_holds_no_boxes(tmp_path):
     (tmp_path / "boxes.npy").write_text("x0 y0 x1 y1")
-    with pytest.raises(DataError, match=r"not an \.npy file of numbers"):
+    with pytest.raises(DataError, match=r"is not an \.npy file; save"):
         read_boxes(tmp_path / "boxes.npy", 1, 1)
     with pytest.raises(DataError, match=r"can't read .*No such file"):
         read_boxes(tmp_path / "nowhere.npy", 1, 1)
