@@ -128,6 +128,11 @@ def state_widths(config: Mapping[str, Any]) -> dict[str, int]:
     return {"image": 2 * D + 3 * d, "text": D + 3 * d}
 
 
+def normalizes_images(config: Mapping[str, Any]) -> bool:
+    """Whether a region's vector has the length 1."""
+    return config.get("normalize_images", config.get("normalize")) is not False
+
+
 def graph_file(name: str, precision: str) -> str:
     """A graph's path inside a bundle."""
     return f"onnx/{name}.{precision}.onnx"

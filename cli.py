@@ -17,6 +17,7 @@ from . import __version__
 from .commands import options
 from .commands.bench import bench
 from .commands.build_engine import build_engine
+from .commands.convert import convert
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
@@ -39,7 +40,8 @@ def caan() -> None:
 
 
 for _command in (
-    export, build_engine, bench, train, evaluate, index, delete, compact, search, explain, demo, inspect, tune, doctor,
+    export, convert, build_engine, bench, train, evaluate, index, delete, compact, search, explain, demo, inspect,
+    tune, doctor,
 ):  # fmt: skip
     caan.add_command(_command)
 

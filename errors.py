@@ -5,6 +5,7 @@ Messages are one or two lines: what is wrong, where, and the command that fixes 
     CaanError                 1  a failure that is not due to the user's input or the machine
     ├── InputError            2  wrong usage or input; also a ValueError
     │   ├── CheckpointError   2  a file that is not a checkpoint, is damaged, or does not fit the model
+    │   │   └── VocabularyNeeded  2  a SCAN-family checkpoint, which holds no vocabulary
     │   ├── DataError         2  features, captions, vocabulary or data set
     │   ├── BundleError       2  a bundle or gallery that is damaged, newer or unsafe
     │   └── OutputError       2  a result that can't be written: it exists, no permission, disk full
@@ -36,6 +37,10 @@ class InputError(CaanError, ValueError):
 
 class CheckpointError(InputError):
     """A file that is not a checkpoint, is damaged, or whose parameters do not fit."""
+
+
+class VocabularyNeeded(CheckpointError):  # noqa: N818
+    """A SCAN-family checkpoint where only one with its vocabulary serves; the message holds the command for that."""
 
 
 class DataError(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from .._files.outputs import is_standard_output
 from .._text import json_text, visible
 
 if TYPE_CHECKING:
+    from ..manifest import SettingRecord
     from ..metrics import RetrievalMetrics
+    from ..model.settings import Setting
 
 
 def show(text: str, *, err: bool = False) -> None:
@@ -33,6 +36,27 @@ def show_styled(text: str) -> None:
 def show_json(value: Any, *, err: bool = False) -> None:
     """Print a result as JSON."""
     click.echo(json_text(value), err=err)
+
+
+def settings_text(
+    settings: Sequence[Setting | SettingRecord], metrics: Mapping[str, Any], measured: str | None = None
+) -> str:
+    """Each setting with its value and where it came from, a line each, and the checkpoint's own rsum.
+
+    measured: an rsum of the same model and where it was measured, to compare with the checkpoint's own.
+    """
+    from tabulate import tabulate
+
+    rows = [
+        [setting.name, setting.value, f"{setting.source}: {setting.note}" if setting.note else setting.source]
+        for setting in settings
+    ]
+    own = metrics.get("best_rsum", metrics.get("rsum"))
+    if isinstance(own, int | float):
+        rows.append(["rsum", f"{own:.2f}", "; ".join(["file: its own", *([measured] if measured else [])])])
+    elif measured:
+        rows.append(["rsum", "–", f"the file names none; {measured}"])
+    return tabulate(rows, ["setting", "value", "from"], disable_numparse=True)
 
 
 def log(message: str) -> None:

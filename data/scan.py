@@ -37,6 +37,7 @@ class ScanSplit:
     captions: list[str]  # (captions,)
     image_of_caption: NDArray[np.int64]  # (captions,)
     ids: list[str] | None  # (images,)
+    layout: str = ""  # how the captions belong to the images, in words
 
     @property
     def vocabulary_path(self) -> Path:
@@ -61,6 +62,7 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
         captions=captions,
         image_of_caption=np.arange(len(captions), dtype=np.int64) // per_image,
         ids=_read_ids(folder / f"{split}_ids.txt", len(images)),
+        layout=f"{len(images):,} images, {per_image} captions each" + (f", in {step} rows each" if step > 1 else ""),
     )
 
 
