@@ -39,24 +39,29 @@ def show_json(value: Any, *, err: bool = False) -> None:
 
 
 def settings_text(
-    settings: Sequence[Setting | SettingRecord], metrics: Mapping[str, Any], measured: str | None = None
+    settings: Sequence[Setting | SettingRecord],
+    metrics: Mapping[str, Any],
+    measured: str | None = None,
+    width: int | None = None,
 ) -> str:
-    """Each setting with its value and where it came from, a line each, and the checkpoint's own rsum.
+    """A line for each setting: where it came from, its value and why, and the checkpoint's own rsum.
 
-    measured: an rsum of the same model and where it was measured, to compare with the checkpoint's own.
+    measured: the same model's rsum and where it was measured, to compare. width: columns to wrap at.
     """
     from tabulate import tabulate
 
-    rows = [
-        [setting.name, setting.value, f"{setting.source}: {setting.note}" if setting.note else setting.source]
-        for setting in settings
-    ]
+    rows = [[s.name, s.source, f"{s.value}: {s.note}" if s.note else s.value] for s in settings]
     own = metrics.get("best_rsum", metrics.get("rsum"))
-    if isinstance(own, int | float):
-        rows.append(["rsum", f"{own:.2f}", "; ".join(["file: its own", *([measured] if measured else [])])])
-    elif measured:
-        rows.append(["rsum", "–", f"the file names none; {measured}"])
-    return tabulate(rows, ["setting", "value", "from"], disable_numparse=True)
+    if isinstance(own, int | float) or measured:
+        of_file = f"{own:.2f} says the file" if isinstance(own, int | float) else "the file says none"
+        rows.append(["rsum", "file", "; ".join(filter(None, (of_file, measured)))])
+    taken = sum(max(map(len, column), default=0) + 2 for column in zip(*(row[:2] for row in rows), strict=True))
+    return tabulate(
+        rows,
+        tablefmt="plain",
+        disable_numparse=True,
+        maxcolwidths=None if width is None else [None, None, max(20, width - taken)],
+    )
 
 
 def log(message: str) -> None:

@@ -94,7 +94,7 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     if options.vocabulary is None:
         raise VocabularyNeeded(
             f"{path} is a SCAN-family checkpoint, which holds no vocabulary; convert it once, with the one it was"
-            f" trained with: caan convert {shlex.quote(str(path))} --vocab VOCAB.json -o model.pt"
+            f" trained with: {convert_command(path)}"
         )
     read = read_scan(path, content, options.key_map, options.attention_scale)
     try:
@@ -124,6 +124,11 @@ def check_is_scan(path: Path, content: Mapping[str, Any]) -> None:
             f"{path} is neither a {FORMAT} nor a SCAN-family checkpoint: it holds no tensors (its keys: {keys});"
             ' expected {"format": "caan-checkpoint", …} or {"model": [state dict, …], …}'
         )
+
+
+def convert_command(path: Path) -> str:
+    """The command that gives a SCAN-family checkpoint its vocabulary."""
+    return f"caan convert {shlex.quote(str(path))} --vocab VOCAB.json -o model.pt"
 
 
 def _own_checkpoint(path: Path, content: dict[str, Any], options: ScanOptions) -> Checkpoint:

@@ -43,6 +43,6 @@ def fitting(
     if last >= rows:
         kept = {word: number for word, number in vocabulary.words.items() if number < rows}
         vocabulary = replace(vocabulary, words=kept)
-    note = str(file) if file is not None else "the checkpoint's own"
+    note = file.name if file is not None else "the checkpoint's own"
     note = f"{note}; as many as the embedding's rows" if is_fit else f"{note}; {sizes} (--allow-vocab-mismatch)"
     return vocabulary, Setting("vocabulary", count, "option" if file is not None else "file", note)

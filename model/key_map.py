@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -173,7 +173,7 @@ def _by_prefix(name: str, free: Mapping[str, Tensor], key_map: KeyMap) -> str | 
     return None
 
 
-def _only(name: str, free: Mapping[str, Tensor]) -> str | None:
+def _only(name: str, free: Collection[str]) -> str | None:
     """The only parameter whose name ends as ours does in any code base. Raises AmbiguousError if there are several."""
     if name.startswith(_GRU):
         gate = name.removeprefix(_GRU)

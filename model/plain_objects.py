@@ -8,12 +8,13 @@ attributes and items, without its methods; a call of anything but a class's cons
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
-Standin = tuple[Callable[..., Any], str]
+# As PyTorch types them: a class or function, or one in place of another's name.
+Standin = Callable[..., Any] | tuple[Callable[..., Any], str]
 
 # PyTorch looks through all stand-ins at every step of a pickle.
 _MOST_NAMES = 200
@@ -24,7 +25,7 @@ class CodeError(Exception):
     """A pickle calls something that has no stand-in; holds its name."""
 
 
-def standins(names: Iterable[str]) -> list[Standin]:
+def standins(names: Collection[str]) -> list[Standin]:
     """Stand-ins for the names in a pickle ("module.name"), for `torch.serialization.safe_globals`.
 
     PyTorch prefers its own harmless classes, such as tensors and collections.OrderedDict, to a stand-in of that name.
@@ -44,8 +45,8 @@ def standins(names: Iterable[str]) -> list[Standin]:
             result.append((_NUMPY[last], name))
         else:
             result.append((_unknown(name), name))
-    # The type of what stand-ins return: PyTorch sets the attributes of these alone.
-    return [*result, (_Dtype, "numpy.dtype"), (_Array, "numpy.ndarray")]
+    # The types of what stand-ins return: PyTorch sets the attributes of these alone.
+    return [*result, *((_KNOWN[name], name) for name in ("numpy.dtype", "numpy.ndarray") if name not in names)]
 
 
 def attributes_of(value: object) -> dict[str, Any]:
@@ -104,6 +105,9 @@ class _Array:
 
     values: np.ndarray[Any, Any] | None = None
 
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
@@ -137,5 +141,8 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "builtins.frozenset": _list,
     "types.SimpleNamespace": _mapping,
     "numpy.dtype": _Dtype,
+    "numpy.ndarray": _Array,
+    "builtins.bytes": lambda *arguments: b"",  # empty ones: others are encoded text
+    **dict.fromkeys(("datetime.datetime", "datetime.date", "datetime.timedelta"), lambda *arguments: None),
 }
 _NUMPY: dict[str, Callable[..., Any]] = {"scalar": _scalar, "_reconstruct": lambda *arguments: _Array()}
