@@ -33,6 +33,8 @@ EXPLAINER, EXPANDER = SIDE_GRAPHS = ("explainer", "expander")
 MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
 # A scorer needs these, the states and `attention_scale`. Older bundles have none.
 SCORER_WEIGHTS = "scorer_weights.npy"
+# In the manifest, of a checkpoint that holds no vocabulary.
+SCAN_FAMILY = "SCAN"
 # Key in INT8's entry of `precisions`: the dtype of the graphs' scales. Absent: float16.
 SCALES = "scales"
 # The graphs' axes are dynamic; these bounds keep damaged or hostile input from exhausting memory.

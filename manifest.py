@@ -84,6 +84,7 @@ class CheckpointRecord(Struct, frozen=True, kw_only=True):
 
     file: str  # relative to the bundle
     sha256: str | None = None
+    family: str | None = None  # SCAN: the file holds no vocabulary, so that only an export reads it
     metrics: dict[str, Any] | None = None  # what the checkpoint says of its quality
     # SHA-256 of config, vocabulary, tokenizer and parameters: any file with the same ones is this checkpoint
     content_sha256: str | None = None

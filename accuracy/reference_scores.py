@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._cache import cache_file, read_cached, write_cached
 from .._files import sha256_of
-from ..bundle import GRAPHS, VOCABULARY, Bundle, graph_file
+from ..bundle import GRAPHS, SCAN_FAMILY, VOCABULARY, Bundle, graph_file
 from ..errors import CheckpointError, MissingError, VocabularyNeeded
 from ..runtime import Retriever
 from ..runtime.choices import BackendName
@@ -40,10 +40,10 @@ def reference_scores(
     try:
         source = checkpoint_of(bundle, checkpoint)
         return _cached(partial(_open, source, "torch"), "torch", workload, sha256_of(source), progress), PYTORCH
-    except (CheckpointError, MissingError):
+    except (CheckpointError, MissingError) as error:
         if checkpoint is not None:
             raise
-    progress("the checkpoint or PyTorch is missing: the bundle's FP32 graphs are the reference")
+        progress(f"{error}\nUntil then the bundle's FP32 graphs are the reference")
     identity = "-".join(bundle.hash_of(name) for name in (VOCABULARY, *(graph_file(graph, "fp32") for graph in GRAPHS)))
     opened = partial(_open, bundle.folder, "onnxruntime")
     return _cached(opened, "onnxruntime", workload, identity, progress), OWN_FP32
@@ -59,13 +59,17 @@ def scores_of(
 def checkpoint_of(bundle: Bundle, named: Path | None) -> Path:
     """The checkpoint a bundle was exported from: `named`, or its path at the time of the export.
 
-    Raises CheckpointError if it is missing, or not the one the bundle was exported from.
+    Raises CheckpointError if it is missing, or neither the one the bundle was exported from nor one with the same
+    content, and VocabularyNeeded if it holds no vocabulary.
     """
     recorded: dict[str, Any] = bundle.manifest.get("checkpoint") or {}
     path = named or Path(os.path.normpath(bundle.folder.resolve() / str(recorded.get("file", "model.pt"))))
     if not path.is_file():
         raise CheckpointError(f"the bundle's checkpoint is no longer at {path}; name it with --checkpoint model.pt")
-    if sha256_of(path) != recorded.get("sha256") and not _holds(path, recorded.get("content_sha256")):
+    is_same = sha256_of(path) == recorded.get("sha256")
+    if is_same and recorded.get("family") == SCAN_FAMILY:
+        raise VocabularyNeeded(path)
+    if not is_same and not _holds(path, recorded.get("content_sha256")):
         raise CheckpointError(f"{path} is not what {bundle.folder.name} was exported from; export it again")
     return path
 

@@ -19,6 +19,7 @@ from .._text import json_text
 from ..bundle import (
     MAX_REGIONS,
     MAX_WORDS,
+    SCAN_FAMILY,
     SCORER_WEIGHTS,
     VOCABULARY,
     Bundle,
@@ -80,6 +81,8 @@ def export_checkpoint(
         vocabulary = json_text(checkpoint.vocabulary.as_dict(), indent=None)
         (folder / VOCABULARY).write_text(vocabulary + "\n", encoding="ascii")
         manifest = _manifest(checkpoint, source, target, errors)
+        if checkpoint.is_converted and stored in (None, source):
+            manifest["checkpoint"]["family"] = SCAN_FAMILY
         manifest["checkpoint"] |= {
             "sha256": sha256_of(stored or source),
             "settings": [setting.as_dict() for setting in (*checkpoint.settings, *settings)],

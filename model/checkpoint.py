@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shlex
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,10 +91,7 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
         return _own_checkpoint(path, content, options)
     check_is_scan(path, content)
     if options.vocabulary is None:
-        raise VocabularyNeeded(
-            f"{path} is a SCAN-family checkpoint, which holds no vocabulary; convert it once, with the one it was"
-            f" trained with: {convert_command(path)}"
-        )
+        raise VocabularyNeeded(path)
     read = read_scan(path, content, options.key_map, options.attention_scale)
     try:
         vocabulary = Vocabulary.load(options.vocabulary, options.tokenizer or SCAN_TOKENIZER)
@@ -124,11 +120,6 @@ def check_is_scan(path: Path, content: Mapping[str, Any]) -> None:
             f"{path} is neither a {FORMAT} nor a SCAN-family checkpoint: it holds no tensors (its keys: {keys});"
             ' expected {"format": "caan-checkpoint", …} or {"model": [state dict, …], …}'
         )
-
-
-def convert_command(path: Path) -> str:
-    """The command that gives a SCAN-family checkpoint its vocabulary."""
-    return f"caan convert {shlex.quote(str(path))} --vocab VOCAB.json -o model.pt"
 
 
 def _own_checkpoint(path: Path, content: dict[str, Any], options: ScanOptions) -> Checkpoint:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import FORMAT, ScanOptions, check_config, check_is_scan, convert_command, load_checkpoint, read_archive
+from ..errors import convert_command
+from .checkpoint import FORMAT, ScanOptions, check_config, check_is_scan, load_checkpoint, read_archive
 from .parameters import build_model
 from .scan_checkpoint import read_scan
 from .settings import Setting
