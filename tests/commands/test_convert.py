@@ -19,26 +19,51 @@ from tests.conftest import exporter, write_tiny_data
 CONVERT = "caan convert scan.pth.tar --vocab VOCAB.json -o model.pt"
 
 
-@pytest.fixture(scope="session")
-def scan_folder(make_once, tiny_folder, vocabulary):
-    """`scan.pth.tar` with vocabulary and data, and its export `with.caan`, with `--save-checkpoint model.pt`."""
+@pytest.fixture(scope="module")
+def traced(make_once, tiny_folder, vocabulary):
+    """`scan.pth.tar` with its vocabulary and data, and `traced.caan`, for its graphs."""
 
     def make(folder):
-        exporter()
+        export_checkpoint = exporter()
         write_scan(folder, load_checkpoint(tiny_folder / "model.pt").model.state_dict())
         vocabulary.save(folder / "vocab.json")
         write_tiny_data(folder / "data")
-        arguments = ["export", folder / "scan.pth.tar", "--vocab", folder / "vocab.json", "--data", folder / "data"]
-        arguments += ["-o", folder / "with.caan", "--save-checkpoint", folder / "model.pt"]
-        caan.main([str(argument) for argument in arguments], standalone_mode=False)
+        loaded = load_checkpoint(folder / "scan.pth.tar", ScanOptions(folder / "vocab.json"))
+        export_checkpoint(loaded, folder / "scan.pth.tar", folder / "traced.caan")
 
     return make_once("scan", make, kept=True)
 
 
+@pytest.fixture(scope="module")
+def graphs_at_hand(traced):
+    """Exports take the graphs of `traced.caan`, which are theirs, instead of tracing them for seconds."""
+    import onnx
+
+    from caan.export import bundle_from_checkpoint
+
+    def graph(spec, model):
+        return onnx.load(traced / "traced.caan" / graph_file(spec.name, "fp32"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle_from_checkpoint, "export_graph", graph)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(traced, graphs_at_hand, tmp_path_factory):
+    """The same files, and the export `with.caan`, with `--save-checkpoint model.pt`."""
+    folder = tmp_path_factory.mktemp("exported") / "files"
+    shutil.copytree(traced, folder)
+    arguments = ["export", folder / "scan.pth.tar", "--vocab", folder / "vocab.json", "--data", folder / "data"]
+    arguments += ["-o", folder / "with.caan", "--save-checkpoint", folder / "model.pt"]
+    caan.main([str(argument) for argument in arguments], standalone_mode=False)
+    return folder
+
+
 @pytest.fixture
-def here(scan_folder, tmp_path, monkeypatch):
-    """A copy of `scan_folder`, the current folder."""
-    shutil.copytree(scan_folder, tmp_path, dirs_exist_ok=True)
+def here(exported, tmp_path, monkeypatch):
+    """A copy of `exported`, the current folder."""
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -121,17 +146,8 @@ def test_a_bundle_knows_its_checkpoint_by_content(here):
         reference_scores(workload, bundle, here / "scan.pth.tar")
 
 
-def test_a_bundle_of_the_scan_file_alone_takes_the_converted_one(here, run, monkeypatch):
+def test_a_bundle_of_the_scan_file_alone_takes_the_converted_one(here, run, graphs_at_hand):
     """Exported without --save-checkpoint, its manifest names a file that holds no vocabulary."""
-    import onnx
-
-    from caan.export import bundle_from_checkpoint as module
-
-    def graph(spec, model):
-        return onnx.load(here / "with.caan" / graph_file(spec.name, "fp32"))
-
-    monkeypatch.setattr(module, "export_graph", graph)  # takes seconds, and the graphs are the same
-    monkeypatch.setattr(module, "validate_graph", lambda *arguments: 0.0)
     assert run("export", "scan.pth.tar", "--vocab", "vocab.json", "-o", "without.caan").code == 0
     bundle, workload = open_bundle(here / "without.caan"), data_workload(here / "data", "test")
     assert checkpoint_of(bundle, here / "model.pt") == here / "model.pt"
