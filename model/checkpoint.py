@@ -102,14 +102,21 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     vocabulary, of_vocabulary = fitting(
         path, vocabulary, read.config.vocab_size, read.vocab_size, options.allow_vocab_mismatch, options.vocabulary
     )
-    given = Setting("tokenizer", vocabulary.tokenizer, "option", "--tokenizer")
-    assumed = Setting("tokenizer", vocabulary.tokenizer, "default", "SCAN-family code's; --tokenizer sets another")
-    settings = [*read.settings, given if options.tokenizer else assumed, of_vocabulary]
+    settings = [*read.settings, _of_tokenizer(vocabulary, options), of_vocabulary]
     metrics = _metrics(path, content.get("metrics"))
     if read.best_rsum is not None:
         metrics = {"best_rsum": read.best_rsum, **metrics}
     is_fit = fits(vocabulary, read.config.vocab_size)
     return Checkpoint(model, vocabulary, metrics, settings, is_converted=True, is_mismatch_allowed=not is_fit)
+
+
+def _of_tokenizer(vocabulary: Vocabulary, options: ScanOptions) -> Setting:
+    source, note = "default", "SCAN-family code's; --tokenizer sets another"
+    if options.tokenizer is not None:
+        source, note = "option", "--tokenizer"
+    elif vocabulary.tokenizer != SCAN_TOKENIZER:
+        source, note = "file", "the vocabulary's"
+    return Setting("tokenizer", vocabulary.tokenizer, source, note)
 
 
 def check_is_scan(path: Path, content: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ GATES = tuple(
     f"{kind}_{gate}_l0{suffix}" for kind in ("weight", "bias") for gate in ("ih", "hh") for suffix in ("", "_reverse")
 )
 SCORER = ("K", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "w_v", "w_u")
+VECTORS = ("scorer.w_v", "scorer.w_u")
 _GRU = "text_encoder.gru."
 # Our names → the SCAN family's in its list of state dicts.
 SCAN_KEYS = {
@@ -134,7 +135,7 @@ def find_parameters(path: Path, theirs: Mapping[str, Tensor], key_map: KeyMap, i
     for name, key in keys.items():
         tensor = left[key]
         state[name] = tensor.T if key_map.names.get(name, ("", False))[1] and tensor.ndim == 2 else tensor
-        if name in ("scorer.w_v", "scorer.w_u") and sum(size != 1 for size in tensor.shape) <= 1:
+        if name in VECTORS and sum(size != 1 for size in tensor.shape) <= 1:
             state[name] = tensor.reshape(-1)  # an nn.Linear(d, 1), in either orientation
     return Found(state, keys, {name: tensor for name, tensor in left.items() if name not in keys.values()}, ignored)
 
@@ -182,7 +183,8 @@ def _only(name: str, free: Collection[str]) -> str | None:
         found = [key for key in free if any(f".{key}".endswith(f".{module}.weight") for module in _EMBEDDINGS)]
     else:
         tail = SCAN_KEYS[name][2:]
-        found = [key for key in free if f".{key}".endswith(f".{tail}")]
+        tails = (f".{tail}", f".{tail}.weight") if name in VECTORS else (f".{tail}",)  # an nn.Linear(d, 1)'s
+        found = [key for key in free if f".{key}".endswith(tails)]
     if len(found) > 1:
         raise AmbiguousError(name, sorted(found))
     return found[0] if found else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .caan import CaanConfig
 from .file_options import FileOptions
-from .key_map import SCAN_KEYS, Found, KeyMap, find_parameters, listed, looked_for
+from .key_map import SCAN_KEYS, VECTORS, Found, KeyMap, find_parameters, listed, looked_for
 from .parameters import check_kind
 from .settings import Setting
 from .stored_parameters import stored_parameters
@@ -55,7 +55,8 @@ def read_scan(
     if missing := [name for name in SCAN_KEYS if name not in found.state]:
         wanted = ", ".join(f"{name} (looked for '{looked_for(name, rules, is_list)}')" for name in missing)
         remedy = (
-            "If a parameter has another name, give it with --key-map MAP.json"
+            "If a parameter has another name, give it with --key-map MAP.json, which holds"
+            f' {{"{missing[0]}": "ITS NAME"}}, or {{"key": "ITS NAME", "transpose": true}} for an nn.Linear\'s weight'
             if left
             else "No key map can supply what the file does not hold: save the whole model"
         )
@@ -83,7 +84,7 @@ def read_scan(
 def _without_idle(found: Found) -> tuple[dict[str, Tensor], list[str]]:
     """What nothing took, without parameters that change no score, and the names of those."""
     idle = [name for name in found.left if name.rpartition(".")[2] == _COUNTER]
-    for vector in ("scorer.w_v", "scorer.w_u"):
+    for vector in VECTORS:
         # A number added to all logits of a softmax changes nothing.
         bias = f"{found.keys.get(vector, '').removesuffix('weight')}bias"
         if bias in found.left and found.left[bias].numel() == 1:

@@ -34,6 +34,8 @@ def stored_parameters(path: Path, content: Mapping[object, object]) -> tuple[dic
         if found:
             return _folded(path, _unwrapped(found)), isinstance(content[key], list | tuple)
     found = {}
+    if "_modules" in attributes_of(content):
+        _collect(content, "", found)
     _collect({key: value for key, value in content.items() if not str(key).lower().startswith(_OTHERS)}, "", found)
     return _folded(path, _unwrapped(found)), False
 

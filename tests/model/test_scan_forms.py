@@ -108,6 +108,14 @@ FORMS = {
     "w_v and w_u of a linear layer": lambda parts: {
         "model": [*parts[:2], parts[2] | {"w_v": parts[2]["w_v"][None], "w_u": parts[2]["w_u"][:, None]}]
     },
+    "w_v and w_u as linear layers": lambda parts: {
+        "model": [
+            *parts[:2],
+            without(parts[2], "w_v", "w_u")
+            | {"w_v.weight": parts[2]["w_v"][None]}
+            | {"w_u.weight": parts[2]["w_u"][None], "w_u.bias": torch.ones(1), "w_v.bias": torch.ones(1)},
+        ]
+    },
     "BatchNorm's counter": lambda parts: {
         "model": [parts[0] | {"bn.num_batches_tracked": torch.tensor(5)}, *parts[1:]]
     },
@@ -115,6 +123,10 @@ FORMS = {
     "a torch.nn.Parameter each": lambda parts: {"model": [{k: nn.Parameter(v) for k, v in p.items()} for p in parts]},
     "a default dict": lambda parts: {"model": [defaultdict(list, part) for part in parts], "logs": defaultdict(int)},
 }
+
+
+def without(part, *names):
+    return {key: value for key, value in part.items() if key not in names}
 
 
 def CAAN_STATE(parts):  # noqa: N802
@@ -148,6 +160,7 @@ def test_a_whole_module(loads, parts):
     model = CAAN(CONFIG)
     model.load_state_dict(CAAN_STATE(parts))
     loads({"model": model})
+    loads(model)
 
 
 @pytest.mark.parametrize("how", ["old", "new"])
