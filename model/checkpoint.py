@@ -10,7 +10,7 @@ import io
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
         path, vocabulary, read.config.vocab_size, read.vocab_size, options.allow_vocab_mismatch, options.vocabulary
     )
     settings = [*read.settings, _of_tokenizer(vocabulary, options), of_vocabulary]
-    metrics = _metrics(path, content.get("metrics"))
-    if read.best_rsum is not None:
-        metrics = {"best_rsum": read.best_rsum, **metrics}
+    metrics: dict[str, Any] = {} if read.best_rsum is None else {"best_rsum": read.best_rsum}
+    with suppress(CheckpointError):  # of a form of their own
+        metrics |= _metrics(path, content.get("metrics"))
     is_fit = fits(vocabulary, read.config.vocab_size)
     return Checkpoint(model, vocabulary, metrics, settings, is_converted=True, is_mismatch_allowed=not is_fit)
 

@@ -391,6 +391,11 @@ def test_every_setting_names_its_origin(load, parts):
     }.items()
 
 
+def test_metrics_of_another_form_are_left_out(load, parts):
+    assert load({"model": parts, "metrics": {"r1": torch.ones(2)}, "best_rsum": 3}).metrics == {"best_rsum": 3.0}
+    assert load({"model": parts, "metrics": {"rsum": 5.0}, "best_rsum": float("nan")}).metrics == {"rsum": 5.0}
+
+
 def with_rows(parts, rows):
     return [parts[0], parts[1] | {"embed.weight": torch.ones(rows, 4)}, parts[2]]
 
