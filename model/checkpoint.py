@@ -242,7 +242,8 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             return (
                 "it is saved with another pickle protocol than torch.save's own, 2; save it again without that option"
             )
-        return "it is corrupted; copy it again"
+        # Its checksums are right.
+        return "it holds other objects than plain data and tensors; save a dict of tensors instead"
     return "it is damaged or not a PyTorch checkpoint; name the model.pt that your training wrote"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ from .settings import Setting
 OPTION_KEYS = ("opt", "opts", "args", "options", "config", "cfg", "hparams", "hyper_parameters")
 # Scales of other attentions. What they mean for CAAN's λ is not known, so they are only mentioned.
 _OTHER_SCALES = ("lambda_softmax", "lambda_attention", "attn_scale", "att_scale", "smooth", "temperature")
+_BOXED = "_val"  # an OmegaConf node's value
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-_DEEPEST = 4
+_DEEPEST = 5
+# Of values from a file, which may be nested without end.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 200
 
 
 class FileOptions:
@@ -39,8 +44,8 @@ class FileOptions:
                 " save a dictionary, as vars(opt)"
             )
         self.values: dict[str, object] = {}
-        _collect({key: value for key, value in content.items() if not isinstance(value, Mapping)}, self.values)
-        _collect(found, self.values)
+        _collect({key: value for key, value in content.items() if not isinstance(value, Mapping)}, self.values, set())
+        _collect(found, self.values, set())
 
     def switch(self, name: str) -> bool | None:
         """True or false; None if the file doesn't say."""
@@ -70,7 +75,7 @@ class FileOptions:
     def scale(self, chosen: float | None) -> tuple[float, Setting]:
         """λ: the option's, else the file's, else 1, and where it came from."""
         if chosen is not None:
-            return chosen, Setting("λ", f"{chosen:g}", "option", "--attention-scale")
+            return chosen, Setting("λ", f"{chosen:.10g}", "option", "--attention-scale")
         stored = self.number("attention_scale")
         if stored is not None:
             return stored, Setting("λ", shown_number(stored), "file", f"{self.where}.attention_scale")
@@ -90,7 +95,7 @@ class FileOptions:
 def shown(value: object) -> str:
     """A value's repr, shortened; an integer may have more digits than Python prints."""
     try:
-        text = repr(value)
+        text = _REPR.repr(value)
     except Exception:  # an arbitrary object from the file
         return f"a {type(value).__name__} that can't be printed"
     return text if len(text) <= 60 else f"{text[:60]}…"
@@ -98,7 +103,7 @@ def shown(value: object) -> str:
 
 def shown_number(value: object) -> str:
     """A float without needless zeros, anything else as `shown`; an integer may have more digits than a float holds."""
-    return f"{value:g}" if isinstance(value, float) else shown(value)
+    return f"{value:.10g}" if isinstance(value, float) else shown(value)
 
 
 def _mapping(value: object) -> Mapping[Any, Any] | None:
@@ -127,24 +132,30 @@ def _parsed(text: str) -> Mapping[Any, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _collect(options: Mapping[Any, Any], into: dict[str, object], depth: int = 0) -> None:
-    """Add options by their own names; an outer one is preferred to a nested one of that name."""
+def _collect(options: Mapping[Any, Any], into: dict[str, object], seen: set[int], depth: int = 0) -> None:
+    """Add options by their own names; an outer one is preferred to a nested one of that name.
+
+    seen: parts that were read already; a file may hold a part in many places, or within itself.
+    """
     nested = []
     for key, value in options.items():
-        if isinstance(value, Mapping):
-            nested.append({**attributes_of(value), **value})
+        if isinstance(value, Mapping) and _BOXED not in attributes_of(value):
+            if id(value) not in seen:
+                seen.add(id(value))
+                nested.append({**attributes_of(value), **value})
         elif isinstance(key, str):
             into[key] = _simple(value)
     if depth < _DEEPEST:
         for part in nested:
             inner: dict[str, object] = {}
-            _collect(part, inner, depth + 1)
+            _collect(part, inner, seen, depth + 1)
             for key, value in inner.items():
                 into.setdefault(key, value)
 
 
 def _simple(value: object) -> object:
-    """A tensor or array of one number as that number."""
+    """A tensor or array of one number as that number, and a boxed value as itself."""
+    value = attributes_of(value).get(_BOXED, value)
     if isinstance(value, Tensor):
         is_number = value.numel() == 1 and value.layout == torch.strided and not (value.is_meta or value.is_quantized)
         return value.item() if is_number else value

@@ -93,7 +93,7 @@ class Found:
     ignored: list[str]
 
 
-class AmbiguousError(Exception):
+class _Ambiguous(Exception):  # noqa: N818
     """Several parameters could be ours: our name, and theirs."""
 
     def __init__(self, name: str, candidates: list[str]) -> None:
@@ -129,7 +129,7 @@ def find_parameters(path: Path, theirs: Mapping[str, Tensor], key_map: KeyMap, i
                 key = _only(name, free)
             if key is not None:
                 keys[name] = key
-    except AmbiguousError as error:
+    except _Ambiguous as error:
         raise CheckpointError(_choice(path, error)) from None
     state = {}
     for name, key in keys.items():
@@ -175,7 +175,7 @@ def _by_prefix(name: str, free: Mapping[str, Tensor], key_map: KeyMap) -> str | 
 
 
 def _only(name: str, free: Collection[str]) -> str | None:
-    """The only parameter whose name ends as ours does in any code base. Raises AmbiguousError if there are several."""
+    """The only parameter whose name ends as ours does in any code base. Raises _Ambiguous if there are several."""
     if name.startswith(_GRU):
         gate = name.removeprefix(_GRU)
         found = [key for key in free if key == gate or key.endswith(f".{gate}")]
@@ -186,11 +186,11 @@ def _only(name: str, free: Collection[str]) -> str | None:
         tails = (f".{tail}", f".{tail}.weight") if name in VECTORS else (f".{tail}",)  # an nn.Linear(d, 1)'s
         found = [key for key in free if f".{key}".endswith(tails)]
     if len(found) > 1:
-        raise AmbiguousError(name, sorted(found))
+        raise _Ambiguous(name, sorted(found))
     return found[0] if found else None
 
 
-def _choice(path: Path, error: AmbiguousError) -> str:
+def _choice(path: Path, error: _Ambiguous) -> str:
     """The message for several candidates, with the rule that chooses the first."""
     if error.name == "text_encoder.embedding.weight":
         return (

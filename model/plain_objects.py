@@ -74,8 +74,13 @@ class _Unknown(type):
 
 
 def _unknown(name: str) -> type:
-    # An OrderedDict is what PyTorch fills with both items and attributes.
-    return _Unknown(name, (), {"__new__": lambda cls, *arguments, **named: OrderedDict()})
+    def new(cls: type, *arguments: Any) -> OrderedDict[Any, Any]:
+        if arguments:  # of a named tuple, say, whose names are in its class
+            raise CodeError(name)
+        # What PyTorch fills with both items and attributes.
+        return OrderedDict()
+
+    return _Unknown(name, (), {"__new__": new})
 
 
 class _Dtype:

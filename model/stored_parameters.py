@@ -30,34 +30,38 @@ def stored_parameters(path: Path, content: Mapping[object, object]) -> tuple[dic
     """
     for key in _HOLDERS:
         found: dict[str, Tensor] = {}
-        _collect(content.get(key), "", found)
+        _collect(content.get(key), "", found, set())
         if found:
             return _folded(path, _unwrapped(found)), isinstance(content[key], list | tuple)
     found = {}
     if "_modules" in attributes_of(content):
-        _collect(content, "", found)
-    _collect({key: value for key, value in content.items() if not str(key).lower().startswith(_OTHERS)}, "", found)
+        _collect(content, "", found, set())
+    _collect(
+        {key: value for key, value in content.items() if not str(key).lower().startswith(_OTHERS)}, "", found, set()
+    )
     return _folded(path, _unwrapped(found)), False
 
 
-def _collect(value: object, name: str, found: dict[str, Tensor], depth: int = 0) -> None:
-    """Add every tensor under `value`; a file may be nested without end, or hold itself."""
-    if depth > _DEEPEST or len(found) > _MOST:
+def _collect(value: object, name: str, found: dict[str, Tensor], seen: set[int], depth: int = 0) -> None:
+    """Add every tensor under `value`. seen: containers that were read; a file may hold one many times, or in itself."""
+    if depth > _DEEPEST or len(found) > _MOST or id(value) in seen:
         return
+    if isinstance(value, Mapping | list | tuple) and value:
+        seen.add(id(value))
     if isinstance(value, Tensor):
         found[name] = value
     elif (array := array_of(value)) is not None and array.dtype.kind == "f":
         found[name] = torch.from_numpy(array.astype(np.float64))
     elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
-            _collect(part, _joined(name, index), found, depth + 1)
+            _collect(part, _joined(name, index), found, seen, depth + 1)
     elif isinstance(value, Mapping):
         attributes = attributes_of(value)
         for key, part in value.items():
-            _collect(part, _joined(name, key), found, depth + 1)
+            _collect(part, _joined(name, key), found, seen, depth + 1)
         if "_modules" in attributes:  # a module that was saved whole
             for kind in ("_parameters", "_buffers", "_modules"):
-                _collect(attributes.get(kind), name, found, depth + 1)
+                _collect(attributes.get(kind), name, found, seen, depth + 1)
 
 
 def _joined(name: str, key: object) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict, deque, namedtuple
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -312,6 +312,18 @@ class Options:
         self.__dict__.update(items)
 
 
+class Boxed:
+    """As OmegaConf keeps options: each in a node, which knows its parent."""
+
+    def __init__(self, **items):
+        self._content = {key: Node(value, self) for key, value in items.items()}
+
+
+class Node:
+    def __init__(self, value, parent):
+        self._val, self._parent = value, parent
+
+
 class Nested(dict):
     """As a configuration in sections."""
 
@@ -328,6 +340,7 @@ OPTIONS = {
     "OrderedDict": OrderedDict,
     "SimpleNamespace": lambda **o: SimpleNamespace(**o),
     "a class": lambda **o: Options(**o),
+    "boxes": lambda **o: Boxed(**o),
     "sections": lambda **o: Nested(**o),
     "NumPy scalars": lambda **o: Namespace(**{k: np.array(v)[()] for k, v in o.items()}),
     "NumPy arrays": lambda **o: {k: np.array(v) for k, v in o.items()},
@@ -421,5 +434,32 @@ def test_a_vocabulary_with_a_gap(refusal, parts, vocabulary, tmp_path, load):
         load_checkpoint(tmp_path / "a.pth.tar", ScanOptions(tmp_path / "gap.json"))
 
 
+Named = namedtuple("Named", "no_imgnorm")
+
+
+def test_options_whose_names_are_in_their_class(refusal, parts):
+    """They would be read as none, and both norms as on."""
+    assert "Named), which are never executed" in refusal({"model": parts, "opt": Named(True)})
+
+
+@pytest.mark.parametrize("where", ["model", "opt", "more"])
+def test_parts_that_contain_each_other_many_times(load, parts, where):
+    """Quick: every part is read once."""
+    part = {"last": 1}
+    for _ in range(20):
+        part = {f"key{number}": part for number in range(50)}
+    content = {"model": [*parts, part if where == "model" else {}], "opt": part if where == "opt" else {}, "more": part}
+    load(content)
+
+
+def test_a_bomb_is_not_printed(refusal, parts):
+    bomb = [1]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    assert len(refusal({"model": parts, "opt": {"no_imgnorm": bomb}})) < 1000
+    assert len(refusal({"model": parts, "opt": bomb})) < 1000
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_another_pickle_protocol_is_named(refusal, parts):
     assert "another pickle protocol" in refusal({"model": parts}, protocol=4)
