@@ -33,6 +33,8 @@ EXPLAINER, EXPANDER = SIDE_GRAPHS = ("explainer", "expander")
 MANIFEST, VOCABULARY = "manifest.json", "vocab.json"
 # A scorer needs these, the states and `attention_scale`. Older bundles have none.
 SCORER_WEIGHTS = "scorer_weights.npy"
+# In the manifest, of a checkpoint that holds no vocabulary.
+SCAN_FAMILY = "SCAN"
 # Key in INT8's entry of `precisions`: the dtype of the graphs' scales. Absent: float16.
 SCALES = "scales"
 # The graphs' axes are dynamic; these bounds keep damaged or hostile input from exhausting memory.
@@ -126,6 +128,11 @@ def state_widths(config: Mapping[str, Any]) -> dict[str, int]:
     """Columns of an item's state: `[V | VK | VQ1 | VQ2 | VQ6]` of an image, `[U | UQ3 | UQ4 | UQ5]` of a text."""
     D, d = config["embed_dim"], config["attention_dim"]
     return {"image": 2 * D + 3 * d, "text": D + 3 * d}
+
+
+def normalizes_images(config: Mapping[str, Any]) -> bool:
+    """Whether a region's vector has the length 1."""
+    return config.get("normalize_images", config.get("normalize")) is not False
 
 
 def graph_file(name: str, precision: str) -> str:

@@ -17,6 +17,7 @@ from . import __version__
 from .commands import options
 from .commands.bench import bench
 from .commands.build_engine import build_engine
+from .commands.convert import convert
 from .commands.data import data
 from .commands.demo import demo
 from .commands.doctor import doctor
@@ -40,7 +41,7 @@ def caan() -> None:
 
 
 for _command in (
-    export, build_engine, bench, train, data, evaluate, index, delete, compact, search, explain, demo,
+    export, convert, build_engine, bench, train, data, evaluate, index, delete, compact, search, explain, demo,
     inspect, tune, doctor,
 ):  # fmt: skip
     caan.add_command(_command)

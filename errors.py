@@ -5,6 +5,7 @@ Messages are one or two lines: what is wrong, where, and the command that fixes 
     CaanError                 1  a failure that is not due to the user's input or the machine
     ├── InputError            2  wrong usage or input; also a ValueError
     │   ├── CheckpointError   2  a file that is not a checkpoint, is damaged, or does not fit the model
+    │   │   └── VocabularyNeeded  2  a SCAN-family checkpoint, which holds no vocabulary
     │   ├── DataError         2  features, captions, vocabulary or data set
     │   ├── BundleError       2  a bundle or gallery that is damaged, newer or unsafe
     │   └── OutputError       2  a result that can't be written: it exists, no permission, disk full
@@ -18,8 +19,10 @@ Messages are one or two lines: what is wrong, where, and the command that fixes 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class CaanError(Exception):
@@ -36,6 +39,16 @@ class InputError(CaanError, ValueError):
 
 class CheckpointError(InputError):
     """A file that is not a checkpoint, is damaged, or whose parameters do not fit."""
+
+
+class VocabularyNeeded(CheckpointError):  # noqa: N818
+    """A SCAN-family checkpoint where only one with its vocabulary serves; the message holds the command for that."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is a SCAN-family checkpoint, which holds no vocabulary; convert it once, with the one it was"
+            f" trained with: {convert_command(path)}"
+        )
 
 
 class DataError(InputError):
@@ -86,6 +99,11 @@ class UnknownWordWarning(CaanWarning):
     """A caption has words outside the model's vocabulary; they count as unknown, which may change the hits."""
 
 
+def convert_command(path: Path) -> str:
+    """The command that gives a SCAN-family checkpoint its vocabulary."""
+    return f"caan convert {shlex.quote(str(path))} --vocab VOCAB.json -o model.pt"
+
+
 @contextmanager
 def needs(extra: str, purpose: str) -> Iterator[None]:
     """Wrap imports of optional dependencies: turns an ImportError into a MissingError with the install command."""
@@ -103,7 +121,6 @@ def install(extra: str) -> str:
     """
     import json
     from importlib import metadata
-    from pathlib import Path
     from urllib.parse import unquote, urlparse
 
     here = Path(__file__).resolve().parent

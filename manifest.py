@@ -51,7 +51,9 @@ class ModelConfig(ModelSizes, frozen=True, kw_only=True):
     word_dim: Size | None = None  # E, of the word embedding
     num_regions: Count | None = None  # usual number of regions of an image
     attention_scale: Number | None = None  # λ
-    normalize: bool = True  # whether the encoders divide their output by its norm
+    normalize: bool = True  # whether both encoders divide their output by its norm
+    normalize_images: bool | None = None  # the same of the image encoder alone, where the two differ
+    normalize_texts: bool | None = None  # and of the text encoder
 
 
 class ItemLimits(Struct, frozen=True, kw_only=True):
@@ -68,12 +70,25 @@ class FileEntry(Struct, frozen=True, kw_only=True):
     size: Count
 
 
+class SettingRecord(Struct, frozen=True, kw_only=True):
+    """One of `settings`, in words: what the bundle's model or data are, and who said so."""
+
+    name: str
+    value: str
+    source: str  # file, option, default or data
+    note: str = ""
+
+
 class CheckpointRecord(Struct, frozen=True, kw_only=True):
     """`checkpoint`: where the bundle came from. Informative: a runtime never opens the checkpoint."""
 
     file: str  # relative to the bundle
     sha256: str | None = None
+    family: str | None = None  # SCAN: the file holds no vocabulary, so that only an export reads it
     metrics: dict[str, Any] | None = None  # what the checkpoint says of its quality
+    # SHA-256 of config, vocabulary, tokenizer and parameters: any file with the same ones is this checkpoint
+    content_sha256: str | None = None
+    settings: list[SettingRecord] = field(default_factory=list)  # where each came from; absent in older bundles
 
 
 class CheckRecord(Struct, frozen=True, kw_only=True):

@@ -17,8 +17,8 @@ from ..metrics import Parity, parity, retrieval_metrics
 from ..runtime import Retriever
 from ..runtime.backends.contract import BF16
 from ..runtime.choices import BackendName, Device, Precision
-from .reference_scores import PYTORCH, reference_scores
-from .workload import Workload, data_workload, spread
+from .reference_scores import PYTORCH, reference_scores, scores_of
+from .workload import Workload, spread
 
 
 @dataclass(frozen=True)
@@ -142,23 +142,18 @@ def limits_text(record: dict[str, Any]) -> str:
 
 
 def fp32_gate(
-    data: Path,
-    split: str,
-    checkpoint: Path,
-    progress: Callable[[str], None] = lambda message: None,
-    limit: int | None = None,
+    workload: Workload, reference: Retriever, progress: Callable[[str], None] = lambda message: None
 ) -> Callable[[Path], dict[str, Any]]:
-    """A gate for `export_checkpoint`: scores a data set's split with the bundle and with PyTorch, and compares.
+    """A gate for `export_checkpoint`: scores a data set with the bundle and with PyTorch, and compares.
 
-    The data set is opened now, so that wrong input is reported before anything is exported. The gate raises GateError
-    if a score differs by more than 1e-4, and otherwise returns the manifest's record.
+    reference: the checkpoint that is exported, opened by PyTorch's backend. The gate raises GateError if a score
+    differs by more than 1e-4, and otherwise returns the manifest's record.
     """
-    dataset = data_workload(data, split, limit)
-    progress(f"{dataset.description}: {dataset.layout}")
+    progress(f"{workload.description}: {workload.layout}")
 
     def gate(bundle: Path) -> dict[str, Any]:
-        opened, limits = open_bundle(bundle), DEFAULT_LIMITS["fp32"]
-        record = AccuracyGate.open(dataset, opened, checkpoint, limits, progress).check(bundle, "fp32")
+        scores = scores_of(reference, workload, progress)
+        record = AccuracyGate(workload, scores, PYTORCH, DEFAULT_LIMITS["fp32"]).check(bundle, "fp32")
         if not record["passed"]:
             raise GateError(
                 f"on {record['data']} ONNX Runtime is too far from PyTorch: {record['summary']} (allowed:"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DataError, needs
+from ..errors import OutputError, needs
 from . import options
-from .output import log, show
+from .output import log, settings_text, show
+
+if TYPE_CHECKING:
+    from ..export.bundle_from_checkpoint import ExportReport
 
 
 @click.command(epilog=options.EXIT_CODES)
@@ -20,16 +25,12 @@ from .output import log, show
 @options.split
 @options.limit
 @options.overwrite
-@click.option("--vocab", type=options.PATH, metavar="FILE", help="Vocabulary JSON; for SCAN-family checkpoints.")
-@click.option("--tokenizer", help="Of --vocab: nltk, word-punct or whitespace.  [default: the file's, or nltk]")
+@options.scan_family
 @click.option(
-    "--key-map", type=options.PATH, metavar="FILE", help="JSON {our name: their name}; for SCAN-family checkpoints."
-)
-@click.option(
-    "--attention-scale",
-    type=float,
-    metavar="λ",
-    help="For SCAN-family checkpoints.  [default: the file's, or 1]",
+    "--save-checkpoint",
+    type=options.PATH,
+    metavar="FILE",
+    help="Also write the checkpoint there as caan convert does, as the bundle's reference.",
 )
 def export(
     checkpoint: Path,
@@ -38,41 +39,78 @@ def export(
     split: str,
     limit: int | None,
     overwrite: bool,
-    vocab: Path | None,
-    tokenizer: str | None,
-    key_map: Path | None,
-    attention_scale: float | None,
+    save_checkpoint: Path | None,
+    **scan: Any,
 ) -> None:
     """Turn CHECKPOINT (model.pt) into a bundle of validated ONNX graphs.
 
-    With --data, also check that the bundle's R@K equals PyTorch's.
+    With --data, also check that the bundle's R@K equals PyTorch's. Where each setting came from is printed, and kept in
+    the bundle for caan inspect.
     """
-    from .._files import check_target
+    from .._files import check_file_target, check_target, sha256_of
     from ..data.scan import find_split
     from ..model.checkpoint_file import check_is_file
 
     # Cheap checks first: importing PyTorch takes seconds.
     check_is_file(checkpoint)
-    for file, what in ((vocab, "vocabulary"), (key_map, "key map")):
-        if file is not None and not file.exists():
-            raise DataError(f"can't read the {what} {file}: there is no such file")
+    options.check_scan_files(**scan)
     if data is not None:
         find_split(data, split)
     target = output or Path(checkpoint.stem + ".caan")
     check_target(target, overwrite=overwrite, kind="bundle")
+    if save_checkpoint is not None:
+        check_file_target(save_checkpoint, overwrite=overwrite)
+        if save_checkpoint.exists() and save_checkpoint.samefile(checkpoint):
+            raise OutputError(f"{save_checkpoint} is the checkpoint itself; name another file with --save-checkpoint")
     with needs("export", "caan export"):
         from ..export.bundle_from_checkpoint import export_checkpoint
-        from ..model.checkpoint import ScanOptions, load_checkpoint
+        from ..model.checkpoint import ScanOptions, converted, load_checkpoint
 
-    gate = None
-    if data is not None:
-        from ..accuracy.gate import fp32_gate
+    dataset = _opened(data, split)
+    loaded = load_checkpoint(checkpoint, ScanOptions(**scan))
+    with ExitStack() as stack:
+        source = stored = checkpoint
+        if save_checkpoint is not None:
+            source, stored = save_checkpoint, stack.enter_context(converted(save_checkpoint, loaded))
+        gate, settings = None, []
+        if dataset is not None:
+            from ..accuracy.gate import fp32_gate
+            from ..accuracy.workload import split_workload
+            from ..export.data_settings import data_settings
+            from ..runtime import Retriever
+            from ..runtime.backends.pytorch import TorchBackend
 
-        gate = fp32_gate(data, split, checkpoint, log, limit)
-    loaded = load_checkpoint(checkpoint, ScanOptions(vocab, tokenizer, key_map, attention_scale))
-    report = export_checkpoint(loaded, checkpoint, target, overwrite=overwrite, gate=gate, progress=log)
+            # What later commands will know the same reference by.
+            identity = loaded.digest() if loaded.is_converted and save_checkpoint is None else sha256_of(stored)
+            reference = Retriever(TorchBackend(loaded, identity, "cpu", None))
+            settings = data_settings(loaded.vocabulary, dataset)
+            gate = fp32_gate(split_workload(dataset, limit), reference, log)
+        report = export_checkpoint(
+            loaded,
+            source,
+            target,
+            overwrite=overwrite,
+            gate=gate,
+            stored=stored,
+            settings=settings,
+            progress=log,
+        )
+    _print(target, report, [*loaded.settings, *settings], loaded.metrics)
+
+
+def _print(target: Path, report: ExportReport, settings: list[Any], metrics: dict[str, Any]) -> None:
     show(f"{target}: {', '.join(report.bundle.manifest['files'])}")
     worst = max(report.errors.values())
     show(f"ONNX Runtime differs from PyTorch by {worst:.1e} at most, on random inputs")
+    measured = None
     if report.gate is not None:
         show(f"on {report.gate['data']}: {report.gate['summary']}")
+        measured = f"measured {report.gate['metrics']['rsum']:.2f} on {report.gate['data']}"
+    show(settings_text(settings, metrics, measured))
+
+
+def _opened(data: Path | None, split: str) -> Any:
+    """The data set's split, opened before anything is exported; None without one."""
+    from ..data.scan import open_split
+
+    return open_split(data, split) if data is not None else None

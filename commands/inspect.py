@@ -1,29 +1,33 @@
-"""`caan inspect`: the contents of a bundle or a gallery."""
+"""`caan inspect`: the contents of a bundle, a gallery or a checkpoint."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..bundle import GRAPHS, graph_file
-from ..errors import BundleError, MissingError
+from ..errors import BundleError, MissingError, needs
 from . import options
 from .output import show, show_json, show_styled
 
 
 @click.command(epilog=options.EXIT_CODES)
-@click.argument("bundle", type=options.PATH, required=False, metavar="[BUNDLE|GALLERY]")
+@click.argument("bundle", type=options.PATH, required=False, metavar="[BUNDLE|GALLERY|CHECKPOINT]")
 @click.option("--layers", type=click.Choice(GRAPHS), help="Instead: the nodes of this graph and their types.")
 @click.option("--precision", help="For --layers: a precision of the bundle.  [default: fp32]")
 @options.trust_engines
+@options.scan_family
 @options.as_json
-def inspect(bundle: Path | None, layers: str | None, precision: str | None, trust_engines: bool, as_json: bool) -> None:
+def inspect(
+    bundle: Path | None, layers: str | None, precision: str | None, trust_engines: bool, as_json: bool, **scan: Any
+) -> None:
     """Show the contents of BUNDLE: files, graphs, precisions, engines, and checks.
 
     BUNDLE defaults to the only *.caan of the current folder. For a GALLERY: its items, states, bundle, and the disk
-    space of deleted items.
+    space of deleted items. For a CHECKPOINT: its sizes, and where each setting came from.
     """
     from .._files.ownership import kind_of
     from ..bundle import find_bundle
@@ -33,6 +37,11 @@ def inspect(bundle: Path | None, layers: str | None, precision: str | None, trus
     if precision is not None and layers is None:
         raise click.UsageError("--precision belongs to --layers GRAPH; the summary shows every precision")
     path = find_bundle(bundle, Path())
+    if path.is_file():
+        if layers is not None:
+            raise click.UsageError(f"--layers is for bundles, and {path} is a file; leave it out")
+        _show_checkpoint(path, scan, as_json)
+        return
     if kind_of(path) == "gallery":
         if layers is not None:
             raise click.UsageError(f"--layers is for bundles, and {path} is a gallery; leave it out")
@@ -56,6 +65,20 @@ def _show_gallery(path: Path, as_json: bool) -> None:
         show_json(description)
     else:
         show_styled(gallery_text(description))
+
+
+def _show_checkpoint(path: Path, scan: dict[str, Any], as_json: bool) -> None:
+    options.check_scan_files(**scan)
+    with needs("export", "caan inspect of a checkpoint"):
+        from ..model.checkpoint import ScanOptions
+        from ..model.summary import summary_of
+    from .inspect_text import checkpoint_text
+
+    summary = summary_of(path, ScanOptions(**scan))
+    if as_json:
+        show_json(summary.as_dict())
+    else:
+        show_styled(checkpoint_text(summary))
 
 
 def _show_layers(path: Path, graph: str, precision: str, as_json: bool, trust_engines: bool) -> None:

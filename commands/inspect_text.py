@@ -6,7 +6,7 @@ import math
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -17,6 +17,10 @@ from ..errors import install
 from ..export.describe import Description, Ends, Layer
 from ..export.profiles import profile_table
 from ..manifest import CalibrationRecord, CheckRecord, GraphNodes, Manifest, NodeCostRecord, PrecisionRecord
+from .output import settings_text
+
+if TYPE_CHECKING:
+    from ..model.summary import CheckpointSummary
 
 _LABEL = 13  # columns of a label and what follows it
 _TYPES = ("INT8", "FP16", "FP32")
@@ -26,12 +30,28 @@ def summary_text(description: Description) -> str:
     """The whole bundle: a paragraph each for the model, files, graphs, every precision and every engine."""
     parts = [
         _model(description),
+        *_settings(description.manifest),
         _files(description.manifest),
         _graphs(description.ends),
         *(_precision(name, record) for name, record in description.manifest.precisions.items()),
         *(_engine(description, name, entry) for name, entry in description.manifest.engines.items()),
     ]
     return "\n\n".join(parts)
+
+
+def checkpoint_text(summary: CheckpointSummary) -> str:
+    """A checkpoint: its family, sizes, and settings."""
+    lines = [
+        str(summary.file),
+        labelled("family", summary.family),
+        labelled("model", _pairs(summary.config)),
+        labelled("content", summary.content_sha256 or "–"),
+    ]
+    return (
+        "\n".join(lines)
+        + "\n\nsettings\n"
+        + _indented(settings_text(summary.settings, summary.metrics, None, _width() - 2))
+    )
 
 
 def layers_text(title: str, layers: Sequence[Layer]) -> str:
@@ -64,6 +84,20 @@ def _model(description: Description) -> str:
         labelled("made by", f"{_pairs(tools)}; opset {'?' if manifest.opset is None else manifest.opset}"),
     ]
     return "\n".join(lines)
+
+
+def _settings(manifest: Manifest) -> list[str]:
+    """Where each setting came from, and the rsum measured beside the checkpoint's own; nothing of older bundles."""
+    checkpoint = manifest.checkpoint
+    if checkpoint is None or not checkpoint.settings:
+        return []
+    fp32 = manifest.precisions.get("fp32")
+    checks = [check for check in fp32.checks if check.metrics and check.data] if fp32 is not None else []
+    rsum = checks[-1].metrics.get("rsum") if checks and checks[-1].metrics else None
+    measured = f"measured {rsum:.2f} on {checks[-1].data}" if isinstance(rsum, int | float) else None
+    return [
+        "settings\n" + _indented(settings_text(checkpoint.settings, checkpoint.metrics or {}, measured, _width() - 2))
+    ]
 
 
 def _files(manifest: Manifest) -> str:

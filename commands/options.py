@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+
+from ..errors import DataError
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 an accuracy gate failed, 4 something missing here,"
@@ -40,6 +44,47 @@ tokens = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 checkpoint = click.option("--checkpoint", type=PATH, metavar="FILE", help="The bundle's model.pt, if it was moved.")
+
+
+def scan_family(command: Callable[..., None]) -> Callable[..., None]:
+    """The options named as the fields of `model.checkpoint.ScanOptions`."""
+    for option in reversed(
+        [
+            click.option(
+                "--vocab",
+                "vocabulary",
+                type=PATH,
+                metavar="FILE",
+                help="Vocabulary, JSON or pickled; for SCAN-family checkpoints.",
+            ),
+            click.option(
+                "--tokenizer", help="Of --vocab: nltk, word-punct or whitespace.  [default: the file's, or nltk]"
+            ),
+            click.option(
+                "--key-map", type=PATH, metavar="FILE", help="JSON {our name: their name}; for SCAN-family checkpoints."
+            ),
+            click.option(
+                "--attention-scale",
+                type=float,
+                metavar="λ",
+                help="For SCAN-family checkpoints.  [default: the file's, or 1]",
+            ),
+            click.option(
+                "--allow-vocab-mismatch",
+                is_flag=True,
+                help="Accept a vocabulary of another size than the embedding, for those who know why.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def check_scan_files(vocabulary: Path | None, key_map: Path | None, **others: Any) -> None:
+    """Raise DataError if a file that these options name is missing: a cheap check before PyTorch is imported."""
+    for file, what in ((vocabulary, "vocabulary"), (key_map, "key map")):
+        if file is not None and not file.exists():
+            raise DataError(f"can't read the {what} {file}: there is no such file")
 
 
 def grid(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from .._files.outputs import is_standard_output
 from .._text import json_text, visible
 
 if TYPE_CHECKING:
+    from ..manifest import SettingRecord
     from ..metrics import RetrievalMetrics
+    from ..model.settings import Setting
 
 
 def show(text: str, *, err: bool = False) -> None:
@@ -33,6 +36,32 @@ def show_styled(text: str) -> None:
 def show_json(value: Any, *, err: bool = False) -> None:
     """Print a result as JSON."""
     click.echo(json_text(value), err=err)
+
+
+def settings_text(
+    settings: Sequence[Setting | SettingRecord],
+    metrics: Mapping[str, Any],
+    measured: str | None = None,
+    width: int | None = None,
+) -> str:
+    """A line for each setting: where it came from, its value and why, and the checkpoint's own rsum.
+
+    measured: the same model's rsum and where it was measured, to compare. width: columns to wrap at.
+    """
+    from tabulate import tabulate
+
+    rows = [[s.name, s.source, f"{s.value}: {s.note}" if s.note else s.value] for s in settings]
+    own = metrics.get("best_rsum", metrics.get("rsum"))
+    if isinstance(own, int | float) or measured:
+        of_file = f"{own:.2f} says the file" if isinstance(own, int | float) else "the file says none"
+        rows.append(["rsum", "file", "; ".join(filter(None, (of_file, measured)))])
+    taken = sum(max(map(len, column), default=0) + 2 for column in zip(*(row[:2] for row in rows), strict=True))
+    return tabulate(
+        rows,
+        tablefmt="plain",
+        disable_numparse=True,
+        maxcolwidths=None if width is None else [None, None, max(20, width - taken)],
+    )
 
 
 def log(message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ class Vocabulary:
     """Word ids and their tokenizer.
 
     words: word → id, among them `<pad>`, `<start>`, `<end>` and `<unk>`. Raises DataError for any other content.
+    names_tokenizer: whether the file it was loaded from names a tokenizer.
     """
 
     words: dict[str, int]
     tokenizer: str = "whitespace"
+    names_tokenizer: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.tokenizer, str) or self.tokenizer not in TOKENIZERS:
@@ -132,15 +134,15 @@ class Vocabulary:
             content: Any = read(data)
         except ValueError as error:
             raise DataError(f"{path} is not a vocabulary: not {form} ({error})") from error
-        words = content
+        words, named = content, None
         if isinstance(content, dict) and content.get("format") == "caan-vocabulary":
-            words, tokenizer = content.get("words"), tokenizer or content.get("tokenizer")
+            words, named = content.get("words"), content.get("tokenizer")
         elif isinstance(content, dict) and isinstance(content.get("word2idx"), dict):
             words = content["word2idx"]
         if not isinstance(words, dict):
             raise DataError(f"{path} is not a vocabulary: expected {{word: id}} or SCAN's {{'word2idx': …}}")
         try:
-            return cls(words, tokenizer or default)
+            return cls(words, tokenizer or named or default, names_tokenizer=bool(named))
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from .._text import json_text
 from ..bundle import (
     MAX_REGIONS,
     MAX_WORDS,
+    SCAN_FAMILY,
     SCORER_WEIGHTS,
     VOCABULARY,
     Bundle,
@@ -27,6 +28,7 @@ from ..bundle import (
     write_manifest,
 )
 from ..model.checkpoint import Checkpoint
+from ..model.settings import Setting
 from .graphs import OPSET, export_graph, graph_specs
 from .validate import MAX_ERROR, validate_graph
 
@@ -51,9 +53,14 @@ def export_checkpoint(
     *,
     overwrite: bool = False,
     gate: Gate | None = None,
+    stored: Path | None = None,
+    settings: Sequence[Setting] = (),
     progress: Callable[[str], None] = lambda message: None,
 ) -> ExportReport:
     """Write the bundle `target` from a checkpoint that was loaded from the file `source`.
+
+    stored: where the content of `source` is while it is still being written. settings: those of the data, for the
+    manifest, beside the checkpoint's.
 
     Raises ExportError if a graph fails validation, GateError from `gate`, OutputError if the bundle can't be written.
     On any error no new bundle is left behind and an old one is kept.
@@ -74,6 +81,12 @@ def export_checkpoint(
         vocabulary = json_text(checkpoint.vocabulary.as_dict(), indent=None)
         (folder / VOCABULARY).write_text(vocabulary + "\n", encoding="ascii")
         manifest = _manifest(checkpoint, source, target, errors)
+        if checkpoint.is_converted and stored in (None, source):
+            manifest["checkpoint"]["family"] = SCAN_FAMILY
+        manifest["checkpoint"] |= {
+            "sha256": sha256_of(stored or source),
+            "settings": [setting.as_dict() for setting in (*checkpoint.settings, *settings)],
+        }
         write_manifest(folder, manifest)
         verdict = None
         if gate is not None:
@@ -101,8 +114,8 @@ def _manifest(checkpoint: Checkpoint, source: Path, target: Path, errors: dict[s
         # For caan-bench, which compares with PyTorch. The runtime never opens it.
         "checkpoint": {
             "file": os.path.relpath(source.resolve(), target.resolve()),
-            "sha256": sha256_of(source),
             "metrics": checkpoint.metrics,
+            "content_sha256": checkpoint.digest(),
         },
         "precisions": {"fp32": {"checks": [check]}},
     }

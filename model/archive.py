@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,11 +57,13 @@ _KINDS = {
 }
 
 
-def check_archive(path: Path) -> None:
-    """Raise CheckpointError for a file that is empty, damaged, or claims more than it holds.
+def check_archive(path: Path) -> set[str]:
+    """The names of all classes and functions that a file's pickles mention, as "module.name"; none is imported.
 
-    A file in no known format passes: torch.load reports what is wrong.
+    Raises CheckpointError for a file that is empty, damaged, or claims more than it holds. A file in no known format
+    passes: torch.load reports what is wrong.
     """
+    names: set[str] = set()
     with open_regular(path) as file:
         start = file.read(len(_ZIP_MAGIC))
         size = file.seek(0, io.SEEK_END)
@@ -68,12 +71,13 @@ def check_archive(path: Path) -> None:
         if not start:
             raise CheckpointError(f"{path} is empty; copy it again")
         if start == _ZIP_MAGIC:
-            _check_zip(path, file, size)
+            _check_zip(path, file, size, names)
         else:
-            _check_old(path, file, size)
+            _check_old(path, file, size, names)
+    return names
 
 
-def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
+def _check_zip(path: Path, file: BinaryIO, size: int, names: set[str]) -> None:
     """PyTorch does not verify the archive's checksums, so damage inside a tensor would go unnoticed."""
     try:
         archive = zipfile.ZipFile(file)
@@ -100,10 +104,10 @@ def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
         raise CheckpointError(f"{path} is corrupted: the checksum of its part {damaged} is wrong; copy it again")
     sizes = {part.filename.partition("/data/")[2]: part.file_size for part in parts}
     for pickled in content:
-        _measure(path, io.BytesIO(pickled), 1, lambda key, claimed: claimed <= sizes.get(key, -1))
+        _measure(path, io.BytesIO(pickled), 1, lambda key, claimed: claimed <= sizes.get(key, -1), names)
 
 
-def _check_old(path: Path, file: BinaryIO, size: int) -> None:
+def _check_old(path: Path, file: BinaryIO, size: int, names: set[str]) -> None:
     """The format of torch.save before 1.6: storages follow the pickles, which hold their sizes."""
     storages: dict[str, int] = {}
 
@@ -112,18 +116,18 @@ def _check_old(path: Path, file: BinaryIO, size: int) -> None:
         return sum(storages.values()) <= size
 
     try:
-        if _Measuring(file, fits).load() != _OLD_MAGIC:
+        if _Measuring(file, fits, names).load() != _OLD_MAGIC:
             return
     except Exception:  # torch.load will reject it
         return
-    _measure(path, file, _OLD_PICKLES - 1, fits)
+    _measure(path, file, _OLD_PICKLES - 1, fits, names)
 
 
-def _measure(path: Path, file: BinaryIO, pickles: int, fits: Callable[[str, int], bool]) -> None:
+def _measure(path: Path, file: BinaryIO, pickles: int, fits: Callable[[str, int], bool], names: set[str]) -> None:
     """Raise CheckpointError unless every storage `fits`, by its key and bytes, and every tensor its storage."""
     try:
         for _ in range(pickles):
-            _Measuring(file, fits).load()
+            _Measuring(file, fits, names).load()
     except _Unusable as kind:
         raise CheckpointError(
             f"{path} holds {kind}; CAAN's parameters are plain tensors of float32: save those with torch.save"
@@ -187,11 +191,14 @@ class _Storage:
 class _Measuring(pickle._Unpickler):
     """Reads a pickle of torch.save without PyTorch. Raises _TooLarge for impossible sizes."""
 
-    def __init__(self, file: BinaryIO, fits: Callable[[str, int], bool]) -> None:
+    def __init__(self, file: BinaryIO, fits: Callable[[str, int], bool], names: set[str]) -> None:
         super().__init__(file, encoding="utf-8")
-        self._fits = fits
+        self._fits, self._names = fits, names
 
     def find_class(self, module: str, name: str) -> Any:
+        # As Python 3 and PyTorch read names that Python 2 or pickle protocol 2 wrote, such as __builtin__.list.
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        self._names.add(f"{module}.{name}")
         if module == "torch._utils" and name in _KINDS:
             raise _Unusable(_KINDS[name])
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):

@@ -8,8 +8,8 @@ Symbols: N images, M captions, R regions, T words, F region features, E word emb
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -31,10 +31,24 @@ class CaanConfig:
     vocab_size: int
     num_regions: int = 36
     attention_scale: float = 1.0
-    normalize: bool = True
+    normalize_images: bool = True  # whether a region is divided by its norm
+    normalize_texts: bool = True  # whether a word is divided by its norm
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As files hold it: `normalize` says both switches where they agree, which older versions read."""
+        content = asdict(self)
+        if self.normalize_images == self.normalize_texts:
+            content["normalize"] = content.pop("normalize_images")
+            del content["normalize_texts"]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CaanConfig:
+        """From what `as_dict` returned; unknown entries are ignored. Raises TypeError if a size is missing."""
+        switches = ("normalize_images", "normalize_texts")
+        both = dict.fromkeys(switches, content["normalize"]) if "normalize" in content else {}
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in {**both, **content}.items() if key in known})
 
 
 class CAAN(nn.Module):
@@ -109,7 +123,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: CaanConfig) -> None:
         super().__init__()
         self.fc = nn.Linear(config.region_dim, config.embed_dim)
-        self.normalize = config.normalize
+        self.normalize = config.normalize_images
         # Xavier uniform, as in the SCAN family's image projection
         bound = (6.0 / (config.region_dim + config.embed_dim)) ** 0.5
         nn.init.uniform_(self.fc.weight, -bound, bound)
@@ -131,7 +145,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.word_dim)
         self.gru = nn.GRU(config.word_dim, config.embed_dim, batch_first=True, bidirectional=True)
-        self.normalize = config.normalize
+        self.normalize = config.normalize_texts
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -5,49 +5,43 @@ Both are read with PyTorch's restricted unpickler (`weights_only=True`): code in
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import io
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._files import atomic_file, read_input
-from .._text import parse_json
+from .._files import atomic_file
+from .._text import json_text, visible
 from ..data.unreachable import unreachable_warning
 from ..data.vocabulary import Vocabulary
-from ..errors import CaanWarning, CheckpointError, DataError
+from ..errors import CaanWarning, CheckpointError, DataError, VocabularyNeeded
 from .archive import check_archive
 from .caan import CAAN, CaanConfig
 from .checkpoint_file import check_is_file
-from .parameters import build_model, check_kind, is_memory, no_memory
+from .file_options import shown, shown_number
+from .fitting_vocabulary import fits, fitting
+from .parameters import build_model, is_memory, no_memory
+from .plain_objects import CodeError, standins
+from .scan_checkpoint import is_scan, read_scan
+from .settings import Setting, settings_from
 
-FORMAT, VERSION = "caan-checkpoint", 1
-# What most code of the SCAN family tokenizes with.
-SCAN_TOKENIZER = "nltk"
+FORMAT, VERSION = "caan-checkpoint", 2
+# The older version is written wherever it says all, so that older versions of caan read the file too.
+_VERSION_OF_ONE_NORM = 1
 # Larger sizes overflow before they can be compared with the parameters.
 _LARGEST_SIZE = 1 << 24
 _MOST_METRICS = 100_000
 _LARGEST_SCALE = float(torch.finfo(torch.float32).max)
-
-# Our parameter names → the SCAN family's: index of the state dict in "model", and key.
-_SCAN_KEYS = {
-    "image_encoder.fc.weight": "0.fc.weight",
-    "image_encoder.fc.bias": "0.fc.bias",
-    "text_encoder.embedding.weight": "1.embed.weight",
-    **{
-        f"text_encoder.gru.{kind}_{gate}_l0{suffix}": f"1.rnn.{kind}_{gate}_l0{suffix}"
-        for kind in ("weight", "bias")
-        for gate in ("ih", "hh")
-        for suffix in ("", "_reverse")
-    },
-    **{f"scorer.{name}": f"2.{name}" for name in ("K", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "w_v", "w_u")},
-}
+# Of a SCAN-family checkpoint's vocabulary, whose file names none: what most code of the family tokenizes with.
+SCAN_TOKENIZER = "nltk"
 
 
 @dataclass(frozen=True)
@@ -57,6 +51,18 @@ class Checkpoint:
     model: CAAN
     vocabulary: Vocabulary
     metrics: dict[str, Any] = field(default_factory=dict)
+    settings: Sequence[Setting] = ()  # where each setting came from
+    is_converted: bool = False  # not this project's file: what it lacks came from options
+    is_mismatch_allowed: bool = False  # the vocabulary is of another size than the embedding, as its user knows
+
+    def digest(self) -> str:
+        """SHA-256 of all that scores depend on: config, vocabulary, tokenizer and parameters, in whatever file."""
+        words = [self.vocabulary.tokenizer, *sorted(self.vocabulary.words.items())]
+        digest = hashlib.sha256(json_text([self.model.config.as_dict(), words], indent=None).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -67,72 +73,159 @@ class ScanOptions:
     tokenizer: str | None = None  # None: the vocabulary file's, or `SCAN_TOKENIZER`
     key_map: Path | None = None
     attention_scale: float | None = None
+    allow_vocab_mismatch: bool = False  # also of this project's files
 
 
 def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     """Load a checkpoint of either family.
 
-    `scan` supplies what SCAN-family files lack: vocabulary and tokenizer, parameter names (`key_map`: a JSON file {our
-    name: their name}, theirs prefixed by the state dict's index, as "2.K"; a value may also be {"key": name,
-    "transpose": true} for an nn.Linear weight), and λ.
+    `scan` supplies what SCAN-family files lack: vocabulary and tokenizer, parameter names (`key_map`, as
+    `KeyMap.read`), and λ. What the file says of its norms and its λ is read from its options, in whatever form.
 
-    Raises CheckpointError for a file that is missing, damaged, not a checkpoint, or holds code, and, naming them, for
-    parameters that are missing, unexpected, mis-shaped, NaN or infinite.
+    Raises CheckpointError for a file that is missing, damaged, not a checkpoint, or holds code; for a vocabulary whose
+    size is not the embedding's (unless `allow_vocab_mismatch`); and, naming them, for parameters that are missing,
+    unexpected, mis-shaped, NaN or infinite.
     """
+    options = scan or ScanOptions()
     content = read_archive(path)
     if content.get("format") == FORMAT:
-        config, state, vocabulary = _read_own(path, content)
-    elif isinstance(content.get("model"), (list, tuple)):
-        config, state, vocabulary = _read_scan(path, content, scan or ScanOptions())
-    else:
-        keys = ", ".join(_shown(key) if not isinstance(key, str) else key[:40] for key in list(content)[:5])
+        return _own_checkpoint(path, content, options)
+    check_is_scan(path, content)
+    if options.vocabulary is None:
+        raise VocabularyNeeded(path)
+    read = read_scan(path, content, options.key_map, options.attention_scale)
+    try:
+        vocabulary = Vocabulary.load(options.vocabulary, options.tokenizer, default=SCAN_TOKENIZER)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    if (message := unreachable_warning(vocabulary)) is not None:
+        warnings.warn(message, CaanWarning, stacklevel=2)
+    check_config(path, read.config)
+    model = build_model(path, read.config, read.state)
+    vocabulary, of_vocabulary = fitting(
+        path, vocabulary, read.config.vocab_size, read.vocab_size, options.allow_vocab_mismatch, options.vocabulary
+    )
+    settings = [*read.settings, _of_tokenizer(vocabulary, options), of_vocabulary]
+    metrics: dict[str, Any] = {} if read.best_rsum is None else {"best_rsum": read.best_rsum}
+    with suppress(CheckpointError):  # of a form of their own
+        metrics |= _metrics(path, content.get("metrics"))
+    is_fit = fits(vocabulary, read.config.vocab_size)
+    return Checkpoint(model, vocabulary, metrics, settings, is_converted=True, is_mismatch_allowed=not is_fit)
+
+
+def _of_tokenizer(vocabulary: Vocabulary, options: ScanOptions) -> Setting:
+    source, note = "default", "SCAN-family code's; --tokenizer sets another"
+    if options.tokenizer is not None:
+        source, note = "option", "--tokenizer"
+    elif vocabulary.names_tokenizer:
+        source, note = "file", "the vocabulary's"
+    return Setting("tokenizer", vocabulary.tokenizer, source, note)
+
+
+def check_is_scan(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a dictionary of neither family."""
+    if not is_scan(path, content):
+        keys = ", ".join(shown(key) if not isinstance(key, str) else key[:40] for key in list(content)[:5])
         raise CheckpointError(
-            f"{path} is neither a {FORMAT} nor a SCAN-family checkpoint (its keys: {keys});"
+            f"{path} is neither a {FORMAT} nor a SCAN-family checkpoint: it holds no tensors (its keys: {keys});"
             ' expected {"format": "caan-checkpoint", …} or {"model": [state dict, …], …}'
         )
+
+
+def _own_checkpoint(path: Path, content: dict[str, Any], options: ScanOptions) -> Checkpoint:
+    for value, name in (
+        (options.vocabulary, "--vocab"),
+        (options.key_map, "--key-map"),
+        (options.attention_scale, "--attention-scale"),
+        (options.tokenizer, "--tokenizer"),
+    ):
+        if value is not None:
+            warnings.warn(f"{name} is for SCAN-family checkpoints: {path} holds its own", CaanWarning, stacklevel=3)
+    config, state, vocabulary = _read_own(path, content)
     model = build_model(path, config, state)
-    if len(vocabulary) > config.vocab_size:
-        raise CheckpointError(
-            f"{path}: the vocabulary has ids up to {len(vocabulary) - 1}, the embedding only {config.vocab_size} rows;"
-            " pass the vocabulary that the model was trained with (--vocab)"
-        )
-    return Checkpoint(model, vocabulary, _metrics(path, content.get("metrics")))
+    is_allowed = options.allow_vocab_mismatch or content.get("allow_vocab_mismatch") is True
+    vocabulary, of_vocabulary = fitting(path, vocabulary, config.vocab_size, None, is_allowed, None)
+    settings = settings_from(content.get("settings")) or [*own_settings(config, vocabulary.tokenizer), of_vocabulary]
+    metrics = _metrics(path, content.get("metrics"))
+    is_fit = fits(vocabulary, config.vocab_size)
+    return Checkpoint(model, vocabulary, metrics, settings, is_mismatch_allowed=not is_fit)
+
+
+def own_settings(config: CaanConfig, tokenizer: str) -> list[Setting]:
+    """The settings of a file of this project, which holds them all."""
+    switches = (("image norm", config.normalize_images), ("text norm", config.normalize_texts))
+    return [
+        Setting("λ", shown_number(config.attention_scale), "file"),
+        *(Setting(name, "on" if is_on else "off", "file") for name, is_on in switches),
+        Setting("tokenizer", tokenizer, "file"),
+    ]
 
 
 def save_checkpoint(path: Path, model: CAAN, vocabulary: Vocabulary, metrics: dict[str, Any] | None = None) -> None:
     """Write this project's checkpoint, atomically. Raises OutputError if the file can't be written."""
-    content = {
+    with converted(path, Checkpoint(model, vocabulary, metrics or {})):
+        pass
+
+
+@contextmanager
+def converted(path: Path, checkpoint: Checkpoint) -> Iterator[Path]:
+    """Write a checkpoint as this project's, settings included; yields the file, which is moved to `path` at the end.
+
+    A vocabulary of another size than the embedding's, which `load_checkpoint` was told to allow, stays allowed. Raises
+    OutputError if the file can't be written.
+    """
+    model, vocabulary = checkpoint.model, checkpoint.vocabulary
+    has_one_norm = model.config.normalize_images == model.config.normalize_texts
+    content: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": _VERSION_OF_ONE_NORM if has_one_norm else VERSION,
         "config": model.config.as_dict(),
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         "vocabulary": vocabulary.words,
         "tokenizer": vocabulary.tokenizer,
-        "metrics": metrics or {},
+        "metrics": checkpoint.metrics,
     }
-    write_archive(path, content)
+    if checkpoint.settings:
+        content["settings"] = [setting.as_dict() for setting in checkpoint.settings]
+    if checkpoint.is_mismatch_allowed:
+        content["allow_vocab_mismatch"] = True
+    with written_archive(path, content) as temporary:
+        yield temporary
 
 
 def write_archive(path: Path, content: dict[str, Any]) -> None:
     """`torch.save` plain types and tensors atomically. Raises OutputError if the file can't be written."""
+    with written_archive(path, content):
+        pass
+
+
+@contextmanager
+def written_archive(path: Path, content: dict[str, Any]) -> Iterator[Path]:
+    """As `write_archive`; yields the written file before it is moved to `path`."""
     # Through memory: on a full disk torch.save raises a RuntimeError that does not mention the disk.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+        yield temporary
 
 
 def read_archive(path: Path) -> dict[str, Any]:
     """Read a dictionary of plain types and tensors; code is never executed. Raises CheckpointError otherwise."""
     check_is_file(path)
     try:
-        check_archive(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        names = check_archive(path)
+        with torch.serialization.safe_globals(standins(names)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"can't read {path}: {error.strerror or error}") from error
     except CheckpointError:
         raise
+    except CodeError as error:
+        raise CheckpointError(
+            f"{path} can't be loaded: it holds code or objects ({visible(str(error)[:80])}), which are never executed;"
+            " save a dict of tensors instead"
+        ) from error
     except Exception as error:  # torch.load raises nearly any type for damaged input
         if is_memory(error):
             raise no_memory(path) from error
@@ -148,7 +241,12 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         culprit = text.partition("GLOBAL ")[2].split(" ")[0] or "an object"
         return f"it holds code or objects ({culprit}), which are never executed; save a dict of tensors instead"
     if zipfile.is_zipfile(path):
-        return "it is corrupted; copy it again"
+        if "Unsupported operand" in text:
+            return (
+                "it is saved with another pickle protocol than torch.save's own, 2; save it again without that option"
+            )
+        # Its checksums are right.
+        return "it holds other objects than plain data and tensors; save a dict of tensors instead"
     return "it is damaged or not a PyTorch checkpoint; name the model.pt that your training wrote"
 
 
@@ -156,12 +254,11 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
     version = content.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise CheckpointError(
-            f"{path} has format version {_shown(version)}, this caan reads up to {VERSION};"
+            f"{path} has format version {shown(version)}, this caan reads up to {VERSION};"
             " update caan, as with git pull and pip install in its checkout"
         )
     try:
-        known = {field.name for field in fields(CaanConfig)}
-        config = CaanConfig(**{key: value for key, value in content["config"].items() if key in known})
+        config = CaanConfig.from_dict(dict(content["config"].items()))
         state, vocabulary = (
             {str(name): tensor for name, tensor in content["state_dict"].items()},
             Vocabulary(content["vocabulary"], content["tokenizer"]),
@@ -169,74 +266,29 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         detail = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)[:300]
         raise CheckpointError(f"{path} is an incomplete {FORMAT}: {detail}; save it again") from error
-    _check_config(path, config)
+    check_config(path, config)
     return config, state, vocabulary
 
 
-def _check_config(path: Path, config: CaanConfig) -> None:
+def check_config(path: Path, config: CaanConfig) -> None:
+    """Raise CheckpointError for a size, switch or λ that is none."""
     for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size"):
         size = getattr(config, name)
         if type(size) is not int or not 1 <= size <= _LARGEST_SIZE:
             raise CheckpointError(
-                f"{path}: config.{name} is {_shown(size)}, expected an integer from 1 to {_LARGEST_SIZE}"
+                f"{path}: config.{name} is {shown(size)}, expected an integer from 1 to {_LARGEST_SIZE}"
             )
-    if type(config.normalize) is not bool:
-        raise CheckpointError(f"{path}: config.normalize is {_shown(config.normalize)}, expected true or false")
+    for name in ("normalize_images", "normalize_texts"):
+        value = getattr(config, name)
+        if type(value) is not bool:
+            key = "normalize" if config.normalize_images is config.normalize_texts else name
+            raise CheckpointError(f"{path}: config.{key} is {shown(value)}, expected true or false")
     scale = config.attention_scale
     # Not math.isfinite: it fails for a huge integer.
     if type(scale) not in (int, float) or not abs(scale) <= _LARGEST_SCALE:
         raise CheckpointError(
-            f"{path}: attention_scale is {_shown(scale)}, expected a number; give it as --attention-scale"
+            f"{path}: attention_scale is {shown(scale)}, expected a number; give it as --attention-scale"
         )
-
-
-def _shown(value: object) -> str:
-    """A value's repr, shortened; an integer may have more digits than Python prints."""
-    try:
-        text = repr(value)
-    except Exception:  # an arbitrary object from the file
-        return f"a {type(value).__name__} that can't be printed"
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _read_scan(
-    path: Path, content: dict[str, Any], options: ScanOptions
-) -> tuple[CaanConfig, dict[str, Tensor], Vocabulary]:
-    if options.vocabulary is None:
-        raise CheckpointError(
-            f"{path} is a SCAN-family checkpoint, which holds no vocabulary; add --vocab VOCAB.json (the one it was"
-            " trained with)"
-        )
-    try:
-        vocabulary = Vocabulary.load(options.vocabulary, options.tokenizer, default=SCAN_TOKENIZER)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-    if (message := unreachable_warning(vocabulary)) is not None:
-        warnings.warn(message, CaanWarning, stacklevel=3)
-    theirs = {
-        f"{index}.{str(key).removeprefix('module.')}": tensor  # nn.DataParallel's prefix
-        for index, part in enumerate(content["model"])
-        if isinstance(part, Mapping)
-        for key, tensor in part.items()
-    }
-    state, missing = {}, []
-    for name, (key, transpose) in _key_map(options.key_map).items():
-        tensor = theirs.pop(key, None)
-        if isinstance(tensor, Tensor):
-            check_kind(path, name, tensor)
-            state[name] = tensor.T if transpose else tensor
-        else:
-            missing.append(f"{name} (looked for '{key}')")
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(theirs)[:12]) or 'nothing else'}."
-            " If a parameter has another name, give it with --key-map MAP.json"
-        )
-    if theirs:
-        raise CheckpointError(f"{path} has parameters that are not CAAN's: {', '.join(sorted(theirs))}")
-    config = _scan_config(path, content, state, options.attention_scale)
-    _check_config(path, config)
-    return config, state, vocabulary
 
 
 def _metrics(path: Path, stored: object) -> dict[str, Any]:
@@ -261,53 +313,3 @@ def _metrics(path: Path, stored: object) -> dict[str, Any]:
 
 def _is_small(value: object) -> bool:
     return isinstance(value, int) and abs(value) < 1 << 63
-
-
-def _key_map(path: Path | None) -> dict[str, tuple[str, bool]]:
-    """Our name → (their name, whether their tensor is transposed)."""
-    result = {name: (key, False) for name, key in _SCAN_KEYS.items()}
-    if path is None:
-        return result
-    try:
-        content = parse_json(read_input(path))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"can't read the key map {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"the key map {path} must be a JSON object {{our name: their name}}")
-    for name, value in content.items():
-        key, transpose = (value.get("key"), bool(value.get("transpose"))) if isinstance(value, dict) else (value, False)
-        if name not in result or not isinstance(key, str):
-            raise CheckpointError(f"the key map {path} has '{name}': {value!r}; our names are {', '.join(result)}")
-        result[name] = (key, transpose)
-    return result
-
-
-def _scan_config(
-    path: Path, content: dict[str, Any], state: dict[str, Tensor], attention_scale: float | None
-) -> CaanConfig:
-    opt = content.get("opt")
-    if attention_scale is None:
-        attention_scale = getattr(opt, "attention_scale", 1.0)
-    embed_dim, region_dim = _shape(state, "image_encoder.fc.weight")
-    vocab_size, word_dim = _shape(state, "text_encoder.embedding.weight")
-    return CaanConfig(
-        region_dim=region_dim,
-        embed_dim=embed_dim,
-        word_dim=word_dim,
-        attention_dim=_shape(state, "scorer.Q1")[1],
-        vocab_size=vocab_size,
-        attention_scale=attention_scale,
-        normalize=not _flag(path, getattr(opt, "no_imgnorm", False)),
-    )
-
-
-def _flag(path: Path, value: object) -> bool:
-    if not isinstance(value, bool | int):
-        raise CheckpointError(f"{path}: opt.no_imgnorm is {_shown(value)}, expected true or false")
-    return bool(value)
-
-
-def _shape(state: dict[str, Tensor], name: str) -> tuple[int, int]:
-    if state[name].ndim != 2:
-        raise CheckpointError(f"{name} is {tuple(state[name].shape)}, expected two dimensions")
-    return state[name].shape[0], state[name].shape[1]

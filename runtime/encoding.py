@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import state_widths
+from ..bundle import normalizes_images, state_widths
 from ..data.mapped import read_rows
 from ..errors import DataError
 from ..tiling import chunks_by_length
@@ -45,7 +45,7 @@ def encode_images(backend: Backend, features: NDArray[np.floating]) -> Iterator[
             chunk = np.ascontiguousarray(read_rows(features, start, start + IMAGES_PER_CALL), dtype=np.float32)
         states = backend.encode_images(chunk)
         overflown = _overflown(
-            chunk, states[..., : backend.model.config["embed_dim"]], backend.model.config.get("normalize") is not False
+            chunk, states[..., : backend.model.config["embed_dim"]], normalizes_images(backend.model.config)
         )
         if overflown is not None:
             states = np.where(overflown[..., None], states.dtype.type(np.nan), states)

@@ -215,13 +215,13 @@ def test_a_config_with_an_impossible_attention_scale(rejected, content, value):
 
 
 def test_a_newer_format_version(rejected, content):
-    content["version"] = 2
-    rejected(content, says=["format version 2", "reads up to 1", "update caan"])
+    content["version"] = 3
+    rejected(content, says=["format version 3", "reads up to 2", "update caan"])
 
 
 def test_a_vocabulary_larger_than_the_embedding(rejected, content):
     content["vocabulary"]["extra"] = 24
-    rejected(content, says=["ids up to 24", "only 24 rows", "--vocab"])
+    rejected(content, says=["25 words, the embedding 24 rows", "--vocab"])
 
 
 @pytest.mark.parametrize("content", [{"weights": 1}, {"model": {"K": 1}}, {}])

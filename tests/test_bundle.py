@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from caan._files import atomic_folder
-from caan.bundle import GRAPHS, find_bundle, graph_file, open_bundle, write_manifest
+from caan.bundle import GRAPHS, find_bundle, graph_file, normalizes_images, open_bundle, write_manifest
 from caan.errors import BundleError
 from caan.runtime import Retriever
 
@@ -112,3 +112,17 @@ def test_a_bundle_replaced_while_it_is_opened_is_opened_anew(tiny_folder, tiny_b
     monkeypatch.setattr(onnx_encoders, "open_session", open_session)
     Retriever.open(tiny_bundle, "onnxruntime", threads=1)
     assert opened == [f"{graph}.fp32.onnx" for graph in [*GRAPHS, *GRAPHS]]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, True),
+        ({"normalize": True}, True),
+        ({"normalize": False}, False),
+        ({"normalize_images": True, "normalize_texts": False}, True),
+        ({"normalize_images": False, "normalize_texts": True}, False),
+    ],
+)
+def test_the_image_encoder_s_norm_has_its_own_switch_where_the_two_differ(config, expected):
+    assert normalizes_images(config) is expected

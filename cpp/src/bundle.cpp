@@ -253,13 +253,14 @@ Sizes sizes_of(const OrderedJson& manifest) {
     const auto size = [&](const char* part, const char* key) {
         return member(member(manifest, part), key).get<std::int64_t>();
     };
+    const OrderedJson& config = member(manifest, "config");
     return {size("config", "region_dim"),
             size("config", "embed_dim"),
             size("config", "attention_dim"),
             size("config", "vocab_size"),
             size("limits", "regions"),
             size("limits", "words"),
-            member(member(manifest, "config"), "normalize") != false};
+            member(config, config.contains("normalize_images") ? "normalize_images" : "normalize") != false};
 }
 
 void check_files(const std::string& folder, const OrderedJson& manifest) {

@@ -203,6 +203,22 @@ TEST_CASE("a size that is not the graphs'") {
     CHECK(has(bundle.rewritten(manifest), " does not fit its graphs: "));
 }
 
+TEST_CASE("the image encoder's norm has its own switch where the two differ") {
+    using caan::detail::parse_manifest;
+    using caan::detail::sizes_of;
+    json manifest = Bundle().content();
+    CHECK(sizes_of(parse_manifest(manifest.dump(), "manifest.json")).is_normalized);
+    manifest["config"]["normalize"] = false;
+    CHECK_FALSE(sizes_of(parse_manifest(manifest.dump(), "manifest.json")).is_normalized);
+    manifest["config"].erase("normalize");
+    CHECK(sizes_of(parse_manifest(manifest.dump(), "manifest.json")).is_normalized);
+    for (const bool is_on : {true, false}) {
+        manifest["config"]["normalize_images"] = is_on;
+        manifest["config"]["normalize_texts"] = !is_on;
+        CHECK(sizes_of(parse_manifest(manifest.dump(), "manifest.json")).is_normalized == is_on);
+    }
+}
+
 TEST_CASE("entries that affect results, changed without a new checksum") {
     const Bundle bundle;
     const std::string text = read(bundle.manifest());

@@ -100,6 +100,11 @@ class TorchBackend:
         return array
 
 
+def content_of(path: Path) -> str:
+    """A checkpoint's `digest`, which does not depend on the form of its file. Raises as `load_checkpoint`."""
+    return load_checkpoint(path).digest()
+
+
 def _as_writeable(array: NDArray[Any]) -> NDArray[Any]:
     """The same memory, declared writeable, without a copy."""
     interface = dict(array.__array_interface__)

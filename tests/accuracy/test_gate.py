@@ -13,6 +13,7 @@ from caan.accuracy.workload import Workload, data_workload, spread
 from caan.bundle import change_bundle, open_bundle
 from caan.errors import CaanWarning, CheckpointError, GateError
 from caan.metrics import parity
+from caan.runtime import Retriever
 
 
 @pytest.fixture
@@ -177,13 +178,14 @@ def test_the_default_limits_are_the_documented_ones():
 
 
 def test_the_export_s_gate_passes_its_bundle_and_fails_a_wrong_one(tiny_folder, bundle, monkeypatch):
-    data, checkpoint = tiny_folder / "data", tiny_folder / "model.pt"
-    record = fp32_gate(data, "test", checkpoint)(bundle.folder)
+    workload = data_workload(tiny_folder / "data", "test")
+    reference = Retriever.open(tiny_folder / "model.pt", "torch", device="cpu")
+    record = fp32_gate(workload, reference)(bundle.folder)
     assert record["parity"]["max_abs"] <= 1e-5 and record["metrics"]["rsum"] == record["reference"]["rsum"]
     honest = AccuracyGate.scores
     monkeypatch.setattr(AccuracyGate, "scores", lambda self, *a: honest(self, *a) + np.float32(2e-4))
     with pytest.raises(GateError, match=r"too far from PyTorch: .*allowed: max \|Δ score\| 1e-04"):
-        fp32_gate(data, "test", checkpoint)(bundle.folder)
+        fp32_gate(workload, reference)(bundle.folder)
 
 
 @pytest.fixture

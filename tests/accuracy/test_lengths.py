@@ -98,7 +98,8 @@ def test_search_with_images_does_not_count_padding(run, tiny_folder, padded, exp
 
 def test_the_gate_of_an_export_says_how_the_data_set_is_read(tiny_folder, tiny_data):
     told = []
-    fp32_gate(tiny_data, "test", tiny_folder / "model.pt", told.append)
+    reference = Retriever.open(tiny_folder / "model.pt", "torch", device="cpu")
+    fp32_gate(data_workload(tiny_data, "test"), reference, told.append)
     assert told == ["data test, 6 images × 30 captions: one row per image, 5 captions each"]
 
 

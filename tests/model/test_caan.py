@@ -24,7 +24,8 @@ def load(path: Path, dtype: torch.dtype) -> tuple[CAAN, dict[str, torch.Tensor]]
         attention_dim=len(case["param_w_v"]),
         vocab_size=vocab_size,
         attention_scale=float(case["attention_scale"]),
-        normalize=bool(case["normalize"]),
+        normalize_images=bool(case["normalize"]),
+        normalize_texts=bool(case["normalize"]),
     )
     names = {
         "image_encoder.fc.weight": "fc_weight",

@@ -178,7 +178,7 @@ def test_a_scorer_kept_in_another_state_dict(load_scan, scan_parts, model):
 def test_no_imgnorm_switches_the_normalization_off(load_scan, scan_parts):
     normalized = load_scan(scan_parts, opt=Namespace(no_imgnorm=False)).model
     free = load_scan(scan_parts, opt=Namespace(no_imgnorm=True)).model
-    assert (normalized.config.normalize, free.config.normalize) == (True, False)
+    assert (normalized.config.normalize_images, free.config.normalize_images) == (True, False)
     assert not torch.allclose(scores(normalized), scores(free))
 
 
@@ -192,7 +192,26 @@ def test_the_attention_scale_is_the_options_or_the_files_or_one(load_scan, scan_
     torch.testing.assert_close(scores(load_scan(scan_parts, attention_scale=2.5).model), scores(model))
 
 
-def test_a_vocabulary_smaller_than_the_embedding_is_fine(tmp_path, model):
+def test_a_vocabulary_smaller_than_the_embedding_has_to_be_allowed(tmp_path, model):
     small = Vocabulary.build(["dog"], min_count=1)
     save_checkpoint(tmp_path / "model.pt", model, small)
-    assert load_checkpoint(tmp_path / "model.pt").vocabulary == small
+    with pytest.raises(CheckpointError, match=r"the vocabulary has 5 words, the embedding 24 rows"):
+        load_checkpoint(tmp_path / "model.pt")
+    loaded = load_checkpoint(tmp_path / "model.pt", ScanOptions(allow_vocab_mismatch=True))
+    assert loaded.vocabulary == small
+
+
+@pytest.mark.parametrize(("images", "texts"), [(True, True), (False, False), (True, False), (False, True)])
+def test_both_norms_are_kept(tmp_path, model, vocabulary, images, texts):
+    """One switch says both where they agree, in the version that older readers know."""
+    config = replace(CONFIG, normalize_images=images, normalize_texts=texts)
+    save_checkpoint(tmp_path / "model.pt", CAAN(config), vocabulary)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert content["version"] == (1 if images == texts else 2)
+    assert content["config"].get("normalize") == (images if images == texts else None)
+    loaded = load_checkpoint(tmp_path / "model.pt").model
+    assert loaded.config == config
+    features, tokens = torch.randn(2, 3, 6), torch.randint(4, 24, (2, 3))
+    regions, words = loaded.image_encoder(features), loaded.text_encoder(tokens, torch.tensor([3, 3]))
+    for vectors, is_on in ((regions, images), (words, texts)):
+        assert torch.allclose(vectors.norm(dim=-1), torch.ones(2, 3), atol=1e-5) == is_on
