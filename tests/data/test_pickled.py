@@ -55,6 +55,7 @@ def test_a_pickled_vocabulary(tmp_path, pickled, protocol, module):
         b"K\x02U\x05<unk>K\x03U\x05caf\xc3\xa9K\x04usb.",
         b"(ivocab\nVocabulary\np0\n(dp1\nS'word2idx'\np2\n(dp3\nS'<pad>'\np4\nI0\nsS'<start>'\nI1\nsS'<end>'\nI2\nsV<unk>\nL3L\n"
         b"sVcaf\\u00e9\nI4\nssb.",
+        b"(ivocab\nVocabulary\n(S'word2idx'\n(S'<pad>'\nI0\nS'<start>'\nI1\nS'<end>'\nI2\nS'<unk>'\nI3\nS'caf\\xc3\\xa9'\nI4\nddb.",
         b"\x80\x02(c__main__\nVocab\noq\x00}q\x01U\x08word2idx}(X\x05\x00\x00\x00<pad>K\x00U\x07<start>K\x01U\x05<end>K\x02U\x05<unk>"
         b"K\x03X\x05\x00\x00\x00caf\xc3\xa9K\x04usb.",
     ],
@@ -117,12 +118,12 @@ V = b"cvocab\nVocabulary\n"
         (b"\x80\x02NQ.", "BINPERSID"),
         (b"\x80\x02\x82\x01.", "EXT1"),
         (b"\x80\x02" + V + b"(K\x01tR.", "a call of vocab.Vocabulary"),
-        (b"\x80\x02" + V + b"}b.", "a _Named with a state"),
+        (b"\x80\x02" + V + b"}b.", "a _Class with a state"),
         (b"\x80\x02}}b.", "a dict with a state"),
-        (b"\x80\x02" + V + b")\x81N}\x86b.", "_Object with a state"),  # slots, that is, setattr
+        (b"\x80\x02" + V + b")\x81N}\x86b.", "another state than attributes"),  # slots, that is, setattr
         (b"\x80\x02ccopy_reg\n_reconstructor\n(ccopy_reg\n_reconstructor\nc__builtin__\nobject\nNtR.", "a call of"),
-        (b"\x80\x02c__builtin__\nobject\n)R.", "a call of __builtin__.object"),
-        (b"\x80\x05\x96\x04\x00\x00\x00\x00\x00\x00\x00abcd.", "BYTEARRAY8"),
+        (b"\x80\x02c__builtin__\nobject\n)R.", "a call of object"),
+        (b"\x80\x05\x96\x04\x00\x00\x00\x00\x00\x00\x00abcd.", "it has no word2idx"),
         (b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.", "damaged"),
         (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.", "damaged"),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "damaged"),

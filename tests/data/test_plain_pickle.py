@@ -59,6 +59,10 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path):
         b"Pid\n.",
         b"cbuiltins\ngetattr\n.",
         b"]\x94\x68\x00a.",  # a list that holds itself
+        b"cbuiltins\nbytearray\n(L9999999999999L\ntR.",  # a size, not bytes
+        b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
+        b"ccollections\nOrderedDict\n((lp0\n(()I1\ntp1\natR.",  # a key that is no text
+        pickle.dumps({1, 2}),
     ],
 )
 def test_everything_else_is_a_data_error(content):

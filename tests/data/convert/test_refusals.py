@@ -34,7 +34,7 @@ def convert_refused(refused, tmp_path):
         ("features.mat", b"MATLAB 5.0 MAT-file", ["a file of MATLAB", "scipy.io.loadmat"]),
         ("features.parquet", b"PAR1", ["a table of Arrow", "pandas"]),
         ("features.tfrecord", b"\0" * 40, ["a file of TensorFlow", "TFRecordDataset"]),
-        ("features.tsv.gz", gzip.compress(b"1\t2"), ["compressed", "unpack it"]),
+        ("features.tsv.gz", gzip.compress(b"1\t2", mtime=0), ["compressed", "unpack it"]),
         ("features.npy.zst", b"\x28\xb5\x2f\xfd", ["compressed", "unpack it"]),
         ("features.zip", b"PK\x03\x04", ["an archive", "unpack it"]),
         ("captions.json", b"{}", ["text, not features", "--captions FILE"]),
