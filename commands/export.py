@@ -13,6 +13,7 @@ from . import options
 from .output import log, settings_text, show
 
 if TYPE_CHECKING:
+    from ..data.scan import ScanSplit
     from ..export.bundle_from_checkpoint import ExportReport
 
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 )
 @options.data
 @options.split
+@options.tokens
 @options.limit
 @options.overwrite
 @options.scan_family
@@ -37,6 +39,7 @@ def export(
     output: Path | None,
     data: Path | None,
     split: str,
+    tokens: str | None,
     limit: int | None,
     overwrite: bool,
     save_checkpoint: Path | None,
@@ -56,6 +59,8 @@ def export(
     options.check_scan_files(**scan)
     if data is not None:
         find_split(data, split)
+    elif tokens is not None:
+        raise click.UsageError("--tokens holds the captions of --data DIR; add it")
     target = output or Path(checkpoint.stem + ".caan")
     check_target(target, overwrite=overwrite, kind="bundle")
     if save_checkpoint is not None:
@@ -66,7 +71,7 @@ def export(
         from ..export.bundle_from_checkpoint import export_checkpoint
         from ..model.checkpoint import ScanOptions, converted, load_checkpoint
 
-    dataset = _opened(data, split)
+    dataset = _opened(data, split, tokens)
     loaded = load_checkpoint(checkpoint, ScanOptions(**scan))
     with ExitStack() as stack:
         source = stored = checkpoint
@@ -109,8 +114,12 @@ def _print(target: Path, report: ExportReport, settings: list[Any], metrics: dic
     show(settings_text(settings, metrics, measured))
 
 
-def _opened(data: Path | None, split: str) -> Any:
+def _opened(data: Path | None, split: str, tokens: str | None) -> ScanSplit | None:
     """The data set's split, opened before anything is exported; None without one."""
     from ..data.scan import open_split
+    from ..data.tokens import with_tokens
 
-    return open_split(data, split) if data is not None else None
+    if data is None:
+        return None
+    opened = open_split(data, split)
+    return opened if tokens is None else with_tokens(opened, Path(tokens))

@@ -98,14 +98,15 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
         vocabulary = Vocabulary.load(options.vocabulary, options.tokenizer, default=SCAN_TOKENIZER)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    if (message := unreachable_warning(vocabulary)) is not None:
-        warnings.warn(message, CaanWarning, stacklevel=2)
+    unreachable = unreachable_warning(vocabulary)
+    if unreachable is not None:
+        warnings.warn(unreachable, CaanWarning, stacklevel=2)
     check_config(path, read.config)
     model = build_model(path, read.config, read.state)
     vocabulary, of_vocabulary = fitting(
         path, vocabulary, read.config.vocab_size, read.vocab_size, options.allow_vocab_mismatch, options.vocabulary
     )
-    settings = [*read.settings, _of_tokenizer(vocabulary, options), of_vocabulary]
+    settings = [*read.settings, _of_tokenizer(vocabulary, options, unreachable), of_vocabulary]
     metrics: dict[str, Any] = {} if read.best_rsum is None else {"best_rsum": read.best_rsum}
     with suppress(CheckpointError):  # of a form of their own
         metrics |= _metrics(path, content.get("metrics"))
@@ -113,13 +114,13 @@ def load_checkpoint(path: Path, scan: ScanOptions | None = None) -> Checkpoint:
     return Checkpoint(model, vocabulary, metrics, settings, is_converted=True, is_mismatch_allowed=not is_fit)
 
 
-def _of_tokenizer(vocabulary: Vocabulary, options: ScanOptions) -> Setting:
+def _of_tokenizer(vocabulary: Vocabulary, options: ScanOptions, unreachable: str | None) -> Setting:
     source, note = "default", "SCAN-family code's; --tokenizer sets another"
     if options.tokenizer is not None:
         source, note = "option", "--tokenizer"
     elif vocabulary.names_tokenizer:
         source, note = "file", "the vocabulary's"
-    return Setting("tokenizer", vocabulary.tokenizer, source, note)
+    return Setting("tokenizer", vocabulary.tokenizer, source, "; ".join(filter(None, (note, unreachable))))
 
 
 def check_is_scan(path: Path, content: Mapping[str, Any]) -> None:

@@ -34,6 +34,8 @@ _PACKAGES = {
     "matplotlib": "plot",
     "jinja2": "plot",
     "prometheus-client": "metrics",
+    "h5py": "data",
+    "lmdb": "data",
 }
 
 

@@ -54,7 +54,7 @@ class LmdbSource:
 
     def read(self, image: int) -> Item:
         key = self._keys[image]
-        return item_of(self._fields(key, bytes(self._transaction.get(key))), self._place(key))
+        return item_of(self._fields(key, bytes(self._transaction.get(key) or b"")), self._place(key))
 
     def _entries(self) -> Iterator[tuple[bytes, bytes]]:
         try:

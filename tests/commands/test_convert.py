@@ -110,10 +110,18 @@ def test_the_exports_gate_ran_on_the_loaded_checkpoint(here):
     assert record["parity"]["max_abs"] <= 1e-5
 
 
+def test_an_export_takes_the_captions_tokens(run, here):
+    (here / "tokens.txt").write_text((here / "data" / "test_caps.txt").read_text().upper())
+    command = ["export", "model.pt", "--tokens", "tokens.txt", "-o", "tokens.caan"]
+    done = run(*command, "--data", "data")
+    assert done.code == 0 and lines(done)["unknown words"].startswith("unknown words data 100.00 %")
+    assert "--tokens holds the captions of --data DIR" in run(*command).err
+
+
 def test_a_bundle_keeps_its_settings(run, here):
     text = run("inspect", "with.caan").out
     assert "1: the file names none; its lambda_softmax is 9" in text
-    assert "off: opt.no_txtnorm is true" in text and "6 images, 5 captions each" in text
+    assert "off: opt.no_txtnorm is true" in text and "one row per image, 5 captions each: data test" in text
     assert "0.00 %: 0 of" in text and "321.50 says the file; measured" in text
     config = json.loads((here / "with.caan" / "manifest.json").read_text())["config"]
     assert (config["normalize_images"], config["normalize_texts"], "normalize" in config) == (True, False, False)

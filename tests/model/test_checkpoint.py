@@ -134,14 +134,18 @@ def test_the_tokenizer_of_a_vocabulary_that_names_none_is_nltk(
     load_scan, scan_parts, tmp_path, vocabulary, monkeypatch
 ):
     monkeypatch.setattr(Vocabulary, "save", lambda self, path: path.write_text(json.dumps(self.words)))
-    assert load_scan(scan_parts).vocabulary == replace(vocabulary, tokenizer="nltk")
+    loaded = load_scan(scan_parts)
+    assert loaded.vocabulary == replace(vocabulary, tokenizer="nltk")
+    assert ("tokenizer", "nltk", "default") in [(s.name, s.value, s.source) for s in loaded.settings]
 
 
 def test_a_tokenizer_that_never_produces_the_vocabularys_words(load_scan, scan_parts, vocabulary, monkeypatch):
     words = {f"{word}-{word}" if word.startswith("w") else word: number for word, number in vocabulary.words.items()}
     monkeypatch.setattr(Vocabulary, "save", lambda self, path: path.write_text(json.dumps(words)))
     with pytest.warns(CaanWarning, match=r"word-punct never produces 20 of .* words \(w0-w0, .*: --tokenizer"):
-        load_scan(scan_parts, tokenizer="word-punct")
+        loaded = load_scan(scan_parts, tokenizer="word-punct")
+    (setting,) = [setting for setting in loaded.settings if setting.name == "tokenizer"]
+    assert setting.source == "option" and "never produces 20 of" in setting.note  # what caan inspect shows
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_scan(scan_parts)

@@ -395,7 +395,7 @@ def test_every_setting_names_its_origin(load, parts):
     assert origins["image norm"] == ("default", "on", "the file has no no_imgnorm")
     assert origins["text norm"] == ("file", "off", "opt.no_txtnorm is true")
     assert origins["vocabulary"] == ("option", "24 words", "vocab.json; as many as the embedding's rows")
-    assert origins["tokenizer"][0] == "default"
+    assert origins["tokenizer"] == ("file", "whitespace", "the vocabulary's")
     assert loaded.metrics == {"best_rsum": 432.1}
     chosen = load({"model": parts}, attention_scale=2.5, tokenizer="whitespace")
     assert {s.name: (s.source, s.value) for s in chosen.settings}.items() >= {
