@@ -83,7 +83,10 @@ def open_split(folder: Path, split: str = "test") -> ScanSplit:
     regions, counts = None, ""
     if lengths is not None and lengths_path is not None:
         regions = _lengths(lengths, features, layout, lengths_path)
-        counts = "" if regions is None else f", {regions.min()} to {regions.max()} regions by {lengths_path.name}"
+        if regions is not None:
+            low, high = regions.min(), regions.max()
+            number = f"{low}" if low == high else f"{low} to {high}"
+            counts = f", {number} regions by {lengths_path.name}"
     return ScanSplit(
         folder=folder,
         split=name,
