@@ -30,7 +30,8 @@ def linked(tiny_bundle, tmp_path) -> Path:
 
 def test_it_opens_and_searches(run, linked, tiny_data):
     done = run("eval", linked, "--data", tiny_data)
-    assert (done.code, done.err) == (0, "")
+    layout = "data test, 6 images × 30 captions: one row per image, 5 captions each\n"
+    assert (done.code, done.err) == (0, layout)
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "onnx/scorer.fp32.onnx", "scorer_weights.npy"])
