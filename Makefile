@@ -31,7 +31,7 @@ ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
 HIGHWAY_ROOT ?= $(CURDIR)/.venv/highway
 NATIVE := .venv/.native-installed
 CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) -DCMAKE_PREFIX_PATH=$(HIGHWAY_ROOT)
-CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
+CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O0 -DCAAN_BUILD_EXAMPLES=OFF
 # AddressSanitizer and libstdc++ must be preloaded, or it does not see exceptions. Python itself leaks.
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
@@ -51,6 +51,7 @@ native-if-possible: $(INSTALLED)
 # Not --quiet, which keeps MkDocs from counting warnings.
 docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	CAAN_SITE=site $(BIN)/pytest -q tests/test_docs.py -k 'site or references'
 
 check: lint  ## what to run after a change: lint, types, and the tests that are not slow
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not attack and not gpu"

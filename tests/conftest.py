@@ -138,6 +138,21 @@ def tiny_folder(make_once, vocabulary) -> Path:
 
 
 @pytest.fixture
+def traced(tiny_folder, monkeypatch) -> None:
+    """Exports of the tiny checkpoint take the graphs of its bundle: tracing them again would take 10 seconds."""
+    import onnx
+
+    from caan.export import bundle_from_checkpoint
+    from caan.export.graphs import graph_specs
+
+    def graphs(model):
+        for spec in graph_specs(model):
+            yield spec, onnx.load(tiny_folder / "model.caan" / graph_file(spec.name, "fp32"))
+
+    monkeypatch.setattr(bundle_from_checkpoint, "export_graphs", graphs)
+
+
+@pytest.fixture
 def tiny_bundle(tiny_folder, tmp_path) -> Path:
     """A copy of the tiny bundle, which a test may damage."""
     return Path(shutil.copytree(tiny_folder / "model.caan", tmp_path / "model.caan"))
