@@ -17,22 +17,25 @@ triton = pytest.importorskip("triton", reason="needs Triton: pip install '.[trit
 
 def _patch_once(interpreter):
     """The interpreter patches Triton's language anew whenever one device function calls another: half its time."""
-    patch_lang, patched = interpreter._patch_lang, []
+    patch_lang, language = interpreter._patch_lang, (interpreter.tl, interpreter.tl.core)
+    outermost = []  # the scope of the running kernel, and the modules patched in it
 
     class Scope(interpreter._LangPatchScope):
         def restore(self):
             super().restore()
-            patched.remove(self)
+            outermost.clear()
 
-    def patch_outermost(function):
-        if patched:
-            return interpreter._LangPatchScope()
-        scope = Scope()
-        scope._changes = patch_lang(function)._changes
-        patched.append(scope)
+    def patch(function):
+        if not outermost:
+            outermost[:] = Scope(), set()
+        scope, patched = outermost
+        seen = {module for module in language if any(value is module for value in function.__globals__.values())}
+        if not seen <= patched:
+            scope._changes += patch_lang(function)._changes
+            patched |= seen
         return scope
 
-    interpreter._patch_lang = patch_outermost
+    interpreter._patch_lang = patch
 
 
 if "TRITON_INTERPRET" in os.environ:
