@@ -4,6 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # An environment with the oldest versions that pyproject.toml allows.
 LOWEST := .venv/lowest
+# Files in the order of tests/conftest.py: the longest first.
+TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 # The demo's output folder, ignored by git.
 DEMO ?= demo
 
@@ -27,11 +29,15 @@ CPP_DATA := $(CURDIR)/cpp/build-data
 CPP_ROOMS := cpp/src cpp/include cpp/kernels cpp/python cpp/examples cpp/bench cpp/tests cpp/fuzz
 CPP_SETUP := .venv/.cpp-installed
 ONNXRUNTIME_ROOT ?= $(CURDIR)/.venv/onnxruntime
+# With ccache, make native, test-cpp and later builds compile equal sources once.
+ifneq ($(shell command -v ccache),)
+export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+endif
 # Highway, if no package of 1.2 or newer is installed.
 HIGHWAY_ROOT ?= $(CURDIR)/.venv/highway
 NATIVE := .venv/.native-installed
 CPP_CMAKE = cmake --log-level=WARNING -G Ninja -S cpp -DONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) -DCMAKE_PREFIX_PATH=$(HIGHWAY_ROOT)
-CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O1 -DCAAN_BUILD_EXAMPLES=OFF
+CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Checked -DCMAKE_CXX_FLAGS=-O0 -DCAAN_BUILD_EXAMPLES=OFF
 # AddressSanitizer and libstdc++ must be preloaded, or it does not see exceptions. Python itself leaks.
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
@@ -51,12 +57,13 @@ native-if-possible: $(INSTALLED)
 # Not --quiet, which keeps MkDocs from counting warnings.
 docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	CAAN_SITE=site $(BIN)/pytest -q tests/test_docs.py -k 'site or references'
 
 check: lint  ## what to run after a change: lint, types, and the tests that are not slow
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not attack and not gpu"
+	$(BIN)/pytest -q $(TWO_PROCESSES) -m "not slow and not attack and not gpu"
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(TWO_PROCESSES)
 
 test-each: $(INSTALLED)  ## every test file in its own process, in random order: run weekly
 	@failed=; for file in $$(find tests -name 'test_*.py' | shuf); do \
@@ -68,7 +75,7 @@ test-lowest: $(LOWEST)/.installed  ## export, engine, eval and search once with 
 	$(LOWEST)/bin/python tests/lowest.py
 
 attack: $(INSTALLED)  ## all of tests/attacks, including the long ones
-	$(BIN)/pytest -n 2 --dist loadfile -m 'attack or not attack' tests/attacks
+	$(BIN)/pytest $(TWO_PROCESSES) -m 'attack or not attack' tests/attacks
 
 test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: sanitizers, installed programs, the same answers as Python
 	$(CPP_CMAKE) -B cpp/build-release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
@@ -80,7 +87,7 @@ test-cpp: $(NATIVE) $(CPP_SETUP) $(CPP_DATA)/expected.json  ## the C++ runtime: 
 	$(CPP_CHECKED) -B cpp/build-tsan -DCAAN_SANITIZE=thread -DCAAN_BUILD_TESTS=ON
 	cmake --build cpp/build-tsan --target caan-thread-tests caan-kernel-thread-tests
 	setarch -R ctest --test-dir cpp/build-tsan --output-on-failure -R '^caan-(kernel-)?thread-tests$$'
-	$(CPP_PYTEST) $(BIN)/pytest -n 2 --dist loadfile tests/cpp
+	$(CPP_PYTEST) $(BIN)/pytest $(TWO_PROCESSES) tests/cpp
 	CAAN_WHEEL=1 HIGHWAY_ROOT=$(HIGHWAY_ROOT) $(BIN)/pytest tests/native/test_wheel.py
 
 test-cpp-static: $(NATIVE) $(CPP_SETUP)  ## the static library, installed and linked by external programs

@@ -29,7 +29,7 @@ from ..bundle import (
 )
 from ..model.checkpoint import Checkpoint
 from ..model.settings import Setting
-from .graphs import OPSET, export_graph, graph_specs
+from .graphs import OPSET, export_graphs
 from .validate import MAX_ERROR, validate_graph
 
 # Runs the finished bundle on a data set before it is moved into place. Raises if accuracy is insufficient, else returns
@@ -69,9 +69,8 @@ def export_checkpoint(
     errors: dict[str, float] = {}
     with atomic_folder(target, overwrite=overwrite, kind="bundle") as folder:
         (folder / "onnx").mkdir()
-        for spec in graph_specs(checkpoint.model):
-            progress(f"exporting {spec.name}")
-            graph = export_graph(spec, checkpoint.model)
+        progress("exporting the graphs")
+        for spec, graph in export_graphs(checkpoint.model):
             errors[spec.name] = validate_graph(spec, graph, checkpoint.model)
             onnx.save(graph, folder / graph_file(spec.name, "fp32"))
             progress(f"exported  {spec.name}: differs from PyTorch by {errors[spec.name]:.1e} at most")

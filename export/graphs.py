@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,9 @@ _NODE_NAMES: dict[str, dict[str, list[str]]] = {
 _NODE_NAMES[EXPLAINER] = _NODE_NAMES["scorer"]
 _NODE_NAMES[EXPANDER] = {"MatMul": _NODE_NAMES["image_encoder"]["MatMul"][1:]}
 
+# Graph → the larger one that contains it.
+_CUT_FROM = {"scorer": EXPLAINER, EXPANDER: "image_encoder"}
+
 
 @dataclass(frozen=True)
 class GraphSpec:
@@ -87,6 +90,51 @@ def graph_specs(model: CAAN) -> list[GraphSpec]:
         GraphSpec(EXPLAINER, model.explain_states, states, explained),
         GraphSpec(EXPANDER, model.expand_regions, {"regions": images}, {"image_states": images}),
     ]
+
+
+def export_graphs(model: CAAN) -> Iterator[tuple[GraphSpec, onnx.ModelProto]]:
+    """The graphs of a model in the order of `graph_specs`, each as `export_graph` makes it; raises as that.
+
+    Tracing takes seconds: the explainer, which computes scores too, and the image encoder, whose last step is the
+    expander, are traced once and the other two graphs cut out of them.
+    """
+    specs = {spec.name: spec for spec in graph_specs(model)}
+    traced: dict[str, onnx.ModelProto] = {}
+    for name, spec in specs.items():
+        whole = _CUT_FROM.get(name, name)
+        if whole not in traced:
+            traced[whole] = export_graph(specs[whole], model)
+        yield spec, traced[name] if name in traced else _cut(traced[whole], spec, model)
+
+
+def _cut(whole: onnx.ModelProto, spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
+    """The part of a larger graph that computes the outputs of `spec`."""
+    part = onnx.ModelProto()
+    part.CopyFrom(whole)
+    graph = part.graph
+    if spec.name == EXPANDER:  # starts within the image encoder
+        normalized = next(node.output[0] for node in graph.node if node.name == "image_encoder/norm_V_Div")
+        for node in graph.node:
+            node.input[:] = ["regions" if name == normalized else name for name in node.input]
+        shape = [*spec.inputs["regions"], model.config.embed_dim]
+        graph.input.append(onnx.helper.make_tensor_value_info("regions", onnx.TensorProto.FLOAT, shape))
+    needed, nodes = set(spec.outputs), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    for values, kept in (
+        (graph.node, nodes[::-1]),
+        (graph.initializer, [value for value in graph.initializer if value.name in needed]),
+        (graph.input, [value for value in graph.input if value.name in spec.inputs]),
+        (graph.output, [value for value in graph.output if value.name in spec.outputs]),
+    ):
+        copies = [type(value).FromString(value.SerializeToString()) for value in kept]
+        del values[:]
+        values.extend(copies)
+    graph.name = f"caan_{spec.name}"
+    _name_nodes(part, spec.name)
+    return part
 
 
 def export_graph(spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
@@ -170,7 +218,7 @@ def _name_nodes(graph: onnx.ModelProto, name: str) -> None:
     for op_type, nodes in by_type.items():
         names = known.get(op_type, [])
         for number, node in enumerate(nodes):
-            suffix = names[number] if len(names) == len(nodes) else node.name.removeprefix("node_")
+            suffix = names[number] if len(names) == len(nodes) else node.name.rpartition("/")[2].removeprefix("node_")
             node.name = f"{name}/{suffix}"
 
 

@@ -63,6 +63,12 @@ class DemoRun:
     checkpoint: Path  # a CAAN trained on it
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: begun last, one would keep a core alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory) -> None:
     """No test reads or writes the user's cache."""
@@ -135,6 +141,12 @@ def tiny_folder(make_once, vocabulary) -> Path:
         write_tiny_data(folder / "data")
 
     return make_once("tiny", make, kept=True)
+
+
+@pytest.fixture
+def traced(tiny_folder, monkeypatch) -> None:
+    """Exports of the tiny checkpoint take the graphs of its bundle."""
+    take_graphs_of(tiny_folder / "model.caan", monkeypatch)
 
 
 @pytest.fixture
@@ -218,6 +230,20 @@ def exporter() -> Callable[..., Any]:
     from caan.export.bundle_from_checkpoint import export_checkpoint
 
     return export_checkpoint
+
+
+def take_graphs_of(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of a checkpoint take the graphs of its bundle: tracing them again would take 10 seconds."""
+    import onnx
+
+    from caan.export import bundle_from_checkpoint
+    from caan.export.graphs import graph_specs
+
+    def graphs(model):
+        for spec in graph_specs(model):
+            yield spec, onnx.load(bundle / graph_file(spec.name, "fp32"))
+
+    monkeypatch.setattr(bundle_from_checkpoint, "export_graphs", graphs)
 
 
 def add_half_precision(bundle: Path) -> None:

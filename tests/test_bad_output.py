@@ -112,7 +112,7 @@ def test_an_evaluation_whose_temporary_disk_is_full(tiny_folder, tmp_path, small
     assert list(small_disk.glob("caan*")) == []
 
 
-def test_an_export_on_a_full_disk_keeps_the_old_bundle(refused, tiny_folder, small_disk):
+def test_an_export_on_a_full_disk_keeps_the_old_bundle(refused, tiny_folder, small_disk, traced):
     target = small_disk / "model.caan"
     target.mkdir()
     (target / "manifest.json").write_text('{"format": "caan-bundle"}')
@@ -125,10 +125,9 @@ def measured(monkeypatch):
     """The bench without measuring: one dummy row, in a result of 20 kB."""
     row = bench_run.Row(bench_run.RowSpec("none", "onnxruntime", "fp32", "cpu"), reason="x" * 20_000)
     result = bench_run.BenchResult("nothing", [row])
-    monkeypatch.setattr(bench_run, "run_bench", lambda *arguments, **options: result)
+    monkeypatch.setattr(bench_run, "run_benches", lambda *arguments: [result])
 
 
-@pytest.mark.slow
 def test_a_json_file_on_a_full_disk_keeps_the_old_one(run, tiny_bundle, small_disk, measured):
     (small_disk / "bench.json").write_text("old")
     done = run("bench", tiny_bundle, "--json", small_disk / "bench.json")
@@ -165,7 +164,7 @@ def test_an_interrupted_export_leaves_nothing(run, tiny_folder, tmp_path, monkey
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(to_bundle, "export_graph", interrupted)
+    monkeypatch.setattr(to_bundle, "export_graphs", interrupted)
     done = run("export", tiny_folder / "model.pt", "-o", tmp_path / "new.caan")
     assert done.code == 1 and "Aborted" in done.err
     assert list(tmp_path.iterdir()) == []

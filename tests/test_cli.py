@@ -120,8 +120,7 @@ def test_doctor_says_what_is_installed_and_what_is_not(run):
     assert all(check["detail"] in text for check in checks.values())
 
 
-@pytest.mark.slow
-def test_export_with_data_compares_with_pytorch_and_records_it(run, tiny_folder, tmp_path):
+def test_export_with_data_compares_with_pytorch_and_records_it(run, tiny_folder, tmp_path, traced):
     target = tmp_path / "m.caan"
     done = run("export", tiny_folder / "model.pt", "-o", target, "--data", tiny_folder / "data")
     assert done.code == 0 and "max |Δ score|" in done.out

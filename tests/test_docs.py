@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 
@@ -83,26 +82,19 @@ def test_every_page_can_be_reached():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    for package in ("material", "mkdocstrings_handlers", "mkdocs_click"):
-        pytest.importorskip(package, reason="make docs installs what builds the site")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+def site():
+    if "CAAN_SITE" not in os.environ:
+        pytest.skip("make docs builds the site and tests it")
+    return ROOT / os.environ["CAAN_SITE"]
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site):
+def test_the_site_loads_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         for tag in re.findall(r"<(?:script|img|iframe|link)\b[^>]*>", page.read_text(encoding="utf-8")):
             if 'rel="canonical"' not in tag:
                 assert not re.search(r'(?:src|href)="?(?:https?:)?//', tag), f"{page}: {tag}"
 
 
-@pytest.mark.slow
 def test_the_references_are_made_from_the_code(site):
     commands = (site / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
     python = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")

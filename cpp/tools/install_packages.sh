@@ -25,7 +25,7 @@ install() {
 [ $# -gt 0 ] || { echo "usage: install_packages.sh build|fuzz|lint..." >&2; exit 2; }
 for purpose in "$@"; do
     case $purpose in
-        build) install catch2 cmake g++ libssl-dev make ninja-build nlohmann-json3-dev pkg-config util-linux ;;
+        build) install catch2 ccache cmake g++ libssl-dev make ninja-build nlohmann-json3-dev pkg-config util-linux ;;
         lint) install clang-format clang-tidy ;;
         fuzz)
             install clang

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from caan.bench import run as bench_run
+from caan.bench.interrupted import SavedMeasurements
 from caan.bench.run import run_bench
-from caan.errors import InputError
 
 ROWS = ("onnxruntime fp32",)
 
@@ -81,13 +81,17 @@ def test_without_resume_it_starts_over(bench, interrupted, tmp_path):
     assert not (cpu_row(bench()).scores == 0.25).all()
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"0 onnxruntime fp32": 1}', b"\xff"])
-def test_a_damaged_record_is_ignored(bench, interrupted, tmp_path, damage):
+def test_a_damaged_record_is_ignored(bench, interrupted, tmp_path):
     (record,) = (tmp_path / "cache" / "bench").rglob("rows.json")
-    record.write_bytes(damage)
+    record.write_bytes(b'{"0 onnxruntime fp32": 1}')
     assert len(cpu_row(bench(resume=True)).rounds) == 3
 
 
-def test_an_unknown_row_is_refused_with_the_known_ones(bench):
-    with pytest.raises(InputError, match=r"no row is called 'onyx'; --only takes one of: pytorch, research form fp32"):
-        bench(only=("onyx",))
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"row": 1}', b'{"row": {}}', b"\xff"])
+def test_only_a_whole_record_is_read(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("CAAN_CACHE", str(tmp_path))
+    SavedMeasurements("bench", resume=False).keep("row", {"rounds": []})
+    assert SavedMeasurements("bench", resume=True).rows == {"row": {"rounds": []}}
+    (record,) = tmp_path.rglob("rows.json")
+    record.write_bytes(damage)
+    assert SavedMeasurements("bench", resume=True).rows == {}

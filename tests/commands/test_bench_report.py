@@ -18,7 +18,17 @@ def test_a_run_with_data_has_a_page(run, tiny_folder, tiny_data, tmp_path):
     (tmp_path / "pictures").mkdir()
     for name in ids:
         Image.new("RGB", (80, 60), (200, 100, 0)).save(tmp_path / "pictures" / f"{name}.jpg")
-    options = ["--data", tiny_data, "--threads", 1, "--report", tmp_path / "r.html", "--json", tmp_path / "r.json"]
+    options = [
+        "--data",
+        tiny_data,
+        "--quick",
+        "--threads",
+        1,
+        "--report",
+        tmp_path / "r.html",
+        "--json",
+        tmp_path / "r.json",
+    ]
     done = run("bench", tiny_folder / "model.caan", *options, "--pictures", tmp_path / "pictures", "--grid", "5x1")
     assert done.code == 0, done.err
     made = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
@@ -38,7 +48,17 @@ def test_a_run_with_data_has_a_page(run, tiny_folder, tiny_data, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_without_data_has_a_page_of_speed(run, tiny_folder, tmp_path):
-    done = run("bench", tiny_folder / "model.caan", "--threads", 1, "--report", tmp_path / "r.html")
+    done = run(
+        "bench",
+        tiny_folder / "model.caan",
+        "--quick",
+        "--only",
+        "onnxruntime",
+        "--threads",
+        1,
+        "--report",
+        tmp_path / "r.html",
+    )
     assert done.code == 0, done.err
     made = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     check_self_contained(made)
@@ -60,19 +80,19 @@ def test_a_run_without_data_has_a_page_of_speed(run, tiny_folder, tmp_path):
 def test_wrong_input_is_refused_before_anything_is_measured(
     refused, tiny_folder, tiny_data, monkeypatch, arguments, says
 ):
-    monkeypatch.setattr("caan.bench.run.run_bench", _not_reached)
+    monkeypatch.setattr("caan.bench.run.run_benches", _not_reached)
     refused("bench", tiny_folder / "model.caan", "--data", "data", *arguments, says=says)
 
 
 def test_boxes_that_do_not_fit_are_refused_before_anything_is_measured(refused, tiny_folder, tiny_data, monkeypatch):
-    monkeypatch.setattr("caan.bench.run.run_bench", _not_reached)
+    monkeypatch.setattr("caan.bench.run.run_benches", _not_reached)
     np.save(tiny_data / "test_boxes.npy", np.zeros((6, 4, 4), np.float32))
     command = ["bench", tiny_folder / "model.caan", "--data", "data", "--report", "r.html"]
     refused(*command, says=["test_boxes.npy", "(6, 5, 4)"])
 
 
 def test_a_page_needs_jinja2(refused, tiny_folder, tiny_data, monkeypatch):
-    monkeypatch.setattr("caan.bench.run.run_bench", _not_reached)
+    monkeypatch.setattr("caan.bench.run.run_benches", _not_reached)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     command = ["bench", tiny_folder / "model.caan", "--data", "data", "--report", "r.html"]
     refused(*command, code=4, says=["--report needs the package 'jinja2'", "[plot]"])

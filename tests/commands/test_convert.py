@@ -10,17 +10,17 @@ import torch
 
 from caan.accuracy.reference_scores import PYTORCH, checkpoint_of, reference_scores
 from caan.accuracy.workload import data_workload
-from caan.bundle import graph_file, open_bundle
+from caan.bundle import open_bundle
 from caan.cli import caan
 from caan.errors import CheckpointError, VocabularyNeeded
 from caan.model.checkpoint import ScanOptions, load_checkpoint, save_checkpoint
-from tests.conftest import exporter, write_tiny_data
+from tests.conftest import exporter, take_graphs_of, write_tiny_data
 
 CONVERT = "caan convert scan.pth.tar --vocab VOCAB.json -o model.pt"
 
 
 @pytest.fixture(scope="module")
-def traced(make_once, tiny_folder, vocabulary):
+def scan_files(make_once, tiny_folder, vocabulary):
     """`scan.pth.tar` with its vocabulary and data, and `traced.caan`, for its graphs."""
 
     def make(folder):
@@ -35,25 +35,17 @@ def traced(make_once, tiny_folder, vocabulary):
 
 
 @pytest.fixture(scope="module")
-def graphs_at_hand(traced):
-    """Exports take the graphs of `traced.caan`, which are theirs, instead of tracing them for seconds."""
-    import onnx
-
-    from caan.export import bundle_from_checkpoint
-
-    def graph(spec, model):
-        return onnx.load(traced / "traced.caan" / graph_file(spec.name, "fp32"))
-
+def traced(scan_files):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle_from_checkpoint, "export_graph", graph)
+        take_graphs_of(scan_files / "traced.caan", patch)
         yield
 
 
 @pytest.fixture(scope="module")
-def exported(traced, graphs_at_hand, tmp_path_factory):
+def exported(scan_files, traced, tmp_path_factory):
     """The same files, and the export `with.caan`, with `--save-checkpoint model.pt`."""
     folder = tmp_path_factory.mktemp("exported") / "files"
-    shutil.copytree(traced, folder)
+    shutil.copytree(scan_files, folder)
     arguments = ["export", folder / "scan.pth.tar", "--vocab", folder / "vocab.json", "--data", folder / "data"]
     arguments += ["-o", folder / "with.caan", "--save-checkpoint", folder / "model.pt"]
     caan.main([str(argument) for argument in arguments], standalone_mode=False)
@@ -154,7 +146,7 @@ def test_a_bundle_knows_its_checkpoint_by_content(here):
         reference_scores(workload, bundle, here / "scan.pth.tar")
 
 
-def test_a_bundle_of_the_scan_file_alone_takes_the_converted_one(here, run, graphs_at_hand):
+def test_a_bundle_of_the_scan_file_alone_takes_the_converted_one(here, run, traced):
     """Exported without --save-checkpoint, its manifest names a file that holds no vocabulary."""
     assert run("export", "scan.pth.tar", "--vocab", "vocab.json", "-o", "without.caan").code == 0
     bundle, workload = open_bundle(here / "without.caan"), data_workload(here / "data", "test")

@@ -112,9 +112,8 @@ def test_validation_sees_a_baked_in_axis(checkpoint):
         validate_graph(spec, graph, checkpoint.model)
 
 
-@pytest.mark.slow
 def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(
-    checkpoint, tiny_folder, tiny_bundle, tmp_path, monkeypatch
+    checkpoint, tiny_folder, tiny_bundle, tmp_path, monkeypatch, traced
 ):
     before = (tiny_bundle / "manifest.json").read_bytes()
 
@@ -130,8 +129,7 @@ def test_a_failed_validation_leaves_no_bundle_and_keeps_an_old_one(
     assert (tiny_bundle / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.slow
-def test_a_failed_gate_leaves_no_bundle(checkpoint, tiny_folder, tmp_path):
+def test_a_failed_gate_leaves_no_bundle(checkpoint, tiny_folder, tmp_path, traced):
     def gate(bundle):
         raise GateError("rsum")
 

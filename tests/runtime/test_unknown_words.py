@@ -101,8 +101,7 @@ def test_files_name_their_lines(run, tiny_folder, tiny_data, tmp_path):
     assert f"Warning: {captions}, line 30: the vocabulary lacks 'land.', counted as unknown\n" in done.err
 
 
-@pytest.mark.slow
-def test_gates_against_pytorch_do_not_repeat_the_warning(run, tiny_folder, tiny_data, tmp_path):
+def test_gates_against_pytorch_do_not_repeat_the_warning(run, tiny_folder, tiny_data, tmp_path, traced):
     (tiny_data / "test_caps.txt").write_text("w1 sea.\n" * 30)
     done = run("export", tiny_folder / "model.pt", "-o", tmp_path / "m.caan", "--data", tiny_data)
     assert done.code == 0 and "Warning" not in done.err

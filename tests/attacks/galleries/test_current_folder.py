@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from caan.bench.run import run_bench
 if __name__ == "__main__":
-    run_bench(Path(sys.argv[1]), rounds=1, threads=1)
+    run_bench(Path(sys.argv[1]), rounds=1, threads=1, only=['onnxruntime fp32'])
     print("measured")
 """
 

@@ -140,7 +140,7 @@ def test_without_a_checksum_the_scale_is_compared_with_the_graph(tiny_bundle, ma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0, 9.0, -3.5, 6.1])
+@pytest.mark.parametrize("scale", [0.0, 1.0, -3.5])
 def test_the_graph_of_every_scale_is_understood(tmp_path, scale):
     model = CAAN(CaanConfig(6, 5, 4, 3, 24, 5, scale))
     (scorer,) = [spec for spec in graph_specs(model) if spec.name == "scorer"]

@@ -95,7 +95,7 @@ def test_golden_cases(device, name, blocks):
 
 
 @pytest.mark.slow
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(0, 2**31), sizes, st.sampled_from(BLOCKS))
 @example(0, (1, 1, 1, 1, 1, 1), BLOCKS[0])
 @example(0, (2, 36, 3, 14, 64, 64), BLOCKS[2])
@@ -135,7 +135,7 @@ def test_tiny_and_huge_states(device, size):
 
 
 @pytest.mark.slow
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 2**31), st.integers(1, 20), st.integers(1, 20))
 def test_values_in_padding_do_not_matter(device, seed, more_regions, more_words):
     world = World(seed, 2, 9, 3, 7, 20, 12)
@@ -150,7 +150,7 @@ def test_values_in_padding_do_not_matter(device, seed, more_regions, more_words)
 
 
 @pytest.mark.slow
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.integers(0, 2**31), st.sampled_from(BLOCKS))
 def test_a_pair_alone_scores_as_it_does_among_others(device, seed, blocks):
     world = World(seed, 3, 11, 5, 8, 20, 12)
@@ -162,7 +162,7 @@ def test_a_pair_alone_scores_as_it_does_among_others(device, seed, blocks):
 
 
 @pytest.mark.slow
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 2**31), st.permutations(range(3)), st.permutations(range(5)), st.sampled_from(BLOCKS))
 def test_order_and_block_sizes_change_nothing(device, seed, images, captions, blocks):
     world = World(seed, 3, 11, 5, 8, 20, 12)
@@ -171,7 +171,7 @@ def test_order_and_block_sizes_change_nothing(device, seed, images, captions, bl
 
 
 @pytest.mark.slow
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 2**31), st.randoms())
 def test_the_order_of_regions_changes_nothing(device, seed, random):
     world, shuffled = World(seed, 2, 20, 3, 8, 20, 12), World(seed, 2, 20, 3, 8, 20, 12)
@@ -184,7 +184,7 @@ def test_the_order_of_regions_changes_nothing(device, seed, random):
 @pytest.mark.slow
 def test_more_images_than_alternate(device):
     """Every program finds its own image and captions, whatever the counts."""
-    for images, captions in ((1, 1), (16, 3), (17, 2), (33, 5)):
+    for images, captions in ((1, 1), (16, 2), (17, 3)):
         world = World(4, images, 3, captions, 3, 4, 4)
         assert difference(world.score(device, BLOCKS[1]), world.expected()) <= 2e-6
 
