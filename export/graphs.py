@@ -116,7 +116,7 @@ def _cut(whole: onnx.ModelProto, spec: GraphSpec, model: CAAN) -> onnx.ModelProt
         normalized = next(node.output[0] for node in graph.node if node.name == "image_encoder/norm_V_Div")
         for node in graph.node:
             node.input[:] = ["regions" if name == normalized else name for name in node.input]
-        shape = [*spec.inputs["regions"], model.config.embed_dim]
+        shape: list[str | int] = [*spec.inputs["regions"], model.config.embed_dim]
         graph.input.append(onnx.helper.make_tensor_value_info("regions", onnx.TensorProto.FLOAT, shape))
     needed, nodes = set(spec.outputs), []
     for node in reversed(graph.node):
