@@ -66,7 +66,7 @@ def convert(
     captioned = None if options.captions is None else read_captioned(options.captions)
     names = None if options.names is None else read_ids(options.names)
     source = open_source(list(sources), names, bars)
-    progress(f"{sources[0]}: {len(source.names):,} images of {source.regions.min()} to {source.regions.max()} regions")
+    progress(f"{sources[0]}: {len(source.names):,} images of up to {source.regions.max()} regions")
     if captioned is None:
         jobs = [SplitJob(split, range(len(source.names)), source.names, None)]
     else:
