@@ -115,6 +115,8 @@ def _new_folder(names: Callable[[], Path], mode: int) -> tuple[Path, int | None]
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except PermissionError:  # Windows opens no folders
             return path, None
+        except FileNotFoundError:  # removed as a leftover before it could be locked
+            continue
         if _hold(handle, path):
             return path, handle
         os.close(handle)

@@ -355,3 +355,19 @@ def test_a_lock_that_can_not_be_had_leaves_no_open_file(bundle):
     for handle in handles:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(handle)
+
+
+def test_a_folder_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    """By another process, which takes it for a leftover."""
+    make, made = os.mkdir, []
+
+    def removed_at_once(path, *arguments):
+        make(path, *arguments)
+        made.append(path)
+        if len(made) == 1:
+            os.rmdir(path)
+
+    monkeypatch.setattr(os, "mkdir", removed_at_once)
+    with atomic_folder(tmp_path / "new") as folder:
+        (folder / "file").write_text("content")
+    assert (tmp_path / "new" / "file").read_text() == "content" and len(made) >= 2
