@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -365,7 +366,7 @@ def test_a_folder_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatc
         make(path, *arguments)
         made.append(path)
         if len(made) == 1:
-            os.rmdir(path)
+            Path(path).rmdir()
 
     monkeypatch.setattr(os, "mkdir", removed_at_once)
     with atomic_folder(tmp_path / "new") as folder:
