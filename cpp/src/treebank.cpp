@@ -29,9 +29,9 @@ bool has_folded(View text, std::size_t i, View part) {
     return i + part.size() <= text.size() && std::equal(part.begin(), part.end(), text.begin() + i, folds);
 }
 
-/// re's `\b`.
+/// re's `\b`, which no place beyond the end is.
 bool is_boundary(View text, std::size_t i) {
-    return (i > 0 && is_word(text[i - 1])) != (i < text.size() && is_word(text[i]));
+    return i <= text.size() && (i > 0 && is_word(text[i - 1])) != (i < text.size() && is_word(text[i]));
 }
 
 std::size_t after_space(View text, std::size_t i) {
