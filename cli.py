@@ -33,8 +33,11 @@ from .commands.train import train
 from .commands.tune import tune
 from .errors import CaanError, CaanWarning, InputError
 
+# Of each command, since some are programs of their own.
+_HELP = {"help_option_names": ["-h", "--help"]}
 
-@click.group(epilog=options.EXIT_CODES)
+
+@click.group(epilog=options.EXIT_CODES, context_settings=_HELP)
 @click.version_option(__version__, prog_name="caan")
 def caan() -> None:
     """Export a trained CAAN to ONNX and search with it."""
@@ -44,6 +47,7 @@ for _command in (
     export, convert, build_engine, bench, train, data, evaluate, index, delete, compact, search, explain, demo,
     inspect, tune, doctor,
 ):  # fmt: skip
+    _command.context_settings.update(_HELP)
     caan.add_command(_command)
 
 
@@ -73,7 +77,7 @@ def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> 
         try:
             with usable_streams():
                 # --help and --version return a code; a successful command returns None.
-                code = command.main(arguments, name, standalone_mode=False, help_option_names=["-h", "--help"])
+                code = command.main(arguments, name, standalone_mode=False)
                 sys.exit(code or 0)
         except click.ClickException as error:
             message = io.StringIO()
