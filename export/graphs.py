@@ -109,29 +109,24 @@ def export_graphs(model: CAAN) -> Iterator[tuple[GraphSpec, onnx.ModelProto]]:
 
 def _cut(whole: onnx.ModelProto, spec: GraphSpec, model: CAAN) -> onnx.ModelProto:
     """The part of a larger graph that computes the outputs of `spec`."""
-    part = onnx.ModelProto()
-    part.CopyFrom(whole)
-    graph = part.graph
-    if spec.name == EXPANDER:  # starts within the image encoder
-        normalized = next(node.output[0] for node in graph.node if node.name == "image_encoder/norm_V_Div")
-        for node in graph.node:
-            node.input[:] = ["regions" if name == normalized else name for name in node.input]
+    part = onnx.ModelProto(**{field.name: value for field, value in whole.ListFields() if field.name != "graph"})
+    graph, begins = part.graph, {}
+    if spec.name == EXPANDER:  # begins within the image encoder
+        normalized = next(node.output[0] for node in whole.graph.node if node.name == "image_encoder/norm_V_Div")
+        begins[normalized] = "regions"
         shape: list[str | int] = [*spec.inputs["regions"], model.config.embed_dim]
         graph.input.append(onnx.helper.make_tensor_value_info("regions", onnx.TensorProto.FLOAT, shape))
     needed, nodes = set(spec.outputs), []
-    for node in reversed(graph.node):
+    for node in reversed(whole.graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(node.input)
-    for values, kept in (
-        (graph.node, nodes[::-1]),
-        (graph.initializer, [value for value in graph.initializer if value.name in needed]),
-        (graph.input, [value for value in graph.input if value.name in spec.inputs]),
-        (graph.output, [value for value in graph.output if value.name in spec.outputs]),
-    ):
-        copies = [type(value).FromString(value.SerializeToString()) for value in kept]
-        del values[:]
-        values.extend(copies)
+            needed.update(begins.get(name, name) for name in node.input)
+    graph.node.extend(reversed(nodes))
+    for node in graph.node:
+        node.input[:] = [begins.get(name, name) for name in node.input]
+    graph.initializer.extend(value for value in whole.graph.initializer if value.name in needed)
+    graph.input.extend(value for value in whole.graph.input if value.name in spec.inputs)
+    graph.output.extend(value for value in whole.graph.output if value.name in spec.outputs)
     graph.name = f"caan_{spec.name}"
     _name_nodes(part, spec.name)
     return part

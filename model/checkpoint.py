@@ -272,7 +272,7 @@ def _read_own(path: Path, content: dict[str, Any]) -> tuple[CaanConfig, dict[str
 
 
 def check_config(path: Path, config: CaanConfig) -> None:
-    """Raise CheckpointError for a size, switch or λ that is none."""
+    """Raise CheckpointError for an invalid size, switch or λ."""
     for name in ("region_dim", "embed_dim", "word_dim", "attention_dim", "vocab_size"):
         size = getattr(config, name)
         if type(size) is not int or not 1 <= size <= _LARGEST_SIZE:

@@ -18,7 +18,7 @@ def fits(vocabulary: Vocabulary, rows: int) -> bool:
 def fitting(
     path: Path, vocabulary: Vocabulary, rows: int, declared: float | None, is_allowed: bool, file: Path | None
 ) -> tuple[Vocabulary, Setting]:
-    """The vocabulary for an embedding of so many rows, and where it came from.
+    """The vocabulary for an embedding of `rows` rows, and where it came from.
 
     declared: the vocabulary's size as the checkpoint's options say; file: the vocabulary's, None for the checkpoint's
     own. Raises CheckpointError if the sizes differ, unless `is_allowed`; then words without a row count as unknown.

@@ -116,7 +116,7 @@ def find_parameters(path: Path, theirs: Mapping[str, Tensor], key_map: KeyMap, i
         ignored += matched
         for name in matched:
             del left[name]
-    # What named rules take is no candidate for other names.
+    # Parameters that named rules take are not candidates for other names.
     wanted = {name: key if key in left else without_wrappers(key) for name, (key, _) in key_map.names.items()}
     keys = {name: key for name, key in wanted.items() if key in left}
     free = {name: tensor for name, tensor in left.items() if name not in keys.values()}

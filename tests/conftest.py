@@ -232,6 +232,19 @@ def exporter() -> Callable[..., Any]:
     return export_checkpoint
 
 
+def scan_parts_of(state: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """A model's parameters as SCAN-family code saves them: image, text and scorer state dicts."""
+    image, text, scorer = (
+        {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        for prefix in ("image_encoder.", "text_encoder.", "scorer.")
+    )
+    names = {"embedding": "embed", "gru": "rnn"}
+    text = {
+        f"{names[layer]}.{rest}": text[f"{layer}.{rest}"] for layer, _, rest in (key.partition(".") for key in text)
+    }
+    return [image, text, scorer]
+
+
 def take_graphs_of(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports of a checkpoint take the graphs of its bundle: tracing them again would take 10 seconds."""
     import onnx

@@ -29,8 +29,8 @@ _TEXT = ("captions", "caption", "sentences", "raw", "text")
 class Captioned:
     """One image of a captions file: its name, other names it goes by, its captions, its split if the file has any.
 
-    index: Karpathy's imgid, which counts the file's images. It is no name of a picture, but some extractors took it for
-    one.
+    index: Karpathy's imgid, which counts the file's images. It isn't a picture's name, though some extractors
+    use it as one.
     """
 
     name: str

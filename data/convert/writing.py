@@ -52,10 +52,10 @@ def check_free(folder: Path, split: str, *, overwrite: bool) -> None:
 def write(job: SplitJob, source: Source, folder: Path, *, overwrite: bool, progress: bool) -> None:
     """Write the split's files in `folder`.
 
-    They are written in `{split}.partial` there and moved out when all are complete, the features last; without those
-    there is no split. If interrupted, the same call resumes and writes the same bytes. Raises OutputError if the split
-    exists, the disk is full or another process is writing it; DataError, naming the image, for features that don't fit
-    or hold NaN or infinity.
+    They are written in `{split}.partial` there and moved out when all are complete, the features last; until
+    then the split doesn't exist. If interrupted, the same call resumes and writes the same bytes. Raises OutputError if
+    the split exists, the disk is full or another process is writing it; DataError, naming the image, for features that
+    don't fit or hold NaN or infinity.
     """
     partial, target = folder / f"{job.split}{PARTIAL}", folder / f"{job.split}_{_FEATURES}"
     with unfinished_folder(partial, target), explained(target, resumable=True):

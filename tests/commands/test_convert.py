@@ -14,7 +14,7 @@ from caan.bundle import open_bundle
 from caan.cli import caan
 from caan.errors import CheckpointError, VocabularyNeeded
 from caan.model.checkpoint import ScanOptions, load_checkpoint, save_checkpoint
-from tests.conftest import exporter, take_graphs_of, write_tiny_data
+from tests.conftest import exporter, scan_parts_of, take_graphs_of, write_tiny_data
 
 CONVERT = "caan convert scan.pth.tar --vocab VOCAB.json -o model.pt"
 
@@ -61,12 +61,8 @@ def here(exported, tmp_path, monkeypatch):
 
 
 def write_scan(folder, state, name="scan.pth.tar", **options):
-    image = {key.removeprefix("image_encoder."): value for key, value in state.items() if key.startswith("image")}
-    text = {"embed.weight": state["text_encoder.embedding.weight"]}
-    text |= {key.replace("text_encoder.gru", "rnn"): state[key] for key in state if ".gru." in key}
-    scorer = {key.removeprefix("scorer."): value for key, value in state.items() if key.startswith("scorer.")}
     opt = Namespace(**{"no_imgnorm": False, "no_txtnorm": True, "lambda_softmax": 9.0, "vocab_size": 24} | options)
-    content = {"epoch": 3, "model": [image, text, scorer], "best_rsum": 321.5, "opt": opt, "Eiters": 9}
+    content = {"epoch": 3, "model": scan_parts_of(state), "best_rsum": 321.5, "opt": opt, "Eiters": 9}
     torch.save(content, folder / name)
 
 

@@ -61,7 +61,7 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path):
         b"]\x94\x68\x00a.",  # a list that holds itself
         b"cbuiltins\nbytearray\n(L9999999999999L\ntR.",  # a size, not bytes
         b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
-        b"ccollections\nOrderedDict\n((lp0\n(()I1\ntp1\natR.",  # a key that is no text
+        b"ccollections\nOrderedDict\n((lp0\n(()I1\ntp1\natR.",  # a key that isn't text
         pickle.dumps({1, 2}),
     ],
 )

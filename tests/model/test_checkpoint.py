@@ -12,6 +12,7 @@ from caan.data.vocabulary import Vocabulary
 from caan.errors import CaanWarning, CheckpointError
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import ScanOptions, load_checkpoint, save_checkpoint
+from tests.conftest import scan_parts_of
 
 CONFIG = CaanConfig(region_dim=6, embed_dim=5, word_dim=4, attention_dim=3, vocab_size=24, attention_scale=2.5)
 SCORER = ["K", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "w_v", "w_u"]
@@ -26,11 +27,7 @@ def model():
 @pytest.fixture
 def scan_parts(model):
     """The model's parameters in SCAN-family form: image, text and scorer state dicts."""
-    state = model.state_dict()
-    image = {f"fc.{name}": state[f"image_encoder.fc.{name}"] for name in ("weight", "bias")}
-    text = {"embed.weight": state["text_encoder.embedding.weight"]}
-    text |= {name.replace("text_encoder.gru", "rnn"): state[name] for name in state if ".gru." in name}
-    return [image, text, {name: state[f"scorer.{name}"] for name in SCORER}]
+    return scan_parts_of(model.state_dict())
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from torch import nn
 from caan.errors import CheckpointError
 from caan.model.caan import CAAN, CaanConfig
 from caan.model.checkpoint import ScanOptions, load_checkpoint
+from tests.conftest import scan_parts_of
 
 CONFIG = CaanConfig(region_dim=6, embed_dim=5, word_dim=4, attention_dim=3, vocab_size=24)
-SCORER = ["K", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "w_v", "w_u"]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,7 @@ def state():
 @pytest.fixture
 def parts(state):
     """Image, text and scorer state dicts in SCAN's names."""
-    image = {f"fc.{name}": state[f"image_encoder.fc.{name}"] for name in ("weight", "bias")}
-    text = {"embed.weight": state["text_encoder.embedding.weight"]}
-    text |= {name.replace("text_encoder.gru", "rnn"): state[name] for name in state if ".gru." in name}
-    return [image, text, {name: state[f"scorer.{name}"] for name in SCORER}]
+    return scan_parts_of(state)
 
 
 @pytest.fixture
