@@ -95,10 +95,10 @@ struct Scorer::Work {
   }
 
   std::size_t bytes_of_image(const State& image) const {
-    return image.length * (2 * model.embed_dim + 3 * model.attention_dim) * (image.half ? 2 : sizeof(float));
+    return image.length * row_bytes(image.type, 2 * model.embed_dim + 3 * model.attention_dim, kImageMatrices);
   }
   std::size_t bytes_of_caption(const State& caption) const {
-    return caption.length * (model.embed_dim + 3 * model.attention_dim) * (caption.half ? 2 : sizeof(float));
+    return caption.length * row_bytes(caption.type, model.embed_dim + 3 * model.attention_dim, kCaptionMatrices);
   }
   void score_one_image(const State& image, const State* captions, std::size_t number, std::size_t words, float* scores);
   void pack(const State* captions, std::size_t number);
