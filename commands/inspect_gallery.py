@@ -14,7 +14,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     Opens the gallery, which verifies all hashes but the states'. Raises BundleError as `Gallery.open`.
     """
     from ..runtime import Gallery
-    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, VERSION
+    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, version_of
     from ..runtime.galleries.writer import JOURNAL
     from ..runtime.index import bundle_of, precision_of
 
@@ -31,7 +31,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     return {
         "gallery": str(folder),
         "format": FORMAT,
-        "version": VERSION,
+        "version": version_of(d),
         "kind": d.kind,
         "items": len(gallery.live),
         "deleted": len(gallery) - len(gallery.live),

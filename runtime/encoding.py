@@ -15,7 +15,8 @@ from ..errors import DataError
 from ..tiling import chunks_by_length
 from .backends.contract import Backend
 from .casting import convert
-from .galleries.gallery import Gallery, Kind
+from .galleries.description import Kind
+from .galleries.gallery import Gallery
 from .galleries.in_memory import new_states, offsets_of
 from .gather import gather_states
 from .lists import ids_of

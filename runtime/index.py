@@ -26,11 +26,13 @@ from .backends.contract import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .galleries.changes import changing
 from .galleries.changes import delete_items as delete_items
-from .galleries.description import Description
-from .galleries.folder import DESCRIPTION, DTYPES, Contents, read
-from .galleries.gallery import Gallery, Items, Kind
+from .galleries.description import Description, Kind
+from .galleries.folder import DESCRIPTION, Contents, read
+from .galleries.gallery import Gallery, Items
 from .galleries.in_memory import offsets_of, relative_to
+from .galleries.rows import DTYPES, SMALL_DTYPES, encoded
 from .galleries.writer import GalleryWriter, Input
+from .gather import matrix_widths
 from .inputs import check_features, image_lengths, tokenize
 from .lists import Caption, ids_of, is_features
 
@@ -41,7 +43,7 @@ _log = logging.getLogger(__name__)
 class IndexOptions:
     """How a gallery is written: the states' dtype; V alone (compact); replace or append to an existing gallery."""
 
-    dtype: str | None = None  # float16 by default
+    dtype: str | None = None  # one of DTYPES; float16 by default
     compact: bool = False
     overwrite: bool = False
     append: bool = False
@@ -202,7 +204,7 @@ def _new(retriever: Model, bundle: Path | None, source: Source, target: Path, op
     return Description(
         kind=source.kind,
         encoder=backend.model.encoders[source.kind],
-        dtype="float16" if dtype == "float16" else "float32",
+        dtype=dtype,
         columns=config["embed_dim"] if options.compact else state_widths(config)[source.kind],
         compact=options.compact,
         bundle=None if bundle is None else relative_to(bundle.resolve(), target.resolve()),
@@ -259,17 +261,20 @@ def _inputs(source: Source) -> Iterator[Input]:
 def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequence[str] | None, progress: bool) -> None:
     """Write every block that an interrupted run has not already written."""
     description = writer.base
+    widths = matrix_widths(backend, source.kind, compact=description.compact)
     with progress_bar(len(source.lengths), f"indexing {source.kind}s", source.kind, progress) as bar:
         start = 0
         for made_from in _inputs(source):
             stop = start + made_from.items
             if not writer.keep(made_from):
                 offsets = offsets_of(source.lengths[start:stop])
-                states = np.empty((made_from.rows, description.columns), description.dtype)
+                is_small = description.dtype in SMALL_DTYPES
+                dtype = "float32" if is_small else description.dtype
+                states = np.empty((made_from.rows, description.columns), dtype)
                 names = None if ids is None else ids[start:stop]
-                for encoded in source.encode(backend, start, stop):
-                    place(states, offsets, encoded, source.kind, names, start)
-                writer.add(states, made_from)
+                for items in source.encode(backend, start, stop):
+                    place(states, offsets, items, source.kind, names, start)
+                writer.add(encoded(states, description.dtype, widths) if is_small else states, made_from)
             bar.update(made_from.items)
             start = stop
 

@@ -3,6 +3,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+STATE_TYPES: tuple[Literal["float16", "float32", "bfloat16", "int8"], ...]
+"""How states may be stored that a `Scorer` reads."""
+
 class Scorer:
     """Scores all pairs of images and captions on all its threads. Thread-safe: calls are serialized.
 
