@@ -7,13 +7,14 @@ import logging
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from .._cache import is_of_others
@@ -26,7 +27,7 @@ from .backends.contract import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .galleries.changes import changing
 from .galleries.changes import delete_items as delete_items
-from .galleries.description import Description, Kind
+from .galleries.description import Accuracy, Description, Kind
 from .galleries.folder import DESCRIPTION, Contents, read
 from .galleries.gallery import Gallery, Items
 from .galleries.in_memory import offsets_of, relative_to
@@ -48,6 +49,8 @@ class IndexOptions:
     overwrite: bool = False
     append: bool = False
     progress: bool = False
+    # Measures what a new gallery's bfloat16 or int8 states cost, once nothing else keeps it from being written.
+    gate: Callable[[], Accuracy] | None = None
 
 
 class Model(Protocol):
@@ -139,7 +142,7 @@ def index_items(
 
     Raises DataError as `Retriever.encode_images` and for duplicate ids, InputError for conflicting options, OutputError
     if the target exists or can't be written, BundleError if it can't be appended to, or if the bundle can't expand a
-    compact gallery. CaanWarning if another job's unfinished work is replaced.
+    compact gallery, and as `options.gate`. CaanWarning if another job's unfinished work is replaced.
     """
     ids = _unique(ids, len(source.lengths))
     requested = _new(retriever, bundle, source, target, options)
@@ -148,7 +151,10 @@ def index_items(
         existing = read(folder) if options.append else None
         if existing is not None:
             _check_append(existing.description, requested, options, target, ids)
-        base = requested if existing is None else existing.description
+        if existing is not None:
+            base = existing.description
+        else:
+            base = requested if options.gate is None else structs.replace(requested, accuracy=options.gate())
         with GalleryWriter(folder, base, alone=alone) as writer:
             if existing is None or not (writer.is_published(_inputs(source)) and _same_ids(existing.ids, ids)):
                 if existing is not None:
@@ -208,6 +214,7 @@ def _new(retriever: Model, bundle: Path | None, source: Source, target: Path, op
         columns=config["embed_dim"] if options.compact else state_widths(config)[source.kind],
         compact=options.compact,
         bundle=None if bundle is None else relative_to(bundle.resolve(), target.resolve()),
+        accuracy=Accuracy("ungated") if dtype in SMALL_DTYPES else None,
     )
 
 

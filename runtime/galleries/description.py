@@ -34,6 +34,13 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Accuracy(Struct, frozen=True):
+    """What bfloat16 or int8 states cost, measured as for a bundle's precision."""
+
+    status: Literal["passed", "failed", "ungated"]
+    check: dict[str, Any] | None = None  # as in a precision's record; null if ungated
+
+
 class Description(Struct, frozen=True):
     """The entries of gallery.json."""
 
@@ -47,6 +54,7 @@ class Description(Struct, frozen=True):
     lengths: Part = Part(0, "")  # of lengths.bin
     ids: Part | None = None  # of ids.jsonl; null: items have no ids
     deleted: tuple[tuple[Count, Count], ...] = ()  # [first, last + 1] of each run of deleted items, increasing
+    accuracy: Accuracy | None = None  # of bfloat16 and int8 states; others have no such entry
 
     @property
     def items(self) -> int:

@@ -40,6 +40,7 @@ from .states_file import States, Storage
 # Version 4 is for states in bfloat16 or int8, which an older caan can't read; others are still written as version 3.
 FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 4, 2
 _OLD_SEAL, _INDENT = "sha256", 1
+_OPTIONAL = "accuracy"
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
 LENGTH = np.dtype("<i4")
 _AGAIN = "run caan index again"
@@ -123,6 +124,8 @@ def read_description(folder: Path) -> Description:
 def write_description(folder: Path, description: Description) -> None:
     """Publish by replacing gallery.json. The caller holds the folder's lock. Raises OutputError if that fails."""
     content = {"format": FORMAT, "version": version_of(description), **to_builtins(description)}
+    if description.accuracy is None:
+        del content[_OPTIONAL]
     for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a killed process
         left.unlink(missing_ok=True)
     with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
@@ -162,7 +165,7 @@ def part_of(content: bytes) -> Part:
 def _described(content: dict[str, Any]) -> Description:
     """The entries as a Description. Raises MisfitError for one that no gallery has."""
     for name in Description.__struct_fields__:  # defaults are for new galleries: a file states everything
-        if name not in content:
+        if name not in content and name != _OPTIONAL:
             raise MisfitError(name, "it is missing")
     description = typed(content, Description)
     if not description.blocks:

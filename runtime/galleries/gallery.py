@@ -22,9 +22,9 @@ from ...errors import BundleError, InputError
 from ..lists import Caption, described, listed_ids
 from . import folder as gallery_folder
 from .changes import compact_items, delete_items, save_items
-from .description import Description, Kind, matrices_of
+from .description import Accuracy, Description, Kind, matrices_of
 from .in_memory import Origin, relative_to
-from .rows import Dtype, columns_of, dtype_of
+from .rows import SMALL_DTYPES, Dtype, columns_of, dtype_of
 from .states_file import States, Storage, check_storage
 
 Items = NDArray[np.floating] | Sequence[Caption]  # features (N, R, F), or captions
@@ -272,7 +272,11 @@ class Gallery:
         if bundle is not None:
             place = Path(bundle) if self.origin is None else self.origin.folder / bundle
             bundle = relative_to(Path(os.path.normpath(place)), target.resolve())
-        base = Description(self.kind, self.encoder, self.dtype, self.columns, self.compact, bundle)
+        if self.origin is not None:
+            accuracy = self.origin.description.accuracy
+        else:
+            accuracy = Accuracy("ungated") if self.dtype in SMALL_DTYPES else None
+        base = Description(self.kind, self.encoder, self.dtype, self.columns, self.compact, bundle, accuracy=accuracy)
         check = self.check if isinstance(self.check, States) else None
         save_items(target, base, self.states, self.offsets, self.ids, self.deleted, check, overwrite=overwrite)
         return Gallery.open(target)

@@ -47,7 +47,7 @@ def columns_of(rows: NDArray[Any], matrices: int) -> int:
     return int(rows.shape[-1]) - (_SCALE.itemsize * matrices if dtype_of(rows) == "int8" else 0)
 
 
-def encoded(states: NDArray[np.float32], dtype: Dtype, widths: Sequence[int]) -> NDArray[Any]:
+def encoded(states: NDArray[np.floating], dtype: Dtype, widths: Sequence[int]) -> NDArray[Any]:
     """Finite states (rows, S) → rows as bfloat16 or int8 store them.
 
     widths: columns of each of the state's matrices. A number differs from its original by at most 2^-8 of itself in
@@ -56,11 +56,11 @@ def encoded(states: NDArray[np.float32], dtype: Dtype, widths: Sequence[int]) ->
     kind, columns = array_type(dtype, states.shape[1], len(widths))
     rows = np.empty((len(states), columns), kind)
     for start in range(0, len(states), _ROWS):
-        part = slice(start, start + _ROWS)
+        numbers = states[start : start + _ROWS].astype(np.float32, copy=False)
         if dtype == "bfloat16":
-            _round_to_bfloat16(states[part], rows[part])
+            _round_to_bfloat16(numbers, rows[start : start + _ROWS])
         else:
-            _quantize(states[part], rows[part], widths)
+            _quantize(numbers, rows[start : start + _ROWS], widths)
     return rows
 
 
