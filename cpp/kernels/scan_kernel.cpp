@@ -26,8 +26,8 @@ constexpr std::size_t kStepRows = kStepBytes / 16;
 /// Sketches whose sums are computed together.
 constexpr std::size_t kRows = 4;
 
-/// The sums of kRows sketches with kQueries queries: sums (kQueries, sums_stride). kColumns: the same as `columns` if it
-/// is the usual number, for which loops are unrolled; else 0.
+/// The sums of kRows sketches with kQueries queries: sums (kQueries, sums_stride). kColumns: the same as `columns` if
+/// it is the usual number, for which loops are unrolled; else 0.
 template <std::size_t kQueries, std::size_t kColumns>
 HWY_INLINE void sums_of(const std::int8_t* const (&rows)[kRows], std::size_t columns, const std::int16_t* queries,
                         std::size_t stride, std::int32_t* sums, std::size_t sums_stride) {
