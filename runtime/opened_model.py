@@ -18,7 +18,8 @@ from .backends.contract import Backend
 from .backends.registry import open_backend
 from .choices import BackendName, Device, Precision
 from .encoding import Encoded, encode_gallery, encode_images, encode_tokens, load_gallery
-from .galleries.gallery import Dtype, Gallery, Items
+from .galleries.gallery import Gallery, Items
+from .galleries.rows import Dtype
 from .index import IndexOptions, index_items, source_of
 from .inputs import check_features, check_gallery, image_lengths, tokenize
 from .lists import Caption

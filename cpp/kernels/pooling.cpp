@@ -60,8 +60,8 @@ void Scorer::pool_images(const State* images, std::size_t number_of_images, cons
     work.pool.run(number_of_them, [&](std::size_t, std::size_t i) {
       const State& image = images[begin + i];
       mean(av + i * of_image, number_of_captions, regions, image.length, means + i * regions);
-      work.kernel.pool(image, 2 * work.model.embed_dim + 3 * work.model.attention_dim, work.model.embed_dim,
-                       means + i * regions, pooled + (begin + i) * work.model.embed_dim);
+      work.kernel.pool(image, 2 * work.model.embed_dim + 3 * work.model.attention_dim, kImageMatrices,
+                       work.model.embed_dim, means + i * regions, pooled + (begin + i) * work.model.embed_dim);
     });
   }
 }
@@ -88,8 +88,8 @@ void Scorer::pool_captions(const State* captions, std::size_t number_of_captions
     work.pool.run(number_of_them, [&](std::size_t, std::size_t i) {
       const State& caption = captions[begin + i];
       mean(au + i * words, number_of_images, number_of_them * words, caption.length, means + i * words);
-      work.kernel.pool(caption, work.model.embed_dim + 3 * work.model.attention_dim, work.model.embed_dim,
-                       means + i * words, pooled + (begin + i) * work.model.embed_dim);
+      work.kernel.pool(caption, work.model.embed_dim + 3 * work.model.attention_dim, kCaptionMatrices,
+                       work.model.embed_dim, means + i * words, pooled + (begin + i) * work.model.embed_dim);
     });
   }
 }

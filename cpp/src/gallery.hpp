@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <caan/caan.hpp>
+#include <kernel.hpp>
 
 #include "block_check.hpp"
 #include "files.hpp"
@@ -18,11 +19,11 @@ namespace caan {
 struct Gallery::Content {
     Kind kind = Kind::image;
     std::string encoder;
-    Dtype dtype = Dtype::float32; // float32 or float16
-    std::size_t columns = 0;      // of a row
-    bool compact = false;         // states are V alone; the scorer's other columns are recomputed
+    kernels::StateType type = kernels::StateType::kFloat32;
+    std::size_t columns = 0; // of a row
+    bool compact = false;    // states are V alone; the scorer's other columns are recomputed
     std::string bundle;
-    const std::byte* states = nullptr; // (rows, columns); item i is rows offsets[i] to offsets[i + 1]
+    const std::byte* states = nullptr; // (rows, row_bytes); item i is rows offsets[i] to offsets[i + 1]
     std::vector<std::int64_t> offsets; // (items + 1)
     std::optional<std::vector<std::string>> ids;
     std::vector<bool> deleted;      // (items), or empty
@@ -39,7 +40,11 @@ struct Gallery::Content {
         const auto i = static_cast<std::size_t>(item);
         return offsets[i + 1] - offsets[i];
     }
-    std::size_t row_bytes() const noexcept { return columns * (dtype == Dtype::float16 ? 2 : 4); }
+    /// Of a state, each with a scale of its own in int8.
+    std::size_t matrices() const noexcept {
+        return compact ? 1 : kind == Kind::image ? kernels::kImageMatrices : kernels::kCaptionMatrices;
+    }
+    std::size_t row_bytes() const noexcept { return kernels::row_bytes(type, columns, matrices()); }
     const std::byte* row(std::int64_t number) const noexcept {
         return states + static_cast<std::size_t>(number) * row_bytes();
     }

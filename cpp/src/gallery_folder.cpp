@@ -15,8 +15,8 @@ namespace caan::detail {
 namespace {
 
 constexpr const char* FORMAT = "caan-gallery";
-// They differ in the integrity check of gallery.json: an old seal, or a checksum.
-constexpr std::int64_t OLDEST_VERSION = 2, VERSION = 3;
+// Version 2 has an old seal for a checksum; version 4 is for states in bfloat16 or int8.
+constexpr std::int64_t OLDEST_VERSION = 2, VERSION = 4;
 constexpr const char* DESCRIPTION = "/gallery.json";
 constexpr const char* AGAIN = "run caan index again";
 // Products of sizes up to this don't overflow; no gallery comes close.
@@ -80,6 +80,23 @@ struct Entries {
     }
 };
 
+kernels::StateType type_of(const Entries& entries) {
+    const std::string name = entries.text("dtype");
+    if (name == "float16") {
+        return kernels::StateType::kFloat16;
+    }
+    if (name == "float32") {
+        return kernels::StateType::kFloat32;
+    }
+    if (name == "bfloat16") {
+        return kernels::StateType::kBFloat16;
+    }
+    if (name == "int8") {
+        return kernels::StateType::kInt8;
+    }
+    throw JsonError("'dtype' is " + python_str(entries.at("dtype")));
+}
+
 Part part_of(const Json& content) {
     const Entries part{content};
     part.only({"size", "sha256"});
@@ -111,7 +128,7 @@ Description description_of(const Json& content) {
     Description result{};
     result.kind = entries.is_first("kind", "image", "text") ? Kind::image : Kind::text;
     result.encoder = entries.text("encoder");
-    result.dtype = entries.is_first("dtype", "float16", "float32") ? Dtype::float16 : Dtype::float32;
+    result.type = type_of(entries);
     result.columns = static_cast<std::size_t>(entries.integer("columns", 1, MOST_COLUMNS));
     // Captions' states are always whole: only images have V.
     if (!entries.at("compact").is_boolean() || (result.kind == Kind::text && entries.at("compact") == true)) {
@@ -232,7 +249,7 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
     auto content = std::make_shared<Gallery::Content>();
     content->kind = description.kind;
     content->encoder = description.encoder;
-    content->dtype = description.dtype;
+    content->type = description.type;
     content->columns = description.columns;
     content->compact = description.compact;
     content->bundle = description.bundle;

@@ -1,4 +1,4 @@
-/// A gallery's folder, formats 2 and 3, as described in docs/architecture.md.
+/// A gallery's folder, formats 2 to 4, as described in docs/architecture.md.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <caan/caan.hpp>
+#include <kernel.hpp>
 
 #include "block_check.hpp"
 
@@ -22,7 +23,7 @@ struct Part {
 struct Description {
     Kind kind;
     std::string encoder;
-    Dtype dtype;
+    kernels::StateType type;
     std::size_t columns;
     bool compact;
     std::string bundle;

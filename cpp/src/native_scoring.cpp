@@ -30,19 +30,19 @@ Items in_place(const Gallery::Content& gallery, const std::int64_t* positions, s
     auto* states = space.items.get<kernels::State>(count);
     std::transform(positions, positions + count, states, [&](std::int64_t item) {
         return kernels::State{gallery.row(gallery.offsets[static_cast<std::size_t>(item)]),
-                              static_cast<std::size_t>(gallery.length(item)), gallery.dtype == Dtype::float16};
+                              static_cast<std::size_t>(gallery.length(item)), gallery.type};
     });
     return {positions, states, count};
 }
 
-Items in_space(const Padded& padded, const std::int64_t* positions, std::size_t row_bytes, bool half,
+Items in_space(const Padded& padded, const std::int64_t* positions, std::size_t row_bytes, Dtype type,
                Workspace& space) {
     const auto count = static_cast<std::size_t>(padded.items);
     auto* states = space.items.get<kernels::State>(count);
     const auto* first = static_cast<const std::byte*>(padded.states);
     for (std::size_t i = 0; i < count; ++i) {
         states[i] = {first + i * static_cast<std::size_t>(padded.longest) * row_bytes,
-                     static_cast<std::size_t>(padded.lengths[i]), half};
+                     static_cast<std::size_t>(padded.lengths[i]), stored_type(type)};
     }
     return {positions, states, count};
 }
@@ -80,7 +80,8 @@ private:
         }
         const std::int64_t* positions = order_.data() + start;
         const Padded encoded = encode_some_captions(backend_, *tokens_, positions, count, *caption_space_);
-        return in_space(encoded, positions, backend_.state_row_bytes(Kind::text), is_half(), *caption_space_);
+        return in_space(encoded, positions, backend_.state_row_bytes(Kind::text), backend_.state_dtype(),
+                        *caption_space_);
     }
 
     Items images(std::size_t start, std::size_t count) {
@@ -89,7 +90,8 @@ private:
             return in_place(gallery_, positions, count, *image_space_);
         }
         const Padded expanded = gather_states(backend_, gallery_, positions, count, *image_space_);
-        return in_space(expanded, positions, backend_.state_row_bytes(Kind::image), is_half(), *image_space_);
+        return in_space(expanded, positions, backend_.state_row_bytes(Kind::image), backend_.state_dtype(),
+                        *image_space_);
     }
 
     void score_all_images(const Items& captions) {
@@ -108,8 +110,6 @@ private:
         const std::size_t item = static_cast<std::size_t>(gallery_.longest) * backend_.state_row_bytes(Kind::image);
         return gallery_.compact ? std::max<std::size_t>(1, expanded_bytes_ / item) : gallery_.live.size();
     }
-
-    bool is_half() const { return backend_.state_dtype() == Dtype::float16; }
 
     const Backend& backend_;
     std::size_t expanded_bytes_;

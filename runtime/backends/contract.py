@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...data.vocabulary import Vocabulary
 from ...tiling import TileSize
+from ..galleries.rows import Dtype
 
 # No graphs have this precision; the backends `native` and `triton` multiply the states of FP32 graphs in it.
 BF16 = "bf16"
@@ -28,10 +29,10 @@ class Tile(NamedTuple):
 class RowTile(NamedTuple):
     """The same, read in place: item i's states are rows starts[i]:starts[i] + lengths[i]."""
 
-    image_states: NDArray[np.floating]  # (rows, 2D + 3d)
+    image_states: NDArray[Any]  # (rows, 2D + 3d), or as stored
     image_starts: NDArray[np.int64]  # (n,)
     image_lengths: NDArray[np.int64]  # (n,)
-    text_states: NDArray[np.floating]  # (rows, D + 3d)
+    text_states: NDArray[Any]  # (rows, D + 3d), or as stored
     text_starts: NDArray[np.int64]  # (m,)
     text_lengths: NDArray[np.int64]  # (m,)
 
@@ -57,7 +58,9 @@ class KernelTiles(NamedTuple):
 
 
 class KernelRows(NamedTuple):
-    """A kernel scores `RowTile`s of any size, reading states (float16 or float32) in place."""
+    """A kernel scores `RowTile`s of any size, reading states in place, as these galleries store them."""
+
+    dtypes: Collection[Dtype] = ("float16", "float32")
 
 
 Tiles = GraphTiles | KernelTiles | KernelRows

@@ -33,13 +33,14 @@ class NativeBackend(OnnxEncoders):
     """
 
     name = "native"
-    tiles: Tiles = KernelRows()
     layouts: Sequence[Layout | None] = ()
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None) -> None:
         super().__init__(bundle, PRECISIONS[precision], "cpu", threads)
         weights, scale = scorer_weights(bundle), attention_scale(bundle)
         self.precision = precision
+        # Older builds of the package read none but these two.
+        self.tiles: Tiles = KernelRows(getattr(_module(), "STATE_TYPES", ("float16", "float32")))
         self.threads = chosen_threads(threads)
         self._new_scorer = partial(
             _module().Scorer,

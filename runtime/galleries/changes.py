@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 def save_items(
     target: Path,
     base: Description,
-    states: NDArray[np.floating],
+    states: NDArray[Any],
     offsets: NDArray[np.int64],
     ids: Sequence[str] | None,
     deleted: NDArray[np.bool_] | None,
@@ -38,7 +39,7 @@ def save_items(
 ) -> None:
     """Write a gallery from memory or another folder to the folder `target`; indices stay.
 
-    base: the description without items; states (rows, S), offsets (items + 1,), deleted (items,); check: the file the
+    base: the description without items; states as stored, offsets (items + 1,), deleted (items,); check: the file the
     states are mapped from. Raises OutputError if the target exists or can't be written, BundleError if that file was
     changed.
     """
@@ -128,7 +129,7 @@ def changing(folder: Path) -> Iterator[tuple[Path, bool]]:
 def _write(
     folder: Path,
     base: Description,
-    states: NDArray[np.floating],
+    states: NDArray[Any],
     offsets: NDArray[np.int64],
     items: NDArray[np.int64],
     ids: Sequence[str] | None,

@@ -6,11 +6,14 @@ hashes SHA-256 in lower-case hexadecimal. The file also holds `format`, `version
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
 
+from .rows import Dtype, array_type
+
+Kind = Literal["image", "text"]
 Size = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -31,12 +34,19 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class Accuracy(Struct, frozen=True):
+    """What bfloat16 or int8 states cost, measured as for a bundle's precision."""
+
+    status: Literal["passed", "failed", "ungated"]
+    check: dict[str, Any] | None = None  # as in a precision's record; null if ungated
+
+
 class Description(Struct, frozen=True):
     """The entries of gallery.json."""
 
-    kind: Literal["image", "text"]
+    kind: Kind
     encoder: str  # hash of the graph that made the states; another encoder's are refused
-    dtype: Literal["float16", "float32"]
+    dtype: Dtype
     columns: Size  # of a row
     compact: bool = False  # whether rows hold V alone
     bundle: str | None = None  # path of the bundle, relative to the gallery
@@ -44,6 +54,7 @@ class Description(Struct, frozen=True):
     lengths: Part = Part(0, "")  # of lengths.bin
     ids: Part | None = None  # of ids.jsonl; null: items have no ids
     deleted: tuple[tuple[Count, Count], ...] = ()  # [first, last + 1] of each run of deleted items, increasing
+    accuracy: Accuracy | None = None  # of bfloat16 and int8 states; others have no such entry
 
     @property
     def items(self) -> int:
@@ -54,5 +65,16 @@ class Description(Struct, frozen=True):
         return sum(block.rows for block in self.blocks)
 
     @property
+    def row_type(self) -> tuple[np.dtype[Any], int]:
+        """(dtype, columns) of an array of its rows, as stored."""
+        return array_type(self.dtype, self.columns, matrices_of(self.kind, compact=self.compact))
+
+    @property
     def row_bytes(self) -> int:
-        return self.columns * np.dtype(self.dtype).itemsize
+        kind, columns = self.row_type
+        return columns * kind.itemsize
+
+
+def matrices_of(kind: Kind, *, compact: bool) -> int:
+    """The number of matrices side by side in a state."""
+    return 1 if compact else 5 if kind == "image" else 4

@@ -1,7 +1,7 @@
 """A gallery's folder: reading, verifying and describing it.
 
 GALLERY/gallery.json   kind and encoder of the states, size and SHA-256 of every file, deleted items (description.py)
-GALLERY/states.bin     (rows, columns) float16 or float32, little-endian, C order: item after item, no padding
+GALLERY/states.bin     item after item, without padding: rows as stored (rows.py)
 GALLERY/lengths.bin    (items,) int32: rows of each item
 GALLERY/ids.jsonl      optional: one JSON string per item, a line each
 
@@ -33,14 +33,16 @@ from ..._schema import MisfitError, typed
 from ..._text import parse_json, visible
 from ...errors import BundleError
 from .description import Description, Part
+from .rows import SMALL_DTYPES
 from .states_file import States, Storage
 
-# gallery.json is protected in version 2 by a hash of its entries as Python prints them, in version 3 by a checksum.
-FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 3, 2
+# gallery.json is protected in version 2 by a hash of its entries as Python prints them, later by a checksum.
+# Version 4 is for states in bfloat16 or int8, which an older caan can't read; others are still written as version 3.
+FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 4, 2
 _OLD_SEAL, _INDENT = "sha256", 1
+_OPTIONAL = "accuracy"
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
 LENGTH = np.dtype("<i4")
-DTYPES = ("float16", "float32")
 _AGAIN = "run caan index again"
 
 
@@ -121,13 +123,20 @@ def read_description(folder: Path) -> Description:
 
 def write_description(folder: Path, description: Description) -> None:
     """Publish by replacing gallery.json. The caller holds the folder's lock. Raises OutputError if that fails."""
-    content = {"format": FORMAT, "version": VERSION, **to_builtins(description)}
+    content = {"format": FORMAT, "version": version_of(description), **to_builtins(description)}
+    if description.accuracy is None:
+        del content[_OPTIONAL]
     for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a killed process
         left.unlink(missing_ok=True)
     with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
         file.write(text_with_checksum(content, {}, _INDENT))
         file.flush()
         os.fsync(file.fileno())
+
+
+def version_of(description: Description) -> int:
+    """The format version a gallery is written in: the oldest that has what it needs."""
+    return VERSION if description.dtype in SMALL_DTYPES else 3
 
 
 def without(description: Description, items: NDArray[np.int64]) -> Description:
@@ -156,7 +165,7 @@ def part_of(content: bytes) -> Part:
 def _described(content: dict[str, Any]) -> Description:
     """The entries as a Description. Raises MisfitError for one that no gallery has."""
     for name in Description.__struct_fields__:  # defaults are for new galleries: a file states everything
-        if name not in content:
+        if name not in content and name != _OPTIONAL:
             raise MisfitError(name, "it is missing")
     description = typed(content, Description)
     if not description.blocks:

@@ -113,8 +113,8 @@ class GalleryWriter:
         self._blocks.append(block)
         return True
 
-    def add(self, states: NDArray[np.floating], made_from: Input) -> None:
-        """Write the next block: states (rows, columns) in the gallery's dtype."""
+    def add(self, states: NDArray[Any], made_from: Input) -> None:
+        """Write the next block: states as the gallery stores them."""
         if self._journal is None:
             self._journal = self._begin()
         content = np.ascontiguousarray(states, dtype=states.dtype.newbyteorder("<"))
