@@ -107,8 +107,15 @@ struct Functions {
     return {at, at + next.bytes, next.bytes / steps + 1};
   }
   static Kernel table() {
-    return {hwy::TargetName(HWY_TARGET), image_bytes, caption_bytes, scratch_bytes, pack_image, pack_caption,
-            score,                       attend,      pool_state};
+    return {hwy::TargetName(HWY_TARGET),
+            image_bytes,
+            caption_bytes,
+            scratch_bytes,
+            pack_image,
+            pack_caption,
+            score,
+            attend,
+            pool_state};
   }
 };
 

@@ -386,17 +386,14 @@ NB_MODULE(_native, module) {
            nb::arg("image_lengths").noconvert(), nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
            nb::arg("text_lengths").noconvert(), nb::arg("scores").noconvert())
       .def("attend", &Scorer::attend, nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
-           nb::arg("image_lengths").noconvert(),
-           nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
+           nb::arg("image_lengths").noconvert(), nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
            nb::arg("text_lengths").noconvert())
-      .def("pool_images", &Scorer::pool_images, nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
-           nb::arg("image_lengths").noconvert(),
-           nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
-           nb::arg("text_lengths").noconvert())
-      .def("pool_captions", &Scorer::pool_captions, nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
-           nb::arg("text_lengths").noconvert(),
-           nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
-           nb::arg("image_lengths").noconvert())
+      .def("pool_images", &Scorer::pool_images, nb::arg("image_states").noconvert(),
+           nb::arg("image_starts").noconvert(), nb::arg("image_lengths").noconvert(),
+           nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(), nb::arg("text_lengths").noconvert())
+      .def("pool_captions", &Scorer::pool_captions, nb::arg("text_states").noconvert(),
+           nb::arg("text_starts").noconvert(), nb::arg("text_lengths").noconvert(), nb::arg("image_states").noconvert(),
+           nb::arg("image_starts").noconvert(), nb::arg("image_lengths").noconvert())
       .def_prop_ro("instruction_set", &Scorer::instruction_set);
   nb::class_<Scanner>(module, "Scanner")
       .def(nb::init<std::size_t>(), nb::arg("threads"))

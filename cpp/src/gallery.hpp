@@ -13,6 +13,7 @@
 
 #include "block_check.hpp"
 #include "files.hpp"
+#include "gallery_sketches.hpp"
 
 namespace caan {
 
@@ -23,12 +24,15 @@ struct Gallery::Content {
     std::size_t columns = 0; // of a row
     bool compact = false;    // states are V alone; the scorer's other columns are recomputed
     std::string bundle;
+    std::string folder;                // empty if it was made in memory
     const std::byte* states = nullptr; // (rows, row_bytes); item i is rows offsets[i] to offsets[i + 1]
     std::vector<std::int64_t> offsets; // (items + 1)
     std::optional<std::vector<std::string>> ids;
     std::vector<bool> deleted;      // (items), or empty
     std::vector<std::int64_t> live; // indices of the items that are not deleted, increasing
     std::int64_t longest = 0;       // rows of the longest item
+
+    std::shared_ptr<detail::Sketches> sketches; // or null
 
     // Owner of the states: one of these.
     std::unique_ptr<std::byte[]> memory;
@@ -50,6 +54,8 @@ struct Gallery::Content {
     }
     /// Call after using states: throws BundleError if their file was changed meanwhile.
     void confirm() const;
+    /// Start reading these items' states from the disk.
+    void fetch(const std::vector<std::int64_t>& items) const noexcept;
     /// Fill `live` and `longest` from the rest.
     void finish();
 };

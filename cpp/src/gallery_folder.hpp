@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include <kernel.hpp>
 
 #include "block_check.hpp"
+#include "gallery_sketches.hpp"
 
 namespace caan::detail {
 
@@ -31,6 +33,8 @@ struct Description {
     Part lengths;
     std::vector<Part> ids;                                      // one or none
     std::vector<std::pair<std::int64_t, std::int64_t>> deleted; // [first, last + 1) of each run
+    std::optional<SketchEntry> sketch;
+    std::vector<Block> sketch_blocks; // rows: items; empty unless all blocks have sketches
     std::int64_t items = 0, rows = 0;
 };
 

@@ -56,6 +56,14 @@ std::vector<float> scores(const Drawn& drawn, Precision precision = Precision::k
 /// Scores (images, captions) by the model's equations in double precision, written plainly.
 std::vector<double> exact_scores(const Drawn& drawn);
 
+/// Pooling weights of all pairs: av (images, captions, longest image), au (images, captions, longest caption).
+struct Attention {
+  std::vector<float> av, au;
+};
+
+/// The same in double precision, written plainly.
+Attention exact_attention(const Drawn& drawn);
+
 /// The largest difference; infinite if there is a NaN.
 double difference(const std::vector<float>& found, const std::vector<double>& expected);
 
