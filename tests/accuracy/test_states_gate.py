@@ -78,7 +78,7 @@ def test_the_record_is_in_the_gallery(index, run, tiny_folder, tmp_path, monkeyp
     monkeypatch.setattr(states_gate, "LIMITS", Limits(delta_rsum=600.0))
     monkeypatch.setattr(states_gate, "LEAST_KEPT", 0.0)
     done = index("--data", tiny_folder / "data", items=items)
-    assert done.code == 0 and "int8 states: passed on data test, 6 images × 30 captions: rsum" in done.out
+    assert done.code == 0 and "int8 states: passed on data test, 6 images × 30 captions: text to image top-10 kept" in done.out
     gallery = Gallery.open(tmp_path / "gallery")
     assert gallery.kind == kind
     accuracy = gallery.origin.description.accuracy
@@ -88,7 +88,7 @@ def test_the_record_is_in_the_gallery(index, run, tiny_folder, tmp_path, monkeyp
     assert check["what"] == "int8 states against the encoder's own on a data set"
     assert 0 < check["parity"]["max_abs"] < 2e-2
     text = " ".join(run("inspect", tmp_path / "gallery").out.split())
-    assert "accuracy passed on data test, 6 images × 30 captions: rsum" in text
+    assert "accuracy passed on data test, 6 images × 30 captions: text to image top-10 kept" in text
     as_json = json.loads(run("inspect", tmp_path / "gallery", "--json").out)
     assert as_json["accuracy"]["check"] == check and as_json["version"] == 4
     # A change keeps it.
