@@ -78,7 +78,10 @@ def test_the_record_is_in_the_gallery(index, run, tiny_folder, tmp_path, monkeyp
     monkeypatch.setattr(states_gate, "LIMITS", Limits(delta_rsum=600.0))
     monkeypatch.setattr(states_gate, "LEAST_KEPT", 0.0)
     done = index("--data", tiny_folder / "data", items=items)
-    assert done.code == 0 and "int8 states: passed on data test, 6 images × 30 captions: text to image top-10 kept" in done.out
+    assert (
+        done.code == 0
+        and "int8 states: passed on data test, 6 images × 30 captions: text to image top-10 kept" in done.out
+    )
     gallery = Gallery.open(tmp_path / "gallery")
     assert gallery.kind == kind
     accuracy = gallery.origin.description.accuracy
