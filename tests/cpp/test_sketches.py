@@ -15,6 +15,7 @@ from caan.bundle import change_bundle, open_bundle, read_manifest
 from caan.runtime import Retriever
 from caan.runtime.backends.scorer_weights import attention_scale, scorer_weights
 from caan.runtime.index import Captions, Images, IndexOptions, delete_items, index_items
+from caan.runtime.inputs import tokenize
 from tests.cpp.conftest import BACKENDS, CPP, need_native
 
 COLUMNS, CALIBRATION, ITEMS = 32, 5, 300
@@ -66,8 +67,8 @@ def world(tiny_folder, make_once, unavailable, tmp_path_factory):
     ours = Retriever.open(bundle, "native", device="cpu")
     dim = ours.backend.model.config["embed_dim"]
     regions = ours.encode_images(random.standard_normal((7, 4, 12)).astype(np.float32), [4, 2, 3, 1, 4, 4, 2])
-    texts = ours.encode_captions([f"w{n} w{n + 1}" + " w5" * (n % 3) for n in range(8)])
-    tokens = [ours.tokenizer.encode(f"w{n} w{n + 1}" + " w5" * (n % 3)) for n in range(8)]
+    model = ours.backend.model
+    tokens, _ = tokenize([f"w{n} w{n + 1}" + " w5" * (n % 3) for n in range(8)], model.vocabulary, 128)
     projection = random.standard_normal((2, dim, COLUMNS)).astype(np.float32)
     steps = random.uniform(0.01, 0.1, (2, COLUMNS)).astype(np.float32)
 
@@ -88,7 +89,7 @@ def world(tiny_folder, make_once, unavailable, tmp_path_factory):
     change_bundle(bundle, add)
     files = read_manifest(bundle)["files"]
     names = sorted(name for name in files if name.startswith("sketch/"))
-    model = hashlib.sha256("".join(f"{name} {files[name]['sha256']}\n" for name in names).encode()).hexdigest()
+    identity = hashlib.sha256("".join(f"{name} {files[name]['sha256']}\n" for name in names).encode()).hexdigest()
     features = random.standard_normal((ITEMS, 5, 12)).astype(np.float32)
     captions = [f"w{n % 20} w{n % 7} w{n % 11}" for n in range(ITEMS)]
     index_items(
@@ -97,11 +98,17 @@ def world(tiny_folder, make_once, unavailable, tmp_path_factory):
     index_items(ours, bundle, Captions(ours, captions), folder / "texts", [f"t{n}" for n in range(ITEMS)])
     delete_items(folder / "images", [f"i{n}" for n in range(0, 300, 30)])
     exact = ours.score_matrix(type(regions).open(folder / "images"), QUERIES)  # (images, queries)
-    sketches = {kind: add_sketches(folder / kind, random, model) for kind in ("images", "texts")}
+    sketches = {kind: add_sketches(folder / kind, random, identity) for kind in ("images", "texts")}
     return SimpleNamespace(
-        folder=folder, bundle=bundle, projection=projection, steps=steps, exact=exact, sketches=sketches, ours=ours,
-        regions=regions, texts=texts, model=model,
-    )  # fmt: skip
+        folder=folder,
+        bundle=bundle,
+        projection=projection,
+        steps=steps,
+        exact=exact,
+        sketches=sketches,
+        ours=ours,
+        regions=regions,
+    )
 
 
 def candidates_of(world, n):
@@ -237,7 +244,7 @@ def cut(folder):
 def test_sketches_that_were_changed(damaged):
     message, folder = damaged(flip)
     assert message == (
-        f"{folder}/sketches.bin was changed: the sketches of items 0 to 299 are not those that were written; make them"
+        f"{folder}/sketches.bin was changed: the sketches of items 0 to 127 are not those that were written; make them"
         f" again: caan sketch {folder}"
     )
 
