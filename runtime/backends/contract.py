@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.vocabulary import Vocabulary
+from ...sketch import BundleSketch
 from ...tiling import TileSize
 from ..galleries.rows import Dtype
 
@@ -74,6 +75,7 @@ class Model:
     limits: Mapping[str, int]  # "regions" and "words": the most one item may have
     vocabulary: Vocabulary
     encoders: Mapping[str, str]  # "image" and "text": hash of the encoder graph or checkpoint
+    sketch: BundleSketch | None = None  # the bundle's, if it has one
 
 
 class Backend(Protocol):
@@ -105,6 +107,15 @@ class Backend(Protocol):
         A backend may consume a tile or two before it yields the first result, to overlap copies and scoring.
         Image states that are read-only views may be cached on a device for later calls.
         """
+
+    def pool_images(self, tile: Any) -> NDArray[np.float32]:
+        """(n, D): each image's V weighted with the mean of its av over the tile's captions, always in FP32.
+
+        tile: as for `score_tiles`. An image's result does not depend on the other images.
+        """
+
+    def pool_captions(self, tile: Any) -> NDArray[np.float32]:
+        """(m, D): each caption's U weighted with the mean of its au over the tile's images; otherwise as above."""
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
         """A tile's scores (n, m) and intermediates: H, Hu, Hv (n, m, R, T), av (n, m, R) and au (n, m, T).

@@ -18,13 +18,14 @@ Size = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Block(Struct, frozen=True, forbid_unknown_fields=True):
+class Block(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Consecutive items that were encoded and written together."""
 
     items: Size
     rows: Size
     sha256: str  # of their states
     crc32: Count  # of the input they were made from: a resumed run continues if it is still the same
+    sketches: str | None = None  # SHA-256 of their rows of sketches.bin; absent: the gallery has none
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,26 @@ class Accuracy(Struct, frozen=True):
     check: dict[str, Any] | None = None  # as in a precision's record; null if ungated
 
 
+class SketchRecord(Struct, frozen=True):
+    """Which sketches sketches.bin holds."""
+
+    model: str  # identity of the bundle's sketch that made them; another model's are refused
+    columns: Size
+
+
+class Curve(Struct, frozen=True):
+    """Recall of searches among the best sketches, measured with held-out queries against exact search."""
+
+    items: Size  # in the gallery when it was measured, deleted ones aside
+    sample: Size  # of them, drawn at random and scored exactly
+    queries: Size
+    k: tuple[Size, ...]  # increasing; one row of the following for each
+    candidates: tuple[Size, ...]  # increasing; one column of the following for each
+    recall: tuple[tuple[float, ...], ...]  # share of the exact k best that are among the candidates
+    low: tuple[tuple[float, ...], ...]  # of its 95 % interval
+    high: tuple[tuple[float, ...], ...]
+
+
 class Description(Struct, frozen=True):
     """The entries of gallery.json."""
 
@@ -55,6 +76,8 @@ class Description(Struct, frozen=True):
     ids: Part | None = None  # of ids.jsonl; null: items have no ids
     deleted: tuple[tuple[Count, Count], ...] = ()  # [first, last + 1] of each run of deleted items, increasing
     accuracy: Accuracy | None = None  # of bfloat16 and int8 states; others have no such entry
+    sketch: SketchRecord | None = None  # of sketches.bin; absent without one
+    curve: Curve | None = None  # absent until measured
 
     @property
     def items(self) -> int:

@@ -25,6 +25,7 @@ from .changes import compact_items, delete_items, save_items
 from .description import Accuracy, Description, Kind, matrices_of
 from .in_memory import Origin, relative_to
 from .rows import SMALL_DTYPES, Dtype, columns_of, dtype_of
+from .sketches_file import Sketches
 from .states_file import States, Storage, check_storage
 
 Items = NDArray[np.floating] | Sequence[Caption]  # features (N, R, F), or captions
@@ -73,6 +74,8 @@ class Gallery:
     deleted: NDArray[np.bool_] | None = None  # (items,)
     check: Callable[[int, int], None] | None = None  # raises BundleError if these rows differ from what was written
     origin: Origin | None = None  # None: made in memory
+    sketches: Sketches | None = None
+    chosen: NDArray[np.int64] | None = None  # increasing indices: the only items of a view (`narrowed`)
 
     def __post_init__(self) -> None:
         states = self.states.view()
@@ -103,7 +106,9 @@ class Gallery:
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
-        """Indices of the items that are not deleted, in increasing order."""
+        """Indices of the items that are not deleted, in increasing order; of a view, those in it."""
+        if self.chosen is not None:
+            return self.chosen
         return gallery_folder.live_items(len(self), self.deleted)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -115,6 +120,15 @@ class Gallery:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["states"] = np.asarray(self.states)  # a memory map's content
         return _made_of, (values,)
+
+    def lengths_of(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Regions or words of some items, (n,) int64."""
+        lengths: NDArray[np.int64] = self.offsets[items + 1] - self.offsets[items]
+        return lengths
+
+    def narrowed(self, items: NDArray[np.int64]) -> Gallery:
+        """A view of the live items with these increasing indices; nothing is copied and indices stay."""
+        return replace(self, chosen=items)
 
     def first(self, number: int) -> Gallery:
         """A view up to the `number`-th live item, with any deleted items before it; nothing is read or copied."""
@@ -136,7 +150,9 @@ class Gallery:
         Raises BundleError if the file no longer holds what was written.
         """
         starts, ends = self.offsets[items], self.offsets[items + 1]
-        if self.check is not None:
+        if isinstance(self.check, States):
+            self.check.check_items(starts, ends)
+        elif self.check is not None:
             self.check(int(starts.min()), int(ends.max()))
         return starts, ends - starts
 
@@ -186,6 +202,7 @@ class Gallery:
             deleted=contents.deleted,
             check=states,
             origin=origin,
+            sketches=contents.sketches,
         )
 
     @classmethod
@@ -278,7 +295,9 @@ class Gallery:
             accuracy = Accuracy("ungated") if self.dtype in SMALL_DTYPES else None
         base = Description(self.kind, self.encoder, self.dtype, self.columns, self.compact, bundle, accuracy=accuracy)
         check = self.check if isinstance(self.check, States) else None
-        save_items(target, base, self.states, self.offsets, self.ids, self.deleted, check, overwrite=overwrite)
+        save_items(
+            target, base, self.states, self.offsets, self.ids, self.deleted, check, self.sketches, overwrite=overwrite
+        )
         return Gallery.open(target)
 
     def reload(self) -> Gallery:

@@ -79,6 +79,18 @@ class States:
                     self._compare(number)
             self._all_verified = all(self._verified)
 
+    def check_items(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        """The same for items of rows starts[i]:ends[i], in any order: only the blocks that hold them are verified."""
+        if self.storage == "memory" or (self._stat() == self._stamp and self._all_verified):
+            return
+        numbers = np.unique(np.searchsorted(self._ends, starts, side="right")).tolist()
+        with self._process_lock():
+            self._invalidate()
+            for number in numbers:
+                if not self._verified[number]:
+                    self._compare(number)
+            self._all_verified = all(self._verified)
+
     def confirm(self) -> None:
         """Call after using rows: raises BundleError if any verified row has changed since."""
         if self.storage == "memory" or (self._stat() == self._stamp and not self._stale):
