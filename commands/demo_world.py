@@ -23,7 +23,7 @@ from .output import log, show
     metavar="NUMBER",
     help="The first scene's number.  [default: 2000, behind those of caan demo]",
 )
-@click.option("--pictures", is_flag=True, help="Also write thumbnails/ID.png, 21 KB each.")
+@click.option("--pictures", is_flag=True, help="Also write thumbnails/ID.png, 11 KB each.")
 @click.option(
     "--processes", type=click.IntRange(1, MOST_THREADS), help="[default: all cores available to this process]"
 )

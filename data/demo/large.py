@@ -30,7 +30,7 @@ _BLOCK = 32  # scenes that a process draws at a time
 _TIMED = 16  # scenes drawn to estimate the time
 # Bytes of a scene: features and boxes, five captions and an id; and of its picture, on average.
 _SCENE = REGIONS * (REGION_DIM + 4) * 4 + 340
-_PICTURE = 21_000
+_PICTURE = 11_000
 _SPARE = 1 << 20
 
 _Drawn = tuple[Item, bytes | None]  # and its picture, as PNG

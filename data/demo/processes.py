@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from ...errors import CaanError
 
@@ -50,10 +50,10 @@ def in_order(
             child.join()
 
 
-def _collected(tasks: Sequence[Task], connections: list[Connection]) -> Generator[Result, None, None]:
+def _collected(tasks: Sequence[Any], connections: list[Connection]) -> Generator[Any, None, None]:
     """Hands out the tasks and yields their results in order."""
-    idle, busy = list(connections), {}
-    ready: dict[int, Result] = {}
+    idle, ready = list(connections), {}
+    busy: dict[Connection, int] = {}
     begun = 0
     for number in range(len(tasks)):
         while number not in ready:
@@ -62,13 +62,13 @@ def _collected(tasks: Sequence[Task], connections: list[Connection]) -> Generato
                 connection.send(tasks[begun])
                 busy[connection] = begun
                 begun += 1
-            for connection in wait(list(busy)):
-                ready[busy.pop(connection)] = _received(connection)
-                idle.append(connection)
+            for answered in cast(list[Connection], wait(list(busy))):
+                ready[busy.pop(answered)] = _received(answered)
+                idle.append(answered)
         yield ready.pop(number)
 
 
-def _received(connection: Connection) -> Result:
+def _received(connection: Connection) -> Any:
     try:
         result = connection.recv()
     except (EOFError, OSError) as error:
