@@ -77,7 +77,7 @@ def _others(steps: dict[str, Any], curves: list[RecallCurve]) -> list[str]:
         )
     if cold := steps.get("cold"):
         lines.append(
-            f"a text query with {cold['candidates']} candidates: {cold['cold']:.1f} ms with no states in the page cache,"
+            f"a text query with {cold['candidates']} candidates: {cold['cold']:.1f} ms from a cold page cache,"
             f" {cold['warm']:.1f} ms once more"
         )
     if sizes := steps.get("sizes"):
