@@ -1,5 +1,8 @@
 #include "kernel.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 #include "targets.hpp"
 
 // This file is compiled once per instruction set, each time in its own namespace.
@@ -10,6 +13,7 @@
 
 #include "layout-inl.hpp"
 #include "pair-inl.hpp"
+#include "pool-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace caan::kernels::HWY_NAMESPACE {
@@ -38,6 +42,40 @@ struct Functions {
   }
   static void score(const Model& model, const Packed& image, const Packed* captions, std::size_t number,
                     std::byte* scratch, float* scores, const Upcoming& next) {
+    each_group(model, image, captions, number, next,
+               [&](const Image<F>& view, std::size_t first, std::size_t members, const Ahead& ahead) HWY_ATTR {
+                 score_group<F, ForScores>(model, view, image.length, captions + first, members, scratch, {},
+                                           scores + first, ahead);
+               });
+  }
+  static void attend(const Model& model, const Packed& image, const Packed* captions, std::size_t number,
+                     std::byte* scratch, const Weights& weights, const Upcoming& next) {
+    each_group(model, image, captions, number, next,
+               [&](const Image<F>& view, std::size_t first, std::size_t members, const Ahead& ahead) HWY_ATTR {
+                 const Weights group{weights.av ? weights.av + first * weights.av_stride : nullptr, weights.av_stride,
+                                     weights.au ? weights.au + first * weights.au_stride : nullptr, weights.au_stride};
+                 attend_group(model, view, image.length, captions + first, members, scratch, group, ahead);
+               });
+  }
+  static void attend_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
+                           std::size_t number, std::byte* scratch, const Weights& weights, const Ahead& ahead) {
+    if (weights.au == nullptr) {
+      return score_group<F, ForRegions>(model, image, regions, captions, number, scratch, weights, nullptr, ahead);
+    }
+    if (weights.av == nullptr) {
+      return score_group<F, ForWords>(model, image, regions, captions, number, scratch, weights, nullptr, ahead);
+    }
+    float scores[kGroup];
+    score_group<F, ForScores>(model, image, regions, captions, number, scratch, weights, scores, ahead);
+    for (std::size_t i = 0; i < number; ++i) {
+      if (!std::isnan(scores[i])) continue;
+      std::fill_n(weights.av + i * weights.av_stride, regions, scores[i]);
+      std::fill_n(weights.au + i * weights.au_stride, captions[i].length, scores[i]);
+    }
+  }
+  template <class Use>
+  static void each_group(const Model& model, const Packed& image, const Packed* captions, std::size_t number,
+                         const Upcoming& next, const Use& use) {
     const Image<F> view(model, const_cast<std::byte*>(image.data), image.length);
     for (std::size_t i = 0; i < number; i += kGroup) {
       const std::size_t members = HWY_MIN(kGroup, number - i);
@@ -45,7 +83,7 @@ struct Functions {
       // Fetched earlier, it would be evicted again by the captions in between.
       if (i + kGroup >= number && next.bytes > 0)
         ahead = fetched_during(model, next, image.length, captions + i, members);
-      score_group(model, view, image.length, captions + i, members, scratch, scores + i, ahead);
+      use(view, i, members, ahead);
     }
   }
   static Ahead fetched_during(const Model& model, const Upcoming& next, std::size_t regions, const Packed* captions,
@@ -56,7 +94,8 @@ struct Functions {
     return {at, at + next.bytes, next.bytes / steps + 1};
   }
   static Kernel table() {
-    return {hwy::TargetName(HWY_TARGET), image_bytes, caption_bytes, scratch_bytes, pack_image, pack_caption, score};
+    return {hwy::TargetName(HWY_TARGET), image_bytes, caption_bytes, scratch_bytes, pack_image, pack_caption,
+            score,                       attend,      pool_state};
   }
 };
 

@@ -39,6 +39,15 @@ struct Upcoming {
   std::size_t bytes = 0;
 };
 
+/// Where an image's pairs with some captions have their pooling weights written, each normalized to a sum of 1; NaN
+/// where the score is. Null: not wanted, and what only they need isn't computed.
+struct Weights {
+  float* av;  // (captions, av_stride): of the regions
+  std::size_t av_stride;
+  float* au;  // (captions, au_stride): of the words
+  std::size_t au_stride;
+};
+
 struct Kernel {
   const char* instruction_set;
   std::size_t (*image_bytes)(const Model&, std::size_t regions);
@@ -50,6 +59,11 @@ struct Kernel {
   /// meanwhile.
   void (*score)(const Model&, const Packed& image, const Packed* captions, std::size_t number, std::byte* scratch,
                 float* scores, const Upcoming& next);
+  /// The same up to the pooling weights. Of av and au alone, NaN of V or U alone is not seen.
+  void (*attend)(const Model&, const Packed& image, const Packed* captions, std::size_t number, std::byte* scratch,
+                 const Weights&, const Upcoming& next);
+  /// pooled (columns,) = weights (length,) times the first columns of rows `width` wide.
+  void (*pool)(const State&, std::size_t width, std::size_t columns, const float* weights, float* pooled);
 };
 
 /// The best kernel for this processor, in float32 or bfloat16.

@@ -22,6 +22,17 @@ constexpr std::size_t kGroup = 4;
 /// H is transposed in squares of this many rows.
 constexpr std::size_t kSquare = 4;
 
+// What is computed of a pair. Zv and av need Hu and A alone, Zu and au need Hv and B alone.
+struct ForScores {
+  static constexpr bool kAv = true, kAu = true;
+};
+struct ForRegions {
+  static constexpr bool kAv = true, kAu = false;
+};
+struct ForWords {
+  static constexpr bool kAv = false, kAu = true;
+};
+
 /// A pair's data from attention to pooling. Matrices are (rows, padded columns) of words along the rows.
 template <class F>
 struct Attention {
@@ -151,8 +162,18 @@ HWY_INLINE void transpose_square(const float* from, std::size_t from_stride, flo
   hn::StoreU(hn::InterleaveUpper(d, ac_upper, be_upper), d, to + 3 * to_stride);
 }
 
+/// NaN if any of these numbers is, or is infinite; else 0.
+HWY_INLINE float nan_or_zero(const float* numbers, std::size_t number) {
+  const DF d;
+  VF spoilt = hn::Zero(d);
+  for (std::size_t j = 0; j < number; j += hn::Lanes(d)) {
+    spoilt = hn::MulAdd(hn::Zero(d), hn::LoadN(d, numbers + j, number - j), spoilt);
+  }
+  return hn::ReduceSum(d, spoilt);
+}
+
 /// H = tanh(V K Uᵀ), its softmaxes both ways, and Su.
-template <class F>
+template <class F, class Wanted>
 HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
                        std::size_t words, const Scratch<F>& s, const Attention<F>& pair, Ahead& ahead) {
   const DF d;
@@ -170,33 +191,34 @@ HWY_INLINE void attend(const Model& model, const Image<F>& image, std::size_t re
       CAAN_UNROLL
       for (std::size_t k = 0; k < kSquare; ++k) hn::Store(x[k], d, at + k * pair.t_stride);
     }
-    for (std::size_t j = 0; j < words; j += kSquare) {
+    for (std::size_t j = 0; Wanted::kAv && j < words; j += kSquare) {
       transpose_square(s.h + i * pair.t_stride + j, pair.t_stride, s.h_t + j * pair.r_stride + i, pair.r_stride);
     }
   }
 
-  softmax_of_columns(s.h_t, words, regions, pair.r_stride, pair.hu, pair.a, s);
-  for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
-    const auto row = [&](std::size_t i) HWY_ATTR {
-      const VF x = hn::Sub(hn::Load(d, s.h + i * pair.t_stride + j), hn::Set(d, s.largest[i]));
-      return hn::Mul(exp_of_negative(x), hn::Set(d, s.scale[i]));
-    };
-    for (std::size_t i = 0; i < words_for(regions, F::kPerWord); ++i) {
-      store_word_row<F>(i, regions, row, pair.a_r + i * pair.t_stride + j);
+  if constexpr (Wanted::kAv) {
+    softmax_of_columns(s.h_t, words, regions, pair.r_stride, pair.hu, pair.a, s);
+    for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
+      const auto row = [&](std::size_t i) HWY_ATTR {
+        const VF x = hn::Sub(hn::Load(d, s.h + i * pair.t_stride + j), hn::Set(d, s.largest[i]));
+        return hn::Mul(exp_of_negative(x), hn::Set(d, s.scale[i]));
+      };
+      for (std::size_t i = 0; i < words_for(regions, F::kPerWord); ++i) {
+        store_word_row<F>(i, regions, row, pair.a_r + i * pair.t_stride + j);
+      }
     }
   }
 
-  softmax_of_columns(s.h, regions, words, pair.t_stride, pair.hv, s.b, s);
-  VF spoilt = hn::Zero(d);
-  for (std::size_t j = 0; j < words; j += hn::Lanes(d)) {
-    spoilt = hn::MulAdd(hn::Zero(d), hn::LoadN(d, s.scale + j, words - j), spoilt);
+  if constexpr (Wanted::kAu) {
+    softmax_of_columns(s.h, regions, words, pair.t_stride, pair.hv, s.b, s);
+    for (std::size_t j = 0; j < words; j += block_width()) {
+      const std::size_t height = words_for(regions, F::kPerWord);
+      product<F, F>(words, nullptr, pair.su + j, pair.t_stride, {s.b, pair.t_stride, s.b + j, pair.t_stride, height, 0},
+                    {}, ahead);
+    }
   }
-  *pair.spoilt = hn::ReduceSum(d, spoilt);
-  for (std::size_t j = 0; j < words; j += block_width()) {
-    const std::size_t height = words_for(regions, F::kPerWord);
-    product<F, F>(words, nullptr, pair.su + j, pair.t_stride, {s.b, pair.t_stride, s.b + j, pair.t_stride, height, 0},
-                  {}, ahead);
-  }
+  // A NaN in H makes a NaN of the last softmax's scale.
+  *pair.spoilt = nan_or_zero(s.scale, Wanted::kAu ? words : regions);
   for (std::size_t i = 0; i < regions + words; ++i) hn::Store(hn::Zero(du), du, pair.logits + i * hn::Lanes(du));
 }
 
@@ -292,7 +314,7 @@ HWY_INLINE void activate(const std::uint32_t* z, std::size_t rows, const float* 
 }
 
 /// A column block of Zv = tanh(V Q1 + A (Aᵀ V Q2) + Hu U Q3) and Zu = tanh(U Q4 + Su U Q5 + Hvᵀ V Q6), to the logits.
-template <class F>
+template <class F, class Wanted>
 HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
                               std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t block,
                               Ahead& ahead) {
@@ -303,17 +325,23 @@ HWY_INLINE void contextualize(const Model& model, const Image<F>& image, std::si
   const std::size_t of_caption = t_words * width;
   const std::size_t z_width = argument_width<F>();
   std::uint32_t* z_u = s.z + regions * z_width;
-  product<F, F>(words, nullptr, s.x, width,
-                {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {}, ahead);
   using Argument = typename F::Argument;
-  product<F, Argument>(regions, image.vq1 + block * regions * width / F::kPerWord, s.z, z_width,
-                       {pair.a, pair.r_stride, s.x, width, t_words, 0},
-                       {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption}, ahead);
-  product<F, Argument>(words, caption.uq4 + block * words * width / F::kPerWord, z_u, z_width,
-                       {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
-                       {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image}, ahead);
-  activate<F>(s.z, regions, model.w_v + block * width, s.step_v, pair.logits);
-  activate<F>(z_u, words, model.w_u + block * width, s.step_u, pair.logits + regions * hn::Lanes(DF()));
+  if constexpr (Wanted::kAv) {
+    product<F, F>(words, nullptr, s.x, width,
+                  {pair.a_r, pair.t_stride, image.vq2 + block * of_image, width, r_words, of_image}, {}, ahead);
+    product<F, Argument>(regions, image.vq1 + block * regions * width / F::kPerWord, s.z, z_width,
+                         {pair.a, pair.r_stride, s.x, width, t_words, 0},
+                         {pair.hu, pair.r_stride, caption.uq3 + block * of_caption, width, t_words, of_caption}, ahead);
+  }
+  if constexpr (Wanted::kAu) {
+    product<F, Argument>(words, caption.uq4 + block * words * width / F::kPerWord, z_u, z_width,
+                         {pair.su, pair.t_stride, caption.uq5 + block * of_caption, width, t_words, of_caption},
+                         {pair.hv, pair.t_stride, image.vq6 + block * of_image, width, r_words, of_image}, ahead);
+  }
+  if constexpr (Wanted::kAv) activate<F>(s.z, regions, model.w_v + block * width, s.step_v, pair.logits);
+  if constexpr (Wanted::kAu) {
+    activate<F>(z_u, words, model.w_u + block * width, s.step_u, pair.logits + regions * hn::Lanes(DF()));
+  }
 }
 
 /// Approximate number of steps of a pair's `contextualize`.
@@ -392,19 +420,39 @@ HWY_INLINE std::size_t pool_words(const float* au, const std::uint32_t* u, std::
   return block;
 }
 
+/// One row of `Weights`, if wanted.
+HWY_INLINE void write_weights(const float* weights, std::size_t number, float divisor, float* rows, std::size_t stride,
+                              std::size_t row) {
+  if (rows == nullptr) return;
+  for (std::size_t i = 0; i < number; ++i) rows[row * stride + i] = weights[i] / divisor;
+}
+
 /// av and au of one of a group's pairs, and auᵀ U; the divisors are in `group.divisors`.
-template <class F>
+template <class F, class Wanted>
 HWY_INLINE void pool_caption(const Model& model, const Image<F>& image, std::size_t regions, const Caption<F>& caption,
-                             std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t member) {
-  const float of_av = pooling_weights<F>(pair.logits, regions, s.step_v, s.weights);
-  const std::uint32_t* av = consecutive_words<F>(s.weights, regions);
-  for (std::size_t i = 0; i < words_for(regions, F::kPerWord); ++i) s.group_av[i * kGroup + member] = av[i];
-  const float of_au = pooling_weights<F>(pair.logits + regions * hn::Lanes(DF()), words, s.step_u, s.weights);
-  s.divisors[member] = of_av * of_au + *image.spoilt + *caption.spoilt + *pair.spoilt;
-  const std::size_t end = blocks_of(model.embed_dim);
-  float* pooled = s.group_u + member * end * block_width();
-  const std::size_t done = pool_words<F, 4>(s.weights, caption.u, words, row_stride<F>(model), 0, end, pooled);
-  pool_words<F, 1>(s.weights, caption.u, words, row_stride<F>(model), done, end, pooled);
+                             std::size_t words, const Scratch<F>& s, const Attention<F>& pair, std::size_t member,
+                             const Weights& written) {
+  const float spoilt = *image.spoilt + *caption.spoilt + *pair.spoilt;
+  float of_av = 1;
+  if constexpr (Wanted::kAv) {
+    of_av = pooling_weights<F>(pair.logits, regions, s.step_v, s.weights);
+    write_weights(s.weights, regions, of_av + spoilt, written.av, written.av_stride, member);
+    if constexpr (Wanted::kAu) {
+      const std::uint32_t* av = consecutive_words<F>(s.weights, regions);
+      for (std::size_t i = 0; i < words_for(regions, F::kPerWord); ++i) s.group_av[i * kGroup + member] = av[i];
+    }
+  }
+  if constexpr (Wanted::kAu) {
+    const float of_au = pooling_weights<F>(pair.logits + regions * hn::Lanes(DF()), words, s.step_u, s.weights);
+    write_weights(s.weights, words, of_au + spoilt, written.au, written.au_stride, member);
+    s.divisors[member] = of_av * of_au + spoilt;
+  }
+  if constexpr (Wanted::kAv && Wanted::kAu) {
+    const std::size_t end = blocks_of(model.embed_dim);
+    float* pooled = s.group_u + member * end * block_width();
+    const std::size_t done = pool_words<F, 4>(s.weights, caption.u, words, row_stride<F>(model), 0, end, pooled);
+    pool_words<F, 1>(s.weights, caption.u, words, row_stride<F>(model), done, end, pooled);
+  }
 }
 
 /// (avᵀ V) · (auᵀ U) of all pairs of a group: V is read once.
@@ -433,10 +481,10 @@ HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_
   for (std::size_t i = 0; i < number; ++i) scores[i] = hn::ReduceSum(d, sums[i]) / s.divisors[i];
 }
 
-/// Scores of up to kGroup captions with one image.
-template <class F>
+/// Scores of up to kGroup captions with one image, and the weights that are written; without av or au no scores.
+template <class F, class Wanted>
 HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
-                            std::size_t number, std::byte* scratch, float* scores, Ahead ahead) {
+                            std::size_t number, std::byte* scratch, const Weights& weights, float* scores, Ahead ahead) {
   // In float32 an image and a caption fill the L2 cache: column block by column block, captions side by side read the
   // image once. In bfloat16 they fit, and scoring one caption after the other keeps its matrices in the L1 cache. The
   // same holds if vectors are short, and those matrices larger than the image's part of a column block.
@@ -453,15 +501,19 @@ HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size
   };
   for (std::size_t first = 0; first < number; first += kTogether) {
     each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                    HWY_ATTR { attend(model, image, regions, caption, words, s, pair, ahead); });
+                    HWY_ATTR { attend<F, Wanted>(model, image, regions, caption, words, s, pair, ahead); });
     for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
       each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                      HWY_ATTR { contextualize(model, image, regions, caption, words, s, pair, block, ahead); });
+                      HWY_ATTR {
+                        contextualize<F, Wanted>(model, image, regions, caption, words, s, pair, block, ahead);
+                      });
     }
     each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                    HWY_ATTR { pool_caption(model, image, regions, caption, words, s, pair, i); });
+                    HWY_ATTR {
+                      pool_caption<F, Wanted>(model, image, regions, caption, words, s, pair, i, weights);
+                    });
   }
-  pool_group(model, image, regions, s, number, scores, ahead);
+  if constexpr (Wanted::kAv && Wanted::kAu) pool_group(model, image, regions, s, number, scores, ahead);
 }
 
 }  // namespace caan::kernels::HWY_NAMESPACE

@@ -18,13 +18,7 @@
 #include <type_traits>
 
 #include "kernel.hpp"
-
-// Accumulators must be registers, so loops over them must be unrolled, whatever the compiler's cost model says.
-#if defined(__clang__)
-#define CAAN_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define CAAN_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "sums-inl.hpp"
 
 // With bfloat16 products, tanh is computed in 16-bit fixed point.
 #undef CAAN_FIXED_TANH
@@ -290,28 +284,6 @@ HWY_INLINE void product(std::size_t rows, const std::uint32_t* start, std::uint3
   }
 }
 
-/// Sums of the four vectors.
-HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float* out) {
-  const DF d;
-  const hn::Repartition<double, DF> dd;
-  const auto pair = [d](VF x, VF y)
-                        HWY_ATTR { return hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)); };
-  const auto ab = hn::BitCast(dd, pair(a, b));
-  const auto ce = hn::BitCast(dd, pair(c, e));
-  // Each 128-bit block: its contribution to each of the four sums.
-  VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(dd, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(dd, ab, ce)));
-  const hn::CappedTag<float, 4> d4;
-#if HWY_TARGET <= HWY_AVX3
-  const hn::Half<DF> d8;
-  const auto half = hn::Add(hn::LowerHalf(d8, sums), hn::UpperHalf(d8, sums));
-  hn::StoreU(hn::Add(hn::LowerHalf(d4, half), hn::UpperHalf(d4, half)), d4, out);
-#elif HWY_TARGET <= HWY_AVX2
-  hn::StoreU(hn::Add(hn::LowerHalf(d4, sums), hn::UpperHalf(d4, sums)), d4, out);
-#else
-  hn::StoreU(sums, d4, out);
-#endif
-}
-
 /// out[i, j] = a[i] · b[j] for kRows rows of a and kColumns of b, `depth` words (whole vectors) long; out is 4 wide.
 template <class F, std::size_t kRows, std::size_t kColumns>
 HWY_NOINLINE void dot_tile(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t b_stride,
@@ -351,7 +323,7 @@ HWY_NOINLINE void dot_tile(const std::uint32_t* a, std::size_t a_stride, const s
   CAAN_UNROLL
   for (std::size_t i = 0; i < kRows; ++i) {
     const VF zero = hn::Zero(d);
-    store_sums(sums[i][0], kColumns > 1 ? sums[i][1 % kColumns] : zero, kColumns > 2 ? sums[i][2 % kColumns] : zero,
+    store_sums(d, sums[i][0], kColumns > 1 ? sums[i][1 % kColumns] : zero, kColumns > 2 ? sums[i][2 % kColumns] : zero,
                kColumns > 3 ? sums[i][3 % kColumns] : zero, out + i * out_stride);
   }
 }

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 
 #include "kernel.hpp"
+#include "per_process.hpp"
 
 /// CAAN's scorer for CPUs: states in, scores out; intermediates never leave the processor's caches.
 namespace caan::kernels {
@@ -22,6 +22,9 @@ struct Parameters {
   const float* w_v;           // (d,), copied
   const float* w_u;           // (d,), copied
 };
+
+/// Throws std::invalid_argument for none or more than kMostThreads.
+void check_threads(std::size_t threads);
 
 /// Scores all pairs of images and captions. Thread-safe: calls are serialized, each on all threads. A forked process
 /// inherits none of the threads and starts its own with its first call.
@@ -44,14 +47,30 @@ class Scorer {
   void score(const State* images, std::size_t number_of_images, const State* captions, std::size_t number_of_captions,
              float* scores);
 
+  /// The pooling weights of every pair (equations: docs/model.md), normalized to a sum of 1, as `score` computes them:
+  /// av (images, captions, longest image) of the regions, au (images, captions, longest caption) of the words,
+  /// row-major, 0 beyond an item's own length. NaN where the score is. Throws as `score` does.
+  void attend(const State* images, std::size_t number_of_images, const State* captions, std::size_t number_of_captions,
+              float* av, float* au);
+
+  /// pooled (images, D): each image's V weighted with the mean of its av over the captions, in float32. An image's
+  /// result depends neither on the other images nor on the threads. The price of a pair is below that of its score.
+  ///
+  /// Throws as `score` does, and std::invalid_argument if there are no captions.
+  void pool_images(const State* images, std::size_t number_of_images, const State* captions,
+                   std::size_t number_of_captions, float* pooled);
+
+  /// pooled (captions, D): each caption's U weighted with the mean of its au over the images; otherwise as above.
+  void pool_captions(const State* captions, std::size_t number_of_captions, const State* images,
+                     std::size_t number_of_images, float* pooled);
+
   /// What runs: "AVX3_ZEN4", "AVX2", ...
   const char* instruction_set() const;
 
  private:
   struct Work;
-  Work& own_work();
 
-  std::atomic<Work*> work_;
+  PerProcess<Work> work_;
 };
 
 }  // namespace caan::kernels
