@@ -79,19 +79,16 @@ def lancedb_stage(vectors: Vectors, folder: Path) -> Stage:
     """IvfPq by inner product, in a table on disk."""
     import lancedb
     import pyarrow as pa
+    from lancedb.index import IvfPq
 
     columns = vectors.shape[1]
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), columns)
     rows = pa.table({"id": pa.array(np.arange(len(vectors))), "vector": flat})
     start = time.perf_counter()
     table = lancedb.connect(folder).create_table("images", rows)
-    table.create_index(
-        "dot",
-        vector_column_name="vector",
-        index_type="IVF_PQ",
-        num_partitions=max(1, int(len(vectors) ** 0.5)),
-        num_sub_vectors=columns // 4,
-    )
+    partitions = max(1, int(len(vectors) ** 0.5))
+    config = IvfPq(distance_type="dot", num_partitions=partitions, num_sub_vectors=columns // 4)
+    table.create_index("vector", config=config)
     took = time.perf_counter() - start
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Stage(
