@@ -8,14 +8,23 @@ PyTorch 2.11, so it has an environment of its own, named by --plaid-python.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
+
+from .._files import temporary_folder
+from .._machine import describe_machine
+from ..data.scan import open_split
+from ..runtime import Gallery, Retriever
+from .timing import seconds
 
 CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 K = 10
@@ -37,12 +46,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Reached:
-    """The cheapest way of a stage to a recall: its setting, n, milliseconds of the stage and with exact scores."""
+    """The cheapest way of a stage to a recall: its setting, n, and milliseconds per query."""
 
     setting: str
     candidates: int
     recall: float
-    stage_milliseconds: float
     milliseconds: float
 
 
@@ -105,17 +113,10 @@ def _lancedb_best(table: Any, probes: int) -> Best:
     return best
 
 
-def reaching(
-    stage: Stage,
-    queries: Vectors,
-    exact: NDArray[np.float32],
-    score: Callable[[int, NDArray[np.int64]], object],
-    recall: float,
-) -> Reached | None:
-    """The fastest setting and number of candidates with this recall; None if none has it.
+def reaching(stage: Stage, queries: Vectors, exact: NDArray[np.float32], recall: float) -> Reached | None:
+    """The fastest setting with the fewest candidates that have this recall; None if none has it.
 
-    exact: (queries, items) CAAN's scores; an item counts if its score is at least the k-th. score: scores a query's
-    candidates exactly, as a search does.
+    exact: (queries, items) CAAN's scores; an item counts if its score is at least the k-th.
     """
     least = np.sort(exact, axis=1)[:, -K]
     fastest: Reached | None = None
@@ -123,20 +124,76 @@ def reaching(
         for n in (n for n in CANDIDATES if n < exact.shape[1]):
             found = [best(query, n) for query in queries]
             share = np.mean([(exact[row, ids] >= least[row]).sum().clip(max=K) / K for row, ids in enumerate(found)])
-            if share < recall:
-                continue
-            first, both = np.median([_timed(best, score, row, query, n) for row, query in enumerate(queries)], axis=0)
-            one = Reached(name, n, float(share), 1000 * float(first), 1000 * float(both))
-            fastest = one if fastest is None or one.milliseconds < fastest.milliseconds else fastest
-            break  # more candidates cost more
+            if share >= recall:
+                took = 1000 * float(np.median([seconds(partial(best, query, n)) for query in queries]))
+                if fastest is None or (n, took) < (fastest.candidates, fastest.milliseconds):
+                    fastest = Reached(name, n, float(share), took)
+                break
     return fastest
 
 
-def _timed(
-    best: Best, score: Callable[[int, NDArray[np.int64]], object], row: int, query: NDArray[np.float32], n: int
-) -> tuple[float, float]:
-    start = time.perf_counter()
-    ids = best(query, n)
-    found = time.perf_counter() - start
-    score(row, ids)
-    return found, time.perf_counter() - start
+def main() -> None:
+    """Print the table of a data set's split, or of a part of it."""
+    from ..runtime.sketches.kernels import Scanner
+    from ..runtime.sketches.sketcher import Sketcher
+
+    parser = argparse.ArgumentParser("python -m caan.bench.rivals", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="with sketches: caan sketch BUNDLE --data DIR")
+    parser.add_argument("data", type=Path, help="a data set in SCAN's form")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--gallery", type=Path, help="of the split's images; else they are encoded here")
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--recall", type=float, nargs="+", default=[0.95, 0.99])
+    options = parser.parse_args()
+    retriever, split = Retriever.open(options.bundle), open_split(options.data, options.split)
+    gallery = retriever.encode_images(split.features) if options.gallery is None else Gallery.open(options.gallery)
+    captions = split.captions[:: max(1, len(split.captions) // options.queries)][: options.queries]
+    queries = retriever.encode_captions(captions)
+    sketcher, scanner = Sketcher(retriever.backend), Scanner(None)
+    items, vectors = sketcher.pooled(gallery), sketcher.pooled(queries)
+    exact = retriever.score_matrix(gallery, queries).T
+    sketches, numbers = gallery.sketches, sketcher.numbers(queries)
+
+    def ours(query: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+        return scanner.best(sketches, query[None], n)[0][0]
+
+    print(f"{describe_machine()}\n{len(gallery):,} images, {len(captions)} captions, D = {items.shape[1]}\n")
+    own = Stage("caan, 64-byte sketches", 0.0, sketches.nbytes, {"": ours})
+    rows = []
+    with temporary_folder("rivals", "LanceDB's table") as folder:
+        stages, missing = rival_stages(items, folder)
+        for stage, given in [(own, numbers), *((stage, vectors) for stage in stages)]:
+            for recall in options.recall:
+                rows.append(_row(stage, reaching(stage, given, exact, recall), recall, retriever, gallery, captions))
+    headers = ["first stage", "setting", "MB", "built, s", "recall", "n", "first stage, ms", "n scored exactly, ms"]
+    print(tabulate(rows, headers, disable_numparse=True, colalign=["left", "left", *["right"] * 6]))
+    print("\n".join(f"not run: {line}" for line in missing))
+
+
+def rival_stages(vectors: Vectors, folder: Path) -> tuple[list[Stage], list[str]]:
+    """The stages of the libraries that are installed, and a line for each one that isn't."""
+    stages: list[Stage] = []
+    missing = []
+    for name, make in (("faiss", faiss_stages), ("lancedb", lambda vectors: [lancedb_stage(vectors, folder)])):
+        try:
+            stages += make(vectors)
+        except ImportError as error:
+            missing.append(f"{name}: the package '{error.name}' is not installed; pip install --group rivals")
+    return stages, missing
+
+
+def _row(
+    stage: Stage, reached: Reached | None, recall: float, retriever: Retriever, gallery: Gallery, captions: list[str]
+) -> list[str]:
+    """A row of the table; the exact scores of n candidates cost the same whoever found them."""
+    row = [stage.name, "", f"{stage.bytes / 1e6:.1f}", f"{stage.build_seconds:.1f}", f"{recall:.0%}"]
+    if reached is None:
+        return [*row, "not reached", "", ""]
+    search = partial(retriever.search, gallery=gallery, k=K, candidates=reached.candidates)
+    scored = 1000 * float(np.median([seconds(partial(search, caption)) for caption in captions[:50]]))
+    row[1] = reached.setting
+    return [*row, f"{reached.candidates:,}", f"{reached.milliseconds:.2f}", f"{scored:.1f}"]
+
+
+if __name__ == "__main__":
+    main()

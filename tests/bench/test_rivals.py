@@ -15,13 +15,11 @@ def best(query, n):
 
 
 def test_the_first_number_of_candidates_with_the_recall():
-    scored = []
     stage = Stage("s", 0.0, 1, {"good": best, "blind": lambda query, n: np.arange(n)})
-    found = reaching(stage, QUERIES, EXACT, lambda row, ids: scored.append((row, len(ids))), 0.99)
+    found = reaching(stage, QUERIES, EXACT, 0.99)
     assert (found.setting, found.candidates, found.recall) == ("good", 10, 1.0)
-    assert found.milliseconds >= found.stage_milliseconds >= 0
-    assert {row for row, _ in scored} == set(range(5))
-    assert reaching(Stage("s", 0.0, 1, {"": lambda query, n: np.arange(3)}), QUERIES, EXACT, print, 0.5) is None
+    assert found.milliseconds > 0
+    assert reaching(Stage("s", 0.0, 1, {"": lambda query, n: np.arange(3)}), QUERIES, EXACT, 0.5) is None
 
 
 @pytest.mark.parametrize("library", ["faiss", "lancedb"])
@@ -30,4 +28,4 @@ def test_a_library_finds_what_it_is_asked_for(tmp_path, library):
     stages = faiss_stages(ITEMS) if library == "faiss" else [lancedb_stage(ITEMS, tmp_path)]
     for stage in stages:
         assert stage.bytes > 0 and stage.build_seconds > 0
-        assert reaching(stage, QUERIES, EXACT, lambda row, ids: None, 0.9) is not None
+        assert reaching(stage, QUERIES, EXACT, 0.9) is not None
