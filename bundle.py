@@ -124,10 +124,15 @@ class Bundle:
         return str(self.manifest["files"][file]["sha256"])
 
 
+def state_matrices(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Columns of each matrix of an item's state: V, VK, VQ1, VQ2, VQ6 of an image, U, UQ3, UQ4, UQ5 of a text."""
+    D, d = config["embed_dim"], config["attention_dim"]
+    return {"image": (D, D, d, d, d), "text": (D, d, d, d)}
+
+
 def state_widths(config: Mapping[str, Any]) -> dict[str, int]:
     """Columns of an item's state: `[V | VK | VQ1 | VQ2 | VQ6]` of an image, `[U | UQ3 | UQ4 | UQ5]` of a text."""
-    D, d = config["embed_dim"], config["attention_dim"]
-    return {"image": 2 * D + 3 * d, "text": D + 3 * d}
+    return {kind: sum(widths) for kind, widths in state_matrices(config).items()}
 
 
 def normalizes_images(config: Mapping[str, Any]) -> bool:

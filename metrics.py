@@ -142,17 +142,22 @@ def parity(
         for ours, theirs, truth in ((scores, reference, relevance), (scores.T, reference.T, relevance.T))
     ]
     difference = np.abs(scores.astype(np.float64) - reference)
-    k = min(10, scores.shape[1])
-    best, best_reference = (np.argsort(-s, axis=1, kind="stable")[:, :k] for s in (scores, reference))
-    shared = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
     return Parity(
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
-        top10_overlap=100.0 * shared / best.size,
+        top10_overlap=top10_overlap(scores, reference),
         rank_flips=sum(int((scores.argmax(axis) != reference.argmax(axis)).sum()) for axis in (0, 1)),
         delta_rsum=sum(100.0 * float(change.mean(axis=0).sum()) for change in changes),
         delta_rsum_interval=_bootstrap([change.sum(axis=1) for change in changes]),
     )
+
+
+def top10_overlap(scores: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
+    """Percentage of the reference's ten best items per query that are among the ten best by scores (queries, items)."""
+    k = min(10, scores.shape[1])
+    best, best_reference = (np.argsort(-s, axis=1, kind="stable")[:, :k] for s in (scores, reference))
+    shared = sum(len(np.intersect1d(a, b)) for a, b in zip(best, best_reference, strict=True))
+    return 100.0 * shared / best.size
 
 
 def _bootstrap(changes: list[NDArray[np.float64]]) -> tuple[float, float]:

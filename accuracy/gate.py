@@ -137,7 +137,7 @@ class AccuracyGate:
 
 def limits_text(record: dict[str, Any]) -> str:
     """A record's limits, for an error message."""
-    names = {"max_abs": "max |Δ score| {:.0e}", "delta_rsum": "|Δ rsum| {:g}"}
+    names = {"max_abs": "max |Δ score| {:.0e}", "delta_rsum": "|Δ rsum| {:g}", "top10_kept": "top-10 kept {:g} %"}
     return ", ".join(names[name].format(value) for name, value in record.get("allowed", {}).items()) or "finite scores"
 
 

@@ -110,7 +110,7 @@ def split_workload(data: ScanSplit, limit: int | None = None) -> Workload:
     return whole.subset(spread(np.arange(len(data.features)), limit))
 
 
-def check_dimension(features: NDArray[np.floating], config: dict[str, Any], data: Path) -> None:
+def check_dimension(features: NDArray[np.floating], config: Mapping[str, Any], data: Path) -> None:
     """Raise DataError if features (N, R, F) do not have the dimension the model was trained on."""
     actual, expected = features.shape[2], config["region_dim"]
     if actual != expected:

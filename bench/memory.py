@@ -15,7 +15,7 @@ from .._files import temporary_folder
 from .._machine import describe_machine, peak_memory
 from ..bundle import state_widths
 from ..runtime import Gallery, Retriever
-from ..runtime.galleries.gallery import Kind
+from ..runtime.galleries.description import Kind
 from ..runtime.galleries.in_memory import offsets_of
 from .own_process import away_from_here
 from .synthetic import synthetic_bundle

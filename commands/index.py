@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import to_builtins
 
 from .._text import Lines
 from . import options
+from .inspect_gallery import accuracy_text
 from .output import log, show
 
 if TYPE_CHECKING:
@@ -30,10 +33,16 @@ _WORTH_TUNING = 100
     metavar="FILE",
     help="Regions of each image: .npy of (images,) integers.  [default: X_lengths.npy beside X_ims.npy]",
 )
-@click.option("--dtype", help="float16 or float32 states.  [default: float16]")
+@click.option("--dtype", help="float16, float32, bfloat16 or int8 states.  [default: float16]")
 @click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is recomputed per query.")
 @click.option("--append", is_flag=True, help="Add to an existing gallery.")
 @options.overwrite
+@click.option(
+    "--data", type=options.PATH, metavar="DIR", help="A data set on which bfloat16 or int8 states must keep R@K."
+)
+@options.split
+@options.limit
+@click.option("--keep-failed", is_flag=True, help="Write states that miss their accuracy gate, marked as failed.")
 @options.backend
 @options.precision
 @options.device
@@ -50,6 +59,10 @@ def index(
     compact: bool,
     append: bool,
     overwrite: bool,
+    data: Path | None,
+    split: str,
+    limit: int | None,
+    keep_failed: bool,
     backend: BackendName,
     precision: Precision,
     device: Device,
@@ -61,12 +74,18 @@ def index(
     FEATURES is an .npy file (images, regions, F); a .txt file holds captions, one per line, for a gallery to search
     with images, and so does --tokens, in FEATURES' place. After an interruption, rerun the same command to resume.
     """
+    from ..accuracy.states_gate import gate_states
+    from ..accuracy.workload import check_dimension, data_workload
     from ..data.scan import lengths_beside, open_features, open_lengths, read_captions, read_ids
     from ..data.tokens import read_tokens
     from ..runtime import Retriever
+    from ..runtime.galleries.rows import SMALL_DTYPES
     from ..runtime.index import Captions, Images, IndexOptions, Source, index_items
     from ..runtime.scoring.tuning import is_due, is_tunable
 
+    is_small = dtype in SMALL_DTYPES
+    if data is not None and (append or not is_small):
+        raise click.UsageError("--data gates a new gallery's bfloat16 or int8 states; leave it out")
     if append and overwrite:
         raise click.UsageError("--append adds to a gallery, --overwrite replaces it; give one of them")
     if (features is None) == (tokens is None):
@@ -86,7 +105,14 @@ def index(
     regions = None if lengths is None else open_lengths(lengths)
     retriever = Retriever.open(bundle, backend, precision, device=device, threads=threads, trust_engines=trust_engines)
     source: Source = Captions(retriever, captions) if array is None else Images(retriever, array, regions)
-    chosen = IndexOptions(dtype, compact, overwrite, append, progress=True)
+    gate = None
+    if data is not None and dtype in SMALL_DTYPES:
+        workload = data_workload(data, split, limit)
+        check_dimension(workload.features, retriever.backend.model.config, data)
+        gate = partial(
+            gate_states, retriever, workload, source.kind, dtype, compact=compact, keep_failed=keep_failed, progress=log
+        )
+    chosen = IndexOptions(dtype, compact, overwrite, append, progress=True, gate=gate)
     try:
         gallery = index_items(retriever, bundle, source, output, names, chosen)
     except KeyboardInterrupt:
@@ -95,6 +121,9 @@ def index(
     items = "captions" if is_text else "images"
     more = f"{len(source.lengths)} {items} more, " if append else ""
     show(f"{output}: {more}{len(gallery.live)} {items}{' in all' if append else ''}")
+    if is_small and not append:
+        assert gallery.origin is not None
+        show(f"{dtype} states: {accuracy_text(to_builtins(gallery.origin.description.accuracy))}")
     is_worth = gallery.kind == "image" and not gallery.compact and len(gallery.live) >= _WORTH_TUNING
     if is_worth and is_due(retriever.tuning) and is_tunable(retriever.backend):
         log("finding the fastest tiles and threads on this machine; kept for searches")

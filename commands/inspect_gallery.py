@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from ..errors import BundleError
 
 
@@ -14,7 +16,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     Opens the gallery, which verifies all hashes but the states'. Raises BundleError as `Gallery.open`.
     """
     from ..runtime import Gallery
-    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, VERSION
+    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, version_of
     from ..runtime.galleries.writer import JOURNAL
     from ..runtime.index import bundle_of, precision_of
 
@@ -31,7 +33,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     return {
         "gallery": str(folder),
         "format": FORMAT,
-        "version": VERSION,
+        "version": version_of(d),
         "kind": d.kind,
         "items": len(gallery.live),
         "deleted": len(gallery) - len(gallery.live),
@@ -40,6 +42,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
         "dtype": d.dtype,
         "columns": d.columns,
         "compact": d.compact,
+        "accuracy": None if d.accuracy is None else to_builtins(d.accuracy),
         "ids": gallery.ids is not None,
         "blocks": len(d.blocks),
         "encoder": d.encoder,
@@ -69,6 +72,7 @@ def gallery_text(gallery: dict[str, Any]) -> str:
         labelled("holds", f"{gallery['items']:,} {items} of up to {gallery['longest']} {part}"),
         labelled("ids", "yes" if gallery["ids"] else "none; items are named by their index"),
         labelled("states", states + (", compact: the rest is computed per query" if gallery["compact"] else "")),
+        *([labelled("accuracy", accuracy_text(gallery["accuracy"]))] if gallery["accuracy"] else []),
         labelled("made with", made_with),
         labelled("encoder", gallery["encoder"]),
         labelled("files", ", ".join(f"{name} {size_of(size)}" for name, size in gallery["files"].items())),
@@ -80,3 +84,11 @@ def gallery_text(gallery: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def accuracy_text(accuracy: dict[str, Any]) -> str:
+    """What bfloat16 or int8 states cost, in one line. accuracy: as in gallery.json."""
+    check = accuracy["check"]
+    if check is None:
+        return "ungated: what they cost in R@K is not measured; to do so, index again with --data DIR"
+    return f"{accuracy['status']} on {check['data']}: {check['summary']}"

@@ -15,9 +15,11 @@ from ..errors import DataError
 from ..tiling import chunks_by_length
 from .backends.contract import Backend
 from .casting import convert
-from .galleries.gallery import Gallery, Kind
+from .galleries.description import Kind
+from .galleries.gallery import Gallery
 from .galleries.in_memory import new_states, offsets_of
-from .gather import gather_states
+from .galleries.rows import Dtype, encoded
+from .gather import gather_states, matrix_widths
 from .lists import ids_of
 
 # Items per encoder call. The text encoder is recurrent and gains from a wide batch; one call's states stay small.
@@ -84,7 +86,7 @@ def encode_gallery(
     backend: Backend,
     kind: Kind,
     lengths: NDArray[np.int64],
-    encoded: Iterable[Encoded],
+    batches: Iterable[Encoded],
     ids: Sequence[str] | None = None,
     folder: str | Path | None = None,
     bundle: str | None = None,
@@ -94,7 +96,7 @@ def encode_gallery(
     offsets = offsets_of(lengths)
     width = state_widths(backend.model.config)[kind]
     states = new_states(int(offsets[-1]), width, backend.state_dtype, folder)
-    for batch in encoded:
+    for batch in batches:
         place(states, offsets, batch, kind, names)
     return Gallery(kind, backend.model.encoders[kind], states, offsets, names, bundle)
 
@@ -112,10 +114,17 @@ def load_gallery(backend: Backend, gallery: Gallery) -> Gallery:
     return replace(gallery, states=states, compact=False, check=None)
 
 
+def as_stored(backend: Backend, gallery: Gallery, dtype: Dtype, *, compact: bool) -> Gallery:
+    """A gallery of the encoder's states as `caan index` would store it in bfloat16 or int8, in memory."""
+    widths = matrix_widths(backend, gallery.kind, compact=compact)
+    states = encoded(gallery.states[:, : sum(widths)], dtype, widths)
+    return replace(gallery, states=states, compact=compact, check=None)
+
+
 def place(
     states: NDArray[np.floating],
     offsets: NDArray[np.int64],
-    encoded: Encoded,
+    batch: Encoded,
     kind: str,
     names: Sequence[str] | None = None,
     first: int = 0,
@@ -125,7 +134,7 @@ def place(
     Columns beyond S are dropped. Raises DataError, naming item `first` + i, if a state is not finite in the dtype of
     `states`.
     """
-    items, whole = encoded
+    items, whole = batch
     converted = convert(whole[..., : states.shape[1]], states.dtype)
     for item, padded, state in zip(items, whole, converted, strict=True):
         start, end = offsets[item], offsets[item + 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +32,30 @@ class Hit:
     id: str = field(default="", compare=False)
 
 
+class Measured(NamedTuple):
+    """A share, 0 to 1, measured on queries, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Hits(list[Hit]):
+    """The hits of one query, best first: a list that knows how they were found.
+
+    candidates: how many of the best sketches were scored exactly; None: all items. recall: the share of the exact best
+    items that searches with so many candidates found when the gallery was measured; None if that is unknown, or for an
+    exact search.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), candidates: int | None = None, recall: Measured | None = None) -> None:
+        super().__init__(hits)
+        self.candidates, self.recall = candidates, recall
+
+
 def best_hits(
     stream: Iterable[Scored], images: Gallery, texts: Gallery | Tokens, searched: Gallery, k: int, min_score: float
-) -> list[list[Hit]]:
+) -> list[Hits]:
     """The k best live items for each query, best first, from a stream of scores (`score_stream`).
 
     searched: the one of `images` and `texts` to search in; min_score: lower scores are dropped. Raises DataError for
@@ -52,15 +73,15 @@ def best_hits(
             best.add(scored.captions, scored.images, scores.T)
     unscored.check_hits("image" if by_image else "caption")
     hits = [
-        [
+        Hits(
             Hit(index, score, searched.id_of(index))
             for index, score in zip(*row, strict=True)
             if index != NO_ITEM and score >= min_score
-        ]
+        )
         for row in zip(best.items.tolist(), best.scores.tolist(), strict=True)
     ]
     if isinstance(queries, Gallery) and queries.deleted is not None:
-        return [[] if is_deleted else row for row, is_deleted in zip(hits, queries.deleted, strict=True)]
+        return [Hits() if is_deleted else row for row, is_deleted in zip(hits, queries.deleted, strict=True)]
     return hits
 
 

@@ -7,13 +7,14 @@ import logging
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from .._cache import is_of_others
@@ -26,13 +27,19 @@ from .backends.contract import Backend
 from .encoding import CAPTIONS_PER_CALL, IMAGES_PER_CALL, Encoded, encode_images, encode_tokens, place
 from .galleries.changes import changing
 from .galleries.changes import delete_items as delete_items
-from .galleries.description import Description
-from .galleries.folder import DESCRIPTION, DTYPES, Contents, read
-from .galleries.gallery import Gallery, Items, Kind
+from .galleries.description import Accuracy, Description, Kind, SketchRecord
+from .galleries.folder import DESCRIPTION, Contents, read, read_description, write_description
+from .galleries.gallery import Gallery, Items
 from .galleries.in_memory import offsets_of, relative_to
+from .galleries.rows import DTYPES, SMALL_DTYPES, encoded
 from .galleries.writer import GalleryWriter, Input
+from .gather import matrix_widths
 from .inputs import check_features, image_lengths, tokenize
 from .lists import Caption, ids_of, is_features
+from .sketches.curve import PAIRS
+from .sketches.existing import measured
+from .sketches.kernels import Scanner
+from .sketches.sketcher import Sketcher
 
 _log = logging.getLogger(__name__)
 
@@ -41,11 +48,15 @@ _log = logging.getLogger(__name__)
 class IndexOptions:
     """How a gallery is written: the states' dtype; V alone (compact); replace or append to an existing gallery."""
 
-    dtype: str | None = None  # float16 by default
+    dtype: str | None = None  # one of DTYPES; float16 by default
     compact: bool = False
     overwrite: bool = False
     append: bool = False
     progress: bool = False
+    sketches: bool = True  # if the bundle has a sketch
+    measure: bool = True  # the recall of searches with them; an append does not
+    # Measures what a new gallery's bfloat16 or int8 states cost, once nothing else keeps it from being written.
+    gate: Callable[[], Accuracy] | None = None
 
 
 class Model(Protocol):
@@ -137,7 +148,7 @@ def index_items(
 
     Raises DataError as `Retriever.encode_images` and for duplicate ids, InputError for conflicting options, OutputError
     if the target exists or can't be written, BundleError if it can't be appended to, or if the bundle can't expand a
-    compact gallery. CaanWarning if another job's unfinished work is replaced.
+    compact gallery, and as `options.gate`. CaanWarning if another job's unfinished work is replaced.
     """
     ids = _unique(ids, len(source.lengths))
     requested = _new(retriever, bundle, source, target, options)
@@ -146,13 +157,21 @@ def index_items(
         existing = read(folder) if options.append else None
         if existing is not None:
             _check_append(existing.description, requested, options, target, ids)
-        base = requested if existing is None else existing.description
+        if existing is not None:
+            base = existing.description
+        else:
+            base = requested if options.gate is None else structs.replace(requested, accuracy=options.gate())
+        sketcher = _sketcher(retriever, base, target, is_new=existing is None, options=options)
+        if existing is None and sketcher is not None:
+            base = structs.replace(base, sketch=SketchRecord(sketcher.identity, sketcher.columns))
         with GalleryWriter(folder, base, alone=alone) as writer:
             if existing is None or not (writer.is_published(_inputs(source)) and _same_ids(existing.ids, ids)):
                 if existing is not None:
                     _check_new(ids, existing)
-                _encode(retriever.backend, source, writer, ids, options.progress)
+                _encode(retriever.backend, source, writer, ids, options.progress, sketcher)
                 writer.publish(source.lengths, ids)
+        if existing is None and sketcher is not None and options.measure:
+            _measure(retriever, sketcher, folder, options)
     _log.info("%s: %s %d %ss", target, "appended" if options.append else "wrote", len(source.lengths), source.kind)
     return Gallery.open(target)
 
@@ -202,10 +221,11 @@ def _new(retriever: Model, bundle: Path | None, source: Source, target: Path, op
     return Description(
         kind=source.kind,
         encoder=backend.model.encoders[source.kind],
-        dtype="float16" if dtype == "float16" else "float32",
+        dtype=dtype,
         columns=config["embed_dim"] if options.compact else state_widths(config)[source.kind],
         compact=options.compact,
         bundle=None if bundle is None else relative_to(bundle.resolve(), target.resolve()),
+        accuracy=Accuracy("ungated") if dtype in SMALL_DTYPES else None,
     )
 
 
@@ -256,20 +276,62 @@ def _inputs(source: Source) -> Iterator[Input]:
         yield Input(stop - start, int(source.lengths[start:stop].sum()), source.crc32(start, stop))
 
 
-def _encode(backend: Backend, source: Source, writer: GalleryWriter, ids: Sequence[str] | None, progress: bool) -> None:
+def _sketcher(
+    retriever: Model, base: Description, target: Path, *, is_new: bool, options: IndexOptions
+) -> Sketcher | None:
+    """What sketches the new items; None for a gallery without sketches.
+
+    Raises BundleError for an append to a gallery with another model's sketches.
+    """
+    source = retriever.backend.model.sketch
+    if is_new:
+        return Sketcher(retriever.backend, source) if source is not None and options.sketches else None
+    if base.sketch is None:
+        return None
+    if source is None or source.identity != base.sketch.model:
+        raise BundleError(
+            f"the sketches of {target} were made with another model or sketch, so these items can't be appended; name"
+            f" that bundle, or make the sketches again first: caan sketch {target} --bundle BUNDLE"
+        )
+    return Sketcher(retriever.backend, source)
+
+
+def _measure(retriever: Model, sketcher: Sketcher, folder: Path, options: IndexOptions) -> None:
+    """Measure the recall of the gallery in a working folder, before it is moved into place."""
+    gallery, backend = Gallery.open(folder), retriever.backend
+    curve = measured(sketcher, Scanner(None), backend, gallery, PAIRS, options.progress)
+    write_description(folder, structs.replace(read_description(folder), curve=curve))
+
+
+def _encode(
+    backend: Backend,
+    source: Source,
+    writer: GalleryWriter,
+    ids: Sequence[str] | None,
+    progress: bool,
+    sketcher: Sketcher | None,
+) -> None:
     """Write every block that an interrupted run has not already written."""
     description = writer.base
+    widths = matrix_widths(backend, source.kind, compact=description.compact)
     with progress_bar(len(source.lengths), f"indexing {source.kind}s", source.kind, progress) as bar:
         start = 0
         for made_from in _inputs(source):
             stop = start + made_from.items
             if not writer.keep(made_from):
                 offsets = offsets_of(source.lengths[start:stop])
-                states = np.empty((made_from.rows, description.columns), description.dtype)
+                is_small = description.dtype in SMALL_DTYPES
+                dtype = "float32" if is_small else description.dtype
+                states = np.empty((made_from.rows, description.columns), dtype)
                 names = None if ids is None else ids[start:stop]
-                for encoded in source.encode(backend, start, stop):
-                    place(states, offsets, encoded, source.kind, names, start)
-                writer.add(states, made_from)
+                for items in source.encode(backend, start, stop):
+                    place(states, offsets, items, source.kind, names, start)
+                stored = encoded(states, description.dtype, widths) if is_small else states
+                sketches = None
+                if sketcher is not None:
+                    block = Gallery(source.kind, description.encoder, stored, offsets, compact=description.compact)
+                    sketches = sketcher.sketches(block)
+                writer.add(stored, made_from, sketches)
             bar.update(made_from.items)
             start = stop
 

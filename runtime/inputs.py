@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._text import Lines
-from ..bundle import state_widths
 from ..data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from ..errors import BundleError, CaanWarning, DataError, InputError
 from .backends.contract import Backend
+from .galleries.description import Kind
 from .galleries.gallery import Gallery
+from .gather import matrix_widths
 from .lists import Caption, Query, TokenizedCaption, captions_of, described, integers_of, is_features
 from .unknown_words import UnknownWords
 
@@ -201,7 +202,7 @@ def resolve_k(k: Any, gallery: Gallery, *, clamp: bool = False) -> int:
     return int(k)
 
 
-def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
+def check_gallery(gallery: Gallery, kind: Kind, backend: Backend) -> None:
     """Raise DataError for a gallery of the other kind or with items too long, BundleError for another model's."""
     if gallery.kind != kind:
         raise DataError(f"this gallery holds {gallery.kind} states, {kind} states are needed here")
@@ -210,11 +211,10 @@ def check_gallery(gallery: Gallery, kind: str, backend: Backend) -> None:
             "this gallery was made with another model or precision; open the bundle in that precision, or encode"
             " again: caan index"
         )
-    width = backend.model.config["embed_dim"] if gallery.compact else state_widths(backend.model.config)[kind]
-    if gallery.states.shape[1] != width:
+    width = sum(matrix_widths(backend, kind, compact=gallery.compact))
+    if gallery.columns != width:
         raise BundleError(
-            f"this gallery's states have {gallery.states.shape[1]} columns, the model's {width}; encode it again:"
-            " caan index"
+            f"this gallery's states have {gallery.columns} columns, the model's {width}; encode it again: caan index"
         )
     part = "regions" if kind == "image" else "words"
     longest, limit = int(gallery.lengths.max()), backend.model.limits[part]

@@ -12,16 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._progress import progress_bar
-from ..errors import InputError
+from ..errors import BundleError, InputError
 from .arguments import check_is_backend, check_is_gallery, check_is_path
 from .backends.contract import Backend
 from .backends.registry import open_backend
 from .choices import BackendName, Device, Precision
 from .encoding import Encoded, encode_gallery, encode_images, encode_tokens, load_gallery
-from .galleries.gallery import Dtype, Gallery, Items
+from .galleries.gallery import Gallery, Items
+from .galleries.rows import Dtype
 from .index import IndexOptions, index_items, source_of
-from .inputs import check_features, check_gallery, image_lengths, tokenize
+from .inputs import check_any_left, check_features, check_gallery, image_lengths, tokenize
 from .lists import Caption
+from .sketches.curve import PAIRS
+from .sketches.existing import sketched
+from .sketches.kernels import Scanner
+from .sketches.sketcher import Sketcher
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +40,8 @@ class OpenedModel:
         self.backend = backend
         self._opened: dict[str, Any] | None = None  # the arguments of `open`
         self._process = os.getpid()
+        self._own_sketcher: Sketcher | None = None
+        self._scanner = Scanner(None)
 
     @classmethod
     def open(
@@ -70,6 +77,7 @@ class OpenedModel:
         options: dict[str, Any] = {"backend": backend, "precision": precision, "device": device, "threads": threads}
         options |= {"tile_bytes": tile_bytes, "trust_engines": trust_engines}
         retriever._opened = {"path": Path(path).absolute(), **options}
+        retriever._scanner = Scanner(threads)
         _log.info("opened %s: backend %s, precision %s, device %s", path, opened.name, opened.precision, opened.device)
         return retriever
 
@@ -158,6 +166,30 @@ class OpenedModel:
         source = source_of(self, items, lengths, stacklevel=5)
         options = IndexOptions(dtype, compact, overwrite, append, progress)
         return index_items(self, self.path, source, Path(folder), ids, options)
+
+    def sketch(self, gallery: Gallery, *, measure: bool = True, pairs: int = PAIRS, progress: bool = False) -> Gallery:
+        """Give a gallery sketches, for searches with `recall` or `candidates`; returns the new gallery.
+
+        One on disk is changed there, one made in memory is not changed. Sketches of this model are kept if it has them.
+        measure: also measure the recall that searches reach, scoring about `pairs` pairs exactly.
+        Raises BundleError for a bundle without a sketch and for another model's gallery, DataError for a gallery
+        without items, OutputError if another process changes the gallery meanwhile.
+        """
+        self._check_process()
+        check_is_gallery(gallery)
+        check_gallery(gallery, gallery.kind, self.backend)
+        check_any_left(gallery)
+        return sketched(self._sketcher(), self._scanner, self.backend, gallery, pairs if measure else None, progress)
+
+    def _sketcher(self) -> Sketcher:
+        """Raises BundleError for a bundle without a sketch."""
+        if self._own_sketcher is None:
+            source = self.backend.model.sketch
+            if source is None:
+                name = "the model" if self.path is None else str(self.path)
+                raise BundleError(f"{name} has no sketch; make one: caan sketch {name} --data DIR")
+            self._own_sketcher = Sketcher(self.backend, source)
+        return self._own_sketcher
 
     @property
     def _bundle(self) -> str | None:

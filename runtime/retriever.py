@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from .encoding import CAPTIONS_PER_CALL
 from .explain import Explanation, explain
 from .galleries.gallery import Gallery
 from .hits import Hit as Hit
-from .hits import best_hits, resolve_min_score
+from .hits import Hits, best_hits, resolve_min_score
 from .inputs import (
     Tokens,
     are_images,
@@ -36,6 +36,9 @@ from .scoring.cutters import Choice
 from .scoring.tiles import Scored
 from .scoring.tuning import Tuning
 from .scoring.unscored import Unscored
+from .sketches.curve import Shortlist
+from .sketches.shortlist import best_sketches, read_ahead, resolve
+from .sketches.sketcher import encoded
 from .tuned_scorer import TunedScorer
 
 # With more query images than this, their states go to disk.
@@ -80,7 +83,9 @@ class Retriever(OpenedModel):
         ids: Ids | None = None,
         exclude: Ids | None = None,
         min_score: float | None = None,
-    ) -> list[Hit]:
+        recall: float | None = None,
+        candidates: int | None = None,
+    ) -> Hits:
         """The k best items of a gallery, best first; equal scores in the gallery's order.
 
         query: a caption (text or tokens) to search images, or region features (R, F) to search captions; k: 10 by
@@ -89,13 +94,18 @@ class Retriever(OpenedModel):
         `Hit.id`, or indices (int); unknown ones are ignored. Filters are exact: only the selected items are
         scored and ranked, so there may be fewer than k hits, or none. An item whose score is NaN or infinite, because
         of its states or the model's weights, is left out with a CaanWarning.
-        Raises DataError for k above the gallery's size, for a caption without a known word, for a query without a
+        recall: the share of the exact k best items that suffices, such as 0.99: only as many of the best sketches are
+        scored as had that recall when the gallery was measured. candidates: a fixed number of them instead. All
+        items are scored by default, with recall=1, and with a CaanWarning where the recall can't be promised. Scores
+        of hits are always exact; `Hits` says how many were scored. Filters apply before candidates are chosen.
+        Raises DataError for a gallery without sketches, BundleError for another model's, InputError for a recall outside
+        0 to 1, fewer candidates than k, or both; DataError for k above the gallery's size, for a caption without a known word, for a query without a
         score for any item, and as encoding does; InputError if `gallery` is not a Gallery, and for filters that are not
         lists of ids or a number. CaanWarning as `encode_captions`.
         """
         check_is_gallery(gallery, query)
-        search = self._plan(self._queries([query], gallery), gallery, k, clamp, ids, exclude, min_score)
-        return best_hits(*search)[0]
+        queries = self._queries([query], gallery)
+        return self._hits(queries, gallery, k, clamp, ids, exclude, min_score, recall, candidates)[0]
 
     def search_many(
         self,
@@ -107,8 +117,10 @@ class Retriever(OpenedModel):
         ids: Ids | None = None,
         exclude: Ids | None = None,
         min_score: float | None = None,
+        recall: float | None = None,
+        candidates: int | None = None,
         progress: bool = False,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """As `search` for each query, encoded and scored in batches. No score matrix is built.
 
         queries: captions or a gallery of captions to search images; region features (R_i, F) or a gallery of images to
@@ -121,7 +133,7 @@ class Retriever(OpenedModel):
             if len(queries) > _QUERIES_IN_MEMORY:
                 folder = stack.enter_context(temporary_folder("queries", "the queries' states"))
             encoded = self._queries(queries, gallery, folder)
-            return best_hits(*self._plan(encoded, gallery, k, clamp, ids, exclude, min_score, progress))
+            return self._hits(encoded, gallery, k, clamp, ids, exclude, min_score, recall, candidates, progress)
 
     def explain(self, features: NDArray[np.floating], caption: Caption) -> Explanation:
         """CAAN's attention for one image, features (R, F), and one caption, text or tokens.
@@ -225,7 +237,7 @@ class Retriever(OpenedModel):
             captions, self.backend.model.vocabulary, self.backend.model.limits["words"], stacklevel=4, searching=True
         )
 
-    def _plan(
+    def _hits(
         self,
         queries: Gallery | Tokens,
         gallery: Gallery,
@@ -234,17 +246,43 @@ class Retriever(OpenedModel):
         ids: Ids | None,
         exclude: Ids | None,
         min_score: float | None,
+        recall: float | None,
+        candidates: int | None,
         progress: bool = False,
-    ) -> _Plan:
-        """The arguments of `best_hits`."""
+    ) -> list[Hits]:
         check_gallery(gallery, gallery.kind, self.backend)
         check_any_left(gallery)
         k, min_score = resolve_k(k, gallery, clamp=clamp), resolve_min_score(min_score)
+        shortlist = resolve(gallery, k, recall, candidates)
         searched = gallery.select(ids, exclude)
-        images, texts = (queries, searched) if gallery.kind == "text" else (searched, queries)
-        assert isinstance(images, Gallery)
-        stream = self._scored(images, texts, progress)
-        return _Plan(stream, images, texts, searched, min(k, len(searched.live)), min_score)
+        k = min(k, len(searched.live))
+        stream: Iterator[Scored] | None = None
+        if shortlist.candidates is not None and shortlist.candidates < len(searched.live):
+            if not isinstance(queries, Gallery):
+                queries = encoded(self.backend, queries)
+            stream = self._shortlisted(queries, searched, shortlist.candidates)
+        if stream is None:
+            shortlist = Shortlist(None)
+            stream = self._scored(*_sides(queries, searched), progress)
+        hits = best_hits(stream, *_sides(queries, searched), searched, k, min_score)
+        for row in hits:
+            row.candidates, row.recall = shortlist.candidates, shortlist.recall
+        return hits
+
+    def _shortlisted(self, queries: Gallery, searched: Gallery, candidates: int) -> Iterator[Scored] | None:
+        """Scores of each query with the best candidates by their sketches; None where sketches can't tell."""
+        self._check_process()
+        best = best_sketches(self._sketcher(), self._scanner, queries, searched, candidates)
+        if best is None:
+            return None
+
+        def score() -> Iterator[Scored]:
+            for query, items in zip(queries.live, best, strict=True):
+                read_ahead(searched, items)
+                view = searched.narrowed(items)
+                yield from self._scorer.scored(*_sides(queries.narrowed(query[None]), view), progress=False)
+
+        return score()
 
     def _fill(self, scores: NDArray[np.float32], gallery: Gallery, texts: Gallery | Tokens, progress: bool) -> None:
         scores[:] = -np.inf
@@ -259,12 +297,8 @@ class Retriever(OpenedModel):
         return self._scorer.scored(images, texts, progress)
 
 
-class _Plan(NamedTuple):
-    """One search: the arguments of `best_hits`, in order."""
-
-    stream: Iterator[Scored]
-    images: Gallery
-    texts: Gallery | Tokens
-    searched: Gallery
-    k: int
-    min_score: float
+def _sides(queries: Gallery | Tokens, searched: Gallery) -> tuple[Gallery, Gallery | Tokens]:
+    """(images, texts)."""
+    images, texts = (queries, searched) if searched.kind == "text" else (searched, queries)
+    assert isinstance(images, Gallery)
+    return images, texts

@@ -30,15 +30,28 @@ struct Functions {
     return Scratch<F>(model, nullptr, regions, words).arena.used();
   }
   static void pack_image(const Model& model, const State& state, std::byte* packed) {
-    if (state.half)
-      return pack_image_of<F>(model, static_cast<const hwy::float16_t*>(state.rows), state.length, packed);
-    pack_image_of<F>(model, static_cast<const float*>(state.rows), state.length, packed);
+    switch (state.type) {
+      case StateType::kFloat32:
+        return pack_image_of<F, float>(model, state, packed);
+      case StateType::kFloat16:
+        return pack_image_of<F, hwy::float16_t>(model, state, packed);
+      case StateType::kBFloat16:
+        return pack_image_of<F, hwy::bfloat16_t>(model, state, packed);
+      case StateType::kInt8:
+        return pack_image_of<F, std::int8_t>(model, state, packed);
+    }
   }
   static void pack_caption(const Model& model, const State& state, std::byte* packed) {
-    if (state.half) {
-      return pack_caption_of<F>(model, static_cast<const hwy::float16_t*>(state.rows), state.length, packed);
+    switch (state.type) {
+      case StateType::kFloat32:
+        return pack_caption_of<F, float>(model, state, packed);
+      case StateType::kFloat16:
+        return pack_caption_of<F, hwy::float16_t>(model, state, packed);
+      case StateType::kBFloat16:
+        return pack_caption_of<F, hwy::bfloat16_t>(model, state, packed);
+      case StateType::kInt8:
+        return pack_caption_of<F, std::int8_t>(model, state, packed);
     }
-    pack_caption_of<F>(model, static_cast<const float*>(state.rows), state.length, packed);
   }
   static void score(const Model& model, const Packed& image, const Packed* captions, std::size_t number,
                     std::byte* scratch, float* scores, const Upcoming& next) {
@@ -94,8 +107,15 @@ struct Functions {
     return {at, at + next.bytes, next.bytes / steps + 1};
   }
   static Kernel table() {
-    return {hwy::TargetName(HWY_TARGET), image_bytes, caption_bytes, scratch_bytes, pack_image, pack_caption,
-            score,                       attend,      pool_state};
+    return {hwy::TargetName(HWY_TARGET),
+            image_bytes,
+            caption_bytes,
+            scratch_bytes,
+            pack_image,
+            pack_caption,
+            score,
+            attend,
+            pool_state};
   }
 };
 

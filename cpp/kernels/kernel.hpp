@@ -21,11 +21,24 @@ constexpr std::size_t kColumnPadding = 64;
 /// Alignment of buffers in bytes: a cache line, so that threads never share one.
 constexpr std::size_t kAlignment = 64;
 
+/// How a state's S numbers a row are stored. kInt8: a float32 scale per matrix of the state, then S integers, each to
+/// be multiplied by its matrix's scale.
+enum class StateType : unsigned char { kFloat32, kFloat16, kBFloat16, kInt8 };
+
+/// Matrices side by side in a state: V, VK, VQ1, VQ2, VQ6; U, UQ3, UQ4, UQ5.
+constexpr std::size_t kImageMatrices = 5, kCaptionMatrices = 4;
+
+/// Bytes of a stored row.
+constexpr std::size_t row_bytes(StateType type, std::size_t columns, std::size_t matrices) {
+  if (type == StateType::kInt8) return matrices * sizeof(float) + columns;
+  return columns * (type == StateType::kFloat32 ? 4 : 2);
+}
+
 /// An image's or a caption's state as it is stored: rows one after the other, at any address.
 struct State {
   const void* rows;    // (length, 2D + 3d) of an image, (length, D + 3d) of a caption
   std::size_t length;  // 1 or more
-  bool half;           // float16, else float32
+  StateType type;
 };
 
 struct Packed {
@@ -62,8 +75,9 @@ struct Kernel {
   /// The same up to the pooling weights. Of av and au alone, NaN of V or U alone is not seen.
   void (*attend)(const Model&, const Packed& image, const Packed* captions, std::size_t number, std::byte* scratch,
                  const Weights&, const Upcoming& next);
-  /// pooled (columns,) = weights (length,) times the first columns of rows `width` wide.
-  void (*pool)(const State&, std::size_t width, std::size_t columns, const float* weights, float* pooled);
+  /// pooled (columns,) = weights (length,) times the first columns of rows `width` wide, of `matrices` matrices.
+  void (*pool)(const State&, std::size_t width, std::size_t matrices, std::size_t columns, const float* weights,
+               float* pooled);
 };
 
 /// The best kernel for this processor, in float32 or bfloat16.

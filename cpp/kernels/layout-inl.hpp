@@ -7,6 +7,8 @@
 #define CAAN_KERNELS_LAYOUT_INL_HPP_
 #endif
 
+#include <cstring>
+
 #include "kernel.hpp"
 #include "products-inl.hpp"
 
@@ -83,16 +85,55 @@ struct Caption {
   float* spoilt;
 };
 
-/// A vector of a stored row, zero beyond its `left` numbers.
-HWY_INLINE VF load_stored(const float* from, std::size_t left) {
-  const DF d;
-  return left >= hn::Lanes(d) ? hn::LoadU(d, from) : hn::LoadN(d, from, left);
-}
-HWY_INLINE VF load_stored(const hwy::float16_t* from, std::size_t left) {
-  const DF d;
-  const hn::Rebind<hwy::float16_t, DF> half;
-  return hn::PromoteTo(d, left >= hn::Lanes(d) ? hn::LoadU(half, from) : hn::LoadN(half, from, left));
-}
+/// One of the matrices of a stored state, in its element type.
+template <class T>
+class Stored {
+ public:
+  /// rows: of a state of `matrices` matrices with `columns` columns in all; this is number `number` of them, from
+  /// column `first` on.
+  Stored(const void* rows, std::size_t columns, std::size_t matrices, std::size_t number, std::size_t first)
+      : scale_(static_cast<const std::byte*>(rows) + number * sizeof(float)),
+        from_(static_cast<const std::byte*>(rows) + (kScaled ? matrices * sizeof(float) : 0) + first * sizeof(T)),
+        step_(row_bytes(kScaled ? StateType::kInt8
+                        : kWide ? StateType::kFloat32
+                                : StateType::kFloat16,
+                        columns, matrices)) {}
+
+  class Row {
+   public:
+    HWY_INLINE Row(const Stored& matrix, std::size_t i)
+        : from_(reinterpret_cast<const T*>(matrix.from_ + i * matrix.step_)) {
+      if constexpr (kScaled) {
+        float scale;
+        std::memcpy(&scale, matrix.scale_ + i * matrix.step_, sizeof scale);
+        scale_ = hn::Set(DF(), scale);
+      }
+    }
+
+    /// The vector of columns from j on, zero beyond the `left` that there are.
+    HWY_INLINE VF load(std::size_t j, std::size_t left) const {
+      const DF d;
+      const hn::Rebind<T, DF> stored;
+      const auto x = left >= hn::Lanes(d) ? hn::LoadU(stored, from_ + j) : hn::LoadN(stored, from_ + j, left);
+      if constexpr (kScaled) {
+        return hn::Mul(scale_, hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<DF>(), x)));
+      } else if constexpr (kWide) {
+        return x;
+      } else {
+        return hn::PromoteTo(d, x);
+      }
+    }
+
+   private:
+    const T* from_;
+    VF scale_ = hn::Zero(DF());
+  };
+
+ private:
+  static constexpr bool kScaled = std::is_same_v<T, std::int8_t>, kWide = std::is_same_v<T, float>;
+  const std::byte *scale_, *from_;
+  std::size_t step_;
+};
 
 /// Two vectors of columns, for `load_plain`. Any order of columns works for a product if both operands share it.
 template <class F>
@@ -131,56 +172,58 @@ struct AsItIs {
   HWY_INLINE VF operator()(VF x) { return x; }
 };
 
-/// Rows of plain numbers, with a stride of `step` numbers in the source: with a stride of `stride` words, or in column
-/// blocks (block, rows, width).
+/// Rows of plain numbers: with a stride of `stride` words, or in column blocks (block, rows, width).
 template <class F, class T, class Change>
-HWY_INLINE void pack_plain(const T* from, std::size_t step, std::size_t rows, std::size_t columns, std::uint32_t* to,
+HWY_INLINE void pack_plain(const Stored<T>& from, std::size_t rows, std::size_t columns, std::uint32_t* to,
                            std::size_t stride, std::size_t block_step, Change& change) {
   const DF d;
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t i = 0; i < rows; ++i) {
-    const T* row = from + i * step;
+    const typename Stored<T>::Row row(from, i);
     std::uint32_t* block = to + i * stride;
     std::size_t j = 0;
     for (; j + 2 * lanes <= columns; j += 2 * lanes, block += block_step) {
-      store_plain<F>(change(load_stored(row + j, lanes)), change(load_stored(row + j + lanes, lanes)), block);
+      store_plain<F>(change(row.load(j, lanes)), change(row.load(j + lanes, lanes)), block);
     }
     if (j < columns) {
-      const VF right = columns > j + lanes ? load_stored(row + j + lanes, columns - j - lanes) : hn::Zero(d);
-      store_plain<F>(change(load_stored(row + j, columns - j)), change(right), block);
+      const VF right = columns > j + lanes ? row.load(j + lanes, columns - j - lanes) : hn::Zero(d);
+      store_plain<F>(change(row.load(j, columns - j)), change(right), block);
     }
   }
 }
 template <class F, class T>
-HWY_INLINE void pack_rows(const Model& model, const T* from, std::size_t step, std::size_t rows, std::uint32_t* to) {
+HWY_INLINE void pack_rows(const Model& model, const Stored<T>& from, std::size_t rows, std::uint32_t* to) {
   AsItIs change;
-  pack_plain<F>(from, step, rows, model.embed_dim, to, row_stride<F>(model), plain_width<F>(), change);
+  pack_plain<F>(from, rows, model.embed_dim, to, row_stride<F>(model), plain_width<F>(), change);
 }
 template <class F, class T, class Change>
-HWY_INLINE void pack_plain_blocks(std::size_t columns, const T* from, std::size_t step, std::size_t rows,
-                                  std::uint32_t* to, Change& change) {
-  pack_plain<F>(from, step, rows, columns, to, plain_width<F>(), rows * plain_width<F>(), change);
+HWY_INLINE void pack_plain_blocks(std::size_t columns, const Stored<T>& from, std::size_t rows, std::uint32_t* to,
+                                  Change& change) {
+  pack_plain<F>(from, rows, columns, to, plain_width<F>(), rows * plain_width<F>(), change);
 }
 
 /// (rows, columns) → (block, rows / per word, width) of words along the rows.
 template <class F, class T, class Change>
-HWY_INLINE void pack_word_blocks(std::size_t columns, const T* from, std::size_t step, std::size_t rows,
-                                 std::uint32_t* to, Change& change) {
+HWY_INLINE void pack_word_blocks(std::size_t columns, const Stored<T>& from, std::size_t rows, std::uint32_t* to,
+                                 Change& change) {
   if constexpr (F::kPerWord == 1) {
-    pack_plain_blocks<F>(columns, from, step, rows, to, change);
+    pack_plain_blocks<F>(columns, from, rows, to, change);
   } else {
     const DF d;
     const std::size_t lanes = hn::Lanes(d);
     const std::size_t width = block_width();
     const std::size_t height = words_for(rows, F::kPerWord);
-    const auto load = [&](std::size_t i, std::size_t j) HWY_ATTR {
-      return i < rows && j < columns ? change(load_stored(from + i * step + j, columns - j)) : hn::Zero(d);
-    };
     for (std::size_t i = 0; i < height; ++i) {
+      // An odd number of rows is followed by zeros.
+      const bool is_pair = 2 * i + 1 < rows;
+      const typename Stored<T>::Row even(from, 2 * i), odd(from, is_pair ? 2 * i + 1 : 2 * i);
       std::uint32_t* block = to + i * width;
       for (std::size_t j = 0; j < columns; j += width, block += height * width) {
         for (std::size_t column = j; column < j + width; column += lanes) {
-          hn::Store(paired(load(2 * i, column), load(2 * i + 1, column)), DU(), block + (column - j));
+          const bool is_there = column < columns;
+          const VF upper = is_there ? change(even.load(column, columns - column)) : hn::Zero(d);
+          const VF lower = is_there && is_pair ? change(odd.load(column, columns - column)) : hn::Zero(d);
+          hn::Store(paired(upper, lower), DU(), block + (column - j));
         }
       }
     }
@@ -188,32 +231,38 @@ HWY_INLINE void pack_word_blocks(std::size_t columns, const T* from, std::size_t
 }
 
 template <class F, class T>
-HWY_INLINE void pack_image_of(const Model& model, const T* rows, std::size_t regions, std::byte* packed) {
+HWY_INLINE void pack_image_of(const Model& model, const State& state, std::byte* packed) {
   const std::size_t dim = model.embed_dim;
   const std::size_t wide = model.attention_dim;
-  const std::size_t step = 2 * dim + 3 * wide;
+  const std::size_t regions = state.length;
+  const auto part = [&](std::size_t number, std::size_t first) {
+    return Stored<T>(state.rows, 2 * dim + 3 * wide, kImageMatrices, number, first);
+  };
   const Image<F> image(model, packed, regions);
   AsItIs as_it_is;
-  pack_word_blocks<F>(dim, rows, step, regions, image.v, as_it_is);
-  pack_rows<F>(model, rows + dim, step, regions, image.vk);
+  pack_word_blocks<F>(dim, part(0, 0), regions, image.v, as_it_is);
+  pack_rows<F>(model, part(1, dim), regions, image.vk);
   Summand<F> summand;
-  pack_plain_blocks<F>(wide, rows + 2 * dim, step, regions, image.vq1, summand);
-  pack_word_blocks<F>(wide, rows + 2 * dim + wide, step, regions, image.vq2, summand);
-  pack_word_blocks<F>(wide, rows + 2 * dim + 2 * wide, step, regions, image.vq6, summand);
+  pack_plain_blocks<F>(wide, part(2, 2 * dim), regions, image.vq1, summand);
+  pack_word_blocks<F>(wide, part(3, 2 * dim + wide), regions, image.vq2, summand);
+  pack_word_blocks<F>(wide, part(4, 2 * dim + 2 * wide), regions, image.vq6, summand);
   *image.spoilt = summand.nan_or_zero();
 }
 
 template <class F, class T>
-HWY_INLINE void pack_caption_of(const Model& model, const T* rows, std::size_t words, std::byte* packed) {
+HWY_INLINE void pack_caption_of(const Model& model, const State& state, std::byte* packed) {
   const std::size_t dim = model.embed_dim;
   const std::size_t wide = model.attention_dim;
-  const std::size_t step = dim + 3 * wide;
+  const std::size_t words = state.length;
+  const auto part = [&](std::size_t number, std::size_t first) {
+    return Stored<T>(state.rows, dim + 3 * wide, kCaptionMatrices, number, first);
+  };
   const Caption<F> caption(model, packed, words);
-  pack_rows<F>(model, rows, step, words, caption.u);
+  pack_rows<F>(model, part(0, 0), words, caption.u);
   Summand<F> summand;
-  pack_word_blocks<F>(wide, rows + dim, step, words, caption.uq3, summand);
-  pack_plain_blocks<F>(wide, rows + dim + wide, step, words, caption.uq4, summand);
-  pack_word_blocks<F>(wide, rows + dim + 2 * wide, step, words, caption.uq5, summand);
+  pack_word_blocks<F>(wide, part(1, dim), words, caption.uq3, summand);
+  pack_plain_blocks<F>(wide, part(2, dim + wide), words, caption.uq4, summand);
+  pack_word_blocks<F>(wide, part(3, dim + 2 * wide), words, caption.uq5, summand);
   *caption.spoilt = summand.nan_or_zero();
 }
 

@@ -484,7 +484,8 @@ HWY_INLINE void pool_group(const Model& model, const Image<F>& image, std::size_
 /// Scores of up to kGroup captions with one image, and the weights that are written; without av or au no scores.
 template <class F, class Wanted>
 HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size_t regions, const Packed* captions,
-                            std::size_t number, std::byte* scratch, const Weights& weights, float* scores, Ahead ahead) {
+                            std::size_t number, std::byte* scratch, const Weights& weights, float* scores,
+                            Ahead ahead) {
   // In float32 an image and a caption fill the L2 cache: column block by column block, captions side by side read the
   // image once. In bfloat16 they fit, and scoring one caption after the other keeps its matrices in the L1 cache. The
   // same holds if vectors are short, and those matrices larger than the image's part of a column block.
@@ -503,15 +504,12 @@ HWY_INLINE void score_group(const Model& model, const Image<F>& image, std::size
     each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
                     HWY_ATTR { attend<F, Wanted>(model, image, regions, caption, words, s, pair, ahead); });
     for (std::size_t block = 0; block < blocks_of(model.attention_dim); ++block) {
-      each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                      HWY_ATTR {
-                        contextualize<F, Wanted>(model, image, regions, caption, words, s, pair, block, ahead);
-                      });
+      each(first, [&](std::size_t, const Caption<F>& caption, std::size_t words, const Attention<F>& pair) HWY_ATTR {
+        contextualize<F, Wanted>(model, image, regions, caption, words, s, pair, block, ahead);
+      });
     }
     each(first, [&](std::size_t i, const Caption<F>& caption, std::size_t words, const Attention<F>& pair)
-                    HWY_ATTR {
-                      pool_caption<F, Wanted>(model, image, regions, caption, words, s, pair, i, weights);
-                    });
+                    HWY_ATTR { pool_caption<F, Wanted>(model, image, regions, caption, words, s, pair, i, weights); });
   }
   if constexpr (Wanted::kAv && Wanted::kAu) pool_group(model, image, regions, s, number, scores, ahead);
 }

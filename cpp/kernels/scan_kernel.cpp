@@ -1,7 +1,5 @@
 #include "scan_kernel.hpp"
 
-#include <cstring>
-
 #include "kernel.hpp"
 #include "targets.hpp"
 
@@ -9,6 +7,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "scan_kernel.cpp"
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "sums-inl.hpp"
@@ -27,8 +26,9 @@ constexpr std::size_t kStepRows = kStepBytes / 16;
 /// Sketches whose sums are computed together.
 constexpr std::size_t kRows = 4;
 
-/// The sums of kRows sketches with kQueries queries: sums (kQueries, kStepRows + kRows).
-template <std::size_t kQueries>
+/// The sums of kRows sketches with kQueries queries: sums (kQueries, sums_stride). kColumns: the same as `columns` if
+/// it is the usual number, for which loops are unrolled; else 0.
+template <std::size_t kQueries, std::size_t kColumns>
 HWY_INLINE void sums_of(const std::int8_t* const (&rows)[kRows], std::size_t columns, const std::int16_t* queries,
                         std::size_t stride, std::int32_t* sums, std::size_t sums_stride) {
   const D16 d16;
@@ -51,11 +51,16 @@ HWY_INLINE void sums_of(const std::int8_t* const (&rows)[kRows], std::size_t col
       }
     }
   };
-  std::size_t j = 0;
-  for (; j + hn::Lanes(d16) <= columns; j += hn::Lanes(d16)) {
-    add(j, [&](const std::int8_t* at) HWY_ATTR { return hn::LoadU(d8, at); });
+  const auto whole = [&](const std::int8_t* at) HWY_ATTR { return hn::LoadU(d8, at); };
+  if constexpr (kColumns > 0) {
+    static_assert(kColumns % kQueryPadding == 0, "no tail");
+    CAAN_UNROLL
+    for (std::size_t j = 0; j < kColumns; j += hn::Lanes(d16)) add(j, whole);
+  } else {
+    std::size_t j = 0;
+    for (; j + hn::Lanes(d16) <= columns; j += hn::Lanes(d16)) add(j, whole);
+    if (j < columns) add(j, [&](const std::int8_t* at) HWY_ATTR { return hn::LoadN(d8, at, columns - j); });
   }
-  if (j < columns) add(j, [&](const std::int8_t* at) HWY_ATTR { return hn::LoadN(d8, at, columns - j); });
   CAAN_UNROLL
   for (std::size_t k = 0; k < kQueries; ++k) {
     store_sums(d32, sum[k][0], sum[k][1], sum[k][2], sum[k][3], sums + k * sums_stride);
@@ -81,29 +86,39 @@ HWY_INLINE void select(const std::int32_t* sums, std::size_t rows, std::uint32_t
   }
 }
 
-template <std::size_t kQueries>
-HWY_INLINE void scan_step(const std::int8_t* sketches, std::size_t rows, std::size_t columns,
+template <std::size_t kQueries, std::size_t kColumns>
+HWY_INLINE void scan_step(const std::int8_t* sketches, std::size_t rows, std::size_t any_columns,
                           const std::int16_t* queries, std::size_t stride, const std::uint8_t* skip,
                           std::uint32_t first, Best* best) {
   constexpr std::size_t kPadded = kStepRows + 16;
   HWY_ALIGN std::int32_t sums[kQueries * kPadded];
-  const std::size_t last = rows - 1;
-  for (std::size_t i = 0; i < rows; i += kRows) {
-    const auto row = [&](std::size_t k) { return sketches + HWY_MIN(i + k, last) * columns; };
-    sums_of<kQueries>({row(0), row(1), row(2), row(3)}, columns, queries, stride, sums + i, kPadded);
+  const std::size_t columns = kColumns > 0 ? kColumns : any_columns;
+  std::size_t i = 0;
+  for (; i + kRows <= rows; i += kRows) {
+    const std::int8_t* at = sketches + i * columns;
+    // The processor's own prefetching rests while the sums are compared.
+    for (std::size_t j = 0; j < kRows * columns; j += kAlignment) hwy::Prefetch(at + kStepBytes + j);
+    sums_of<kQueries, kColumns>({at, at + columns, at + 2 * columns, at + 3 * columns}, columns, queries, stride,
+                                sums + i, kPadded);
+  }
+  if (i < rows) {
+    const auto row = [&](std::size_t k) { return sketches + HWY_MIN(i + k, rows - 1) * columns; };
+    sums_of<kQueries, kColumns>({row(0), row(1), row(2), row(3)}, columns, queries, stride, sums + i, kPadded);
   }
   for (std::size_t k = 0; k < kQueries; ++k) {
     std::int32_t* own = sums + k * kPadded;
     if (skip != nullptr) {
-      for (std::size_t i = 0; i < rows; ++i) own[i] = skip[i] != 0 ? kNoSum : own[i];
+      for (i = 0; i < rows; ++i) own[i] = skip[i] != 0 ? kNoSum : own[i];
     }
-    for (std::size_t i = rows; i < rows + hn::Lanes(D32()); ++i) own[i] = kNoSum;
+    hn::StoreU(hn::Set(D32(), kNoSum), D32(), own + rows);
     select(own, rows, first, best[k]);
   }
 }
 
-void scan(const std::int8_t* sketches, std::size_t rows, std::size_t columns, const std::int16_t* queries,
-          std::size_t number, const std::uint8_t* skip, std::uint32_t first, Best* best) {
+template <std::size_t kColumns>
+HWY_INLINE void scan_columns(const std::int8_t* sketches, std::size_t rows, std::size_t columns,
+                             const std::int16_t* queries, std::size_t number, const std::uint8_t* skip,
+                             std::uint32_t first, Best* best) {
   const std::size_t stride = (columns + kQueryPadding - 1) / kQueryPadding * kQueryPadding;
   const std::size_t step = kStepBytes / columns;
   for (std::size_t i = 0; i < rows; i += step) {
@@ -113,10 +128,19 @@ void scan(const std::int8_t* sketches, std::size_t rows, std::size_t columns, co
     const std::int8_t* at = sketches + i * columns;
     std::size_t k = 0;
     for (; k + 2 <= number; k += 2) {
-      scan_step<2>(at, these, columns, queries + k * stride, stride, skipped, index, best + k);
+      scan_step<2, kColumns>(at, these, columns, queries + k * stride, stride, skipped, index, best + k);
     }
-    if (k < number) scan_step<1>(at, these, columns, queries + k * stride, stride, skipped, index, best + k);
+    if (k < number) {
+      scan_step<1, kColumns>(at, these, columns, queries + k * stride, stride, skipped, index, best + k);
+    }
   }
+}
+
+void scan(const std::int8_t* sketches, std::size_t rows, std::size_t columns, const std::int16_t* queries,
+          std::size_t number, const std::uint8_t* skip, std::uint32_t first, Best* best) {
+  constexpr std::size_t kUsual = 64;
+  if (columns == kUsual) return scan_columns<kUsual>(sketches, rows, columns, queries, number, skip, first, best);
+  scan_columns<0>(sketches, rows, columns, queries, number, skip, first, best);
 }
 
 Scan choose_scan() { return scan; }

@@ -33,10 +33,10 @@ struct Scorer::Work {
   std::unique_ptr<Work> again() const;
 
   std::size_t bytes_of_image(const State& image) const {
-    return image.length * (2 * model.embed_dim + 3 * model.attention_dim) * (image.half ? 2 : sizeof(float));
+    return image.length * row_bytes(image.type, 2 * model.embed_dim + 3 * model.attention_dim, kImageMatrices);
   }
   std::size_t bytes_of_caption(const State& caption) const {
-    return caption.length * (model.embed_dim + 3 * model.attention_dim) * (caption.half ? 2 : sizeof(float));
+    return caption.length * row_bytes(caption.type, model.embed_dim + 3 * model.attention_dim, kCaptionMatrices);
   }
 
   /// Calls use(image, first, packed_image, packed_captions, number, scratch, next) on the pool's threads, once for each

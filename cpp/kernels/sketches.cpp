@@ -28,9 +28,9 @@ constexpr std::size_t kKeyBytes = std::size_t{256} << 20;
 void project(const float* pooled, const float* matrix, std::size_t items, std::size_t dim, std::size_t columns,
              float* projected) {
   const Kernel kernel = find_kernel(false);
-  const State rows{matrix, dim, false};
+  const State rows{matrix, dim, StateType::kFloat32};
   for (std::size_t i = 0; i < items; ++i) {
-    kernel.pool(rows, columns, columns, pooled + i * dim, projected + i * columns);
+    kernel.pool(rows, columns, 1, columns, pooled + i * dim, projected + i * columns);
   }
 }
 

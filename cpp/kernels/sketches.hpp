@@ -15,8 +15,8 @@ inline constexpr std::size_t kLargestSketch = 512;
 /// Sketches per scan.
 inline constexpr std::size_t kMostSketches = 0xFFFFFFFF;
 
-/// projected (items, columns) = pooled (items, dim) times matrix (dim, columns), row-major. Each number is summed in the
-/// order of `dim`: an item's result depends neither on the other items nor on threads, only on the instruction set.
+/// projected (items, columns) = pooled (items, dim) times matrix (dim, columns), row-major. Each number is summed in
+/// the order of `dim`: an item's result depends neither on the other items nor on threads, only on the instruction set.
 void project(const float* pooled, const float* matrix, std::size_t items, std::size_t dim, std::size_t columns,
              float* projected);
 
@@ -36,10 +36,10 @@ class Scanner {
   Scanner(Scanner&& other) noexcept;
   Scanner& operator=(Scanner&& other) noexcept;
 
-  /// The best `number` of `items` sketches for each query: those with the largest products, in falling order, equal ones
-  /// in the order of their index. sketches (items, columns) and queries (queries, columns), row-major, at any address;
-  /// -32,767 to 32,767 in queries, so that all sums are exact. skip (items,), or null: where it is not 0, the sketch is
-  /// left out. Memory is read once for many queries.
+  /// The best `number` of `items` sketches for each query: those with the largest products, in falling order, equal
+  /// ones in the order of their index. sketches (items, columns) and queries (queries, columns), row-major, at any
+  /// address; -32,767 to 32,767 in queries, so that all sums are exact. skip (items,), or null: where it is not 0, the
+  /// sketch is left out. Memory is read once for many queries.
   ///
   /// Returns how many there are per query: `number`, or all that are not skipped. indices and sums: (queries, that
   /// number), in memory for (queries, min(number, items)).

@@ -30,8 +30,8 @@ HWY_INLINE void store_sums(D d, V a, V b, V c, V e, hn::TFromD<D>* out) {
   const auto ab = hn::BitCast(wide, pair(a, b));
   const auto ce = hn::BitCast(wide, pair(c, e));
   // Each 128-bit block: its contribution to each of the four sums.
-  const V sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab, ce)),
-                         hn::BitCast(d, hn::InterleaveUpper(wide, ab, ce)));
+  const V sums =
+      hn::Add(hn::BitCast(d, hn::InterleaveLower(wide, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(wide, ab, ce)));
   const hn::CappedTag<hn::TFromD<D>, 4> d4;
 #if HWY_TARGET <= HWY_AVX3
   const hn::Half<D> d8;

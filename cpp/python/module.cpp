@@ -89,17 +89,32 @@ std::vector<std::int64_t> numbers(const Array& array, const std::string& name) {
   return result;
 }
 
-/// The rows of each item; `kind`: "image" or "text"; `width`: a state's columns, `formula`: the same as text.
+/// float32; float16; the bits of bfloat16 as uint16; rows of scales and int8 as uint8.
+std::optional<kernels::StateType> state_type(nb::dlpack::dtype type) {
+  if (type == nb::dtype<float>()) return kernels::StateType::kFloat32;
+  if (type == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1}) {
+    return kernels::StateType::kFloat16;
+  }
+  if (type == nb::dtype<std::uint16_t>()) return kernels::StateType::kBFloat16;
+  if (type == nb::dtype<std::uint8_t>()) return kernels::StateType::kInt8;
+  return std::nullopt;
+}
+
+/// The rows of each item; `kind`: "image" or "text"; `width`: a state's columns, `formula`: the same as text;
+/// `matrices`: of a state.
 std::vector<kernels::State> items(const Array& states, const Array& starts, const Array& lengths,
-                                  const std::string& kind, std::size_t width, const char* formula) {
-  const bool half =
-      states.dtype() == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+                                  const std::string& kind, std::size_t width, const char* formula,
+                                  std::size_t matrices) {
   const std::string name = kind + "_states";
-  check(states, name, 2, (std::string("(rows, ") + formula + ")").c_str(), half || states.dtype() == nb::dtype<float>(),
-        "float32 or float16");
-  if (states.shape(1) != width) {
+  const std::optional<kernels::StateType> type = state_type(states.dtype());
+  check(states, name, 2, (std::string("(rows, ") + formula + ")").c_str(), type.has_value(),
+        "float32, float16, uint16 (bfloat16) or uint8 (int8 with scales)");
+  const bool is_int8 = *type == kernels::StateType::kInt8;
+  const std::size_t row_bytes = kernels::row_bytes(*type, width, matrices), columns = is_int8 ? row_bytes : width;
+  if (states.shape(1) != columns) {
     throw nb::value_error((name + " have " + std::to_string(states.shape(1)) + " columns, and the model's " + formula +
-                           " = " + std::to_string(width))
+                           (is_int8 ? " + " + std::to_string(matrices * sizeof(float)) : "") + " = " +
+                           std::to_string(columns))
                               .c_str());
   }
   const std::vector<std::int64_t> first = numbers(starts, kind + "_starts"), many = numbers(lengths, kind + "_lengths");
@@ -120,8 +135,8 @@ std::vector<kernels::State> items(const Array& states, const Array& starts, cons
                              std::to_string(rows - 1))
                                 .c_str());
     }
-    const std::size_t offset = static_cast<std::size_t>(first[i]) * width * (half ? 2 : 4);
-    result.push_back({data + offset, static_cast<std::size_t>(many[i]), half});
+    const std::size_t offset = static_cast<std::size_t>(first[i]) * row_bytes;
+    result.push_back({data + offset, static_cast<std::size_t>(many[i]), *type});
   }
   return result;
 }
@@ -229,10 +244,10 @@ class Scorer {
 
  private:
   std::vector<kernels::State> images_of(const Array& states, const Array& starts, const Array& lengths) const {
-    return items(states, starts, lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d");
+    return items(states, starts, lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d", kernels::kImageMatrices);
   }
   std::vector<kernels::State> captions_of(const Array& states, const Array& starts, const Array& lengths) const {
-    return items(states, starts, lengths, "text", embed_dim_ + 3 * attention_dim_, "D + 3d");
+    return items(states, starts, lengths, "text", embed_dim_ + 3 * attention_dim_, "D + 3d", kernels::kCaptionMatrices);
   }
   static std::size_t longest(const std::vector<kernels::State>& states) {
     std::size_t length = 0;
@@ -371,17 +386,14 @@ NB_MODULE(_native, module) {
            nb::arg("image_lengths").noconvert(), nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
            nb::arg("text_lengths").noconvert(), nb::arg("scores").noconvert())
       .def("attend", &Scorer::attend, nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
-           nb::arg("image_lengths").noconvert(),
-           nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
+           nb::arg("image_lengths").noconvert(), nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
            nb::arg("text_lengths").noconvert())
-      .def("pool_images", &Scorer::pool_images, nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
-           nb::arg("image_lengths").noconvert(),
-           nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
-           nb::arg("text_lengths").noconvert())
-      .def("pool_captions", &Scorer::pool_captions, nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(),
-           nb::arg("text_lengths").noconvert(),
-           nb::arg("image_states").noconvert(), nb::arg("image_starts").noconvert(),
-           nb::arg("image_lengths").noconvert())
+      .def("pool_images", &Scorer::pool_images, nb::arg("image_states").noconvert(),
+           nb::arg("image_starts").noconvert(), nb::arg("image_lengths").noconvert(),
+           nb::arg("text_states").noconvert(), nb::arg("text_starts").noconvert(), nb::arg("text_lengths").noconvert())
+      .def("pool_captions", &Scorer::pool_captions, nb::arg("text_states").noconvert(),
+           nb::arg("text_starts").noconvert(), nb::arg("text_lengths").noconvert(), nb::arg("image_states").noconvert(),
+           nb::arg("image_starts").noconvert(), nb::arg("image_lengths").noconvert())
       .def_prop_ro("instruction_set", &Scorer::instruction_set);
   nb::class_<Scanner>(module, "Scanner")
       .def(nb::init<std::size_t>(), nb::arg("threads"))

@@ -69,8 +69,8 @@ Backend::Backend(const Bundle& bundle, const Options& options)
     }
     bundle.require_precision(precision);
     vocabulary_ = Vocabulary::parse(bundle.content(VOCABULARY_FILE), normal_path(bundle.path(VOCABULARY_FILE)));
-    encoders_ = {bundle.hash_of(graph_file("image_encoder", precision)),
-                 bundle.hash_of(graph_file("text_encoder", precision))};
+    encoder_files_ = {graph_file("image_encoder", precision), graph_file("text_encoder", precision)};
+    encoders_ = {bundle.hash_of(encoder_files_[0]), bundle.hash_of(encoder_files_[1])};
     if (bundle.manifest["files"].contains(EXPANDER_FILE)) {
         expander_hash_ = bundle.hash_of(EXPANDER_FILE);
     }
@@ -197,6 +197,14 @@ const Session& Backend::expander() const {
     check_graph(folder_, sizes_, EXPANDER, path, content);
     expander_ = std::make_unique<Session>(content, path, Device{"cpu"}, threads_, Calls::many);
     return *expander_;
+}
+
+bool Backend::is_of(const Bundle& bundle) const {
+    const auto same = [&](std::size_t i) {
+        return bundle.manifest["files"].contains(encoder_files_[i]) &&
+               bundle.hash_of(encoder_files_[i]) == encoders_[i];
+    };
+    return same(0) && same(1);
 }
 
 /// No hash covers the manifest: a size changed in it must not reach an array.

@@ -61,6 +61,9 @@ public:
         return static_cast<std::size_t>(sizes_.state_width(kind)) * (state_dtype_ == Dtype::float16 ? 2 : 4);
     }
     int threads() const noexcept { return threads_; }
+    const std::string& folder() const noexcept { return folder_; }
+    /// Whether a bundle holds the encoders that were opened.
+    bool is_of(const Bundle& bundle) const;
     /// Whether `score` may be called with `alone`.
     bool has_single_scorer() const noexcept { return single_scorer_.has_value(); }
 
@@ -75,7 +78,7 @@ private:
     Sizes sizes_;
     CallSizes most_;
     Vocabulary vocabulary_;
-    std::array<std::string, 2> encoders_;
+    std::array<std::string, 2> encoder_files_, encoders_; // graphs of images and texts, and their hashes
     Device device_;
     int threads_;
     Dtype state_dtype_ = Dtype::float32;

@@ -6,15 +6,11 @@
 #include <caan/caan.hpp>
 
 namespace caan::detail {
-namespace {
-
-constexpr const char* AGAIN = "; run caan index again with --overwrite";
-
-} // namespace
-
-BlockCheck::BlockCheck(std::string path, std::vector<Block> blocks, const MappedFile& states, std::size_t row_bytes)
-    : path_(std::move(path)), blocks_(std::move(blocks)), states_(states), row_bytes_(row_bytes),
-      good_(std::make_unique<std::atomic<bool>[]>(blocks_.size())), unknown_(blocks_.size()), seen_(states.status()) {
+BlockCheck::BlockCheck(std::string path, std::vector<Block> blocks, const MappedFile& states, std::size_t row_bytes,
+                       Subject subject)
+    : path_(std::move(path)), subject_(std::move(subject)), blocks_(std::move(blocks)), states_(states),
+      row_bytes_(row_bytes), good_(std::make_unique<std::atomic<bool>[]>(blocks_.size())), unknown_(blocks_.size()),
+      seen_(states.status()) {
     std::int64_t end = 0;
     for (const Block& block : blocks_) {
         ends_.push_back(end += block.rows);
@@ -55,7 +51,7 @@ void BlockCheck::notice() {
     const std::size_t needed = static_cast<std::size_t>(ends_.back()) * row_bytes_;
     if (now.size < needed) {
         throw BundleError(path_ + " is truncated: " + std::to_string(now.size) + " bytes of " + std::to_string(needed) +
-                          AGAIN);
+                          "; " + subject_.again);
     }
     if (now.is_written_since(seen_)) {
         ++changes_;
@@ -76,7 +72,7 @@ void BlockCheck::compare(std::size_t number) {
             const std::lock_guard<std::mutex> lock(noticing_);
             return changes_;
         }();
-        compare_block(path_, blocks_, number, states_.data(), row_bytes_);
+        compare_block(path_, blocks_, number, states_.data(), row_bytes_, subject_);
         const std::lock_guard<std::mutex> lock(noticing_);
         if (changes_ == before) {
             good_[number].store(true, std::memory_order_release);
@@ -87,7 +83,7 @@ void BlockCheck::compare(std::size_t number) {
 }
 
 void compare_block(const std::string& path, const std::vector<Block>& blocks, std::size_t number,
-                   const std::byte* states, std::size_t row_bytes) {
+                   const std::byte* states, std::size_t row_bytes, const Subject& subject) {
     const auto before = blocks.begin() + static_cast<std::ptrdiff_t>(number);
     const auto row = std::accumulate(blocks.begin(), before, std::int64_t{0},
                                      [](std::int64_t sum, const Block& block) { return sum + block.rows; });
@@ -95,8 +91,9 @@ void compare_block(const std::string& path, const std::vector<Block>& blocks, st
     if (sha256_of(start, static_cast<std::size_t>(before->rows) * row_bytes) != before->sha256) {
         const auto item = std::accumulate(blocks.begin(), before, std::int64_t{0},
                                           [](std::int64_t sum, const Block& block) { return sum + block.items; });
-        throw BundleError(path + " was changed: the states of items " + std::to_string(item) + " to " +
-                          std::to_string(item + before->items - 1) + " are not those that were written" + AGAIN);
+        throw BundleError(path + " was changed: the " + subject.name + " of items " + std::to_string(item) + " to " +
+                          std::to_string(item + before->items - 1) + " are not those that were written; " +
+                          subject.again);
     }
 }
 

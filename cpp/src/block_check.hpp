@@ -20,12 +20,21 @@ struct Block {
     std::string sha256; // of their states
 };
 
+/// What a file holds, for messages.
+struct Subject {
+    const char* name;  // "states"
+    std::string again; // what to do if they were changed
+};
+
 /// Verifies blocks of mapped states, each on first use, and again after the file was modified in place. Threads may
 /// share one.
 class BlockCheck {
 public:
     /// states (rows, row_bytes), from the beginning of the file, which must outlive this.
-    BlockCheck(std::string path, std::vector<Block> blocks, const MappedFile& states, std::size_t row_bytes);
+    BlockCheck(std::string path, std::vector<Block> blocks, const MappedFile& states, std::size_t row_bytes,
+               Subject subject = states_of_gallery());
+
+    static Subject states_of_gallery() { return {"states", "run caan index again with --overwrite"}; }
 
     /// Call before using rows: throws BundleError if rows [start, end) are not as written.
     void operator()(std::int64_t start, std::int64_t end);
@@ -39,6 +48,7 @@ private:
     void compare(std::size_t number);
 
     std::string path_;
+    Subject subject_;
     std::vector<Block> blocks_;
     std::vector<std::int64_t> ends_; // rows up to the end of each block
     const MappedFile& states_;
@@ -54,6 +64,7 @@ private:
 
 /// Throws BundleError unless a block's states are as written.
 void compare_block(const std::string& path, const std::vector<Block>& blocks, std::size_t number,
-                   const std::byte* states, std::size_t row_bytes);
+                   const std::byte* states, std::size_t row_bytes,
+                   const Subject& subject = BlockCheck::states_of_gallery());
 
 } // namespace caan::detail

@@ -71,7 +71,8 @@ void check_ids(const std::vector<std::string>& ids, std::size_t items) {
 void place(Gallery::Content& gallery, std::int64_t item, const std::byte* padded, const std::vector<std::string>& ids) {
     const auto rows = static_cast<std::size_t>(gallery.length(item));
     const auto start = static_cast<std::size_t>(gallery.offsets[static_cast<std::size_t>(item)]);
-    if (!all_finite(padded, gallery.dtype, rows * gallery.columns)) {
+    const Dtype type = gallery.type == stored_type(Dtype::float16) ? Dtype::float16 : Dtype::float32;
+    if (!all_finite(padded, type, rows * gallery.columns)) {
         const std::string name = ids.empty() ? "" : " (" + ids[static_cast<std::size_t>(item)] + ")";
         throw DataError((gallery.kind == Kind::image ? "image " : "text ") + std::to_string(item) + name +
                         " can't be encoded: its features hold NaN, infinity or huge values; extract them again");
@@ -179,7 +180,7 @@ std::shared_ptr<Gallery::Content> new_gallery(const Backend& backend, Kind kind,
     auto gallery = std::make_shared<Gallery::Content>();
     gallery->kind = kind;
     gallery->encoder = backend.encoder(kind);
-    gallery->dtype = backend.state_dtype();
+    gallery->type = stored_type(backend.state_dtype());
     gallery->columns = static_cast<std::size_t>(backend.sizes().state_width(kind));
     gallery->offsets.push_back(0);
     for (const std::int64_t length : lengths) {

@@ -233,9 +233,17 @@ FileStatus MappedFile::status() const {
 #else
     const timespec &modified = status.st_mtim, &changed = status.st_ctim;
 #endif
-    const auto nanoseconds = [](const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
+    const auto nanoseconds = [](const timespec& time) {
+        return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+    };
     return {static_cast<std::size_t>(status.st_size), nanoseconds(modified), nanoseconds(changed),
             static_cast<std::int64_t>(status.st_nlink)};
+}
+
+void MappedFile::fetch(const std::byte* at, std::size_t bytes) const noexcept {
+    static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const std::size_t before = static_cast<std::size_t>(at - data_) % page; // mappings begin at a page
+    (void)::madvise(const_cast<std::byte*>(at) - before, bytes + before, MADV_WILLNEED);
 }
 
 std::size_t read_into(const std::string& path, std::byte* target, std::size_t bytes) {

@@ -90,6 +90,8 @@ public:
     std::size_t size() const noexcept { return size_; }
     /// Throws std::system_error.
     FileStatus status() const;
+    /// Start reading these bytes of it from the disk, without waiting.
+    void fetch(const std::byte* at, std::size_t bytes) const noexcept;
 
 private:
     std::byte* data_ = nullptr;

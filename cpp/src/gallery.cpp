@@ -37,6 +37,15 @@ void Gallery::Content::confirm() const {
     }
 }
 
+void Gallery::Content::fetch(const std::vector<std::int64_t>& items) const noexcept {
+    if (file.data() == nullptr) {
+        return;
+    }
+    for (const std::int64_t item : items) {
+        file.fetch(row(offsets[static_cast<std::size_t>(item)]), static_cast<std::size_t>(length(item)) * row_bytes());
+    }
+}
+
 void Gallery::Content::finish() {
     live.clear();
     longest = 0;

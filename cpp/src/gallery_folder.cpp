@@ -6,6 +6,8 @@
 #include <string_view>
 #include <unordered_set>
 
+#include <sketches.hpp>
+
 #include "checksum.hpp"
 #include "files.hpp"
 #include "gallery.hpp"
@@ -15,8 +17,8 @@ namespace caan::detail {
 namespace {
 
 constexpr const char* FORMAT = "caan-gallery";
-// They differ in the integrity check of gallery.json: an old seal, or a checksum.
-constexpr std::int64_t OLDEST_VERSION = 2, VERSION = 3;
+// Version 2 has an old seal for a checksum; version 4 is for states in bfloat16 or int8, and for sketches.
+constexpr std::int64_t OLDEST_VERSION = 2, VERSION = 4;
 constexpr const char* DESCRIPTION = "/gallery.json";
 constexpr const char* AGAIN = "run caan index again";
 // Products of sizes up to this don't overflow; no gallery comes close.
@@ -62,12 +64,14 @@ struct Entries {
         }
         return at(key);
     }
-    /// Throws for other entries than these.
-    void only(std::initializer_list<const char*> keys) const {
+    /// Whether there is such an entry that is not null.
+    bool has(const char* key) const { return !member(object, key).is_null(); }
+    /// Throws for other entries than these, of which the optional one may be absent.
+    void only(std::initializer_list<const char*> keys, const char* optional = "") const {
         for (const char* key : keys) {
             at(key);
         }
-        if (object.size() != keys.size()) {
+        if (object.size() != keys.size() + object.count(optional)) {
             throw JsonError("it holds " + python_str(object));
         }
     }
@@ -80,6 +84,23 @@ struct Entries {
     }
 };
 
+kernels::StateType type_of(const Entries& entries) {
+    const std::string name = entries.text("dtype");
+    if (name == "float16") {
+        return kernels::StateType::kFloat16;
+    }
+    if (name == "float32") {
+        return kernels::StateType::kFloat32;
+    }
+    if (name == "bfloat16") {
+        return kernels::StateType::kBFloat16;
+    }
+    if (name == "int8") {
+        return kernels::StateType::kInt8;
+    }
+    throw JsonError("'dtype' is " + python_str(entries.at("dtype")));
+}
+
 Part part_of(const Json& content) {
     const Entries part{content};
     part.only({"size", "sha256"});
@@ -88,9 +109,77 @@ Part part_of(const Json& content) {
 
 Block block_of(const Json& content) {
     const Entries block{content};
-    block.only({"items", "rows", "sha256", "crc32"});
+    block.only({"items", "rows", "sha256", "crc32"}, "sketches");
     block.integer("crc32", 0, LARGEST);
     return {block.integer("items", 1, LARGEST), block.integer("rows", 1, LARGEST), block.text("sha256")};
+}
+
+/// A list of numbers that increase, each at least 1.
+std::vector<std::int64_t> rising(const Entries& entries, const char* key) {
+    std::vector<std::int64_t> result;
+    for (const Json& value : entries.list(key)) {
+        if (!is_integer(value) || value <= (result.empty() ? 0 : result.back()) || value > LARGEST) {
+            throw JsonError("'" + std::string(key) + "' holds " + python_str(value));
+        }
+        result.push_back(value.get<std::int64_t>());
+    }
+    return result;
+}
+
+/// Shares (rows, columns), each from 0 to 1.
+std::vector<std::vector<double>> shares(const Entries& entries, const char* key, std::size_t rows,
+                                        std::size_t columns) {
+    const auto is_share = [](const Json& value) { return value.is_number() && value >= 0 && value <= 1; };
+    std::vector<std::vector<double>> result;
+    for (const Json& row : entries.list(key)) {
+        if (!row.is_array() || row.size() != columns || !std::all_of(row.begin(), row.end(), is_share)) {
+            throw JsonError("'" + std::string(key) + "' holds " + python_str(row));
+        }
+        result.push_back(row.get<std::vector<double>>());
+    }
+    if (result.size() != rows) {
+        throw JsonError("'" + std::string(key) + "' has " + std::to_string(result.size()) + " rows");
+    }
+    return result;
+}
+
+Curve curve_of(const Json& content) {
+    const Entries curve{content};
+    Curve result{curve.integer("items", 1, LARGEST),
+                 curve.integer("sample", 1, LARGEST),
+                 rising(curve, "k"),
+                 rising(curve, "candidates"),
+                 {},
+                 {},
+                 {}};
+    const auto read = [&](const char* key) { return shares(curve, key, result.k.size(), result.candidates.size()); };
+    result.recall = read("recall");
+    result.low = read("low");
+    result.high = read("high");
+    return result;
+}
+
+void read_sketch(const Entries& entries, Description& description) {
+    if (!entries.has("sketch")) {
+        return;
+    }
+    const Entries sketch{entries.at("sketch")};
+    const std::int64_t columns = sketch.integer("columns", kernels::kSketchStep, kernels::kLargestSketch);
+    if (columns % static_cast<std::int64_t>(kernels::kSketchStep) != 0) {
+        throw JsonError("'columns' is " + std::to_string(columns));
+    }
+    for (const Json& item : entries.list("blocks")) {
+        const Entries block{item};
+        if (!block.has("sketches")) {
+            return;
+        }
+        const std::int64_t items = block.integer("items", 1, LARGEST);
+        description.sketch_blocks.push_back({items, items, block.text("sketches")});
+    }
+    description.sketch = {sketch.text("model"), static_cast<std::size_t>(columns), {}};
+    if (entries.has("curve")) {
+        description.sketch->curve = curve_of(entries.at("curve"));
+    }
 }
 
 /// Runs of deleted items, increasing and separate.
@@ -111,7 +200,7 @@ Description description_of(const Json& content) {
     Description result{};
     result.kind = entries.is_first("kind", "image", "text") ? Kind::image : Kind::text;
     result.encoder = entries.text("encoder");
-    result.dtype = entries.is_first("dtype", "float16", "float32") ? Dtype::float16 : Dtype::float32;
+    result.type = type_of(entries);
     result.columns = static_cast<std::size_t>(entries.integer("columns", 1, MOST_COLUMNS));
     // Captions' states are always whole: only images have V.
     if (!entries.at("compact").is_boolean() || (result.kind == Kind::text && entries.at("compact") == true)) {
@@ -135,6 +224,7 @@ Description description_of(const Json& content) {
         result.ids.push_back(part_of(entries.at("ids")));
     }
     read_runs(entries.list("deleted"), result);
+    read_sketch(entries, result);
     return result;
 }
 
@@ -232,10 +322,11 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
     auto content = std::make_shared<Gallery::Content>();
     content->kind = description.kind;
     content->encoder = description.encoder;
-    content->dtype = description.dtype;
+    content->type = description.type;
     content->columns = description.columns;
     content->compact = description.compact;
     content->bundle = description.bundle;
+    content->folder = folder;
     const std::string lengths = folder + "/lengths.bin", ids = folder + "/ids.jsonl", states = folder + "/states.bin";
     content->offsets = parse_lengths(read_part(lengths, description.lengths), description, lengths);
     if (!description.ids.empty()) {
@@ -252,6 +343,10 @@ std::shared_ptr<const Gallery::Content> read_once(const std::string& folder, Sto
     }
     const std::size_t bytes = static_cast<std::size_t>(description.rows) * content->row_bytes();
     (storage == Storage::memory ? read_states : map_states)(*content, states, description, bytes);
+    if (description.sketch) {
+        content->sketches = std::make_shared<Sketches>(folder, *description.sketch, description.sketch_blocks,
+                                                       content->deleted, storage == Storage::memory);
+    }
     content->finish();
     return content;
 }

@@ -1,14 +1,17 @@
-/// A gallery's folder, formats 2 and 3, as described in docs/architecture.md.
+/// A gallery's folder, formats 2 to 4, as described in docs/architecture.md.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <caan/caan.hpp>
+#include <kernel.hpp>
 
 #include "block_check.hpp"
+#include "gallery_sketches.hpp"
 
 namespace caan::detail {
 
@@ -22,7 +25,7 @@ struct Part {
 struct Description {
     Kind kind;
     std::string encoder;
-    Dtype dtype;
+    kernels::StateType type;
     std::size_t columns;
     bool compact;
     std::string bundle;
@@ -30,6 +33,8 @@ struct Description {
     Part lengths;
     std::vector<Part> ids;                                      // one or none
     std::vector<std::pair<std::int64_t, std::int64_t>> deleted; // [first, last + 1) of each run
+    std::optional<SketchEntry> sketch;
+    std::vector<Block> sketch_blocks; // rows: items; empty unless all blocks have sketches
     std::int64_t items = 0, rows = 0;
 };
 

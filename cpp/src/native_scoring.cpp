@@ -21,28 +21,36 @@ struct Items {
     std::size_t count;
 };
 
-Items in_place(const Gallery::Content& gallery, const std::int64_t* positions, std::size_t count, Workspace& space) {
-    if (gallery.check != nullptr) {
-        // Positions increase.
-        (*gallery.check)(gallery.offsets[static_cast<std::size_t>(positions[0])],
-                         gallery.offsets[static_cast<std::size_t>(positions[count - 1]) + 1]);
+/// Verifies the states of items, whose positions increase: not those between them, if they lie far apart.
+void check_rows(const Gallery::Content& gallery, const std::int64_t* positions, std::size_t count) {
+    constexpr std::int64_t FAR = 64;
+    for (std::size_t i = 0, end = 0; gallery.check != nullptr && i < count; i = end) {
+        for (end = i + 1; end < count && positions[end] - positions[end - 1] < FAR;) {
+            ++end;
+        }
+        (*gallery.check)(gallery.offsets[static_cast<std::size_t>(positions[i])],
+                         gallery.offsets[static_cast<std::size_t>(positions[end - 1]) + 1]);
     }
+}
+
+Items in_place(const Gallery::Content& gallery, const std::int64_t* positions, std::size_t count, Workspace& space) {
+    check_rows(gallery, positions, count);
     auto* states = space.items.get<kernels::State>(count);
     std::transform(positions, positions + count, states, [&](std::int64_t item) {
         return kernels::State{gallery.row(gallery.offsets[static_cast<std::size_t>(item)]),
-                              static_cast<std::size_t>(gallery.length(item)), gallery.dtype == Dtype::float16};
+                              static_cast<std::size_t>(gallery.length(item)), gallery.type};
     });
     return {positions, states, count};
 }
 
-Items in_space(const Padded& padded, const std::int64_t* positions, std::size_t row_bytes, bool half,
+Items in_space(const Padded& padded, const std::int64_t* positions, std::size_t row_bytes, Dtype type,
                Workspace& space) {
     const auto count = static_cast<std::size_t>(padded.items);
     auto* states = space.items.get<kernels::State>(count);
     const auto* first = static_cast<const std::byte*>(padded.states);
     for (std::size_t i = 0; i < count; ++i) {
         states[i] = {first + i * static_cast<std::size_t>(padded.longest) * row_bytes,
-                     static_cast<std::size_t>(padded.lengths[i]), half};
+                     static_cast<std::size_t>(padded.lengths[i]), stored_type(type)};
     }
     return {positions, states, count};
 }
@@ -51,11 +59,13 @@ Items in_space(const Padded& padded, const std::int64_t* positions, std::size_t 
 class NativeStream {
 public:
     NativeStream(const Backend& backend, std::size_t expanded_bytes, const Gallery::Content& images, const Texts& texts,
-                 Spaces& spaces, const Take& take)
+                 Spaces& spaces, const Take& take, const Chosen& chosen)
         : backend_(backend), expanded_bytes_(expanded_bytes == 0 ? EXPANDED_BYTES : expanded_bytes), gallery_(images),
-          take_(take), caption_space_(spaces.captions.borrow()), image_space_(spaces.tiles.borrow()) {
+          images_(chosen.of_images(images)), take_(take), caption_space_(spaces.captions.borrow()),
+          image_space_(spaces.tiles.borrow()) {
         if (const auto* gallery = std::get_if<const Gallery::Content*>(&texts)) {
             captions_ = *gallery;
+            order_ = chosen.of_captions(**gallery);
         } else {
             tokens_ = std::get<const Tokens*>(texts);
             order_ = by_length(tokens_->lengths);
@@ -63,11 +73,11 @@ public:
     }
 
     void run() {
-        const std::size_t all = tokens_ != nullptr ? order_.size() : captions_->live.size();
+        const std::size_t all = order_.size();
         // Take more encoded captions at a time if there are few images.
         const std::size_t most = tokens_ != nullptr
                                      ? captions_per_call(backend_)
-                                     : std::max(captions_per_call(backend_), BLOCK_PAIRS / gallery_.live.size());
+                                     : std::max(captions_per_call(backend_), BLOCK_PAIRS / images_.size());
         for (std::size_t start = 0; start < all; start += most) {
             score_all_images(captions(start, std::min(most, all - start)));
         }
@@ -75,25 +85,27 @@ public:
 
 private:
     Items captions(std::size_t start, std::size_t count) {
-        if (tokens_ == nullptr) {
-            return in_place(*captions_, captions_->live.data() + start, count, *caption_space_);
-        }
         const std::int64_t* positions = order_.data() + start;
+        if (tokens_ == nullptr) {
+            return in_place(*captions_, positions, count, *caption_space_);
+        }
         const Padded encoded = encode_some_captions(backend_, *tokens_, positions, count, *caption_space_);
-        return in_space(encoded, positions, backend_.state_row_bytes(Kind::text), is_half(), *caption_space_);
+        return in_space(encoded, positions, backend_.state_row_bytes(Kind::text), backend_.state_dtype(),
+                        *caption_space_);
     }
 
     Items images(std::size_t start, std::size_t count) {
-        const std::int64_t* positions = gallery_.live.data() + start;
+        const std::int64_t* positions = images_.data() + start;
         if (!gallery_.compact) {
             return in_place(gallery_, positions, count, *image_space_);
         }
         const Padded expanded = gather_states(backend_, gallery_, positions, count, *image_space_);
-        return in_space(expanded, positions, backend_.state_row_bytes(Kind::image), is_half(), *image_space_);
+        return in_space(expanded, positions, backend_.state_row_bytes(Kind::image), backend_.state_dtype(),
+                        *image_space_);
     }
 
     void score_all_images(const Items& captions) {
-        const std::size_t all = gallery_.live.size();
+        const std::size_t all = images_.size();
         const std::size_t most = std::min({all, std::max<std::size_t>(1, BLOCK_PAIRS / captions.count), expandable()});
         auto* scores = image_space_->scores.get<float>(most * captions.count);
         for (std::size_t start = 0; start < all; start += most) {
@@ -106,27 +118,26 @@ private:
     /// The most images of a compact gallery at a time.
     std::size_t expandable() const {
         const std::size_t item = static_cast<std::size_t>(gallery_.longest) * backend_.state_row_bytes(Kind::image);
-        return gallery_.compact ? std::max<std::size_t>(1, expanded_bytes_ / item) : gallery_.live.size();
+        return gallery_.compact ? std::max<std::size_t>(1, expanded_bytes_ / item) : images_.size();
     }
-
-    bool is_half() const { return backend_.state_dtype() == Dtype::float16; }
 
     const Backend& backend_;
     std::size_t expanded_bytes_;
     const Gallery::Content& gallery_;
+    const std::vector<std::int64_t>& images_;
     const Take& take_;
     Workspaces::Loan caption_space_, image_space_;
     // One of these.
     const Gallery::Content* captions_ = nullptr;
     const Tokens* tokens_ = nullptr;
-    std::vector<std::int64_t> order_; // of the tokens, so that an encoder call has similar lengths
+    std::vector<std::int64_t> order_; // of the captions; tokens by length, so that an encoder call has similar ones
 };
 
 } // namespace
 
 void score_natively(const Backend& backend, std::size_t expanded_bytes, const Gallery::Content& images,
-                    const Texts& texts, Spaces& spaces, const Take& take) {
-    NativeStream(backend, expanded_bytes, images, texts, spaces, take).run();
+                    const Texts& texts, Spaces& spaces, const Take& take, const Chosen& chosen) {
+    NativeStream(backend, expanded_bytes, images, texts, spaces, take, chosen).run();
 }
 
 } // namespace caan::detail

@@ -6,27 +6,18 @@
 
 #include <caan/caan.hpp>
 
-#include "backend.hpp"
 #include "bundle.hpp"
 #include "encoding.hpp"
 #include "files.hpp"
-#include "gallery.hpp"
-#include "inputs.hpp"
 #include "machine.hpp"
-#include "scoring.hpp"
+#include "retriever_impl.hpp"
 #include "states.hpp"
 #include "text.hpp"
-#include "top_k.hpp"
-#include "unscored.hpp"
 
 namespace caan {
 namespace {
 
 using namespace detail;
-
-constexpr std::size_t DEFAULT_HITS = 10;
-
-const char* name_of(Kind kind) { return kind == Kind::image ? "image" : "text"; }
 
 void to_standard_error(const std::string& message) {
     (void)std::fprintf(stderr, "Warning: %s\n", visible(message).c_str()); // may quote an id or a caption
@@ -77,95 +68,24 @@ void warn_of_failed_gate(const Bundle& bundle, const std::string& precision, con
          (summary.empty() ? "" : ": " + visible(summary)) + "; use it to investigate, not to search");
 }
 
+/// An image that a gallery of captions is searched with.
+Gallery encoded_query(const Retriever& retriever, const Features& query, const Gallery& gallery, const Sizes& sizes) {
+    if (gallery.kind() != Kind::text) {
+        throw DataError("this gallery holds images; search it with captions, not with images");
+    }
+    check_image(query, sizes);
+    return retriever.encode_images({query.data, {1, query.shape[0], query.shape[1]}, query.dtype});
+}
+
+std::vector<Found> exact(std::vector<std::vector<Hit>> hits) {
+    std::vector<Found> found;
+    for (std::vector<Hit>& some : hits) {
+        found.push_back({std::move(some), std::nullopt, std::nullopt});
+    }
+    return found;
+}
+
 } // namespace
-
-struct Retriever::Impl {
-    Impl(const Bundle& bundle, const Options& options)
-        : backend(bundle, options),
-          warn(options.warn ? options.warn : to_standard_error), choice{options.tile_bytes, options.workers} {}
-
-    void check_gallery(const Gallery::Content& gallery, Kind kind) const {
-        if (gallery.kind != kind) {
-            throw DataError(std::string("this gallery holds ") + name_of(gallery.kind) + " states, " + name_of(kind) +
-                            " states are needed here");
-        }
-        if (gallery.encoder != backend.encoder(kind)) {
-            throw BundleError("this gallery was made with another model or precision; open the bundle in that "
-                              "precision, or encode again: caan index");
-        }
-        const Sizes& sizes = backend.sizes();
-        const std::int64_t width = gallery.compact ? sizes.embed_dim : sizes.state_width(kind);
-        if (gallery.columns != static_cast<std::size_t>(width)) {
-            throw BundleError("this gallery's states have " + std::to_string(gallery.columns) +
-                              " columns, the model's " + std::to_string(width) + "; encode it again: caan index");
-        }
-        if (gallery.longest > sizes.longest(kind)) {
-            const char* part = kind == Kind::image ? "regions" : "words";
-            throw DataError(std::string("this gallery has ") + name_of(kind) + "s of " +
-                            std::to_string(gallery.longest) + " " + part + ", the backend takes up to " +
-                            std::to_string(sizes.longest(kind)));
-        }
-    }
-
-    Tokens tokens_of(const std::vector<Caption>& captions) const {
-        return detail::tokenize(captions, backend.vocabulary(), backend.sizes().most_words, warn);
-    }
-
-    /// `by_image`: the queries are images.
-    std::vector<std::vector<Hit>> best(const Gallery::Content& images, const Texts& texts, bool by_image,
-                                       std::size_t queries, std::size_t k) const {
-        const Gallery::Content& gallery = by_image ? *std::get<const Gallery::Content*>(texts) : images;
-        check_gallery(gallery, gallery.kind);
-        if (gallery.live.empty()) {
-            throw DataError("every item of this gallery is deleted; append some, or index it again: caan index");
-        }
-        if (k < 1 || k > gallery.live.size()) {
-            const std::string live = std::to_string(gallery.live.size());
-            throw DataError("k is " + std::to_string(k) + ", the gallery has " + live + " items; ask for 1 to " + live);
-        }
-        TopK best(queries, k);
-        Unscored unscored(images, texts);
-        score_stream(backend, choice, images, texts, spaces, [&](const Scored& s) {
-            std::vector<float> room;
-            const float* scores = unscored.note(s, room);
-            if (by_image) {
-                best.add(s.images, s.n, s.m, s.captions, s.m, 1, scores);
-            } else {
-                best.add(s.captions, s.m, 1, s.images, s.n, s.m, scores);
-            }
-        });
-        unscored.check_hits(by_image ? Kind::image : Kind::text, warn);
-        return std::move(best).sorted();
-    }
-
-    /// The number of hits of a query without k.
-    static std::size_t default_hits(const Gallery& gallery) {
-        return std::clamp<std::size_t>(gallery.live(), 1, DEFAULT_HITS);
-    }
-
-    void fill(const Gallery::Content& images, const Texts& texts, std::size_t captions, float* out) const {
-        std::fill(out, out + images.size() * captions, -std::numeric_limits<float>::infinity());
-        Unscored unscored(images, texts);
-        const auto take = [&](const Scored& s) {
-            std::vector<float> room;
-            (void)unscored.note(s, room);
-            for (std::size_t i = 0; i < s.n; ++i) {
-                float* row = out + static_cast<std::size_t>(s.images[i]) * captions;
-                for (std::size_t j = 0; j < s.m; ++j) {
-                    row[s.captions[j]] = s.scores[i * s.m + j];
-                }
-            }
-        };
-        // By reference: its captures exceed std::function's inline storage.
-        score_stream(backend, choice, images, texts, spaces, std::cref(take));
-        unscored.warn_of_matrix(warn);
-    }
-
-    Backend backend;
-    Warn warn;
-    Choice choice;
-    mutable Spaces spaces;
-};
 
 Retriever Retriever::open(const std::string& path, const Options& options) {
     check_options(options);
@@ -175,7 +95,7 @@ Retriever Retriever::open(const std::string& path, const Options& options) {
     }
     std::unique_ptr<Impl> impl;
     from_bundle(folder, [&](const Bundle& bundle) {
-        impl = std::make_unique<Impl>(bundle, options);
+        impl = std::make_unique<Impl>(bundle, options, options.warn ? options.warn : to_standard_error);
         warn_of_failed_gate(bundle, graph_precision(options.precision), impl->warn);
     });
     // Reading a graph temporarily takes several times its size.
@@ -222,22 +142,12 @@ std::vector<Hit> Retriever::search(const Caption& query, const Gallery& gallery,
 }
 
 std::vector<Hit> Retriever::search(const Features& query, const Gallery& gallery, std::size_t k) const {
-    if (gallery.kind() != Kind::text) {
-        throw DataError("this gallery holds images; search it with captions, not with images");
-    }
-    check_image(query, impl_->backend.sizes());
-    return search_many(encode_images({query.data, {1, query.shape[0], query.shape[1]}, query.dtype}), gallery, k)[0];
+    return search_many(encoded_query(*this, query, gallery, impl_->backend.sizes()), gallery, k)[0];
 }
 
 std::vector<std::vector<Hit>> Retriever::search_many(const std::vector<Caption>& queries, const Gallery& gallery,
                                                      std::size_t k) const {
-    if (!queries.empty() && gallery.kind() != Kind::image) {
-        throw DataError("this gallery holds texts; search it with images' features, not with captions");
-    }
-    for (const Caption& query : queries) {
-        check_known(query, impl_->backend.vocabulary());
-    }
-    const Tokens tokens = impl_->tokens_of(queries);
+    const Tokens tokens = impl_->query_tokens(queries, gallery);
     return impl_->best(gallery.content(), &tokens, false, queries.size(), k);
 }
 
@@ -248,6 +158,41 @@ std::vector<std::vector<Hit>> Retriever::search_many(const Gallery& queries, con
     const Gallery& images = by_image ? queries : gallery;
     const Gallery& texts = by_image ? gallery : queries;
     return impl_->best(images.content(), &texts.content(), by_image, queries.size(), k);
+}
+
+Found Retriever::search(const Caption& query, const Gallery& gallery, const Search& how) const {
+    return search_many(std::vector<Caption>{query}, gallery, how)[0];
+}
+
+Found Retriever::search(const Features& query, const Gallery& gallery, const Search& how) const {
+    return search_many(encoded_query(*this, query, gallery, impl_->backend.sizes()), gallery, how)[0];
+}
+
+std::vector<Found> Retriever::search_many(const std::vector<Caption>& queries, const Gallery& gallery,
+                                          const Search& how) const {
+    const Tokens tokens = impl_->query_tokens(queries, gallery);
+    const std::size_t k = how.k > 0 ? how.k : Impl::default_hits(gallery);
+    const Plan plan = impl_->plan(how, k, gallery.content());
+    if (plan.candidates) {
+        const auto space = impl_->spaces.captions.borrow();
+        const Gallery encoded = detail::encode_captions(impl_->backend, tokens, {}, *space);
+        if (auto found = impl_->find(encoded.content(), gallery.content(), k, plan)) {
+            return std::move(*found);
+        }
+    }
+    return exact(impl_->best(gallery.content(), &tokens, false, queries.size(), k));
+}
+
+std::vector<Found> Retriever::search_many(const Gallery& queries, const Gallery& gallery, const Search& how) const {
+    impl_->check_gallery(queries.content(), gallery.kind() == Kind::text ? Kind::image : Kind::text);
+    const std::size_t k = how.k > 0 ? how.k : Impl::default_hits(gallery);
+    const Plan plan = impl_->plan(how, k, gallery.content());
+    if (plan.candidates) {
+        if (auto found = impl_->find(queries.content(), gallery.content(), k, plan)) {
+            return std::move(*found);
+        }
+    }
+    return exact(search_many(queries, gallery, k));
 }
 
 Matrix Retriever::score_matrix(const Gallery& images, const std::vector<Caption>& captions) const {

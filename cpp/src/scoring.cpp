@@ -40,13 +40,13 @@ Sorted sorted(const std::vector<std::int64_t>& positions, const std::function<st
     return result;
 }
 
-Sorted sorted_live(const Gallery::Content& gallery) {
-    return sorted(gallery.live, [&](std::int64_t item) { return gallery.length(item); });
+Sorted sorted_items(const Gallery::Content& gallery, const std::vector<std::int64_t>& items) {
+    return sorted(items, [&](std::int64_t item) { return gallery.length(item); });
 }
 
-Sorted sorted_texts(const Texts& texts) {
+Sorted sorted_texts(const Texts& texts, const Chosen& chosen) {
     if (const auto* gallery = std::get_if<const Gallery::Content*>(&texts)) {
-        return sorted_live(**gallery);
+        return sorted_items(**gallery, chosen.of_captions(**gallery));
     }
     const Tokens& tokens = *std::get<const Tokens*>(texts);
     std::vector<std::int64_t> positions(tokens.ids.size());
@@ -75,9 +75,9 @@ std::size_t divided_up(std::size_t items, std::size_t parts) { return (items + p
 class Stream {
 public:
     Stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
-           Spaces& spaces, const Take& take)
-        : backend_(backend), gallery_(images), texts_(texts), take_(take), images_(sorted_live(images)),
-          captions_(sorted_texts(texts)),
+           Spaces& spaces, const Take& take, const Chosen& chosen)
+        : backend_(backend), gallery_(images), texts_(texts), take_(take),
+          images_(sorted_items(images, chosen.of_images(images))), captions_(sorted_texts(texts, chosen)),
           choice_(filled_in(choice, backend, images, images_.items.size() * captions_.items.size())),
           caption_space_(spaces.captions.borrow()) {
         const std::size_t per_call = captions_per_call(backend);
@@ -229,15 +229,15 @@ private:
 } // namespace
 
 void score_stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
-                  Spaces& spaces, const Take& take) {
+                  Spaces& spaces, const Take& take, const Chosen& chosen) {
     const auto* gallery = std::get_if<const Gallery::Content*>(&texts);
-    if (images.live.empty() || (gallery != nullptr && (*gallery)->live.empty())) {
+    if (chosen.of_images(images).empty() || (gallery != nullptr && chosen.of_captions(**gallery).empty())) {
         return;
     }
     if (backend.native() != nullptr) {
-        score_natively(backend, choice.tile_bytes, images, texts, spaces, take);
+        score_natively(backend, choice.tile_bytes, images, texts, spaces, take, chosen);
     } else {
-        Stream(backend, choice, images, texts, spaces, take).run();
+        Stream(backend, choice, images, texts, spaces, take, chosen).run();
     }
     images.confirm();
     if (gallery != nullptr) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <variant>
+#include <vector>
 
 #include "backend.hpp"
 #include "buffers.hpp"
@@ -39,10 +40,23 @@ struct Spaces {
     Workspaces captions, tiles;
 };
 
-/// Score every live image with every live caption, in blocks in no particular order. `take` is called with each,
-/// perhaps from several threads at once. Throws what the backend and `take` throw, and BundleError if a gallery's file
-/// was changed.
+/// The items of each side that are scored, increasing; null: the live ones of a gallery, and all tokens.
+struct Chosen {
+    const std::vector<std::int64_t>* images = nullptr;
+    const std::vector<std::int64_t>* captions = nullptr; // only of a gallery
+
+    const std::vector<std::int64_t>& of_images(const Gallery::Content& gallery) const {
+        return images != nullptr ? *images : gallery.live;
+    }
+    const std::vector<std::int64_t>& of_captions(const Gallery::Content& gallery) const {
+        return captions != nullptr ? *captions : gallery.live;
+    }
+};
+
+/// Score every live, or chosen, image with every such caption, in blocks in no particular order. `take` is called with
+/// each, perhaps from several threads at once. Throws what the backend and `take` throw, and BundleError if a gallery's
+/// file was changed.
 void score_stream(const Backend& backend, const Choice& choice, const Gallery::Content& images, const Texts& texts,
-                  Spaces& spaces, const Take& take);
+                  Spaces& spaces, const Take& take, const Chosen& chosen = {});
 
 } // namespace caan::detail

@@ -30,14 +30,73 @@ Extent extent_of(const Gallery::Content& gallery, const std::int64_t* items, std
     return extent;
 }
 
+std::uint32_t bits_at(const std::byte* at, std::size_t bytes) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, at, bytes);
+    return bits;
+}
+
+float float_of(std::uint32_t bits) {
+    float value = 0;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+void put(float value, float& to) { to = value; }
+void put(float value, std::uint16_t& to) { to = float_to_half(value); }
+
+/// A stored row of bfloat16 or int8 → its numbers.
+template <typename T>
+void decode_row(const std::byte* row, const Gallery::Content& gallery, const Sizes& sizes, T* to) {
+    if (gallery.type == kernels::StateType::kBFloat16) {
+        for (std::size_t j = 0; j < gallery.columns; ++j) {
+            put(float_of(bits_at(row + 2 * j, 2) << 16), to[j]);
+        }
+        return;
+    }
+    const auto dim = static_cast<std::size_t>(sizes.embed_dim), wide = static_cast<std::size_t>(sizes.attention_dim);
+    const std::size_t of_embed_dim = gallery.kind == Kind::image && !gallery.compact ? 2 : 1;
+    const auto* integers = reinterpret_cast<const std::int8_t*>(row + gallery.matrices() * sizeof(float));
+    for (std::size_t number = 0; number < gallery.matrices(); ++number) {
+        const float scale = float_of(bits_at(row + number * sizeof(float), sizeof(float)));
+        const std::size_t columns = number < of_embed_dim ? dim : wide;
+        for (std::size_t j = 0; j < columns; ++j) {
+            put(scale * static_cast<float>(integers[j]), to[j]);
+        }
+        integers += columns;
+        to += columns;
+    }
+}
+
+bool is_small(kernels::StateType type) {
+    return type == kernels::StateType::kBFloat16 || type == kernels::StateType::kInt8;
+}
+
+/// Rows of the gallery in `type`.
+void widen(const std::byte* from, const Gallery::Content& gallery, const Sizes& sizes, std::size_t rows, Dtype type,
+           std::byte* out) {
+    if (!is_small(gallery.type)) {
+        const Dtype stored = gallery.type == kernels::StateType::kFloat16 ? Dtype::float16 : Dtype::float32;
+        convert(from, stored, out, type, rows * gallery.columns);
+        return;
+    }
+    for (std::size_t i = 0; i < rows; ++i, from += gallery.row_bytes(), out += gallery.columns * width_of(type)) {
+        if (type == Dtype::float32) {
+            decode_row(from, gallery, sizes, reinterpret_cast<float*>(out));
+        } else {
+            decode_row(from, gallery, sizes, reinterpret_cast<std::uint16_t*>(out));
+        }
+    }
+}
+
 /// Copy items' rows to (n, longest, columns) of `type`, zeros behind the shorter ones.
-void pad(const Gallery::Content& gallery, const std::int64_t* items, std::size_t n, std::int64_t longest,
-         std::byte* out, Dtype type) {
+void pad(const Gallery::Content& gallery, const Sizes& sizes, const std::int64_t* items, std::size_t n,
+         std::int64_t longest, std::byte* out, Dtype type) {
     const std::size_t row = gallery.columns * width_of(type);
     for (std::size_t i = 0; i < n; ++i) {
         const auto length = static_cast<std::size_t>(gallery.length(items[i]));
         const std::byte* from = gallery.row(gallery.offsets[static_cast<std::size_t>(items[i])]);
-        convert(from, gallery.dtype, out, type, length * gallery.columns);
+        widen(from, gallery, sizes, length, type, out);
         std::memset(out + length * row, 0, (static_cast<std::size_t>(longest) - length) * row);
         out += static_cast<std::size_t>(longest) * row;
     }
@@ -58,7 +117,7 @@ Padded gather_states(const Backend& backend, const Gallery::Content& gallery, co
     const Dtype type = backend.state_dtype();
     if (gallery.compact) {
         auto* regions = space.regions.get<float>(rows * gallery.columns);
-        pad(gallery, items, n, extent.longest, reinterpret_cast<std::byte*>(regions), Dtype::float32);
+        pad(gallery, backend.sizes(), items, n, extent.longest, reinterpret_cast<std::byte*>(regions), Dtype::float32);
         const std::size_t values = rows * static_cast<std::size_t>(backend.sizes().state_width(Kind::image));
         auto* states = space.states.get<std::byte>(values * width_of(type));
         auto* wide = type == Dtype::float32 ? reinterpret_cast<float*>(states) : space.wide.get<float>(values);
@@ -68,12 +127,16 @@ Padded gather_states(const Backend& backend, const Gallery::Content& gallery, co
         }
         return {states, lengths, count, extent.longest};
     }
-    if (extent.is_run && gallery.dtype == type) {
+    if (extent.is_run && gallery.type == stored_type(type)) {
         return {gallery.row(extent.first), lengths, count, extent.longest};
     }
     auto* states = space.states.get<std::byte>(rows * gallery.columns * width_of(type));
-    pad(gallery, items, n, extent.longest, states, type);
+    pad(gallery, backend.sizes(), items, n, extent.longest, states, type);
     return {states, lengths, count, extent.longest};
+}
+
+kernels::StateType stored_type(Dtype type) noexcept {
+    return type == Dtype::float16 ? kernels::StateType::kFloat16 : kernels::StateType::kFloat32;
 }
 
 void convert(const void* from, Dtype from_type, void* to, Dtype to_type, std::size_t values) {

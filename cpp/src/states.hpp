@@ -1,4 +1,4 @@
-/// From a gallery's states to the scorer's: half precision widened, a compact gallery's columns recomputed.
+/// From a gallery's states to the scorer's: small types widened, a compact gallery's columns recomputed.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,9 @@ namespace caan::detail {
 /// written.
 Padded gather_states(const Backend& backend, const Gallery::Content& gallery, const std::int64_t* items, std::size_t n,
                      Workspace& space);
+
+/// How a gallery stores this type.
+kernels::StateType stored_type(Dtype type) noexcept;
 
 /// Converts between the two state types, or copies; overflow to float16 gives infinity.
 void convert(const void* from, Dtype from_type, void* to, Dtype to_type, std::size_t values);

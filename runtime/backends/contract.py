@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.vocabulary import Vocabulary
+from ...sketch import BundleSketch
 from ...tiling import TileSize
+from ..galleries.rows import Dtype
 
 # No graphs have this precision; the backends `native` and `triton` multiply the states of FP32 graphs in it.
 BF16 = "bf16"
@@ -28,10 +30,10 @@ class Tile(NamedTuple):
 class RowTile(NamedTuple):
     """The same, read in place: item i's states are rows starts[i]:starts[i] + lengths[i]."""
 
-    image_states: NDArray[np.floating]  # (rows, 2D + 3d)
+    image_states: NDArray[Any]  # (rows, 2D + 3d), or as stored
     image_starts: NDArray[np.int64]  # (n,)
     image_lengths: NDArray[np.int64]  # (n,)
-    text_states: NDArray[np.floating]  # (rows, D + 3d)
+    text_states: NDArray[Any]  # (rows, D + 3d), or as stored
     text_starts: NDArray[np.int64]  # (m,)
     text_lengths: NDArray[np.int64]  # (m,)
 
@@ -57,7 +59,9 @@ class KernelTiles(NamedTuple):
 
 
 class KernelRows(NamedTuple):
-    """A kernel scores `RowTile`s of any size, reading states (float16 or float32) in place."""
+    """A kernel scores `RowTile`s of any size, reading states in place, as these galleries store them."""
+
+    dtypes: Collection[Dtype] = ("float16", "float32")
 
 
 Tiles = GraphTiles | KernelTiles | KernelRows
@@ -71,6 +75,7 @@ class Model:
     limits: Mapping[str, int]  # "regions" and "words": the most one item may have
     vocabulary: Vocabulary
     encoders: Mapping[str, str]  # "image" and "text": hash of the encoder graph or checkpoint
+    sketch: BundleSketch | None = None  # the bundle's, if it has one
 
 
 class Backend(Protocol):
@@ -102,6 +107,15 @@ class Backend(Protocol):
         A backend may consume a tile or two before it yields the first result, to overlap copies and scoring.
         Image states that are read-only views may be cached on a device for later calls.
         """
+
+    def pool_images(self, tile: Any) -> NDArray[np.float32]:
+        """(n, D): each image's V weighted with the mean of its av over the tile's captions, always in FP32.
+
+        tile: as for `score_tiles`. An image's result does not depend on the other images.
+        """
+
+    def pool_captions(self, tile: Any) -> NDArray[np.float32]:
+        """(m, D): each caption's U weighted with the mean of its au over the tile's images; otherwise as above."""
 
     def explain(self, tile: Tile) -> dict[str, NDArray[np.float32]]:
         """A tile's scores (n, m) and intermediates: H, Hu, Hv (n, m, R, T), av (n, m, R) and au (n, m, T).

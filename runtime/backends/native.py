@@ -33,13 +33,14 @@ class NativeBackend(OnnxEncoders):
     """
 
     name = "native"
-    tiles: Tiles = KernelRows()
     layouts: Sequence[Layout | None] = ()
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None) -> None:
         super().__init__(bundle, PRECISIONS[precision], "cpu", threads)
         weights, scale = scorer_weights(bundle), attention_scale(bundle)
         self.precision = precision
+        # Older builds of the package read none but these two.
+        self.tiles: Tiles = KernelRows(getattr(_module(), "STATE_TYPES", ("float16", "float32")))
         self.threads = chosen_threads(threads)
         self._new_scorer = partial(
             _module().Scorer,
@@ -47,10 +48,9 @@ class NativeBackend(OnnxEncoders):
             self.model.config["attention_dim"],
             scale,
             *weights,
-            BF16 if precision == BF16 else "fp32",
-            self.threads,
+            threads=self.threads,
         )
-        self._scorer, self._process = self._new_scorer(), os.getpid()
+        self._open_scorers()
         model = model_hashes(bundle, PRECISIONS[precision])
         self.fingerprint = f"native {_version()} {self._scorer.instruction_set} {precision} {model}"
 
@@ -82,11 +82,29 @@ class NativeBackend(OnnxEncoders):
         limits: dict[str, float] = _module().measure_limits(self.threads)
         return limits
 
+    def pool_images(self, tile: RowTile) -> NDArray[np.float32]:
+        pooled: NDArray[np.float32] = self._process_pooler().pool_images(*tile)
+        return pooled
+
+    def pool_captions(self, tile: RowTile) -> NDArray[np.float32]:
+        pooled: NDArray[np.float32] = self._process_pooler().pool_captions(*tile[3:], *tile[:3])
+        return pooled
+
     def _process_scorer(self) -> Any:
         """This process's scorer: after a fork, the threads of the parent's scorer do not exist."""
         if self._process != os.getpid():
-            self._scorer, self._process = self._new_scorer(), os.getpid()
+            self._open_scorers()
         return self._scorer
+
+    def _process_pooler(self) -> Any:
+        """The scorer for pooling: in FP32, so that sketches do not depend on the precision."""
+        self._process_scorer()
+        return self._pooler
+
+    def _open_scorers(self) -> None:
+        self._scorer = self._new_scorer(precision=BF16 if self.precision == BF16 else "fp32")
+        self._pooler = self._new_scorer(precision="fp32") if self.precision == BF16 else self._scorer
+        self._process = os.getpid()
 
 
 def open_native_if_installed(path: Path, precision: str, threads: int | None) -> NativeBackend | None:

@@ -20,9 +20,10 @@ with needs("export", "the backend 'torch'"):
 
 from ...model.checkpoint import Checkpoint, load_checkpoint
 from .contract import GraphTiles, Layout, Model, Tiles
+from .pooled import PoolsByExplaining
 
 
-class TorchBackend:
+class TorchBackend(PoolsByExplaining):
     """CAAN in PyTorch with precomputed states, float32."""
 
     name = "torch"

@@ -1,12 +1,13 @@
 """A gallery's folder: reading, verifying and describing it.
 
 GALLERY/gallery.json   kind and encoder of the states, size and SHA-256 of every file, deleted items (description.py)
-GALLERY/states.bin     (rows, columns) float16 or float32, little-endian, C order: item after item, no padding
+GALLERY/states.bin     item after item, without padding: rows as stored (rows.py)
 GALLERY/lengths.bin    (items,) int32: rows of each item
+GALLERY/sketches.bin   optional: (items, columns) int8, of deleted items, too
 GALLERY/ids.jsonl      optional: one JSON string per item, a line each
 
 gallery.json ends with `checksum`, the SHA-256 of all bytes above it, and says how much of each other file counts. An
-append replaces these three with longer files that begin alike, and then gallery.json, which publishes the items. A
+append replaces these with longer files that begin alike, and then gallery.json, which publishes the items. A
 published file is never written to. States are hashed in blocks, each verified when first used, so that a gallery opens
 at once whatever its size.
 """
@@ -18,7 +19,7 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,20 @@ from ..._files import atomic_file, open_regular, read_consistently, read_regular
 from ..._schema import MisfitError, typed
 from ..._text import parse_json, visible
 from ...errors import BundleError
-from .description import Description, Part
+from .description import Curve, Description, Part
+from .rows import SMALL_DTYPES
+from .sketches_file import Sketches, SketchesFile
 from .states_file import States, Storage
 
-# gallery.json is protected in version 2 by a hash of its entries as Python prints them, in version 3 by a checksum.
-FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 3, 2
+# gallery.json is protected in version 2 by a hash of its entries as Python prints them, later by a checksum.
+# Version 4 is for states in bfloat16 or int8, and for sketches, which an older caan can't read; other galleries are
+# still written as version 3.
+FORMAT, VERSION, OLDEST_VERSION = "caan-gallery", 4, 2
 _OLD_SEAL, _INDENT = "sha256", 1
+_OPTIONAL = {"accuracy", "sketch", "curve"}
 DESCRIPTION, STATES, LENGTHS, IDS = "gallery.json", "states.bin", "lengths.bin", "ids.jsonl"
+SKETCHES = "sketches.bin"
 LENGTH = np.dtype("<i4")
-DTYPES = ("float16", "float32")
 _AGAIN = "run caan index again"
 
 
@@ -53,6 +59,7 @@ class Contents:
     offsets: NDArray[np.int64]  # (items + 1,)
     ids: list[str] | None
     deleted: NDArray[np.bool_] | None  # (items,)
+    sketches: Sketches | None
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
@@ -88,7 +95,11 @@ def _read(folder: Path, storage: Storage) -> Contents:
             deleted[start:end] = True
     if ids is not None:
         _check_unique(folder / IDS, ids, deleted)
-    return Contents(description, States(folder / STATES, description, storage), offsets, ids, deleted)
+    sketches = None
+    if description.sketch is not None:
+        rows = SketchesFile(folder.absolute() / SKETCHES, description)
+        sketches = Sketches(description.sketch.model, description.sketch.columns, description.curve, rows)
+    return Contents(description, States(folder / STATES, description, storage), offsets, ids, deleted, sketches)
 
 
 def read_description(folder: Path) -> Description:
@@ -121,13 +132,21 @@ def read_description(folder: Path) -> Description:
 
 def write_description(folder: Path, description: Description) -> None:
     """Publish by replacing gallery.json. The caller holds the folder's lock. Raises OutputError if that fails."""
-    content = {"format": FORMAT, "version": VERSION, **to_builtins(description)}
+    content = {"format": FORMAT, "version": version_of(description), **to_builtins(description)}
+    for name in _OPTIONAL:
+        if content[name] is None:
+            del content[name]
     for left in folder.glob(f".{DESCRIPTION}.*.tmp"):  # by a killed process
         left.unlink(missing_ok=True)
     with atomic_file(folder / DESCRIPTION) as temporary, temporary.open("wb") as file:
         file.write(text_with_checksum(content, {}, _INDENT))
         file.flush()
         os.fsync(file.fileno())
+
+
+def version_of(description: Description) -> int:
+    """The format version a gallery is written in: the oldest that has what it needs."""
+    return VERSION if description.dtype in SMALL_DTYPES or description.sketch is not None else 3
 
 
 def without(description: Description, items: NDArray[np.int64]) -> Description:
@@ -156,15 +175,29 @@ def part_of(content: bytes) -> Part:
 def _described(content: dict[str, Any]) -> Description:
     """The entries as a Description. Raises MisfitError for one that no gallery has."""
     for name in Description.__struct_fields__:  # defaults are for new galleries: a file states everything
-        if name not in content:
+        if name not in content and name not in _OPTIONAL:
             raise MisfitError(name, "it is missing")
     description = typed(content, Description)
     if not description.blocks:
         raise MisfitError("blocks", "there are none")
+    if any((block.sketches is None) != (description.sketch is None) for block in description.blocks):
+        raise MisfitError("sketch", "some blocks have sketches and others none")
+    _check_curve(description.curve)
     edges = [0, *chain.from_iterable(description.deleted), description.items]
     if edges != sorted(edges):
         raise MisfitError("deleted", f"not increasing, or beyond the {description.items} items")
     return description
+
+
+def _check_curve(curve: Curve | None) -> None:
+    """Raise MisfitError unless the curve's numbers form a table."""
+    if curve is None:
+        return
+    rows = (*curve.recall, *curve.low, *curve.high)
+    is_table = all(len(row) == len(curve.candidates) for row in rows) and len(rows) == 3 * len(curve.k)
+    is_increasing = all(a < b for numbers in (curve.k, curve.candidates) for a, b in pairwise(numbers))
+    if not (curve.k and curve.candidates and is_table and is_increasing):
+        raise MisfitError("curve", "its rows or columns do not fit")
 
 
 def _old_seal(content: dict[str, Any]) -> str:

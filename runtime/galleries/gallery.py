@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from msgspec import structs
@@ -22,12 +22,12 @@ from ...errors import BundleError, InputError
 from ..lists import Caption, described, listed_ids
 from . import folder as gallery_folder
 from .changes import compact_items, delete_items, save_items
-from .description import Description
+from .description import Accuracy, Description, Kind, matrices_of
 from .in_memory import Origin, relative_to
+from .rows import SMALL_DTYPES, Dtype, columns_of, dtype_of
+from .sketches_file import Sketches
 from .states_file import States, Storage, check_storage
 
-Kind = Literal["image", "text"]
-Dtype = Literal["float16", "float32"]
 Items = NDArray[np.floating] | Sequence[Caption]  # features (N, R, F), or captions
 _log = logging.getLogger(__name__)
 
@@ -54,9 +54,10 @@ class Writer(Protocol):
 class Gallery:
     """Encoded items, ready for scoring.
 
-    states (rows, S) float32 or float16, read-only, since a backend may cache a copy on its device; item i is rows
-    offsets[i]:offsets[i + 1]; offsets (items + 1,) int64; encoder: hash of the graph or checkpoint that made the
-    states, so that another model refuses them. A deleted item keeps its index and is never returned.
+    states (rows, S) float32 or float16, or as uint16 or uint8 if stored as bfloat16 or int8 (`dtype`); read-only, since
+    a backend may cache a copy on its device. Item i is rows offsets[i]:offsets[i + 1]; offsets (items + 1,) int64;
+    encoder: hash of the graph or checkpoint that made the states, so that another model refuses them. A deleted item
+    keeps its index and is never returned.
 
     A Gallery is immutable: `append`, `delete`, `compact_storage` and `reload` return a new one, while running searches
     finish in the old one. It can be pickled: opened from a folder, as that folder; made in memory, with its states. A
@@ -65,7 +66,7 @@ class Gallery:
 
     kind: Kind
     encoder: str
-    states: NDArray[np.floating]
+    states: NDArray[Any]
     offsets: NDArray[np.int64]
     ids: list[str] | None = None
     bundle: str | None = None  # path of the bundle: relative to the gallery's folder, absolute without one
@@ -73,6 +74,8 @@ class Gallery:
     deleted: NDArray[np.bool_] | None = None  # (items,)
     check: Callable[[int, int], None] | None = None  # raises BundleError if these rows differ from what was written
     origin: Origin | None = None  # None: made in memory
+    sketches: Sketches | None = None
+    chosen: NDArray[np.int64] | None = None  # increasing indices: the only items of a view (`narrowed`)
 
     def __post_init__(self) -> None:
         states = self.states.view()
@@ -81,10 +84,20 @@ class Gallery:
 
     def __repr__(self) -> str:
         items = f"{len(self.live):,} {self.kind}s" + (f" of {len(self):,}" if self.deleted is not None else "")
-        return f"<Gallery of {items}, {self.states.dtype}{', compact' if self.compact else ''}>"
+        return f"<Gallery of {items}, {self.dtype}{', compact' if self.compact else ''}>"
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def dtype(self) -> Dtype:
+        """How the states are stored: float16, float32, bfloat16 or int8."""
+        return dtype_of(self.states)
+
+    @property
+    def columns(self) -> int:
+        """S, the numbers in each row of states."""
+        return columns_of(self.states, matrices_of(self.kind, compact=self.compact))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -93,7 +106,9 @@ class Gallery:
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
-        """Indices of the items that are not deleted, in increasing order."""
+        """Indices of the items that are not deleted, in increasing order; of a view, those in it."""
+        if self.chosen is not None:
+            return self.chosen
         return gallery_folder.live_items(len(self), self.deleted)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,6 +120,15 @@ class Gallery:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["states"] = np.asarray(self.states)  # a memory map's content
         return _made_of, (values,)
+
+    def lengths_of(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Regions or words of some items, (n,) int64."""
+        lengths: NDArray[np.int64] = self.offsets[items + 1] - self.offsets[items]
+        return lengths
+
+    def narrowed(self, items: NDArray[np.int64]) -> Gallery:
+        """A view of the live items with these increasing indices; nothing is copied and indices stay."""
+        return replace(self, chosen=items)
 
     def first(self, number: int) -> Gallery:
         """A view up to the `number`-th live item, with any deleted items before it; nothing is read or copied."""
@@ -126,12 +150,14 @@ class Gallery:
         Raises BundleError if the file no longer holds what was written.
         """
         starts, ends = self.offsets[items], self.offsets[items + 1]
-        if self.check is not None:
+        if isinstance(self.check, States):
+            self.check.check_items(starts, ends)
+        elif self.check is not None:
             self.check(int(starts.min()), int(ends.max()))
         return starts, ends - starts
 
-    def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        """States of some items, zero-padded to the longest (n, L, S), and their lengths (n,).
+    def gather(self, items: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """States of some items as stored, zero-padded to the longest (n, L, …), and their lengths (n,).
 
         Raises BundleError if the file no longer holds what was written.
         """
@@ -176,6 +202,7 @@ class Gallery:
             deleted=contents.deleted,
             check=states,
             origin=origin,
+            sketches=contents.sketches,
         )
 
     @classmethod
@@ -195,8 +222,9 @@ class Gallery:
         """Encode images or captions into a gallery on disk, as `caan index` does, and open it.
 
         items: features (N, R, F) float, may be memory-mapped, or captions; ids (N,) unique names; lengths (N,)
-        int, regions of each image (all R by default); dtype: of the states, float16 by default; compact: store a fifth
-        of an image's states and recompute the rest per query. At most one block is in memory at a time. Written to
+        int, regions of each image (all R by default); dtype: float16 (default), float32, bfloat16, or int8 with a scale
+        per row and matrix; compact: store a fifth of an image's states and recompute the rest per query. At most one
+        block is in memory at a time. Written to
         `folder.partial` and moved into place; if interrupted, the same call resumes.
         Raises DataError as `Retriever.encode_images` and `encode_captions` and for duplicate ids, InputError for
         conflicting options, OutputError if the folder exists (see `overwrite`) or can't be written.
@@ -261,10 +289,15 @@ class Gallery:
         if bundle is not None:
             place = Path(bundle) if self.origin is None else self.origin.folder / bundle
             bundle = relative_to(Path(os.path.normpath(place)), target.resolve())
-        dtype: Dtype = "float16" if self.states.dtype == np.float16 else "float32"
-        base = Description(self.kind, self.encoder, dtype, self.states.shape[1], self.compact, bundle)
+        if self.origin is not None:
+            accuracy = self.origin.description.accuracy
+        else:
+            accuracy = Accuracy("ungated") if self.dtype in SMALL_DTYPES else None
+        base = Description(self.kind, self.encoder, self.dtype, self.columns, self.compact, bundle, accuracy=accuracy)
         check = self.check if isinstance(self.check, States) else None
-        save_items(target, base, self.states, self.offsets, self.ids, self.deleted, check, overwrite=overwrite)
+        save_items(
+            target, base, self.states, self.offsets, self.ids, self.deleted, check, self.sketches, overwrite=overwrite
+        )
         return Gallery.open(target)
 
     def reload(self) -> Gallery:

@@ -32,7 +32,7 @@ def check_storage(storage: str) -> None:
 
 
 class States:
-    """Rows of states.bin, (rows, columns), and which of them are verified. Thread-safe."""
+    """Rows of states.bin as stored, and which of them are verified. Thread-safe."""
 
     def __init__(self, path: Path, description: Description, storage: Storage) -> None:
         """Raises BundleError if the file can't be read or is too short; with storage "memory", also if it changed."""
@@ -44,13 +44,14 @@ class States:
         self._all_verified = False
         self._stale: set[int] = set()  # blocks verified, and used, before the file changed
         self._lock, self._process = Lock(), os.getpid()
-        shape, dtype = (description.rows, description.columns), np.dtype(description.dtype).newbyteorder("<")
+        dtype, columns = description.row_type
+        shape = description.rows, columns
         self._bytes = description.rows * description.row_bytes
         try:
             self._handle = regular_handle(path)
             weakref.finalize(self, os.close, self._handle)
             self._stamp = self._stat()
-            self.rows: NDArray[np.floating]
+            self.rows: NDArray[Any]
             if storage == "mapped":
                 with os.fdopen(self._handle, "rb", closefd=False) as file:
                     self.rows = np.memmap(file, dtype, "r", shape=shape)
@@ -74,6 +75,18 @@ class States:
         with self._process_lock():
             self._invalidate()
             for number in range(first, last + 1):
+                if not self._verified[number]:
+                    self._compare(number)
+            self._all_verified = all(self._verified)
+
+    def check_items(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        """The same for items of rows starts[i]:ends[i], in any order: only the blocks that hold them are verified."""
+        if self.storage == "memory" or (self._stat() == self._stamp and self._all_verified):
+            return
+        numbers = np.unique(np.searchsorted(self._ends, starts, side="right")).tolist()
+        with self._process_lock():
+            self._invalidate()
+            for number in numbers:
                 if not self._verified[number]:
                     self._compare(number)
             self._all_verified = all(self._verified)
@@ -121,7 +134,7 @@ class States:
         for number in range(len(self._blocks)):
             self._compare(number)
 
-    def _read(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[np.floating]:
+    def _read(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
         rows = np.empty(shape, dtype)
         with os.fdopen(self._handle, "rb", closefd=False) as file:
             filled: int = file.readinto(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]

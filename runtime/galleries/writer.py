@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import numpy as np
-from msgspec.structs import asdict, replace
+from msgspec import to_builtins
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..._files import open_regular, read_regular
@@ -35,6 +36,7 @@ from .folder import (
     IDS,
     LENGTH,
     LENGTHS,
+    SKETCHES,
     STATES,
     part_of,
     read_description,
@@ -43,10 +45,11 @@ from .folder import (
 from .regular import check_regular, copy_bytes, create, keep_mode, reopen
 
 NEW_STATES = "states.new.bin"  # of an append
+NEW_SKETCHES = "sketches.new.bin"
 JOURNAL, _NEW_JOURNAL = "journal.jsonl", "journal.jsonl.tmp"
 _COPY = ".tmp"
-_COPIES = {f"{name}{_COPY}" for name in (STATES, LENGTHS, IDS)}
-_OURS = {DESCRIPTION, STATES, LENGTHS, IDS, JOURNAL, _NEW_JOURNAL, NEW_STATES, *_COPIES}
+_COPIES = {f"{name}{_COPY}" for name in (STATES, LENGTHS, IDS, SKETCHES)}
+_OURS = {DESCRIPTION, STATES, LENGTHS, IDS, SKETCHES, JOURNAL, _NEW_JOURNAL, NEW_STATES, NEW_SKETCHES, *_COPIES}
 
 
 class Input(NamedTuple):
@@ -78,6 +81,8 @@ class GalleryWriter:
         self._earlier, self._published = _earlier_run(self._work, base)
         self._blocks: list[Block] = []
         self._states: BinaryIO | None = None
+        self._sketches: list[bytes] = []  # of each block
+        self._sketches_file: BinaryIO | None = None
         self._journal: TextIO | None = None
 
     def __enter__(self) -> GalleryWriter:
@@ -110,20 +115,32 @@ class GalleryWriter:
         block = self._earlier[number]
         if made_from != (block.items, block.rows, block.crc32) or self._hash(block) != block.sha256:
             return False
+        if self.base.sketch is not None:
+            sketches = self._earlier_sketches(block)
+            if sketches is None:
+                return False
+            self._sketches.append(sketches)
         self._blocks.append(block)
         return True
 
-    def add(self, states: NDArray[np.floating], made_from: Input) -> None:
-        """Write the next block: states (rows, columns) in the gallery's dtype."""
+    def add(self, states: NDArray[Any], made_from: Input, sketches: NDArray[np.int8] | None = None) -> None:
+        """Write the next block: states as the gallery stores them, and sketches (items, columns) if it has them."""
         if self._journal is None:
             self._journal = self._begin()
         content = np.ascontiguousarray(states, dtype=states.dtype.newbyteorder("<"))
         file = self._states_file()
         file.write(content.data)
         file.flush()
-        block = Block(made_from.items, made_from.rows, hashlib.sha256(content.data).hexdigest(), made_from.crc32)
+        sketched = None
+        if sketches is not None and self._sketches_file is not None:
+            self._sketches.append(sketches.tobytes())
+            self._sketches_file.write(self._sketches[-1])
+            self._sketches_file.flush()
+            sketched = hashlib.sha256(self._sketches[-1]).hexdigest()
+        states_hash = hashlib.sha256(content.data).hexdigest()
+        block = Block(made_from.items, made_from.rows, states_hash, made_from.crc32, sketched)
         self._blocks.append(block)
-        self._journal.write(json.dumps(asdict(block)) + "\n")
+        self._journal.write(json.dumps(to_builtins(block)) + "\n")
         self._journal.flush()
 
     def publish(self, lengths: NDArray[np.int64], ids: Sequence[str] | None) -> None:
@@ -140,6 +157,8 @@ class GalleryWriter:
             lines = "".join(f"{json.dumps(name, ensure_ascii=False)}\n" for name in ids).encode("utf-8")
             copies.append(self._extend(IDS, base.ids.size if base.ids else 0, lines))
             all_ids = part_of(copies[-1].read_bytes())
+        if base.sketch is not None:
+            copies.append(self._extend(SKETCHES, base.items * base.sketch.columns, b"".join(self._sketches)))
         blocks = (*base.blocks, *self._blocks)
         with publishing(self._folder, base, alone=self._alone):
             for copy in copies:
@@ -155,6 +174,10 @@ class GalleryWriter:
         if discarded:
             _warn_of_another_job(self._folder, discarded)
         self._states_file()
+        if self.base.sketch is not None:
+            self._sketches_file = self._open.enter_context(create(self._work / NEW_SKETCHES))
+            self._sketches_file.write(b"".join(self._sketches))
+            self._sketches_file.flush()
         if not self.base.blocks:  # left by a gallery that was published here
             (self._work / DESCRIPTION).unlink(missing_ok=True)
         return self._open.enter_context(_new_journal(self._work, self.base, self._blocks))
@@ -184,12 +207,26 @@ class GalleryWriter:
         return copy
 
     def _end_work(self) -> None:
-        for name in (NEW_STATES, _NEW_JOURNAL, JOURNAL):
+        for name in (NEW_STATES, NEW_SKETCHES, _NEW_JOURNAL, JOURNAL):
             (self._work / name).unlink(missing_ok=True)
 
     def _size(self) -> int:
         """Bytes of the valid new blocks."""
         return sum(block.rows for block in self._blocks) * self.base.row_bytes
+
+    def _earlier_sketches(self, block: Block) -> bytes | None:
+        """A block's sketches from an earlier run's file; None if they are not there as written."""
+        assert self.base.sketch is not None
+        columns, file = self.base.sketch.columns, self._work / NEW_SKETCHES
+        if not self.base.blocks and not file.exists():  # published, and killed before the folder was moved into place
+            file = self._work / SKETCHES
+        try:
+            with open_regular(file) as opened:
+                opened.seek(sum(block.items for block in self._blocks) * columns)
+                content = opened.read(block.items * columns)
+        except OSError:
+            return None
+        return content if hashlib.sha256(content).hexdigest() == block.sketches else None
 
     def _hash(self, block: Block) -> str | None:
         try:
@@ -279,13 +316,14 @@ def _header(base: Description) -> dict[str, Any]:
     return {
         **{key: getattr(base, key) for key in ("kind", "encoder", "dtype", "columns", "compact")},
         "blocks": len(base.blocks),
+        **({} if base.sketch is None else {"sketch": base.sketch.model}),
     }
 
 
 def _new_journal(folder: Path, base: Description, blocks: Sequence[Block]) -> TextIO:
     """A journal of these blocks, open for appending. It replaces the old one only when complete."""
     temporary = folder / _NEW_JOURNAL
-    lines = [_header(base), *map(asdict, blocks)]
+    lines = [_header(base), *map(to_builtins, blocks)]
     with create(temporary) as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines).encode("utf-8"))
     temporary.replace(folder / JOURNAL)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ...bundle import state_widths
 from ...tiling import TileSize, chunks_by_length, fit_tile, tile_size
-from ..backends.contract import Backend, GraphTiles, KernelTiles, Layout, RowTile, Tile
+from ..backends.contract import Backend, GraphTiles, KernelRows, KernelTiles, Layout, RowTile, Tile
 from ..galleries.gallery import Gallery
+from ..galleries.rows import SMALL_DTYPES
 from ..gather import gather_states
 
 # The most pairs in a block of scores, and in a kernel's tile, so that consumers of the scores see progress.
@@ -79,7 +80,7 @@ def cutter_of(backend: Backend, choice: Choice) -> Cutter:
     tiles = backend.tiles
     if isinstance(tiles, GraphTiles):
         return _GraphCutter(backend, tiles, choice)
-    return _KernelCutter(backend, tiles) if isinstance(tiles, KernelTiles) else _RowCutter(backend)
+    return _KernelCutter(backend, tiles) if isinstance(tiles, KernelTiles) else _RowCutter(backend, tiles)
 
 
 class _PaddedCutter:
@@ -118,7 +119,7 @@ class _GraphCutter(_PaddedCutter):
 
 
 class _KernelCutter(_PaddedCutter):
-    """Padded tiles of any size in the gallery's dtype."""
+    """Padded tiles of any size in the gallery's dtype, float16 or float32; others are widened."""
 
     def __init__(self, backend: Backend, tiles: KernelTiles) -> None:
         self.backend, self._tiles = backend, tiles
@@ -127,22 +128,25 @@ class _KernelCutter(_PaddedCutter):
         return _block_size(images, captions)
 
     def images_per_tile(self, gallery: Gallery, lengths: Lengths, size: TileSize) -> int:
-        # A compact gallery's states are recomputed in float32.
+        # States are recomputed, or widened, in float32.
         width = state_widths(self.backend.model.config)["image"]
-        row = 4 * width if gallery.compact else gallery.states[:1].nbytes
+        row = gallery.states[:1].nbytes if self._as_stored(gallery) else 4 * width
         return max(1, self._tiles.copy_bytes // (int(lengths.max()) * row))
 
     def gather(self, gallery: Gallery, items: NDArray[np.int64]) -> Side:
-        if gallery.compact:
-            return Side(*gather_states(self.backend, gallery, items))
-        return Side(*gallery.gather(items))
+        if self._as_stored(gallery):
+            return Side(*gallery.gather(items))
+        return Side(*gather_states(self.backend, gallery, items))
+
+    def _as_stored(self, gallery: Gallery) -> bool:
+        return not gallery.compact and gallery.dtype not in SMALL_DTYPES
 
 
 class _RowCutter:
     """Rows of the gallery, read in place; a compact gallery's are recomputed a few at a time."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend, tiles: KernelRows) -> None:
+        self.backend, self._tiles = backend, tiles
         self._expanded = _KernelCutter(backend, KernelTiles(_EXPANDED_BYTES))
 
     def tile_size(self, images: Lengths, captions: Lengths) -> TileSize:
@@ -162,7 +166,7 @@ class _RowCutter:
         return Side(gallery.states, lengths, starts)
 
     def reads_in_place(self, gallery: Gallery) -> bool:
-        return not gallery.compact
+        return not gallery.compact and gallery.dtype in self._tiles.dtypes
 
     def tile(self, images: Side, captions: Side) -> RowTile:
         return RowTile(*images.rows(), *captions.rows())

@@ -67,7 +67,7 @@ def _cut(
 ) -> Iterator[tuple[_Place, Tile | RowTile]]:
     """Tiles that cover every image × every caption."""
     live = gallery.live
-    image_lengths = gallery.lengths[live]
+    image_lengths = gallery.lengths_of(live)
     if len(live) == 0:
         return
     cutter = cutter_of(backend, choice)
@@ -97,7 +97,7 @@ def _caption_chunks(cutter: Cutter, texts: Gallery | Tokens, images: int) -> Ite
         live = texts.live
         # Reading in place copies nothing, so a few images take many captions in one call.
         most = max(CAPTIONS_PER_CALL, MOST_PAIRS // images) if cutter.reads_in_place(texts) else CAPTIONS_PER_CALL
-        for chunk in cutter.chunks(texts, texts.lengths[live], most):
+        for chunk in cutter.chunks(texts, texts.lengths_of(live), most):
             yield live[chunk], cutter.gather(texts, live[chunk])
         return
     tokens, lengths = texts

@@ -54,18 +54,30 @@ class Case:
         """(images, captions) float64, by the model's equations on float64 states."""
         texts = [s[:n].astype(np.float64) for s, n in zip(self.text_states, self.text_lengths, strict=True)]
         images = [s[:n].astype(np.float64) for s, n in zip(self.image_states, self.image_lengths, strict=True)]
-        return np.array([[self._exact(image, text) for text in texts] for image in images])
+        return np.array(
+            [[_pooled(*self._weights(image, text), image, text, self.embed_dim) for text in texts] for image in images]
+        )
 
-    def _exact(self, image, text):
+    def exact_weights(self):
+        """av (images, captions, longest image) and au (images, captions, longest caption) float64, 0 beyond an item."""
+        av = np.zeros((len(self.image_lengths), len(self.text_lengths), max(self.image_lengths)))
+        au = np.zeros((*av.shape[:2], max(self.text_lengths)))
+        for i, regions in enumerate(self.image_lengths):
+            for j, words in enumerate(self.text_lengths):
+                states = self.image_states[i, :regions], self.text_states[j, :words]
+                av[i, j, :regions], au[i, j, :words] = self._weights(*(s.astype(np.float64) for s in states))
+        return av, au
+
+    def _weights(self, image, text):
         D, d = self.embed_dim, self.attention_dim
-        V, VK, VQ1, VQ2, VQ6 = np.split(image, np.cumsum([D, D, d, d]), axis=1)
+        _, VK, VQ1, VQ2, VQ6 = np.split(image, np.cumsum([D, D, d, d]), axis=1)
         U, UQ3, UQ4, UQ5 = np.split(text, np.cumsum([D, d, d]), axis=1)
         H = np.tanh(VK @ U.T)  # (regions, words)
         Hu, Hv = _softmax(self.attention_scale * H, 1), _softmax(self.attention_scale * H, 0)
         A, B = Hu / np.linalg.norm(Hu, axis=1, keepdims=True), Hv / np.linalg.norm(Hv, axis=0, keepdims=True)
         Zv = np.tanh(VQ1 + A @ A.T @ VQ2 + Hu @ UQ3)
         Zu = np.tanh(UQ4 + B.T @ B @ UQ5 + Hv.T @ VQ6)
-        return (_softmax(Zv @ self.w_v, 0) @ V) @ (_softmax(Zu @ self.w_u, 0) @ U)
+        return _softmax(Zv @ self.w_v, 0), _softmax(Zu @ self.w_u, 0)
 
 
 def rows(states, starts):
@@ -76,6 +88,11 @@ def rows(states, starts):
             starts = np.arange(items, dtype=np.int64) * longest
         states = states.reshape(items * longest, width)
     return states, starts
+
+
+def _pooled(av, au, image, text, embed_dim):
+    """A pair's score."""
+    return (av @ image[:, :embed_dim]) @ (au @ text[:, :embed_dim])
 
 
 def _softmax(x, axis):

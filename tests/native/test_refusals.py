@@ -18,10 +18,11 @@ def refused(case, module, error, **changed):
 @pytest.mark.parametrize("dtype", ["float64", "int32", "complex64", "bool8"])
 def test_other_dtypes(caan_native, case, dtype):
     name = dtype if dtype != "bool8" else "bool"
+    known = "float32, float16, uint16 (bfloat16) or uint8 (int8 with scales)"
     message = refused(case, caan_native, TypeError, image_states=np.zeros(case.image_states.shape, name))
-    assert message == f"image_states must be float32 or float16, not {dtype}"
+    assert message == f"image_states must be {known}, not {dtype}"
     message = refused(case, caan_native, TypeError, text_states=np.zeros(case.text_states.shape, name))
-    assert message == f"text_states must be float32 or float16, not {dtype}"
+    assert message == f"text_states must be {known}, not {dtype}"
 
 
 def test_lengths_of_another_dtype(caan_native, case):

@@ -156,6 +156,31 @@ struct Hit {
     float score;
 };
 
+/// How a large gallery is searched: by its sketches, which `caan index` or `caan sketch` wrote, only the most promising
+/// items are scored. With neither recall nor candidates the search is exact.
+struct Search {
+    /// Hits of a query; 0: 10, or all if there are fewer items.
+    std::size_t k = 0;
+    /// The share of the exact k best that is found on average, above 0 to 1, as measured on the gallery; 1 is exact.
+    std::optional<double> recall;
+    /// Or: how many items are scored for each query, k or more.
+    std::optional<std::size_t> candidates;
+};
+
+/// A share that was measured, and an interval of 95 %.
+struct Measured {
+    double value, low, high;
+};
+
+/// What a search by sketches found. All scores are the exact ones.
+struct Found {
+    std::vector<Hit> hits;
+    /// Items that were scored; none if all were.
+    std::optional<std::size_t> candidates;
+    /// The recall of so many candidates on this gallery, if measured.
+    std::optional<Measured> recall;
+};
+
 /// Scores (rows = images, columns = captions) in C order; -infinity for deleted items.
 struct Matrix {
     std::size_t rows = 0;
@@ -245,6 +270,16 @@ public:
     /// With encoded queries: captions for a gallery of images, images for one of captions.
     std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery, std::size_t k) const;
     std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery) const;
+
+    /// Searches of a gallery with sketches (docs/sketches.md). If its recall was not measured, or does not reach what
+    /// is asked for, the search is exact, with a warning. Throws as `search`; InputError for a recall outside 0 to 1,
+    /// for candidates below k, and for both; DataError for a gallery without sketches; BundleError for another model's,
+    /// or changed ones, and for a bundle without a sketch.
+    Found search(const Caption& query, const Gallery& gallery, const Search& how) const;
+    Found search(const Features& query, const Gallery& gallery, const Search& how) const;
+    std::vector<Found> search_many(const std::vector<Caption>& queries, const Gallery& gallery,
+                                   const Search& how) const;
+    std::vector<Found> search_many(const Gallery& queries, const Gallery& gallery, const Search& how) const;
 
     /// Scores of every image of a gallery with every caption. Texts are encoded on the fly. NaN and infinite scores are
     /// kept, with a warning that names the image or caption.

@@ -82,7 +82,12 @@ Matrix pooling(const Matrix& z, const std::vector<float>& w) {
   return softmax_of_rows(transposed(z * column), 1);
 }
 
-double exact_score(const Drawn& model, const State& image, const State& caption) {
+struct Pair {
+  Matrix av, au;  // as rows
+  double score;
+};
+
+Pair exact_pair(const Drawn& model, const State& image, const State& caption) {
   const std::size_t D = model.embed_dim, d = model.attention_dim;
   const auto of_image = [&](std::size_t first, std::size_t columns) {
     return part(image, model.image_width(), first, columns);
@@ -100,7 +105,8 @@ double exact_score(const Drawn& model, const State& image, const State& caption)
   const Matrix A = rows_of_length_1(Hu), B_t = rows_of_length_1(Hv_t);
   const Matrix Sv = A * transposed(A), Su = B_t * transposed(B_t);
   const Matrix Zv = tanh(VQ1 + Sv * VQ2 + Hu * UQ3), Zu = tanh(UQ4 + Su * UQ5 + Hv_t * VQ6);
-  return ((pooling(Zv, model.w_v) * V) * transposed(pooling(Zu, model.w_u) * U))(0, 0);
+  const Matrix av = pooling(Zv, model.w_v), au = pooling(Zu, model.w_u);
+  return {av, au, ((av * V) * transposed(au * U))(0, 0)};
 }
 
 }  // namespace
@@ -108,7 +114,24 @@ double exact_score(const Drawn& model, const State& image, const State& caption)
 std::vector<double> exact_scores(const Drawn& drawn) {
   std::vector<double> result;
   for (const State& image : drawn.image_states()) {
-    for (const State& caption : drawn.caption_states()) result.push_back(exact_score(drawn, image, caption));
+    for (const State& caption : drawn.caption_states()) result.push_back(exact_pair(drawn, image, caption).score);
+  }
+  return result;
+}
+
+Attention exact_attention(const Drawn& drawn) {
+  const auto images = drawn.image_states(), captions = drawn.caption_states();
+  const auto shorter = [](const State& a, const State& b) { return a.length < b.length; };
+  const std::size_t regions = std::max_element(images.begin(), images.end(), shorter)->length;
+  const std::size_t words = std::max_element(captions.begin(), captions.end(), shorter)->length;
+  Attention result{std::vector<float>(drawn.pairs() * regions), std::vector<float>(drawn.pairs() * words)};
+  for (std::size_t i = 0; i < drawn.pairs(); ++i) {
+    const Pair pair = exact_pair(drawn, images[i / captions.size()], captions[i % captions.size()]);
+    const auto at = [i](std::vector<float>& all, std::size_t length) {
+      return all.begin() + static_cast<std::ptrdiff_t>(i * length);
+    };
+    std::copy(pair.av.data.begin(), pair.av.data.end(), at(result.av, regions));
+    std::copy(pair.au.data.begin(), pair.au.data.end(), at(result.au, words));
   }
   return result;
 }

@@ -3,6 +3,7 @@
 #include <hwy/base.h>
 #include <hwy/targets.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -33,9 +34,59 @@ std::vector<std::vector<float>> draw_states(const std::vector<std::size_t>& leng
   return result;
 }
 
+template <class T>
+void append(T value, std::vector<std::byte>& to) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+  to.insert(to.end(), bytes, bytes + sizeof value);
+}
+
+/// A number's nearest one of this type, appended to `to`; `x` becomes that number.
+void append_rounded(float& x, StateType type, std::vector<std::byte>& to) {
+  if (type == StateType::kFloat16) {
+    const hwy::float16_t rounded = hwy::F16FromF32(x);
+    append(rounded, to);
+    x = hwy::F32FromF16(rounded);
+  } else if (type == StateType::kBFloat16) {
+    const hwy::bfloat16_t rounded = hwy::BF16FromF32(x);
+    append(rounded, to);
+    x = hwy::F32FromBF16(rounded);
+  } else {
+    append(x, to);
+  }
+}
+
+/// One row of int8: a scale per matrix, then all integers.
+void append_integers(float* row, const std::vector<std::size_t>& widths, std::vector<std::byte>& to) {
+  std::vector<std::byte> integers;
+  for (const std::size_t width : widths) {
+    float largest = 0;
+    for (std::size_t j = 0; j < width; ++j) largest = std::max(largest, std::abs(row[j]));
+    const float scale = largest / 127;
+    append(scale, to);
+    for (std::size_t j = 0; j < width; ++j) {
+      const auto integer = static_cast<std::int8_t>(scale > 0 ? std::nearbyint(row[j] / scale) : 0);
+      append(integer, integers);
+      row[j] = scale * static_cast<float>(integer);
+    }
+    row += width;
+  }
+  to.insert(to.end(), integers.begin(), integers.end());
+}
+
+std::vector<std::byte> stored(std::vector<float>& item, StateType type, const std::vector<std::size_t>& widths,
+                              std::size_t width) {
+  std::vector<std::byte> result;
+  if (type != StateType::kInt8) {
+    for (float& x : item) append_rounded(x, type, result);
+    return result;
+  }
+  for (std::size_t i = 0; i < item.size(); i += width) append_integers(item.data() + i, widths, result);
+  return result;
+}
+
 std::vector<State> states_of(const std::vector<std::vector<float>>& items, std::size_t width) {
   std::vector<State> result;
-  for (const auto& item : items) result.push_back({item.data(), item.size() / width, false});
+  for (const auto& item : items) result.push_back({item.data(), item.size() / width, StateType::kFloat32});
   return result;
 }
 
@@ -98,12 +149,14 @@ void on_each_instruction_set(const std::function<void()>& body) {
   REQUIRE(!last.empty());
 }
 
-std::vector<std::uint16_t> to_half(std::vector<float>& numbers) {
-  std::vector<std::uint16_t> result;
-  for (float& x : numbers) {
-    const hwy::float16_t half = hwy::F16FromF32(x);
-    result.push_back(hwy::BitCastScalar<std::uint16_t>(half));
-    x = hwy::F32FromF16(half);
+std::vector<std::vector<std::byte>> Drawn::store(StateType type) {
+  std::vector<std::vector<std::byte>> result;
+  for (auto& item : images) {
+    result.push_back(
+        stored(item, type, {embed_dim, embed_dim, attention_dim, attention_dim, attention_dim}, image_width()));
+  }
+  for (auto& item : captions) {
+    result.push_back(stored(item, type, {embed_dim, attention_dim, attention_dim, attention_dim}, caption_width()));
   }
   return result;
 }

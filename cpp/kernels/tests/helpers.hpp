@@ -1,6 +1,7 @@
 /// Shared by several tests: random states, reference scores, every instruction set of this machine.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -21,6 +22,7 @@ using caan::kernels::Parameters;
 using caan::kernels::Precision;
 using caan::kernels::Scorer;
 using caan::kernels::State;
+using caan::kernels::StateType;
 
 /// The scorer's part of a model, and plausible states: rows of V and U are unit vectors, and tanh's arguments are
 /// around 1.
@@ -35,6 +37,8 @@ struct Drawn {
   std::vector<State> image_states() const;
   std::vector<State> caption_states() const;
   std::size_t pairs() const { return images.size() * captions.size(); }
+  /// Every item's state as `type` stores it, images first; the numbers above become those that it holds then.
+  std::vector<std::vector<std::byte>> store(StateType type);
 
   std::size_t embed_dim, attention_dim;
   float attention_scale;
@@ -52,13 +56,21 @@ std::vector<float> scores(const Drawn& drawn, Precision precision = Precision::k
 /// Scores (images, captions) by the model's equations in double precision, written plainly.
 std::vector<double> exact_scores(const Drawn& drawn);
 
+/// Pooling weights of all pairs: av (images, captions, longest image), au (images, captions, longest caption).
+struct Attention {
+  std::vector<float> av, au;
+};
+
+/// The same in double precision, written plainly.
+Attention exact_attention(const Drawn& drawn);
+
 /// The largest difference; infinite if there is a NaN.
 double difference(const std::vector<float>& found, const std::vector<double>& expected);
 
 /// Runs the body once for each instruction set that the kernel is compiled for and this processor supports.
 void on_each_instruction_set(const std::function<void()>& body);
 
-/// float32 numbers rounded to float16; the input is replaced by the rounded values.
-std::vector<std::uint16_t> to_half(std::vector<float>& numbers);
+/// All of them.
+constexpr StateType kStateTypes[] = {StateType::kFloat32, StateType::kFloat16, StateType::kBFloat16, StateType::kInt8};
 
 }  // namespace caan_test

@@ -136,19 +136,20 @@ TEST_CASE("a NaN pooling weight spoils all scores") {
   });
 }
 
-TEST_CASE("float16 states are the numbers that they were rounded to") {
+TEST_CASE("stored states are the numbers that they were rounded to") {
   Drawn drawn(33, 19, 1, {1, 2, 36}, {1, 14, 15});
-  std::vector<std::vector<std::uint16_t>> halves;
   for (auto* items : {&drawn.images, &drawn.captions}) {
     for (auto& item : *items) {
-      item[0] = 3e-6f;  // a denormal of float16
-      halves.push_back(to_half(item));
+      item[0] = 3e-6f;                         // a denormal of float16
+      std::fill_n(item.end() - 19, 19, 0.0f);  // scale 0
     }
   }
+  const StateType type = GENERATE(from_range(std::begin(kStateTypes), std::end(kStateTypes)));
+  const std::vector<std::vector<std::byte>> stored = drawn.store(type);
   std::vector<State> images = drawn.image_states(), captions = drawn.caption_states();
   for (std::size_t i = 0; i < 6; ++i) {
     State& state = i < 3 ? images[i] : captions[i - 3];
-    state = {halves[i].data(), state.length, true};
+    state = {stored[i].data(), state.length, type};
   }
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);
   on_each_instruction_set([&] {

@@ -132,14 +132,11 @@ class FencedCopy {
 
 TEST_CASE("states are read at any address, and nothing around them") {
   const Precision precision = GENERATE(Precision::kFloat32, Precision::kBFloat16);
-  const bool half = GENERATE(false, true);
+  const StateType type = GENERATE(from_range(std::begin(kStateTypes), std::end(kStateTypes)));
   for (const std::size_t dim : {1, 3, 16, 17, 33, 64}) {
     INFO("embed_dim " << dim);
     Drawn drawn(dim, 70 - dim, 1, {1, 7}, {4, 1});
-    std::vector<std::vector<std::uint16_t>> halves;
-    for (auto* items : {&drawn.images, &drawn.captions}) {
-      for (auto& item : *items) halves.push_back(to_half(item));
-    }
+    const std::vector<std::vector<std::byte>> stored = drawn.store(type);
     on_each_instruction_set([&] {
       const std::vector<float> expected = scores(drawn, precision);
       for (const std::size_t gap : {0, 1, 2, 3, 30}) {
@@ -147,10 +144,9 @@ TEST_CASE("states are read at any address, and nothing around them") {
         std::vector<std::unique_ptr<FencedCopy>> memory;
         for (std::size_t i = 0; i < 4; ++i) {
           State& state = i < 2 ? images[i] : captions[i - 2];
-          const void* data = half ? halves[i].data() : state.rows;
-          memory.push_back(std::make_unique<FencedCopy>(data, halves[i].size() * (half ? 2 : 4), gap));
+          memory.push_back(std::make_unique<FencedCopy>(stored[i].data(), stored[i].size(), gap));
           memory.back()->make_read_only();
-          state = {memory.back()->start(), state.length, half};
+          state = {memory.back()->start(), state.length, type};
         }
         std::vector<float> found(4);
         Scorer(drawn.parameters(), precision, 1).score(images.data(), 2, captions.data(), 2, found.data());
@@ -214,7 +210,7 @@ TEST_CASE("nothing to score is not an error, an item of length 0 is one") {
   Scorer scorer(drawn.parameters(), Precision::kFloat32, 2);
   scorer.score(images.data(), 0, captions.data(), 1, &found);
   scorer.score(images.data(), 1, captions.data(), 0, &found);
-  const State empty{images[0].rows, 0, false};
+  const State empty{images[0].rows, 0, StateType::kFloat32};
   CHECK_THROWS_AS(scorer.score(&empty, 1, captions.data(), 1, &found), std::invalid_argument);
   CHECK_THROWS_AS(scorer.score(images.data(), 1, &empty, 1, &found), std::invalid_argument);
   CHECK(found == -77);

@@ -3,6 +3,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+STATE_TYPES: tuple[Literal["float16", "float32", "bfloat16", "int8"], ...]
+"""How states may be stored that a `Scorer` reads."""
+
 class Scorer:
     """Scores all pairs of images and captions on all its threads. Thread-safe: calls are serialized.
 
@@ -21,19 +24,21 @@ class Scorer:
     ) -> None: ...
     def score(
         self,
-        image_states: NDArray[np.floating],
+        image_states: NDArray[np.floating | np.unsignedinteger],
         image_starts: NDArray[np.int64],
         image_lengths: NDArray[np.int64],
-        text_states: NDArray[np.floating],
+        text_states: NDArray[np.floating | np.unsignedinteger],
         text_starts: NDArray[np.int64],
         text_lengths: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> None:
         """Write the score of each of n images with each of m captions to `scores` (n, m).
 
-        image_states (rows, 2D + 3d) and text_states (rows, D + 3d), each float32 or float16, C-contiguous, are read in
-        place, without a copy: item i is rows starts[i] to starts[i] + lengths[i]; starts and lengths (n,) and (m,). The
-        GIL is released meanwhile.
+        image_states (rows, 2D + 3d) and text_states (rows, D + 3d), each float32, float16 or, as uint16, the bits of
+        bfloat16; or uint8 rows of int8 states: a float32 scale per matrix (V, VK, VQ1, VQ2, VQ6: 20 bytes; U, UQ3, UQ4,
+        UQ5: 16), then an int8 per column, to be multiplied by its matrix's scale. C-contiguous, at any address; they
+        are read in place, without a copy: item i is rows starts[i] to starts[i] + lengths[i]; starts and lengths (n,)
+        and (m,). The GIL is released meanwhile.
 
         Raises ValueError for shapes that do not match or items outside the rows, TypeError for other dtypes or layouts.
         """

@@ -13,9 +13,11 @@ from ....bundle import VOCABULARY, Bundle
 from ....data.vocabulary import Vocabulary
 from ....errors import BundleError, MissingError
 from ....graphs import check_result, read_graph
+from ....sketch import sketch_of
 from ..contract import Model, Tile
 from ..device_cache import DeviceCache
 from ..from_bundle import check_sizes, encoder_hashes
+from ..pooled import PoolsByExplaining
 from .fp32_graphs import Fp32Graphs
 from .sessions import check_rounding, choose_device, open_session, run_bound, run_session
 
@@ -27,7 +29,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "ten
 _RESIDENT_BYTES = 1 << 30
 
 
-class OnnxEncoders:
+class OnnxEncoders(PoolsByExplaining):
     """`Backend` without the scorer, which a subclass adds. Thread-safe: sessions run concurrently."""
 
     graphs: Sequence[str] = ("image_encoder", "text_encoder")  # opened on construction
@@ -41,7 +43,8 @@ class OnnxEncoders:
         self._bundle, self._threads, self._sessions_process = bundle, threads, os.getpid()
         self.precision = self._graphs_precision = precision
         vocabulary = Vocabulary.load(bundle.folder / VOCABULARY)
-        self.model = Model(bundle.config, bundle.manifest["limits"], vocabulary, encoder_hashes(bundle, precision))
+        hashes = encoder_hashes(bundle, precision)
+        self.model = Model(bundle.config, bundle.manifest["limits"], vocabulary, hashes, sketch_of(bundle))
         self.device = choose_device(device)
         try:
             self._sessions = {name: self._open(name) for name in self.graphs}

@@ -23,10 +23,12 @@ from ....data.vocabulary import Vocabulary
 from ....engines.record import EngineRecord
 from ....engines.targets import installed_module
 from ....errors import BundleError, InputError
+from ....sketch import sketch_of
 from ..contract import GraphTiles, Layout, Model, Tile, Tiles
 from ..device_cache import DeviceCache
 from ..from_bundle import check_sizes, encoder_hashes, open_precision
 from ..onnxruntime.fp32_graphs import Fp32Graphs
+from ..pooled import PoolsByExplaining
 from .choose_engine import choose_engine, this_machine
 from .choose_profile import batch_limit, item_limits, tile_limits
 from .cuda import Gpu
@@ -37,7 +39,7 @@ from .plans import Plan, load_plan
 _RESIDENT_SHARE = 0.5
 
 
-class TensorRTBackend:
+class TensorRTBackend(PoolsByExplaining):
     """The three graphs as engines. Thread-safe: concurrent calls have separate streams and contexts."""
 
     name = "tensorrt"
@@ -58,7 +60,9 @@ class TensorRTBackend:
         self.state_dtype = plans["scorer"].dtypes["image_states"]
         engine_limits, bundle_limits = item_limits(self._profiles), bundle.manifest["limits"]
         limits = {side: min(limit, bundle_limits[side]) for side, limit in engine_limits.items()}
-        self.model = Model(bundle.config, limits, vocabulary, encoder_hashes(bundle, record.precision))
+        self.model = Model(
+            bundle.config, limits, vocabulary, encoder_hashes(bundle, record.precision), sketch_of(bundle)
+        )
         self.tiles: Tiles = GraphTiles(partial(tile_limits, self._profiles["scorer"]))
         self._residents: DeviceCache[Resident] = DeviceCache(lambda: int(gpu.free_bytes() * _RESIDENT_SHARE))
         self._pools = {

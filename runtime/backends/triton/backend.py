@@ -21,6 +21,7 @@ from ..contract import BF16, KernelTiles, Layout, Tile, Tiles
 from ..device_cache import DeviceCache
 from ..from_bundle import open_precision
 from ..onnxruntime.backend import OnnxBackend
+from ..pooled import PoolsByExplaining
 from ..scorer_weights import attention_scale, model_hashes, scorer_weights
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _RESIDENT_SHARE = 0.3
 _IN_FLIGHT = 2
 
 
-class TritonBackend:
+class TritonBackend(PoolsByExplaining):
     """The scorer in Triton, encoders and explainer as ONNX graphs. Thread-safe.
 
     A tile with more regions × words than fit the kernel's registers is scored by the scorer graph instead.
