@@ -13,7 +13,7 @@ from ..runtime import Gallery, Retriever
 from ..runtime.hits import Hit
 
 K = 10
-CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text → image", "image → text"
 # Scores of the same pair may differ in the last bits from one tile to another.
 _ROUNDING = 1e-6

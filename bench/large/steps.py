@@ -17,6 +17,7 @@ import numpy as np
 
 from ..._files import temporary_folder
 from ...runtime import Gallery, Retriever
+from ...runtime.sketches.kernels import Scanner
 from ..own_process import away_from_here
 from ..recall import CANDIDATES, IMAGE_TO_TEXT, TEXT_TO_IMAGE, K, recall_curve
 from ..timing import seconds
@@ -35,7 +36,7 @@ from caan import Gallery
 before = psutil.Process().memory_info().rss
 start = time.perf_counter()
 gallery = Gallery.open(sys.argv[1])
-assert gallery.sketches is not None
+gallery.sketches.read()
 took = time.perf_counter() - start
 print(json.dumps([took, before, psutil.Process().memory_info().rss]))
 """
@@ -85,12 +86,10 @@ def appending(prepared: Prepared, scenes: int) -> dict[str, float]:
 def scanning(threads: int) -> dict[str, float]:
     """Seconds of the best hundred among a million random sketches for one query, and of summing them as 64-bit words,
     on as many threads, in turns."""
-    import caan_native
-
     random = np.random.default_rng(0)
     sketches = random.integers(-127, 128, (SKETCHES, SKETCH_BYTES), np.int8)
     query = random.integers(-32767, 32768, (1, SKETCH_BYTES), np.int16)
-    scanner = caan_native.Scanner(threads)
+    scanner = Scanner(threads)
     parts = np.array_split(sketches.view(np.int64), threads)
     scans, reads = [], []
     with ThreadPoolExecutor(threads) as pool:
