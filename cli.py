@@ -29,6 +29,7 @@ from .commands.index import compact, delete, index
 from .commands.inspect import inspect
 from .commands.output import log
 from .commands.search import search
+from .commands.sketch import sketch
 from .commands.surroundings import ended_by_signals, usable_streams
 from .commands.train import train
 from .commands.tune import tune
@@ -45,7 +46,7 @@ def caan() -> None:
 
 
 for _command in (
-    export, convert, build_engine, bench, train, data, evaluate, index, delete, compact, search, explain, demo,
+    export, convert, build_engine, bench, train, data, evaluate, index, delete, compact, search, sketch, explain, demo,
     demo_world, inspect, tune, doctor,
 ):  # fmt: skip
     _command.context_settings.update(_HELP)

@@ -98,10 +98,10 @@ class Retriever(OpenedModel):
         scored as had that recall when the gallery was measured. candidates: a fixed number of them instead. All
         items are scored by default, with recall=1, and with a CaanWarning where the recall can't be promised. Scores
         of hits are always exact; `Hits` says how many were scored. Filters apply before candidates are chosen.
-        Raises DataError for a gallery without sketches, BundleError for another model's, InputError for a recall outside
-        0 to 1, fewer candidates than k, or both; DataError for k above the gallery's size, for a caption without a known word, for a query without a
-        score for any item, and as encoding does; InputError if `gallery` is not a Gallery, and for filters that are not
-        lists of ids or a number. CaanWarning as `encode_captions`.
+        Raises DataError for k above the gallery's size, for a caption without a known word, for a query without a
+        score for any item, for a gallery without sketches where they are needed, and as encoding does; BundleError for
+        another model's gallery or sketches; InputError if `gallery` is not a Gallery, for filters that are not lists of
+        ids or a number, for a recall outside 0 to 1, fewer candidates than k, or both. CaanWarning as `encode_captions`.
         """
         check_is_gallery(gallery, query)
         queries = self._queries([query], gallery)
