@@ -60,6 +60,11 @@ def test_every_backend_scores_the_numbers_that_are_stored(
         assert np.abs(scores_of(opened, gallery) - expected).max() <= 1e-6
 
 
+def test_a_loaded_gallery_is_saved_as_float32(write, retriever, features, tmp_path):
+    saved = retriever.load(write(features[:5], dtype="int8")).save(tmp_path / "saved")
+    assert saved.dtype == "float32" and saved.origin.description.accuracy is None
+
+
 def test_compact_has_one_scale_a_row(write, features, numbers):
     gallery = write(features, dtype="int8", compact=True)
     assert np.array_equal(gallery.states, encoded(numbers[:, :10], "int8", (10,)))
