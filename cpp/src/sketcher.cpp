@@ -98,7 +98,7 @@ void Sketcher::read(const Bundle& bundle) {
     }
     const OrderedJson& entry = member(bundle.manifest, "sketch");
     if (!entry.is_object()) {
-        throw DataError("this model has no sketches; make them: caan sketch BUNDLE --data DATA");
+        throw BundleError(bundle.folder + " has no sketch; make one: caan sketch " + bundle.folder + " --data DIR");
     }
     const OrderedJson &columns = member(entry, "columns"), &calibration = member(entry, "calibration");
     if (!is_integer(columns) || columns < kernels::kSketchStep || columns > kernels::kLargestSketch ||

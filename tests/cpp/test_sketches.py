@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,8 @@ import pytest
 
 from caan._checksum import text_with_checksum
 from caan.bundle import change_bundle, open_bundle, read_manifest
-from caan.runtime import Retriever
+from caan.errors import CaanWarning
+from caan.runtime import Gallery, Retriever
 from caan.runtime.backends.scorer_weights import attention_scale, scorer_weights
 from caan.runtime.index import Captions, Images, IndexOptions, delete_items, index_items
 from caan.runtime.inputs import tokenize
@@ -106,7 +108,7 @@ def world(tiny_folder, make_once, unavailable, tmp_path_factory):
         steps=steps,
         exact=exact,
         sketches=sketches,
-        ours=ours,
+        ours=Retriever.open(bundle, "native", device="cpu"),
         regions=regions,
     )
 
@@ -157,6 +159,20 @@ def test_the_hits_are_the_best_of_the_candidates_with_their_exact_scores(world, 
         assert np.abs(hits["score"][number] - world.exact[best, number]).max() <= 1e-5
         assert np.abs(hits["score"][number] - world.exact[hits["index"][number], number]).max() <= 1e-5
         assert set(hits["index"][number]) <= set(candidates)
+
+
+@pytest.mark.parametrize("how", [{"candidates": 37}, {"recall": 0.85}, {"recall": 0.98}, {"recall": 1.0}])
+def test_python_finds_the_same(world, theirs, images, how):
+    hits, found = theirs.search_sketched(QUERIES, images, 10, **how)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CaanWarning)
+        ours = world.ours.search_many(QUERIES, Gallery.open(world.folder / "images"), 10, **how)
+    assert theirs.warnings == [str(warning.message) for warning in caught]
+    for number, row in enumerate(ours):
+        assert (row.candidates or 0) == found.candidates
+        assert row.recall is None or (row.recall.value, row.recall.low) == (found.recall, found.low)
+        assert [hit.index for hit in row] == hits["index"][number].tolist()
+        assert np.abs(hits["score"][number] - [hit.score for hit in row]).max() <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -304,7 +320,8 @@ def test_a_bundle_without_a_sketch(world, tiny_folder, caan_c, library, images):
     theirs = caan_c.Retriever(library, str(tiny_folder / "model.caan"), backend="native", device="cpu")
     with pytest.raises(caan_c.CaanError) as caught:
         theirs.search_sketched(QUERIES, images, 10, candidates=20)
-    assert str(caught.value) == "this model has no sketches; make them: caan sketch BUNDLE --data DATA"
+    bundle = tiny_folder / "model.caan"
+    assert str(caught.value) == f"{bundle} has no sketch; make one: caan sketch {bundle} --data DIR"
 
 
 def test_grown_galleries_take_as_many_more_candidates(world, tmp_path, caan_c, library):

@@ -271,10 +271,10 @@ public:
     std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery, std::size_t k) const;
     std::vector<std::vector<Hit>> search_many(const Gallery& queries, const Gallery& gallery) const;
 
-    /// Searches of a gallery with sketches (docs/sketches.md). If its recall was not measured, or does not reach what
-    /// is asked for, the search is exact, with a warning. Throws as `search`; InputError for a recall outside 0 to 1,
-    /// for candidates below k, and for both; DataError for a gallery without sketches; BundleError for another model's,
-    /// or changed ones, and for a bundle without a sketch.
+    /// Searches of a gallery with sketches (docs/large_galleries.md). If its recall was not measured, or does not reach
+    /// what is asked for, the search is exact, with a warning. Throws as `search`; InputError for a recall outside 0 to
+    /// 1, for candidates below k, and for both; DataError for a gallery without sketches; BundleError for another
+    /// model's, or changed ones, and for a bundle without a sketch.
     Found search(const Caption& query, const Gallery& gallery, const Search& how) const;
     Found search(const Features& query, const Gallery& gallery, const Search& how) const;
     std::vector<Found> search_many(const std::vector<Caption>& queries, const Gallery& gallery,

@@ -100,8 +100,8 @@ class Scanner:
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Indices and sums (queries, n) of the n largest products of sketches (N, columns) with each of queries
         (queries, columns): in falling order, equal ones by index, as a stable sort makes it. Fewer than n if so few are
-        left: skip (N,) leaves out those that are not 0. columns: 16, 32, ... 512. All may be read-only, memory-mapped
-        or unaligned, and are read once for all queries. The GIL is released meanwhile.
+        left: skip (N,) leaves out those that are not 0. columns: 16, 32, ... 512. Sketches may be read-only,
+        memory-mapped or unaligned, and are read once for all queries. The GIL is released meanwhile.
 
         Raises ValueError for shapes that do not match, -32768 in queries, more than 2**32 - 1 sketches; TypeError for
         other dtypes or layouts.
