@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from ..data.vocabulary import Vocabulary
     from ..report.find_pictures import PictureFolder
+    from ..runtime import Gallery
     from ..runtime.choices import BackendName, Device, Precision
+    from ..runtime.hits import Hits
     from ..runtime.lists import Caption, TokenizedCaption
 
 
@@ -41,6 +43,15 @@ if TYPE_CHECKING:
 @click.option("--item", type=click.IntRange(min=0), metavar="N", help="Only image N of --features, from 0.")
 @click.option("-k", type=click.IntRange(min=1), help="Number of hits.  [default: 10, or all if fewer]")
 @click.option("--min-score", type=float, metavar="SCORE", help="Omit hits with lower scores.")
+@click.option(
+    "--recall",
+    type=float,
+    metavar="SHARE",
+    help="Score only as many items as it takes to find this share of the best, such as 0.99.  [default: 1, exact]",
+)
+@click.option(
+    "--candidates", type=click.IntRange(min=1), metavar="N", help="Score only the N items whose sketches fit best."
+)
 @click.option("--bundle", type=options.PATH, metavar="BUNDLE", help="[default: the one the gallery was made with]")
 @click.option(
     "--html", type=options.PATH, metavar="FILE.html", help="Write a page, with pictures if ids name picture files."
@@ -63,6 +74,8 @@ def search(
     item: int | None,
     k: int | None,
     min_score: float | None,
+    recall: float | None,
+    candidates: int | None,
     bundle: Path | None,
     html: Path | None,
     pictures: Path | None,
@@ -129,8 +142,9 @@ def search(
         with temporary_folder("queries", "the images' states") as scratch:
             model = retriever()
             queries = model.encode_images(images, lengths, folder=scratch)
-            hit_lists = model.search_many(queries, opened, k, min_score=min_score)
+            hit_lists = model.search_many(queries, opened, k, min_score=min_score, recall=recall, candidates=candidates)
         show_images(hit_lists, numbers, opened, export, as_json=as_json, aside=is_printed(export))
+        _say_how(hit_lists, opened)
         return
     given: Sequence[Caption] = [caption] if caption is not None else _read(captions, tokens)
     texts = _texts(given)
@@ -146,7 +160,12 @@ def search(
         if valid:
             words = list(known.values())
             hit_lists = model.search_many(
-                valid.replaced(words) if isinstance(valid, Lines) else words, opened, k, min_score=min_score
+                valid.replaced(words) if isinstance(valid, Lines) else words,
+                opened,
+                k,
+                min_score=min_score,
+                recall=recall,
+                candidates=candidates,
             )
         if target is not None and folder is not None:
             from ..report.search_page import search_page
@@ -158,17 +177,33 @@ def search(
     aside = is_printed(html) or is_printed(export)
     if caption is not None:
         show_one(rows[0], as_json, aside)
+        _say_how(hit_lists, opened)
         return
     if as_json:
         show_json(_entries(texts, errors, rows, known, model.backend.model.vocabulary), err=aside)
     elif rows:
         tables = (f"{visible(text)}\n{table(hits)}" for text, hits in zip(valid, rows, strict=True))
         show("\n\n".join(tables), err=aside)
+    _say_how(hit_lists, opened)
     if errors:
         assert isinstance(texts, Lines)
         for index, error in errors.items():
             log(f"{texts.place(index)}: {error}")
         raise CaanError(f"{len(errors)} of {len(texts)} captions failed; see the lines above")
+
+
+def _say_how(hit_lists: Sequence[Hits], gallery: Gallery) -> None:
+    """To standard error: how many items were scored, and the recall measured with so many."""
+    if not hit_lists or hit_lists[0].candidates is None:
+        return
+    first = hit_lists[0]
+    text = f"scored the best {first.candidates:,} of {len(gallery.live):,} by their sketches"
+    if first.recall is not None:
+        text += (
+            f"; recall {first.recall.value:.1%} when measured, 95 % interval {first.recall.low:.1%} to"
+            f" {first.recall.high:.1%}"
+        )
+    log(text)
 
 
 def _read(captions: str | None, tokens: str | None) -> Lines:

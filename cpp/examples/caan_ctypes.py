@@ -46,6 +46,23 @@ class Options(ctypes.Structure):
     ]
 
 
+class Sketched(ctypes.Structure):
+    """caan_sketched"""
+
+    _fields_ = [("struct_size", Size), ("recall", ctypes.c_double), ("candidates", Size)]
+
+
+class Found(ctypes.Structure):
+    """caan_found"""
+
+    _fields_ = [
+        ("candidates", Size),
+        ("recall", ctypes.c_double),
+        ("low", ctypes.c_double),
+        ("high", ctypes.c_double),
+    ]
+
+
 Hit = np.dtype([("index", np.int64), ("score", np.float32)], align=True)  # caan_hit
 
 
@@ -54,6 +71,7 @@ def load(path: str) -> ctypes.CDLL:
     library = ctypes.CDLL(path)
     captions, out = ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(Handle)
     encoded = [Handle, ctypes.c_void_p, ctypes.c_int, Size, Size, Size, ctypes.c_void_p, out]
+    sketched = [ctypes.POINTER(Sketched), ctypes.c_void_p, ctypes.POINTER(Found)]
     tokens = [Handle, ctypes.c_char_p, ctypes.c_void_p, Size, ctypes.POINTER(Size)]
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "caan_options_init": (None, [ctypes.POINTER(Options)]),
@@ -72,6 +90,8 @@ def load(path: str) -> ctypes.CDLL:
         "caan_encode_captions": (ctypes.c_int, [Handle, captions, Size, out]),
         "caan_search_many": (ctypes.c_int, [Handle, captions, Size, Handle, Size, ctypes.c_void_p]),
         "caan_search_gallery": (ctypes.c_int, [Handle, Handle, Handle, Size, ctypes.c_void_p]),
+        "caan_search_many_sketched": (ctypes.c_int, [Handle, captions, Size, Handle, Size, *sketched]),
+        "caan_search_gallery_sketched": (ctypes.c_int, [Handle, Handle, Handle, Size, *sketched]),
         "caan_score_matrix": (ctypes.c_int, [Handle, Handle, captions, Size, ctypes.c_void_p]),
         "caan_score_galleries": (ctypes.c_int, [Handle, Handle, Handle, ctypes.c_void_p]),
         "caan_tokenize": (ctypes.c_int, tokens),
@@ -163,6 +183,20 @@ class Retriever(Owned):
             )
         self.check(code)
         return hits
+
+    def search_sketched(
+        self, queries: Sequence[str] | Gallery, gallery: Gallery, k: int, recall: float = 0, candidates: int = 0
+    ) -> tuple[np.ndarray, Found]:
+        """(queries, k) of Hit, by the sketches of a gallery, and what that cost."""
+        hits, found = np.empty((len(queries), k), Hit), Found()
+        how = Sketched(ctypes.sizeof(Sketched), recall, candidates)
+        rest = (gallery.handle, k, ctypes.byref(how), hits.ctypes.data, ctypes.byref(found))
+        if isinstance(queries, Gallery):
+            code = self.functions.caan_search_gallery_sketched(self.handle, queries.handle, *rest)
+        else:
+            code = self.functions.caan_search_many_sketched(self.handle, _texts(queries), len(queries), *rest)
+        self.check(code)
+        return hits, found
 
     def score_matrix(self, images: Gallery, captions: Sequence[str] | Gallery) -> np.ndarray:
         """(images, captions) float32"""

@@ -116,6 +116,37 @@ void copy_hits(const std::vector<std::vector<caan::Hit>>& found, std::size_t k, 
     }
 }
 
+caan::Search search_of(const caan_sketched* how, std::size_t k) {
+    if (k == 0) {
+        throw caan::DataError("k is 0; ask for 1 or more");
+    }
+    caan::Search search;
+    search.k = k;
+    if (how != nullptr && how->recall != 0) {
+        search.recall = how->recall;
+    }
+    if (how != nullptr && how->candidates != 0) {
+        search.candidates = how->candidates;
+    }
+    return search;
+}
+
+void copy_found(std::vector<caan::Found> found, std::size_t k, caan_hit* hits, caan_found* cost) {
+    const double none = std::numeric_limits<double>::quiet_NaN();
+    caan_found result{0, none, none, none};
+    std::vector<std::vector<caan::Hit>> rows;
+    for (caan::Found& one : found) {
+        result.candidates = one.candidates.value_or(0);
+        const caan::Measured recall = one.recall.value_or(caan::Measured{none, none, none});
+        result = {result.candidates, recall.value, recall.low, recall.high};
+        rows.push_back(std::move(one.hits));
+    }
+    copy_hits(rows, k, hits);
+    if (cost != nullptr) {
+        *cost = result;
+    }
+}
+
 caan_gallery* handle_of(caan::Gallery gallery) { return new caan_gallery{std::move(gallery)}; }
 
 } // namespace
@@ -257,6 +288,50 @@ int caan_search_gallery(const caan_retriever* retriever, const caan_gallery* que
         const caan::Gallery& found = required(gallery, "gallery").gallery;
         caan_hit& first = required(hits, "hits");
         copy_hits(required(retriever, "retriever").retriever.search_many(asked, found, k), k, &first);
+    });
+}
+
+int caan_search_sketched(const caan_retriever* retriever, const char* caption, const caan_gallery* gallery, size_t k,
+                         const caan_sketched* how, caan_hit* hits, caan_found* found) {
+    return caan_search_many_sketched(retriever, &caption, 1, gallery, k, how, hits, found);
+}
+
+int caan_search_image_sketched(const caan_retriever* retriever, const void* features, caan_dtype dtype, size_t regions,
+                               size_t columns, const caan_gallery* gallery, size_t k, const caan_sketched* how,
+                               caan_hit* hits, caan_found* found) {
+    return guarded([&] {
+        if (features == nullptr) {
+            throw caan::InputError("features is NULL");
+        }
+        const caan::Features view(features, {regions, columns}, dtype_of(dtype));
+        const caan::Gallery& searched = required(gallery, "gallery").gallery;
+        const caan::Search search = search_of(how, k);
+        caan_hit& first = required(hits, "hits");
+        copy_found({required(retriever, "retriever").retriever.search(view, searched, search)}, k, &first, found);
+    });
+}
+
+int caan_search_many_sketched(const caan_retriever* retriever, const char* const* captions, size_t count,
+                              const caan_gallery* gallery, size_t k, const caan_sketched* how, caan_hit* hits,
+                              caan_found* found) {
+    return guarded([&] {
+        const std::vector<caan::Caption> texts = captions_of(captions, count);
+        const caan::Gallery& searched = required(gallery, "gallery").gallery;
+        const caan::Search search = search_of(how, k);
+        caan_hit& first = required(hits, "hits");
+        copy_found(required(retriever, "retriever").retriever.search_many(texts, searched, search), k, &first, found);
+    });
+}
+
+int caan_search_gallery_sketched(const caan_retriever* retriever, const caan_gallery* queries,
+                                 const caan_gallery* gallery, size_t k, const caan_sketched* how, caan_hit* hits,
+                                 caan_found* found) {
+    return guarded([&] {
+        const caan::Gallery& asked = required(queries, "queries").gallery;
+        const caan::Gallery& searched = required(gallery, "gallery").gallery;
+        const caan::Search search = search_of(how, k);
+        caan_hit& first = required(hits, "hits");
+        copy_found(required(retriever, "retriever").retriever.search_many(asked, searched, search), k, &first, found);
     });
 }
 

@@ -114,7 +114,7 @@ Block block_of(const Json& content) {
     return {block.integer("items", 1, LARGEST), block.integer("rows", 1, LARGEST), block.text("sha256")};
 }
 
-/// A list of numbers that increase, each at least 1.
+/// A list of numbers that increase, from 1 on.
 std::vector<std::int64_t> rising(const Entries& entries, const char* key) {
     std::vector<std::int64_t> result;
     for (const Json& value : entries.list(key)) {
@@ -122,6 +122,9 @@ std::vector<std::int64_t> rising(const Entries& entries, const char* key) {
             throw JsonError("'" + std::string(key) + "' holds " + python_str(value));
         }
         result.push_back(value.get<std::int64_t>());
+    }
+    if (result.empty()) {
+        throw JsonError("'" + std::string(key) + "' is empty");
     }
     return result;
 }
@@ -160,21 +163,24 @@ Curve curve_of(const Json& content) {
 }
 
 void read_sketch(const Entries& entries, Description& description) {
-    if (!entries.has("sketch")) {
+    const bool has_sketch = entries.has("sketch");
+    for (const Json& item : entries.list("blocks")) {
+        const Entries block{item};
+        if (block.has("sketches") != has_sketch) {
+            throw JsonError("some blocks have sketches and others none");
+        }
+        if (has_sketch) {
+            const std::int64_t items = block.integer("items", 1, LARGEST);
+            description.sketch_blocks.push_back({items, items, block.text("sketches")});
+        }
+    }
+    if (!has_sketch) {
         return;
     }
     const Entries sketch{entries.at("sketch")};
     const std::int64_t columns = sketch.integer("columns", kernels::kSketchStep, kernels::kLargestSketch);
     if (columns % static_cast<std::int64_t>(kernels::kSketchStep) != 0) {
         throw JsonError("'columns' is " + std::to_string(columns));
-    }
-    for (const Json& item : entries.list("blocks")) {
-        const Entries block{item};
-        if (!block.has("sketches")) {
-            return;
-        }
-        const std::int64_t items = block.integer("items", 1, LARGEST);
-        description.sketch_blocks.push_back({items, items, block.text("sketches")});
     }
     description.sketch = {sketch.text("model"), static_cast<std::size_t>(columns), {}};
     if (entries.has("curve")) {

@@ -34,7 +34,7 @@ struct Description {
     std::vector<Part> ids;                                      // one or none
     std::vector<std::pair<std::int64_t, std::int64_t>> deleted; // [first, last + 1) of each run
     std::optional<SketchEntry> sketch;
-    std::vector<Block> sketch_blocks; // rows: items; empty unless all blocks have sketches
+    std::vector<Block> sketch_blocks; // with the hashes of sketches; rows: items
     std::int64_t items = 0, rows = 0;
 };
 

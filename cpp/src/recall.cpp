@@ -1,6 +1,9 @@
 #include "recall.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
 
 #include "json.hpp"
 #include "text.hpp"
@@ -16,15 +19,14 @@ void check(const Search& how, std::size_t k) {
         throw InputError("recall is " + python_str(Json(*how.recall)) + "; ask for more than 0, at most 1");
     }
     if (how.candidates && *how.candidates < k) {
-        throw InputError("candidates must be k or more");
+        throw InputError("candidates must be k or more: " + std::to_string(*how.candidates) + " is not, k is " +
+                         std::to_string(k));
     }
 }
 
-/// So many candidates of `live` items, where they were measured among fewer: rounded up.
-std::size_t scaled(std::int64_t candidates, const Curve& curve, std::size_t live) {
-    const auto sample = static_cast<std::size_t>(curve.sample), n = static_cast<std::size_t>(candidates);
-    // Each below 2^40; in double, the product is exact to more than 15 digits.
-    return sample >= live ? n : n / sample * live + (n % sample * live + sample - 1) / sample;
+/// How many times as many live items there are as were measured.
+double growth(const Curve& curve, std::size_t live) {
+    return std::max(1.0, static_cast<double>(live) / static_cast<double>(curve.sample));
 }
 
 Measured measured(const Curve& curve, std::size_t row, std::size_t column) {
@@ -40,9 +42,10 @@ std::size_t row_for(const Curve& curve, std::size_t k) {
 /// The recall of n candidates: that of the next fewer that were measured.
 std::optional<Measured> recall_of(const Curve& curve, std::size_t k, std::size_t n, std::size_t live) {
     const std::size_t row = row_for(curve, k);
+    const double allowed = static_cast<double>(n) / growth(curve, live);
     std::optional<Measured> result;
     for (std::size_t column = 0; row < curve.k.size() && column < curve.candidates.size(); ++column) {
-        if (scaled(curve.candidates[column], curve, live) <= n) {
+        if (static_cast<double>(curve.candidates[column]) <= allowed) {
             result = measured(curve, row, column);
         }
     }
@@ -58,20 +61,26 @@ Plan by_recall(double recall, std::size_t k, const Sketches& sketches, std::size
     const Curve& curve = *sketches.entry().curve;
     const std::size_t row = row_for(curve, k);
     if (row == curve.k.size()) {
-        warn("recall on " + folder + " was measured up to k = " +
-             (curve.k.empty() ? "0" : std::to_string(curve.k.back())) + "; searched exactly");
+        warn("recall on " + folder + " was measured up to k = " + std::to_string(curve.k.back()) +
+             "; searched exactly");
         return {};
     }
     const auto enough = [&](double found) { return found >= recall; };
     const auto found = std::find_if(curve.recall[row].begin(), curve.recall[row].end(), enough);
     if (found == curve.recall[row].end()) {
-        warn("the recall measured on " + folder + " ends below " + python_str(Json(recall)) +
-             " at k = " + std::to_string(k) + "; searched exactly");
+        std::array<char, 32> asked{};
+        (void)std::snprintf(asked.data(), asked.size(), "%g", recall);
+        warn("the recall measured on " + folder + " ends below " + asked.data() +
+             " at k = " + std::to_string(curve.k[row]) + "; searched exactly");
         return {};
     }
     const auto column = static_cast<std::size_t>(found - curve.recall[row].begin());
-    const std::size_t n = std::max(k, scaled(curve.candidates[column], curve, live));
-    return n >= live ? Plan{} : Plan{n, measured(curve, row, column)};
+    // A share of the items, not a number of them, where fewer were measured than there are.
+    const double n = std::ceil(static_cast<double>(curve.candidates[column]) * growth(curve, live));
+    if (n >= static_cast<double>(live)) {
+        return {};
+    }
+    return {std::max(k, static_cast<std::size_t>(n)), measured(curve, row, column)};
 }
 
 } // namespace
@@ -82,10 +91,9 @@ Plan plan_of(const Search& how, std::size_t k, const Gallery::Content& gallery, 
         return {};
     }
     if (gallery.sketches == nullptr) {
-        const std::string name = gallery.folder.empty() ? "this gallery" : visible(gallery.folder);
-        throw DataError(name +
-                        " has no sketches, so it can't be searched by recall or candidates; add them: caan sketch " +
-                        (gallery.folder.empty() ? "GALLERY" : visible(gallery.folder)));
+        const std::string name = gallery.folder.empty() ? "the gallery" : visible(gallery.folder);
+        throw DataError(
+            name + " has no sketches, so it can't be searched by recall or candidates; add them: caan sketch " + name);
     }
     const Sketches& sketches = *gallery.sketches;
     const std::size_t live = gallery.live.size();

@@ -1,8 +1,10 @@
 #include "sketcher.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "encoding.hpp"
 #include "files.hpp"
@@ -29,12 +31,10 @@ constexpr std::size_t QUERIES = 32;
 constexpr float LARGEST_NUMBER = 32767;
 constexpr std::int64_t LARGEST_CALIBRATION = 1 << 16;
 
-std::string again(const Bundle& bundle) {
-    return "; make the sketch again: caan sketch " + bundle.folder + " --data DIR";
-}
+std::string again(const Bundle& bundle) { return "; make it again: caan sketch " + bundle.folder + " --data DATA"; }
 
-BundleError misfit(const Bundle& bundle, const char* file) {
-    return BundleError(bundle.path(file) + " does not fit the bundle's sketch" + again(bundle));
+BundleError misfit(const Bundle& bundle) {
+    return BundleError(bundle.folder + "/sketch does not fit its model" + again(bundle));
 }
 
 /// A verified array of this type, in C order; `shape`: with 0 for any length.
@@ -45,19 +45,22 @@ std::vector<T> read_array(const Bundle& bundle, const char* file, const char* de
     NpyHeader header;
     try {
         header = parse_npy_header(content);
-    } catch (const NpyError& error) {
-        throw BundleError(bundle.path(file) + " can't be read as an array (" + error.what() + ")" + again(bundle));
+    } catch (const NpyError&) {
+        throw BundleError(bundle.path(file) + " is not an array" + again(bundle));
+    }
+    if (header.descr != descr) {
+        throw BundleError(bundle.path(file) + " is not an array of " + dtype_name(descr) + again(bundle));
     }
     const auto fits = [](std::size_t expected, std::size_t found) { return expected == 0 || expected == found; };
-    if (header.descr != descr || header.fortran_order || header.shape.size() != shape.size() ||
+    if (header.fortran_order || header.shape.size() != shape.size() ||
         !std::equal(shape.begin(), shape.end(), header.shape.begin(), fits)) {
-        throw misfit(bundle, file);
+        throw misfit(bundle);
     }
     const std::size_t bytes = content.size() - header.data_offset;
     std::size_t left = bytes / sizeof(T), values = 1;
     for (const std::size_t length : header.shape) {
         if (length != 0 && values > left / length) {
-            throw misfit(bundle, file);
+            throw misfit(bundle);
         }
         values *= length;
     }
@@ -68,29 +71,15 @@ std::vector<T> read_array(const Bundle& bundle, const char* file, const char* de
     return result;
 }
 
-/// The rows of the first `count` items, and of the longest of them.
-struct Extent {
-    std::size_t rows = 0, longest = 0;
-};
-
-Extent extent_of(const Bundle& bundle, const char* file, const std::vector<std::int32_t>& lengths, std::size_t count,
-                 std::size_t rows, std::int64_t most) {
-    Extent result;
-    if (lengths.size() < count) {
-        throw misfit(bundle, file);
+/// The first `count` lengths of items that have these rows together.
+std::vector<std::int64_t> first_lengths(const Bundle& bundle, const std::vector<std::int32_t>& lengths,
+                                        std::size_t count, std::size_t rows, std::int64_t most) {
+    const auto fits = [&](std::int32_t length) { return length >= 1 && length <= most; };
+    if (lengths.size() < count || !std::all_of(lengths.begin(), lengths.end(), fits) ||
+        std::accumulate(lengths.begin(), lengths.end(), std::size_t{0}) != rows) {
+        throw misfit(bundle);
     }
-    for (std::size_t i = 0; i < count; ++i) {
-        if (lengths[i] < 1 || lengths[i] > most) {
-            throw misfit(bundle, file);
-        }
-        const auto length = static_cast<std::size_t>(lengths[i]);
-        result.rows += length;
-        result.longest = std::max(result.longest, length);
-    }
-    if (result.rows > rows) {
-        throw misfit(bundle, file);
-    }
-    return result;
+    return {lengths.begin(), lengths.begin() + static_cast<std::ptrdiff_t>(count)};
 }
 
 } // namespace
@@ -108,8 +97,8 @@ void Sketcher::read(const Bundle& bundle) {
         throw BundleError(bundle.folder + " is not the bundle that was opened, it was replaced; open it again");
     }
     const OrderedJson& entry = member(bundle.manifest, "sketch");
-    if (entry.is_null()) {
-        throw BundleError(bundle.folder + " has no sketch; make one: caan sketch " + bundle.folder + " --data DIR");
+    if (!entry.is_object()) {
+        throw DataError("this model has no sketches; make them: caan sketch BUNDLE --data DATA");
     }
     const OrderedJson &columns = member(entry, "columns"), &calibration = member(entry, "calibration");
     if (!is_integer(columns) || columns < kernels::kSketchStep || columns > kernels::kLargestSketch ||
@@ -129,10 +118,11 @@ void Sketcher::read(const Bundle& bundle) {
     const auto dim = static_cast<std::size_t>(backend_.sizes().embed_dim);
     projection_ = read_array<float>(bundle, PROJECTION, "<f4", {2, dim, columns_});
     steps_ = read_array<float>(bundle, STEPS, "<f4", {2, columns_});
-    for (const auto& [file, values] : {std::pair{PROJECTION, &projection_}, std::pair{STEPS, &steps_}}) {
-        if (!all_finite(values->data(), Dtype::float32, values->size())) {
-            throw misfit(bundle, file);
-        }
+    const auto is_step = [](float step) { return step > 0; };
+    if (!all_finite(projection_.data(), Dtype::float32, projection_.size()) ||
+        !all_finite(steps_.data(), Dtype::float32, steps_.size()) ||
+        !std::all_of(steps_.begin(), steps_.end(), is_step)) {
+        throw misfit(bundle);
     }
     encode_images(bundle, calibration.get<std::size_t>());
     encode_captions(bundle, calibration.get<std::size_t>());
@@ -142,64 +132,58 @@ void Sketcher::read(const Bundle& bundle) {
 void Sketcher::encode_images(const Bundle& bundle, std::size_t count) {
     const auto dim = static_cast<std::size_t>(backend_.sizes().embed_dim);
     const auto stored = read_array<std::uint16_t>(bundle, REGIONS, "<f2", {0, dim});
-    const auto lengths = read_array<std::int32_t>(bundle, REGION_LENGTHS, "<i4", {0});
-    const Extent extent =
-        extent_of(bundle, REGION_LENGTHS, lengths, count, stored.size() / dim, backend_.sizes().longest(Kind::image));
-    if (!all_finite(stored.data(), Dtype::float16, extent.rows * dim)) {
-        throw misfit(bundle, REGIONS);
+    const auto all_lengths = read_array<std::int32_t>(bundle, REGION_LENGTHS, "<i4", {0});
+    const auto lengths =
+        first_lengths(bundle, all_lengths, count, stored.size() / dim, backend_.sizes().longest(Kind::image));
+    if (!all_finite(stored.data(), Dtype::float16, stored.size())) {
+        throw misfit(bundle);
     }
-    std::vector<float> regions(count * extent.longest * dim);
-    const std::uint16_t* from = stored.data();
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::size_t values = static_cast<std::size_t>(lengths[i]) * dim;
-        std::transform(from, from + values, regions.data() + i * extent.longest * dim, half_to_float);
-        from += values;
-    }
-    Items& images = items_[0] = {};
-    const auto width = static_cast<std::size_t>(backend_.sizes().state_width(Kind::image));
-    images.states.resize(count * extent.longest * width);
-    backend_.expand_regions(regions.data(), static_cast<std::int64_t>(count), static_cast<std::int64_t>(extent.longest),
-                            images.states.data());
-    for (std::size_t i = 0; i < count; ++i) {
-        images.each.push_back({images.states.data() + i * extent.longest * width, static_cast<std::size_t>(lengths[i]),
-                               kernels::StateType::kFloat32});
-    }
+    const std::int64_t rows = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+    std::vector<float> regions(static_cast<std::size_t>(rows) * dim);
+    std::transform(stored.begin(), stored.begin() + static_cast<std::ptrdiff_t>(regions.size()), regions.begin(),
+                   half_to_float);
+    auto images = new_gallery(backend_, Kind::image, lengths);
+    std::vector<float> states(static_cast<std::size_t>(rows) * images->columns);
+    // A region's columns depend on it alone: as if all were of one image.
+    backend_.expand_regions(regions.data(), 1, rows, states.data());
+    images->type = kernels::StateType::kFloat32;
+    images->memory = std::unique_ptr<std::byte[]>(new std::byte[states.size() * sizeof(float)]);
+    std::memcpy(images->memory.get(), states.data(), states.size() * sizeof(float));
+    images->states = images->memory.get();
+    images_ = std::make_unique<Gallery>(std::move(images));
 }
 
 void Sketcher::encode_captions(const Bundle& bundle, std::size_t count) {
     const auto ids = read_array<std::int32_t>(bundle, TOKENS, "<i4", {0});
-    const auto lengths = read_array<std::int32_t>(bundle, TOKEN_LENGTHS, "<i4", {0});
-    const Extent extent =
-        extent_of(bundle, TOKEN_LENGTHS, lengths, count, ids.size(), backend_.sizes().longest(Kind::text));
-    const auto is_known = [&](std::int32_t id) { return id >= 0 && id < backend_.sizes().vocab_size; };
-    if (!std::all_of(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(extent.rows), is_known)) {
-        throw misfit(bundle, TOKENS);
-    }
+    const auto all_lengths = read_array<std::int32_t>(bundle, TOKEN_LENGTHS, "<i4", {0});
     Tokens tokens;
-    std::vector<std::int64_t> all;
+    tokens.lengths = first_lengths(bundle, all_lengths, count, ids.size(), backend_.sizes().longest(Kind::text));
+    const auto is_known = [&](std::int32_t id) { return id >= 0 && id < backend_.sizes().vocab_size; };
+    if (!std::all_of(ids.begin(), ids.end(), is_known)) {
+        throw misfit(bundle);
+    }
     const std::int32_t* from = ids.data();
-    for (std::size_t i = 0; i < count; ++i) {
-        tokens.ids.emplace_back(from, from + lengths[i]);
-        tokens.lengths.push_back(lengths[i]);
-        all.push_back(static_cast<std::int64_t>(i));
-        from += lengths[i];
+    for (const std::int64_t length : tokens.lengths) {
+        tokens.ids.emplace_back(from, from + length);
+        from += length;
     }
-    // In one call, as when galleries' sketches were made.
     const auto space = spaces_.borrow();
-    const Padded encoded = encode_some_captions(backend_, tokens, all.data(), count, *space);
-    Items& captions = items_[1] = {};
-    const auto width = static_cast<std::size_t>(backend_.sizes().state_width(Kind::text));
-    captions.states.resize(count * extent.longest * width);
-    convert(encoded.states, backend_.state_dtype(), captions.states.data(), Dtype::float32, captions.states.size());
-    for (std::size_t i = 0; i < count; ++i) {
-        captions.each.push_back({captions.states.data() + i * extent.longest * width,
-                                 static_cast<std::size_t>(lengths[i]), kernels::StateType::kFloat32});
+    captions_ = std::make_unique<Gallery>(detail::encode_captions(backend_, tokens, {}, *space));
+}
+
+std::vector<kernels::State> Sketcher::others(Kind kind) const {
+    const Gallery::Content& items = (kind == Kind::image ? images_ : captions_)->content();
+    std::vector<kernels::State> states;
+    for (const std::int64_t item : items.live) {
+        states.push_back({items.row(items.offsets[static_cast<std::size_t>(item)]),
+                          static_cast<std::size_t>(items.length(item)), items.type});
     }
+    return states;
 }
 
 bool Sketcher::numbers(const Gallery::Content& queries, std::vector<std::int16_t>& numbers) const {
     const Kind kind = queries.kind;
-    const Items& others = items(kind == Kind::image ? Kind::text : Kind::image);
+    const std::vector<kernels::State> others = this->others(kind == Kind::image ? Kind::text : Kind::image);
     const std::size_t row_bytes = backend_.state_row_bytes(kind);
     const auto dim = static_cast<std::size_t>(backend_.sizes().embed_dim);
     numbers.clear();
@@ -220,7 +204,7 @@ bool Sketcher::numbers(const Gallery::Content& queries, std::vector<std::int16_t
                               static_cast<std::size_t>(padded.lengths[i]), stored_type(backend_.state_dtype())});
         }
         const auto pool = kind == Kind::image ? &kernels::Scorer::pool_images : &kernels::Scorer::pool_captions;
-        (scorer_.get()->*pool)(states.data(), count, others.each.data(), others.each.size(), pooled.data());
+        (scorer_.get()->*pool)(states.data(), count, others.data(), others.size(), pooled.data());
         if (!add_numbers(pooled.data(), count, kind, numbers)) {
             return false;
         }

@@ -1,7 +1,6 @@
 /// A bundle's sketch: calibration items and a projection that make queries comparable with galleries' sketches.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -34,26 +33,21 @@ public:
     kernels::Scanner& scanner() const noexcept { return scanner_; }
 
 private:
-    /// Calibration items of one kind, in float32.
-    struct Items {
-        std::vector<float> states; // (items, longest, columns)
-        std::vector<kernels::State> each;
-    };
-
     void read(const Bundle& bundle);
     void encode_images(const Bundle& bundle, std::size_t count);
     void encode_captions(const Bundle& bundle, std::size_t count);
-    const Items& items(Kind kind) const noexcept { return items_[kind == Kind::image ? 0 : 1]; }
+    /// The calibration items of a kind.
+    std::vector<kernels::State> others(Kind kind) const;
     bool add_numbers(const float* pooled, std::size_t queries, Kind kind, std::vector<std::int16_t>& numbers) const;
 
     const Backend& backend_;
     Workspaces& spaces_;
     std::string model_;
     std::size_t columns_ = 0;
-    std::vector<float> projection_;           // (2, D, columns): for images, captions
-    std::vector<float> steps_;                // (2, columns)
-    std::array<Items, 2> items_;              // images, captions
-    std::unique_ptr<kernels::Scorer> scorer_; // in float32, whatever the backend's precision
+    std::vector<float> projection_;              // (2, D, columns): for images, captions
+    std::vector<float> steps_;                   // (2, columns)
+    std::unique_ptr<Gallery> images_, captions_; // calibration items
+    std::unique_ptr<kernels::Scorer> scorer_;    // in float32, whatever the backend's precision
     mutable kernels::Scanner scanner_;
 };
 

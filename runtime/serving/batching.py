@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from ...errors import CaanError, Closed, DeadlineExceeded, InputError, Overloaded
 from ..arguments import check_is_gallery, check_is_retriever
 from ..galleries.gallery import Gallery
-from ..hits import Hit, resolve_min_score
+from ..hits import Hit, Hits, resolve_min_score
 from ..inputs import are_images, check_features, check_gallery, known_caption, resolve_k, shortened, tokenize
 from ..lists import Query, TokenizedCaption, queries_of
 from ..retriever import Ids, Retriever
+from ..sketches.shortlist import resolve
 from ..unknown_words import UnknownWords
 from .metrics import ServingMetrics
 from .request_log import RequestLog
@@ -42,6 +43,8 @@ class Filters(TypedDict, total=False):
     ids: Ids | None
     exclude: Ids | None
     min_score: float | None
+    recall: float | None
+    candidates: int | None
 
 
 class BatchingRetriever:
@@ -195,11 +198,20 @@ class BatchingRetriever:
             prepared = self._prepared(query, gallery)
             k = resolve_k(k, gallery, clamp=filters.get("clamp", False))
             min_score = resolve_min_score(filters.get("min_score"))
+            shortlist = resolve(gallery, k, filters.get("recall"), filters.get("candidates"))
             searched = gallery.select(filters.get("ids"), filters.get("exclude"))
             k = min(k, len(searched.live)) if searched is not gallery else k
-            request = Request(prepared, searched, k, arrived, min_score=min_score, answer=self._queue.new_answer())
+            request = Request(
+                prepared,
+                searched,
+                k,
+                arrived,
+                min_score=min_score,
+                shortlist=shortlist,
+                answer=self._queue.new_answer(),
+            )
             if k == 0 and searched is not gallery:  # the filters match no item
-                return self._queue.answer_at_once(request, [])
+                return self._queue.answer_at_once(request, Hits())
             if timeout is not None:
                 request.deadline = arrived + timeout
             try:
@@ -272,7 +284,11 @@ def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: l
     started = time.monotonic()
     try:
         k = max(request.k for request in pending)
-        results = retriever.search_many([request.query for request in pending], pending[0].gallery, k)
+        candidates = pending[0].shortlist.candidates
+        if candidates is not None:
+            candidates = max(candidates, k)  # one of the others may want more hits than the first
+        queries = [request.query for request in pending]
+        results = retriever.search_many(queries, pending[0].gallery, k, candidates=candidates)
     except Exception as error:
         if len(pending) == 1:
             log.failed(error, unexpected=not isinstance(error, CaanError))
@@ -282,7 +298,9 @@ def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: l
         queue.measured(pending, ended - started)
         while pending:
             request = pending.pop(0)
-            hits = [hit for hit in results.pop(0)[: request.k] if hit.score >= request.min_score]
+            found = results.pop(0)
+            best = (hit for hit in found[: request.k] if hit.score >= request.min_score)
+            hits = Hits(best, found.candidates, request.shortlist.recall)
             _complete(request, hits)
             log.answered(ended - request.arrived, started - request.arrived, batch_size, request.pairs)
     if pending:

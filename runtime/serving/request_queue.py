@@ -22,11 +22,12 @@ from ...errors import Closed, DeadlineExceeded, Overloaded
 from ..galleries.gallery import Gallery
 from ..hits import Hit
 from ..lists import Caption
+from ..sketches.curve import Shortlist
 from .metrics import ServingMetrics
 from .service_time import ServiceTime
 
 Answer: TypeAlias = Future[list[Hit]]
-GroupKey: TypeAlias = tuple[int, bool, int]
+GroupKey: TypeAlias = tuple[int, bool, int, bool, int | None]
 
 # Requests for fewer hits share a batch whatever their k. A batch is ranked for its largest k, so requests for more
 # hits share one only within a factor of two.
@@ -47,21 +48,24 @@ class Request:
     arrived: float
     deadline: float = math.inf
     min_score: float = -math.inf  # hits with lower scores are dropped
+    shortlist: Shortlist = field(default_factory=lambda: Shortlist(None))  # how many items are scored exactly
     answer: Answer = field(default_factory=Future)
 
     @property
-    def kind(self) -> tuple[bool, int]:
-        """Equal for requests with the same cost per pair: captions or features, and a similar number of hits."""
-        return isinstance(self.query, np.ndarray), max(self.k, _SMALL_K - 1).bit_length()
+    def kind(self) -> tuple[bool, int, bool]:
+        """Equal for requests with the same cost per pair: captions or features, a similar number of hits, scattered
+        candidates or all items."""
+        is_short = self.shortlist.candidates is not None
+        return isinstance(self.query, np.ndarray), max(self.k, _SMALL_K - 1).bit_length(), is_short
 
     @property
     def group_key(self) -> GroupKey:
-        """Equal for requests that can share a batch: same gallery and kind."""
-        return id(self.gallery), *self.kind
+        """Equal for requests that can share a batch: same gallery, kind and number of candidates."""
+        return id(self.gallery), *self.kind, self.shortlist.candidates
 
     @property
     def pairs(self) -> int:
-        return max(1, len(self.gallery.live))
+        return self.shortlist.candidates or max(1, len(self.gallery.live))
 
 
 class RequestQueue:
@@ -89,7 +93,7 @@ class RequestQueue:
         self._metrics, self._clock = metrics, clock
         self._open: dict[Answer, Request] = {}
         self._groups: dict[GroupKey, dict[Answer, Request]] = {}  # open requests still waiting, oldest first
-        self._service_times: defaultdict[tuple[bool, int], ServiceTime] = defaultdict(ServiceTime)
+        self._service_times: defaultdict[tuple[bool, int, bool], ServiceTime] = defaultdict(ServiceTime)
         self._busy_until = -math.inf  # estimated end of the running batch
         self._closed = ""  # the reason, once closed
         self._answers_lock = threading.RLock()

@@ -43,6 +43,19 @@ typedef struct {
     float score;
 } caan_hit;
 
+/* How a gallery with sketches is searched. Initialize with zeros, which is an exact search; give one of the two. */
+typedef struct {
+    size_t struct_size; /* sizeof(caan_sketched), or 0: this version's */
+    double recall;      /* above 0 to 1; 0: not given */
+    size_t candidates;  /* items scored per query, k or more; 0: not given */
+} caan_sketched;
+
+/* What it cost, and the recall of so many candidates on this gallery, with an interval of 95 %. */
+typedef struct {
+    size_t candidates;        /* 0: all items were scored */
+    double recall, low, high; /* NaN: not measured */
+} caan_found;
+
 /* Initialize with zeros, or by caan_options_init, which also sets `struct_size`. Zero and NULL are the defaults. */
 typedef struct {
     size_t struct_size;    /* sizeof(caan_options): tells a later version of the library which members exist */
@@ -118,6 +131,21 @@ CAAN_API int caan_search_many(const caan_retriever* retriever, const char* const
 /* The k best items for each item of a gallery of the other kind, into hits (caan_gallery_size(queries), k). */
 CAAN_API int caan_search_gallery(const caan_retriever* retriever, const caan_gallery* queries,
                                  const caan_gallery* gallery, size_t k, caan_hit* hits);
+
+/* The same searches of a gallery with sketches. `how`: NULL for an exact one. `found` receives what a query cost; it
+ * may be NULL. If the recall asked for wasn't measured on the gallery, or isn't reached, the search is exact, with a
+ * warning. */
+CAAN_API int caan_search_sketched(const caan_retriever* retriever, const char* caption, const caan_gallery* gallery,
+                                  size_t k, const caan_sketched* how, caan_hit* hits, caan_found* found);
+CAAN_API int caan_search_image_sketched(const caan_retriever* retriever, const void* features, caan_dtype dtype,
+                                        size_t regions, size_t columns, const caan_gallery* gallery, size_t k,
+                                        const caan_sketched* how, caan_hit* hits, caan_found* found);
+CAAN_API int caan_search_many_sketched(const caan_retriever* retriever, const char* const* captions, size_t count,
+                                       const caan_gallery* gallery, size_t k, const caan_sketched* how, caan_hit* hits,
+                                       caan_found* found);
+CAAN_API int caan_search_gallery_sketched(const caan_retriever* retriever, const caan_gallery* queries,
+                                          const caan_gallery* gallery, size_t k, const caan_sketched* how,
+                                          caan_hit* hits, caan_found* found);
 
 /* Scores of every image with every caption (count), into scores (caan_gallery_size(images), count), in C order. */
 CAAN_API int caan_score_matrix(const caan_retriever* retriever, const caan_gallery* images, const char* const* captions,

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "helpers.hpp"
+#include "sketches.hpp"
 
 using namespace caan_test;
 
@@ -68,4 +69,26 @@ TEST_CASE("a scorer that was never used, or was moved, ends") {
   std::vector<float> found(drawn.pairs());
   second.score(images.data(), images.size(), captions.data(), captions.size(), found.data());
   CHECK(found == scores(drawn));
+}
+
+TEST_CASE("16 threads may use one scanner at once") {
+  std::vector<std::int8_t> sketches(30000 * 16);
+  for (std::size_t i = 0; i < sketches.size(); ++i) sketches[i] = static_cast<std::int8_t>(i * 7 % 251 - 125);
+  const std::vector<std::int16_t> queries(3 * 16, 5);
+  caan::kernels::Scanner scanner(3);
+  const auto best = [&](std::size_t asked) {
+    std::vector<std::int64_t> indices(asked * 20);
+    std::vector<std::int32_t> sums(asked * 20);
+    scanner.best(sketches.data(), 30000, 16, queries.data(), asked, nullptr, 20, indices.data(), sums.data());
+    return indices;
+  };
+  const std::vector<std::int64_t> expected = best(3);
+  std::atomic<int> wrong{0};
+  at_once([&](std::size_t thread) {
+    for (std::size_t again = 0; again < 10; ++again) {
+      const std::vector<std::int64_t> found = best(1 + (thread + again) % 3);
+      if (!std::equal(found.begin(), found.end(), expected.begin())) ++wrong;
+    }
+  });
+  CHECK(wrong == 0);
 }

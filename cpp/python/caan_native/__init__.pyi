@@ -98,18 +98,18 @@ class Scanner:
         n: int,
         skip: NDArray[np.bool_] | NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Indices and sums (queries, n) of the n largest products of sketches (N, columns) with each of queries (queries,
-        columns): in falling order, equal ones by index, as a stable sort makes it. Fewer than n if so few are left: skip
-        (N,) leaves out those that are not 0. columns: 16, 32, ... 512. All may be read-only, memory-mapped or unaligned,
-        and are read once for all queries. The GIL is released meanwhile.
+        """Indices and sums (queries, n) of the n largest products of sketches (N, columns) with each of queries
+        (queries, columns): in falling order, equal ones by index, as a stable sort makes it. Fewer than n if so few are
+        left: skip (N,) leaves out those that are not 0. columns: 16, 32, ... 512. All may be read-only, memory-mapped
+        or unaligned, and are read once for all queries. The GIL is released meanwhile.
 
         Raises ValueError for shapes that do not match, -32768 in queries, more than 2**32 - 1 sketches; TypeError for
         other dtypes or layouts.
         """
 
 def project(pooled: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """pooled (n, D) @ matrix (D, columns), each number summed in the order of D: a row's bits depend neither on the other
-    rows nor on threads, only on the instruction set. Raises ValueError or TypeError as `Scorer.score`.
+    """pooled (n, D) @ matrix (D, columns), each number summed in the order of D: a row's bits depend neither on the
+    other rows nor on threads, only on the instruction set. Raises ValueError or TypeError as `Scorer.score`.
     """
 
 def quantize(projected: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray[np.int8]:
