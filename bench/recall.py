@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..accuracy.workload import Workload
+from ..bundle import Bundle
 from ..runtime import Gallery, Retriever
 from ..runtime.hits import Hit
 
@@ -17,6 +20,7 @@ CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_00
 TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text → image", "image → text"
 # Scores of the same pair may differ in the last bits from one tile to another.
 _ROUNDING = 1e-6
+_QUERIES = 50
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,30 @@ class RecallCurve:
         return cls(**{**content, "points": [RecallPoint(**point) for point in content["points"]]})
 
 
+def recall_curves(
+    bundle: Bundle, workload: Workload, threads: int | None, progress: Callable[[str], None]
+) -> list[RecallCurve]:
+    """Both directions on a data set's images and captions, which are sketched here; none without a bundle's sketch."""
+    if bundle.manifest.get("sketch") is None or workload.image_of_caption is None:
+        return []
+    retriever = Retriever.open(bundle.folder, device="cpu", threads=threads)
+    progress(f"searching by sketches with {retriever.backend.name}, {_QUERIES} queries in each direction")
+    images = retriever.encode_images(workload.features, workload.lengths)
+    captions = retriever.encode_captions(workload.captions)
+    curves = []
+    for direction, gallery, count in (
+        (TEXT_TO_IMAGE, images, len(workload.captions)),
+        (IMAGE_TO_TEXT, captions, len(workload.features)),
+    ):
+        chosen = np.unique(np.linspace(0, count - 1, _QUERIES).astype(np.int64))
+        queries: list[Any] = [workload.captions[number] for number in chosen]
+        if direction == IMAGE_TO_TEXT:
+            queries = [workload.regions(image) for image in chosen]
+        if len(gallery) > K:
+            curves.append(recall_curve(retriever, direction, queries, retriever.sketch(gallery, measure=False)))
+    return curves
+
+
 def recall_curve(
     retriever: Retriever,
     direction: str,
@@ -69,8 +97,8 @@ def recall_curve(
     k-th: of items with equal scores any will do. The first query is searched once more before, to warm up.
     """
     numbers = [n for n in candidates if K <= n < len(gallery)]
-    searches: list[Callable[[Any], list[Hit]]] = [lambda query: retriever.search(query, gallery, K)]
-    searches += [lambda query, n=n: retriever.search(query, gallery, K, candidates=n) for n in numbers]  # type: ignore[misc]
+    exact: Callable[..., list[Hit]] = partial(retriever.search, gallery=gallery, k=K)
+    searches: list[Callable[..., list[Hit]]] = [exact, *(partial(exact, candidates=n) for n in numbers)]
     for search in searches:
         search(queries[0])
     found = np.zeros((len(queries), len(numbers)))

@@ -30,7 +30,7 @@ from ..runtime.backends.triton.backend import PRECISIONS as TRITON_PRECISIONS
 from .interrupted import SavedMeasurements
 from .native_gains import native_gains
 from .own_process import away_from_here
-from .recall import RecallCurve
+from .recall import RecallCurve, recall_curves
 from .roofline import rooflines
 from .rows import Row
 from .worker import RowSpec, serve
@@ -124,6 +124,7 @@ def run_benches(
         if workload.image_of_caption is not None:
             _compare(result.rows, workload.image_of_caption)
             _complete_records(bundle, result.rows, workload)
+            result.recall.extend(recall_curves(bundle, workload, options.threads, progress))
     measured.remove()
     return results
 

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from ..accuracy.gate import DEFAULT_LIMITS
 from .native_gains import gains_text, native_gains
+from .recall import K, RecallCurve
 from .retrieval import RetrievalSpeed
 from .roofline import rooflines, rooflines_text
 from .rows import Row
@@ -41,6 +42,7 @@ _ROUNDING = (
     "ONNX Runtime skips FP16 and INT8 roundings that a GPU makes and that the gate of caan-build-engine emulates: the\n"
     "gate's numbers differ a little from these."
 )
+_RECALL = 0.99
 _FORM_HEADERS = [
     "gallery",
     "KiB\nper image",
@@ -67,6 +69,8 @@ def bench_table(result: BenchResult, style: str = "simple") -> str:
             parts.append(_ROUNDING)
         if gates := [line for row in ran for line in _gate(row)]:
             parts.append("accuracy gates, against PyTorch:\n" + "\n".join(gates))
+    if result.recall:
+        parts.append("searching by sketches:\n" + "\n".join(map(_by_sketches, result.recall)))
     tuned = [line for row in ran for line in _tuning(row)]
     if tuned:
         parts.append("tiles and threads, chosen on this machine:\n" + "\n".join(tuned))
@@ -109,6 +113,15 @@ def _gate(row: Row) -> list[str]:
     if row.parity is None or limits is None or row.spec.backend == "torch":
         return []
     return [f"  {row.name}: {'kept' if limits.hold(row.parity) else 'MISSED'} ({limits})"]
+
+
+def _by_sketches(curve: RecallCurve) -> str:
+    what = f"  {curve.direction}, {curve.items:,} items: {_RECALL:.0%} of the exact best {K}"
+    point = curve.reaching(_RECALL)
+    if point is None:
+        return f"{what} takes more candidates than were tried"
+    times = f"{point.milliseconds:.1f} ms instead of {curve.exact_milliseconds:.1f}"
+    return f"{what} with {point.candidates:,} candidates, {times}"
 
 
 _SHAPES = {"query": "single queries", "pairs": "many × many"}

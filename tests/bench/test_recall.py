@@ -2,7 +2,8 @@
 
 import pytest
 
-from caan.bench.recall import K, RecallCurve, RecallPoint, recall_curve
+from caan.bench.recall import K, RecallCurve, RecallPoint, recall_curve, recall_curves
+from caan.bundle import open_bundle
 from caan.runtime import Hit
 
 ITEMS = 40
@@ -51,3 +52,7 @@ def test_the_fewest_candidates_that_reach_a_recall():
     assert RecallCurve("", 100, 5, 50.0, curve.points[:1]).speedup(0.99) is None
     assert RecallCurve.from_dict(curve.as_dict()) == curve
     assert K == 10
+
+
+def test_a_bundle_without_a_sketch_has_no_curves(tiny_folder):
+    assert recall_curves(open_bundle(tiny_folder / "model.caan"), None, None, print) == []

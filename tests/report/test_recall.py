@@ -2,11 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 
 from caan.bench.recall import RecallCurve, RecallPoint
+from caan.bundle import open_bundle
+from caan.report.page import bench_page
 from caan.report.recall import _write_picture, recall_by_candidates, recall_by_time, recall_picture
 
 CURVES = [
@@ -58,3 +61,11 @@ def test_the_picture_is_a_file_by_itself(tmp_path):
     ElementTree.fromstring(text)
     assert set(re.findall(r"var\(--(\w+)\)", text)) <= set(re.findall(r"--(\w+): #", text))
     assert "prefers-color-scheme: dark" in text
+
+
+def test_the_report_shows_them_if_they_were_measured(result, tiny_folder):
+    bundle = open_bundle(tiny_folder / "model.caan")
+    assert "Searching by sketches" not in bench_page(result, bundle, None)
+    page = bench_page(replace(result, recall=CURVES), bundle, None)
+    assert "Searching by sketches" in page and "text → image: 1,000 items, 50 queries" in page
+    assert page.count("exact search</text>") == 1
