@@ -11,6 +11,7 @@ import click
 from ..errors import OutputError, needs
 from . import options
 from .output import log, settings_text, show
+from .sketch import add_sketch
 
 if TYPE_CHECKING:
     from ..data.scan import ScanSplit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @options.tokens
 @options.limit
 @options.overwrite
+@click.option("--no-sketch", is_flag=True, help="Do not give the bundle a sketch from --data's split train.")
 @options.scan_family
 @click.option(
     "--save-checkpoint",
@@ -43,11 +45,13 @@ def export(
     limit: int | None,
     overwrite: bool,
     save_checkpoint: Path | None,
+    no_sketch: bool,
     **scan: Any,
 ) -> None:
     """Turn CHECKPOINT (model.pt) into a bundle of validated ONNX graphs.
 
-    With --data, also check that the bundle's R@K equals PyTorch's. Where each setting came from is printed, and kept in
+    With --data, also check that the bundle's R@K equals PyTorch's, and give it a sketch, with which large galleries are
+    searched fast (caan sketch), if there is a split train. Where each setting came from is printed, and kept in
     the bundle for caan inspect.
     """
     from .._files import check_file_target, check_target, sha256_of
@@ -101,6 +105,8 @@ def export(
             progress=log,
         )
     _print(target, report, [*loaded.settings, *settings], loaded.metrics)
+    if dataset is not None and not no_sketch:
+        add_sketch(target, dataset)
 
 
 def _print(target: Path, report: ExportReport, settings: list[Any], metrics: dict[str, Any]) -> None:

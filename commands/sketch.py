@@ -13,6 +13,8 @@ from . import options
 from .output import log, show
 
 if TYPE_CHECKING:
+    from ..data.scan import ScanSplit
+    from ..export.sketch_from_data import SketchReport
     from ..runtime.choices import BackendName, Device, Precision
 
 
@@ -91,7 +93,23 @@ def _of_bundle(
     chosen = SketchOptions(columns or COLUMNS, calibration or CALIBRATION, seed)
     names = [split] if split is not None else [name for name in ("dev", "test") if _has_split(data, name)]
     measured = open_split(data, names[0]) if names else None
-    report = sketch_bundle(path, open_split(data, calibration_split), measured, chosen, log)
+    _show(path, sketch_bundle(path, open_split(data, calibration_split), measured, chosen, log))
+
+
+def add_sketch(bundle: Path, measured: ScanSplit) -> None:
+    """Give an exported bundle a sketch from the data set's split train, if it has one that is large enough."""
+    from ..data.scan import open_split
+    from ..export.sketch_from_data import FEWEST_IMAGES, sketch_bundle
+
+    if not _has_split(measured.folder, "train"):
+        return
+    calibration = open_split(measured.folder, "train")
+    if len(calibration.features) < FEWEST_IMAGES:
+        return
+    _show(bundle, sketch_bundle(bundle, calibration, measured, progress=log))
+
+
+def _show(path: Path, report: SketchReport) -> None:
     show(f"{path}: a sketch of {report.record['columns']} bytes an item")
     for line in recall_lines(report.record):
         show(line)

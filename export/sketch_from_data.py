@@ -27,6 +27,7 @@ from ..sketch import COLUMNS_UNIT, MOST_COLUMNS, Sketch
 # Calibration items of each kind: with more, recall rises by tenths of a percent, and sketching costs in proportion.
 CALIBRATION, COLUMNS = 8, 64
 _HELD_OUT, _FITTED = 200, 1000  # images at most
+FEWEST_IMAGES = 100  # for a sketch with the defaults to mean something
 _FITTED_CAPTIONS = 2  # of each of these images
 # A sketch is weak if searches with this recall need more than this share of a gallery's items.
 _RECALL, _WEAK = 0.99, 0.5
