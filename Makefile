@@ -18,6 +18,9 @@ FLICKR8K ?= $(wildcard ../shared/data/flickr8k)
 RECORD ?= docs/benchmarks
 RECORD_OPTIONS ?=
 
+# Scenes of make bench-large.
+IMAGES ?= 100000
+
 # Seconds per C++ fuzzer.
 FUZZ_SECONDS ?= 60
 
@@ -42,7 +45,7 @@ CPP_CHECKED = $(CPP_CMAKE) -DCAAN_TEST_DATA=$(CPP_DATA) -DCMAKE_BUILD_TYPE=Check
 CPP_PYTEST = CAAN_CPP_REQUIRED=1 CAAN_CPP_LIBRARY=cpp/build-asan/libcaan.so CAAN_CPP_BUILD=cpp/build-release \
   ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"
 
-.PHONY: check demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory clean
+.PHONY: check demo docs native native-if-possible test test-each test-lowest attack test-cpp test-cpp-static fuzz-cpp lint-cpp test-gpu gpu-record gpu-kit lint dist bench bench-cpp bench-memory bench-large clean
 
 demo: $(INSTALLED) native-if-possible  ## the whole workflow: world, training, export, bench, search
 	$(BIN)/caan demo $(DEMO)
@@ -151,8 +154,12 @@ bench-cpp: $(NATIVE) $(CPP_SETUP)  ## the C++ runtime against Python's: pairs pe
 bench-memory: $(INSTALLED)  ## memory of searching 25,000 captions in 5,000 images, 125 million pairs: half an hour
 	$(BIN)/python -m caan.bench.memory
 
+# A million: IMAGES=1000000. Interrupted, it resumes; all of it is kept in .bench-large, ignored by git.
+bench-large: $(INSTALLED) native-if-possible  ## galleries of 10,000 and 100,000 drawn scenes: recall, time, memory, disk
+	$(BIN)/python -m caan.bench.large --images $(IMAGES) --demo $(DEMO)
+
 clean:
-	rm -rf .venv dist site $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record $(KIT)
+	rm -rf .venv dist site $(DEMO) caan_deploy.egg-info cpp/build-* .gpu-record .bench-large $(KIT)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caan needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 4; }

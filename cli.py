@@ -20,6 +20,7 @@ from .commands.build_engine import build_engine
 from .commands.convert import convert
 from .commands.data import data
 from .commands.demo import demo
+from .commands.demo_world import demo_world
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.explain import explain
@@ -46,7 +47,7 @@ def caan() -> None:
 
 for _command in (
     export, convert, build_engine, bench, train, data, evaluate, index, delete, compact, search, sketch, explain, demo,
-    inspect, tune, doctor,
+    demo_world, inspect, tune, doctor,
 ):  # fmt: skip
     _command.context_settings.update(_HELP)
     caan.add_command(_command)

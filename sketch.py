@@ -27,7 +27,7 @@ from .bundle import Bundle
 from .errors import BundleError
 
 FOLDER = "sketch"
-FILES = {
+FILES: dict[str, np.dtype[Any]] = {
     "regions": np.dtype("<f2"),
     "region_lengths": np.dtype("<i4"),
     "tokens": np.dtype("<i4"),

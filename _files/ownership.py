@@ -18,13 +18,15 @@ from .reading import read_regular
 
 _OUR_FORMAT = re.compile(rb'"format":\s*"caan-(bundle|gallery)"')
 _DESCRIPTIONS = ("manifest.json", "gallery.json")
-_PARTS = {"states.bin", "states.new.bin", "lengths.bin", "ids.jsonl", "journal.jsonl"}
+_PARTS = {
+    "states.bin", "states.new.bin", "lengths.bin", "ids.jsonl", "journal.jsonl", "sketches.bin", "sketches.new.bin",
+}  # fmt: skip
 _GALLERY = {"gallery.json", *_PARTS, *(f"{name}.tmp" for name in _PARTS)}
 _FIRST_GALLERY = {"gallery.json", "states.npy", "offsets.npy", "ids.json"}  # of format version 1
 # Left by killed writers: a description, and the folder of an append.
 _UNFINISHED = re.compile(r"\.gallery\.json\..*\.tmp|\.append-[^/]*\.tmp(/.*)?", re.DOTALL)
 # Folders of a bundle that may be empty, or hold only files that the manifest no longer lists.
-_BUNDLE_FOLDERS = re.compile(r"onnx|engines(/[^/]+)?")
+_BUNDLE_FOLDERS = re.compile(r"onnx|sketch|engines(/[^/]+)?")
 
 
 class Entries(NamedTuple):

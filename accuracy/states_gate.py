@@ -70,5 +70,5 @@ def compared(scores: NDArray[np.float32], reference: NDArray[np.float32], worklo
         check["top10_kept"] = {"image_to_text": by_image, "text_to_image": by_text}
         check["allowed"]["top10_kept"] = LEAST_KEPT
         check["passed"] = check["passed"] and min(by_image, by_text) >= LEAST_KEPT
-        check["summary"] += f", text to image {by_text:.1f} %"
+        check["summary"] = f"text to image top-10 kept {by_text:.1f} %, {check['summary']}"
     return Accuracy("passed" if check["passed"] else "failed", check)

@@ -14,6 +14,7 @@ import numpy as np
 from .._files import temporary_folder
 from ..accuracy.workload import Workload
 from ..runtime import Gallery, Retriever
+from ..runtime.backends.native import NativeBackend
 from ..runtime.index import Images, IndexOptions, index_items
 from ..runtime.scoring.tiles import tiles_of
 from .overload import Overload, measure_overload
@@ -24,6 +25,7 @@ from .timing import seconds
 MANY_CAPTIONS, MANY_IMAGES = 1000, 1000
 _READY = 64  # images and captions of the gathered tiles
 _ROUNDS, _QUERY_ROUNDS = 3, 9
+_IN_MEMORY, _REFERENCE = "in memory", "in memory, onnxruntime"
 _TOGETHER = 128  # captions of one search_many per form of gallery
 
 
@@ -64,9 +66,9 @@ def measure_retrieval(
     with temporary_folder("retrieval", "the galleries") as scratch:
         progress("indexing the gallery in each of its forms")
         forms = _forms(retriever, bundle, images, scratch)
-        gallery = forms["in memory"][0]
+        gallery = forms[_IN_MEMORY][0]
         progress("searching each form")
-        measured = _measure_forms(retriever, forms, captions)
+        measured = _measure_forms(retriever, _reference_of(retriever, bundle), forms, captions)
         progress(f"searching {MANY_CAPTIONS:,} captions in {MANY_IMAGES:,} images")
         share, speed = _against_tiles(retriever, gallery, captions)
         progress("batching concurrent callers")
@@ -78,7 +80,8 @@ def measure_retrieval(
 
 def _forms(retriever: Retriever, bundle: Path, images: Images, folder: Path) -> dict[str, tuple[Gallery, float | None]]:
     """Name → the gallery, and images/s of writing it."""
-    options = {"float16": IndexOptions("float16"), "float16, compact": IndexOptions("float16", compact=True)}
+    options = {name: IndexOptions(name) for name in ("float16", "bfloat16", "int8")}
+    options |= {f"{name}, compact": IndexOptions(name, compact=True) for name in ("float16", "int8")}
     if retriever.backend.state_dtype == np.float32:
         options = {"float32": IndexOptions("float32"), **options}
     galleries: dict[str, tuple[Gallery, float | None]] = {}
@@ -87,21 +90,35 @@ def _forms(retriever: Retriever, bundle: Path, images: Images, folder: Path) -> 
         took = seconds(write)
         galleries[name] = Gallery.open(folder / name), len(images.lengths) / took
     exact = "float32" if "float32" in galleries else "float16"
-    return {"in memory": (retriever.load(galleries[exact][0]), None), **galleries}
+    return {_IN_MEMORY: (retriever.load(galleries[exact][0]), None), **galleries}
+
+
+def _reference_of(retriever: Retriever, bundle: Path) -> Retriever | None:
+    """ONNX Runtime in FP32 on as many threads, to compare `native` with; None for other backends."""
+    backend = retriever.backend
+    if not isinstance(backend, NativeBackend) or backend.precision != "fp32":
+        return None
+    return Retriever.open(bundle, "onnxruntime", device="cpu", threads=backend.threads)
 
 
 def _measure_forms(
-    retriever: Retriever, forms: dict[str, tuple[Gallery, float | None]], captions: Sequence[Any]
+    retriever: Retriever,
+    reference: Retriever | None,
+    forms: dict[str, tuple[Gallery, float | None]],
+    captions: Sequence[Any],
 ) -> tuple[Form, ...]:
     """Alternate between the forms; a first query of each, which reads and verifies its file, is not counted."""
+    searched = dict.fromkeys(forms, retriever)
+    if reference is not None:
+        searched[_REFERENCE], forms = reference, {**forms, _REFERENCE: (forms[_IN_MEMORY][0], None)}
     alone: dict[str, list[float]] = {name: [] for name in forms}
     together: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(_QUERY_ROUNDS + 1):
         for name, (gallery, _) in forms.items():
-            alone[name].append(seconds(partial(retriever.search, captions[number], gallery)))
+            alone[name].append(seconds(partial(searched[name].search, captions[number], gallery)))
     for _ in range(_ROUNDS):
         for name, (gallery, _) in forms.items():
-            took = seconds(partial(retriever.search_many, captions[:_TOGETHER], gallery))
+            took = seconds(partial(searched[name].search_many, captions[:_TOGETHER], gallery))
             together[name].append(took / _TOGETHER)
     return tuple(
         Form(

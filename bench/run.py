@@ -6,7 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..runtime.backends.triton.backend import PRECISIONS as TRITON_PRECISIONS
 from .interrupted import SavedMeasurements
 from .native_gains import native_gains
 from .own_process import away_from_here
+from .recall import RecallCurve
 from .roofline import rooflines
 from .rows import Row
 from .worker import RowSpec, serve
@@ -43,6 +44,7 @@ class BenchResult:
 
     workload: str
     rows: list[Row]
+    recall: list[RecallCurve] = field(default_factory=list)  # of a bundle with sketches, on a data set
 
     @property
     def reference(self) -> Row | None:
@@ -56,6 +58,7 @@ class BenchResult:
             "rows": [r.as_dict() for r in self.rows],
             "native": [asdict(gain) for gain in native_gains(self.rows)],
             "roofline": [asdict(line) for line in rooflines(self.rows)],
+            "recall": [curve.as_dict() for curve in self.recall],
         }
 
 

@@ -36,6 +36,8 @@ _WORTH_TUNING = 100
 @click.option("--dtype", help="float16, float32, bfloat16 or int8 states.  [default: float16]")
 @click.option("--compact", is_flag=True, help="Keep a fifth of the states; the rest is recomputed per query.")
 @click.option("--append", is_flag=True, help="Add to an existing gallery.")
+@click.option("--no-sketches", is_flag=True, help="Write no sketches, though BUNDLE has a sketch.")
+@click.option("--no-measure", is_flag=True, help="Do not measure the recall of searches with them.")
 @options.overwrite
 @click.option(
     "--data", type=options.PATH, metavar="DIR", help="A data set on which bfloat16 or int8 states must keep R@K."
@@ -58,6 +60,8 @@ def index(
     dtype: str | None,
     compact: bool,
     append: bool,
+    no_sketches: bool,
+    no_measure: bool,
     overwrite: bool,
     data: Path | None,
     split: str,
@@ -112,7 +116,9 @@ def index(
         gate = partial(
             gate_states, retriever, workload, source.kind, dtype, compact=compact, keep_failed=keep_failed, progress=log
         )
-    chosen = IndexOptions(dtype, compact, overwrite, append, progress=True, gate=gate)
+    chosen = IndexOptions(
+        dtype, compact, overwrite, append, progress=True, gate=gate, sketches=not no_sketches, measure=not no_measure
+    )
     try:
         gallery = index_items(retriever, bundle, source, output, names, chosen)
     except KeyboardInterrupt:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..errors import needs
-from .svg import DOTS, INK, LINE, SOFT, WIDTH, canvas, colour, markup
+from .svg import DOTS, INK, LEFT, LINE, RIGHT, SOFT, WIDTH, below, canvas, colour, draw, markup, number, write
 
 with needs("plot", "a report's charts"):
-    from matplotlib.patches import PathPatch
     from matplotlib.path import Path
     from matplotlib.ticker import MaxNLocator
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_POINTS = 2_000_000
-_LEFT, _RIGHT = 52, WIDTH - 12  # of a plot with a y axis
 _EDGE, _BELOW = 4, 36  # margin of a plot without one; room for an x axis
 _SHADES = (0.2, 0.34, 0.5, 0.66, 0.83, 1.0)  # opacities of a density
 
@@ -85,10 +83,10 @@ def strip_chart(strips: Sequence[Strip], axis: str) -> Markup:
     for place, strip in enumerate(strips):
         y = band * place
         milliseconds = [1000 * strip.percentiles[name] for name in ("p50", "p95", "p99")]
-        text = " · ".join(map(_number, milliseconds))
+        text = " · ".join(map(number, milliseconds))
         # Some browsers don't draw zero-length lines.
         dots = [(1000 * sample, y + 36 + up) for sample in strip.samples for up in (0.0, 0.1)]
-        _draw(axes, dots, [Path.MOVETO, Path.LINETO], edgecolor=(colour(strip.series), DOTS), linewidth=9)
+        draw(axes, dots, [Path.MOVETO, Path.LINETO], edgecolor=(colour(strip.series), DOTS), linewidth=9)
         axes.vlines(milliseconds, [y + 24, y + 30, y + 30], [y + 48, y + 42, y + 42], colors=INK, linewidth=1.6)
         _row_of_text(axes, y + 15, strip.label, text)
         described.append(f"{strip.label}: p50, p95 and p99 {text}")
@@ -98,20 +96,20 @@ def strip_chart(strips: Sequence[Strip], axis: str) -> Markup:
 def group_chart(groups: Sequence[Group], y_label: str, x_label: str) -> Markup:
     """Vertical bars in percent, from 0 to 100."""
     top, bottom = 12, 200
-    figure, axes = canvas(bottom + _BELOW, _LEFT, _RIGHT, top, bottom)
-    axes.set(xlim=(_LEFT, _RIGHT), ylim=(0, 100))
+    figure, axes = canvas(bottom + _BELOW, LEFT, RIGHT, top, bottom)
+    axes.set(xlim=(LEFT, RIGHT), ylim=(0, 100))
     _y_axis(axes, y_label, 5)
-    width = (_RIGHT - _LEFT) / len(groups)
+    width = (RIGHT - LEFT) / len(groups)
     described = []
     for column, group in enumerate(groups):
-        centre = _LEFT + width * (column + 0.5)
+        centre = LEFT + width * (column + 0.5)
         each = min(24.0, (width - 14) / len(group.bars))
         for place, (name, series, percent) in enumerate(group.bars):
             x = centre + each * (place - len(group.bars) / 2)
             axes.bar(x, percent, each - 1.5, align="edge", color=colour(series))
             described.append(f"{name}, {group.label}: {percent:.2f} %")
-        _below(axes, (centre - _LEFT) / (_RIGHT - _LEFT), 14, group.label)
-    _below(axes, 0.5, 30, x_label, size=12)
+        below(axes, (centre - LEFT) / (RIGHT - LEFT), 14, group.label)
+    below(axes, 0.5, 30, x_label, size=12)
     return markup(figure, f"{y_label} by {x_label}", "; ".join(described))
 
 
@@ -155,7 +153,7 @@ def _density(
     cells: columns, rows, total height; line: x and y of both ends of a guide line.
     """
     columns, rows, height = cells
-    figure, axes = canvas(12 + height + _BELOW, _LEFT, _RIGHT, 12, 12 + height)
+    figure, axes = canvas(12 + height + _BELOW, LEFT, RIGHT, 12, 12 + height)
     axes.set(xlim=limits[0], ylim=limits[1])
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=(columns, rows), range=limits)  # (columns, rows)
     shades = np.full(counts.shape, -1)
@@ -170,15 +168,8 @@ def _density(
     for shade, opaque in enumerate(_SHADES):
         places = np.argwhere(shades == shade).tolist()
         boxes = [(x_edges[i + across], y_edges[j + up]) for i, j in places for across, up in corners]
-        _draw(axes, boxes, codes, facecolor=(colour(series), opaque), linewidth=0)
+        draw(axes, boxes, codes, facecolor=(colour(series), opaque), linewidth=0)
     return markup(figure, f"{labels[1]} against {labels[0]}", f"{len(x):,} pairs, darker cells hold more")
-
-
-def _draw(axes: Axes, points: Sequence[tuple[float, float]], codes: list[Any], **look: Any) -> None:
-    """One path of many parts with the same codes."""
-    if points:
-        path = Path(np.array(points, np.float64), codes * (len(points) // len(codes)))
-        axes.add_patch(PathPatch(path, capstyle="round", clip_on=False, fill="facecolor" in look, **look))
 
 
 def _x_axis(axes: Axes, label: str, ticks: int) -> None:
@@ -189,8 +180,8 @@ def _x_axis(axes: Axes, label: str, ticks: int) -> None:
         axes.axvline(tick, color=LINE, linewidth=1, clip_on=False, zorder=0)
         # Keep numbers at the edges inside the chart.
         x = axes.get_position().x0 * WIDTH + place * axes.get_position().width * WIDTH
-        _below(axes, place, 13, _number(tick), "right" if x > WIDTH - 16 else "left" if x < 12 else "center")
-    _below(axes, 0.5, 29, label, size=12)
+        below(axes, place, 13, number(tick), "right" if x > WIDTH - 16 else "left" if x < 12 else "center")
+    below(axes, 0.5, 29, label, size=12)
 
 
 def _y_axis(axes: Axes, label: str, ticks: int) -> None:
@@ -199,33 +190,14 @@ def _y_axis(axes: Axes, label: str, ticks: int) -> None:
     for tick in _ticks(low, high, ticks):
         axes.axhline(tick, color=LINE, linewidth=1, clip_on=False, zorder=0)
         at = (0, (tick - low) / (high - low))
-        _write(axes, _number(tick), at, (-4, -4), ha="right")
-    _write(
-        axes, label, (0, 0.5), (10 - _LEFT, 0), ha="center", va="center", size=12, rotation=90, rotation_mode="anchor"
-    )
-
-
-def _below(axes: Axes, place: float, units: float, text: str, align: str = "center", size: float = 11.5) -> None:
-    """Text `units` below the axes, at the fraction `place` of their width."""
-    _write(axes, text, (place, 0), (0, -units), ha=align, size=size)
+        write(axes, number(tick), at, (-4, -4), ha="right")
+    write(axes, label, (0, 0.5), (10 - LEFT, 0), ha="center", va="center", size=12, rotation=90, rotation_mode="anchor")
 
 
 def _row_of_text(axes: Axes, y: float, label: str, value: str) -> None:
     """A label on the left and a value on the right, y units below the axes' top."""
-    _write(axes, label, (0, 1), (0, -y), size=13, color=INK)
-    _write(axes, value, (1, 1), (0, -y), size=12.5, color=INK, ha="right")
-
-
-def _write(axes: Axes, text: str, place: tuple[float, float], units: tuple[float, float], **look: Any) -> None:
-    """Text at an offset in units from a place in the axes."""
-    look = {"color": SOFT, "va": "baseline", "size": 11.5, "parse_math": False, "usetex": False, **look}
-    axes.annotate(text, place, units, xycoords="axes fraction", textcoords="offset points", **look)
-
-
-def _number(value: float) -> str:
-    """Three significant digits; all digits from 1,000 on."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    write(axes, label, (0, 1), (0, -y), size=13, color=INK)
+    write(axes, value, (1, 1), (0, -y), size=12.5, color=INK, ha="right")
 
 
 def _ticks(low: float, high: float, most: int, *, beyond: bool = False) -> list[float]:

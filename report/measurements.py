@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from ..bench.recall import RecallCurve
 from ..bench.rows import Row
 from .charts import (
     MOST_POINTS,
@@ -21,6 +22,7 @@ from .charts import (
     score_chart,
     strip_chart,
 )
+from .recall import recall_by_candidates, recall_by_time
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,12 @@ class Charts:
     image_query: Markup | None
     recall: list[Markup]
     scatters: list[Scatter]
+    sketches: list[Markup]  # recall by candidates, and by time
 
 
-def draw_charts(rows: Sequence[tuple[Row, int, float | None]], reference: Row | None) -> Charts:
+def draw_charts(
+    rows: Sequence[tuple[Row, int, float | None]], reference: Row | None, sketches: Sequence[RecallCurve] = ()
+) -> Charts:
     """rows: those that ran, each with its colour number and its speed as a multiple of PyTorch's."""
     return Charts(
         bar_chart([_speed(*row) for row in rows], "image-caption pairs scored per second"),
@@ -52,6 +57,7 @@ def draw_charts(rows: Sequence[tuple[Row, int, float | None]], reference: Row | 
         _latency(rows, "image_query", "ms for one image over 5,000 captions"),
         _recall(rows),
         [] if reference is None else [s for row, series, _ in rows if (s := _scatter(row, series, reference))],
+        [recall_by_candidates(sketches), recall_by_time(sketches)] if sketches else [],
     )
 
 

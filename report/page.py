@@ -66,7 +66,7 @@ def bench_page(result: BenchResult, bundle: Bundle, source: Source | None) -> st
         rows=rows,
         verdict=_verdict(rows),
         absent=[row for row in result.rows if row.reason is not None],
-        charts=draw_charts([(shown.row, shown.series, shown.ratio) for shown in rows], result.reference),
+        charts=draw_charts([(shown.row, shown.series, shown.ratio) for shown in rows], result.reference, result.recall),
         hits=best_hits(result, bundle.folder, source) if source is not None else None,
         image_queries=_image_queries(rows),
         queries=len(source.split.features) + len(source.split.captions) if source is not None else 0,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import numpy as np
 from markupsafe import Markup
 
 from ..errors import needs
@@ -18,11 +20,14 @@ from ..errors import needs
 with needs("plot", "a report's charts"):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 360  # units, to fit a phone; one unit is a matplotlib point
+LEFT, RIGHT = 52, WIDTH - 12  # of a plot with a y axis
 INK, SOFT, LINE = "#500010", "#500011", "#500012"
 _SERIES = 8
 _NAMES = {INK: "ink", SOFT: "soft", LINE: "line", **{f"#50000{number}": f"s{number}" for number in range(_SERIES)}}
@@ -44,6 +49,30 @@ def canvas(height: float, left: float, right: float, top: float, bottom: float) 
     axes = figure.add_axes(box)
     axes.set_axis_off()
     return figure, axes
+
+
+def below(axes: Axes, place: float, units: float, text: str, align: str = "center", size: float = 11.5) -> None:
+    """Text `units` below the axes, at the fraction `place` of their width."""
+    write(axes, text, (place, 0), (0, -units), ha=align, size=size)
+
+
+def write(axes: Axes, text: str, place: tuple[float, float], units: tuple[float, float], **look: Any) -> None:
+    """Text at an offset in units from a place in the axes."""
+    look = {"color": SOFT, "va": "baseline", "size": 11.5, "parse_math": False, "usetex": False, **look}
+    axes.annotate(text, place, units, xycoords="axes fraction", textcoords="offset points", **look)
+
+
+def number(value: float) -> str:
+    """Three significant digits; all digits from 1,000 on."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def draw(axes: Axes, points: Sequence[tuple[float, float]], codes: list[Any], **look: Any) -> None:
+    """One path of many parts with the same codes."""
+    if points:
+        path = Path(np.array(points, np.float64), codes * (len(points) // len(codes)))
+        axes.add_patch(PathPatch(path, capstyle="round", clip_on=False, fill="facecolor" in look, **look))
 
 
 def markup(figure: Figure, title: str, description: str) -> Markup:

@@ -101,7 +101,8 @@ class Retriever(OpenedModel):
         Raises DataError for k above the gallery's size, for a caption without a known word, for a query without a
         score for any item, for a gallery without sketches where they are needed, and as encoding does; BundleError for
         another model's gallery or sketches; InputError if `gallery` is not a Gallery, for filters that are not lists of
-        ids or a number, for a recall outside 0 to 1, fewer candidates than k, or both. CaanWarning as `encode_captions`.
+        ids or a number, for a recall outside 0 to 1, fewer candidates than k, or both. CaanWarning as
+        `encode_captions`.
         """
         check_is_gallery(gallery, query)
         queries = self._queries([query], gallery)

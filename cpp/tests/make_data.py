@@ -75,11 +75,15 @@ def make_galleries(retriever: Retriever, bundle: Path, images: Images, captions:
         "float32": IndexOptions("float32"),
         "compact": IndexOptions(compact=True),
         "compact32": IndexOptions("float32", compact=True),
+        "bfloat16": IndexOptions("bfloat16"),
+        "int8": IndexOptions("int8"),
+        "compact8": IndexOptions("int8", compact=True),
         "deleted": IndexOptions("float32"),
     }.items():
         index_items(retriever, bundle, images, folder / name, ids, options)
     delete_items(folder / "deleted", [ids[image] for image in DELETED])
-    index_items(retriever, bundle, Captions(retriever, captions), folder / "texts", None, IndexOptions("float32"))
+    for name, dtype in {"texts": "float32", "texts8": "int8"}.items():
+        index_items(retriever, bundle, Captions(retriever, captions), folder / name, None, IndexOptions(dtype))
 
 
 if __name__ == "__main__":

@@ -115,10 +115,10 @@ TEST_CASE("another format version of a gallery") {
     const Case version = GENERATE(
         Case{1, "1, which an older caan wrote; run caan index again"},
         Case{0, "0, which an older caan wrote; run caan index again"},
-        Case{4, "4, this caan reads up to 3; update caan, as with git pull and pip install in its checkout"},
-        Case{nullptr, "None, this caan reads up to 3; update caan, as with git pull and pip install in its checkout"},
-        Case{"2", "2, this caan reads up to 3; update caan, as with git pull and pip install in its checkout"},
-        Case{true, "True, this caan reads up to 3; update caan, as with git pull and pip install in its checkout"});
+        Case{5, "5, this caan reads up to 4; update caan, as with git pull and pip install in its checkout"},
+        Case{nullptr, "None, this caan reads up to 4; update caan, as with git pull and pip install in its checkout"},
+        Case{"2", "2, this caan reads up to 4; update caan, as with git pull and pip install in its checkout"},
+        Case{true, "True, this caan reads up to 4; update caan, as with git pull and pip install in its checkout"});
     const Folder folder;
     json description = folder.description();
     description["version"] = version.first;

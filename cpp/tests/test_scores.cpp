@@ -39,13 +39,19 @@ TEST_CASE("galleries on disk, of each kind") {
     const float half = difference(score("float16")), compact = difference(score("compact"));
     CHECK((half > 0 && half < 5e-3F));
     CHECK((compact > 0 && compact < 5e-3F));
+    for (const char* name : {"bfloat16", "int8", "compact8"}) {
+        const float small = difference(score(name));
+        CHECK((small > 0 && small < 2e-2F));
+    }
     CHECK(difference(score("deleted"), deleted()) <= 1e-5F);
     CHECK(difference(each.score_matrix(images(), Gallery::open(data("galleries/texts")))) <= 1e-5F);
+    CHECK(difference(each.score_matrix(images(), Gallery::open(data("galleries/texts8")))) <= 2e-2F);
 }
 
 TEST_CASE("a loaded gallery scores as the one on disk") {
     const caan::Retriever& each = each_retriever();
-    for (const char* name : {"galleries/float16", "galleries/compact", "galleries/deleted"}) {
+    for (const char* name : {"galleries/float16", "galleries/compact", "galleries/deleted", "galleries/bfloat16",
+                             "galleries/int8", "galleries/compact8"}) {
         const Gallery gallery = Gallery::open(data(name)), loaded = each.load(gallery);
         const caan::Matrix a = each.score_matrix(gallery, caption_list());
         const caan::Matrix b = each.score_matrix(loaded, caption_list());

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ class Item(NamedTuple):
 
     features: NDArray[np.floating]  # (r, F)
     boxes: NDArray[np.float32] | None  # (r, 4)
+    captions: Sequence[str] = ()  # of a source that knows them
 
 
 class Source(Protocol):

@@ -23,8 +23,8 @@ from ...errors import DataError, OutputError
 from ..scan import write_lines
 from .item import Item, Source
 
-_FEATURES, _BOXES = "ims.npy", "boxes.npy"
-_PARTS = (_FEATURES, "lengths.npy", _BOXES, "ids.txt", "caps.txt")
+_FEATURES, _BOXES, _CAPTIONS = "ims.npy", "boxes.npy", "caps.txt"
+_PARTS = (_FEATURES, "lengths.npy", _BOXES, "ids.txt", _CAPTIONS)
 _STATE = "progress.json"
 _BLOCK = 64  # images between two notes of progress
 
@@ -38,6 +38,8 @@ class SplitJob:
     ids: Sequence[str]  # per image, or per caption where images have different numbers of them
     captions: Sequence[str] | None
     dtype: str = "float32"
+    captions_of_items: bool = False  # instead of `captions`: those that the source reads with each image
+    doing: str = "converting"  # for the progress bar
 
 
 def check_free(folder: Path, split: str, *, overwrite: bool) -> None:
@@ -84,12 +86,16 @@ def _fill(partial: Path, job: SplitJob, source: Source, state: dict[str, Any], p
     done = int(state["done"])
     with (
         ExitStack() as stack,
-        progress_bar(len(job.images), f"converting {job.split}", "image", progress, initial=done) as bar,
+        progress_bar(len(job.images), f"{job.doing} {job.split}", "image", progress, initial=done) as bar,
     ):
         rows = {
             name: stack.enter_context(_rows(partial / name, len(job.images), shape, dtypes[name], done))
             for name, shape in shapes.items()
         }
+        files, texts = list(rows.values()), None
+        if job.captions_of_items:
+            texts = stack.enter_context(_lines(partial / _CAPTIONS, int(state.get("text", 0))))
+            files.append(texts)
         for start in range(done, len(job.images), _BLOCK):
             block = range(start, min(start + _BLOCK, len(job.images)))
             for image in block:
@@ -97,16 +103,18 @@ def _fill(partial: Path, job: SplitJob, source: Source, state: dict[str, Any], p
                 for name, values in ((_FEATURES, item.features), (_BOXES, item.boxes)):
                     if values is not None:
                         rows[name].write(_padded(values, shapes[name], dtypes[name], source.names[job.images[image]]))
-            for file in rows.values():
+                if texts is not None:
+                    texts.write("".join(f"{caption}\n" for caption in item.captions).encode())
+            for file in files:
                 file.flush()
                 os.fsync(file.fileno())  # before it is noted as done
-            state |= {"done": block.stop, "arrays": list(shapes)}
+            state |= {"done": block.stop, "arrays": list(shapes), "text": 0 if texts is None else texts.tell()}
             _note(partial, state)
             bar.update(len(block))
     np.save(partial / "lengths.npy", counts)
     write_lines(partial / "ids.txt", job.ids)
     if job.captions is not None:
-        write_lines(partial / "caps.txt", job.captions)
+        write_lines(partial / _CAPTIONS, job.captions)
 
 
 def _checked(source: Source, image: int, regions: int, first: Item) -> Item:
@@ -156,6 +164,15 @@ def _rows(path: Path, images: int, shape: tuple[int, int], dtype: np.dtype[Any],
         yield file
 
 
+@contextmanager
+def _lines(path: Path, done: int) -> Iterator[BinaryIO]:
+    """A text file, open at byte `done`, where the next line begins; what follows is cut off."""
+    with path.open("r+b" if done else "w+b") as file:
+        file.truncate(done)
+        file.seek(done)
+        yield file
+
+
 def _begun(partial: Path, job: SplitJob, source: Source) -> dict[str, Any]:
     """The state of unfinished work on the same data; a new state, and an empty folder, if there is none."""
     what = json.dumps(
@@ -173,6 +190,9 @@ def _is_whole(partial: Path, state: dict[str, Any], images: int) -> bool:
     """Whether the arrays of unfinished work are there."""
     try:
         arrays = [np.load(partial / name, mmap_mode="r") for name in state["arrays"]]
+        text = int(state.get("text", 0))
+        if text and (partial / _CAPTIONS).stat().st_size < text:
+            return False
     except (KeyError, TypeError, OSError, ValueError):
         return False
     return all(len(array) == images for array in arrays) and state["done"] <= images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ def _lit(colour: Rgb, sky: Sky) -> Rgb:
     return r, g, b
 
 
+@lru_cache(64)  # of 18 places and skies
 def _gradient(top: Rgb, bottom: Rgb, width: int, height: int) -> Image:
     from PIL import Image
 

@@ -15,6 +15,12 @@ Point = tuple[float, float]
 
 _SEGMENTS = 24
 _OUTLINE: Rgb = (52, 44, 58)
+_CIRCLE = [(math.cos(t), math.sin(t)) for t in (2 * math.pi * i / _SEGMENTS for i in range(_SEGMENTS))]
+# Weights of four points in turn at six steps from the second to the third.
+_CATMULL_ROM = [
+    (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3)
+    for t in (step / 6 for step in range(6))
+]
 
 
 def mix(a: Rgb, b: Rgb, share: float) -> Rgb:
@@ -56,7 +62,12 @@ class Pen:
         self._patches: list[tuple[list[Point], Rgb, bool]] = []
 
     def polygon(self, points: Sequence[Point], colour: Rgb, *, outline: bool = True) -> None:
-        self._patches.append(([self._place(point) for point in points], colour, outline))
+        (left, base), scale, mirror, (c, s) = self._origin, self._scale, self._mirror, self._turn
+        placed = []
+        for x, y in points:
+            u, v = x * mirror, -y
+            placed.append((left + scale * (u * c - v * s), base + scale * (u * s + v * c)))
+        self._patches.append((placed, colour, outline))
 
     def oval(
         self,
@@ -71,7 +82,7 @@ class Pen:
     ) -> None:
         """An ellipse, turned by `tilt` radians, anticlockwise."""
         c, s = math.cos(tilt), math.sin(tilt)
-        ring = [(rx * math.cos(t), ry * math.sin(t)) for t in _angles(_SEGMENTS)]
+        ring = [(rx * u, ry * v) for u, v in _CIRCLE]
         self.polygon([(x + u * c - v * s, y + u * s + v * c) for u, v in ring], colour, outline=outline)
 
     def limb(self, points: Sequence[Point], width: float, colour: Rgb, *, outline: bool = True) -> None:
@@ -105,37 +116,12 @@ class Pen:
         ys = [y for points, _, _ in self._patches for _, y in points]
         return min(xs) - width, min(ys) - width, max(xs) + width, max(ys) + width
 
-    def _place(self, point: Point) -> Point:
-        c, s = self._turn
-        x, y = point[0] * self._mirror, -point[1]
-        return (
-            self._origin[0] + self._scale * (x * c - y * s),
-            self._origin[1] + self._scale * (x * s + y * c),
-        )
-
-
-def _angles(count: int) -> list[float]:
-    return [2 * math.pi * i / count for i in range(count)]
-
 
 def _smooth(points: Sequence[Point]) -> list[Point]:
-    steps = 6
-    n = len(points)
     curve = []
+    n = len(points)
     for i in range(n):
-        p0, p1, p2, p3 = (points[(i + j) % n] for j in (-1, 0, 1, 2))
-        for step in range(steps):
-            t = step / steps
-            w0, w1, w2, w3 = (
-                -t + 2 * t**2 - t**3,
-                2 - 5 * t**2 + 3 * t**3,
-                t + 4 * t**2 - 3 * t**3,
-                -(t**2) + t**3,
-            )
-            curve.append(
-                (
-                    (w0 * p0[0] + w1 * p1[0] + w2 * p2[0] + w3 * p3[0]) / 2,
-                    (w0 * p0[1] + w1 * p1[1] + w2 * p2[1] + w3 * p3[1]) / 2,
-                )
-            )
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points[i - 1], points[i], points[(i + 1) % n], points[(i + 2) % n]
+        for w0, w1, w2, w3 in _CATMULL_ROM:
+            curve.append(((w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3) / 2, (w0 * y0 + w1 * y1 + w2 * y2 + w3 * y3) / 2))
     return curve

@@ -87,14 +87,18 @@ def _patch(image: Image, box: NDArray[np.float64]) -> NDArray[np.float64]:
 def _textures(patches: NDArray[np.float64]) -> NDArray[np.float64]:
     """Random convolution, rectified, summed over a 3 × 3 grid, mixed. Returns (R, _TEXTURES)."""
     kernels, _, _, mixing = _weights()
-    windows = np.lib.stride_tricks.sliding_window_view(patches, (_KERNEL, _KERNEL), axis=(1, 2))
+    # No sum here exceeds 2**24: float32 holds it exactly
+    whole = patches.astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (_KERNEL, _KERNEL), axis=(1, 2))
     regions, side = len(patches), _PATCH - _KERNEL + 1
     # A few rows at a time, below the size at which BLAS starts threads, which would cost more than they gain here
     pieces = windows.reshape(regions * 4, side * side // 4, 3 * _KERNEL**2)
-    maps = np.abs(pieces @ kernels).reshape(regions, side, side, _KERNELS)
+    maps = np.abs(pieces @ kernels.astype(np.float32)).reshape(regions, side, side, _KERNELS)
     third = -(-side // 3)
     thirds = [slice(start, start + third) for start in range(0, side, third)]
-    cells = np.stack([maps[:, rows, columns].sum(axis=(1, 2)) for rows in thirds for columns in thirds])
+    cells = np.stack(
+        [maps[:, rows, columns].sum(axis=(1, 2), dtype=np.float64) for rows in thirds for columns in thirds]
+    )
     mixed: NDArray[np.float64] = (_root(cells) @ mixing).sum(axis=0)  # (9, R, _KERNELS) @ (9, _KERNELS, _TEXTURES)
     return mixed
 

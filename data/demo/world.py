@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from .scenes import Scene, sample_scene
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TRAIN_SCENES = 1600
+# The scenes of `caan demo`, in this order; larger data sets begin after them.
+TRAIN_SCENES, DEV_SCENES, TEST_SCENES = 1600, 200, 200
 
 
 @dataclass(frozen=True)
@@ -38,28 +39,61 @@ class DemoSplit:
     scenes: list[Scene]  # N
 
 
+class DrawnScene(NamedTuple):
+    """One scene, as `DemoSplit` holds many."""
+
+    features: NDArray[np.float32]  # (R, F)
+    captions: list[str]  # 5
+    boxes: NDArray[np.float32]  # (R, 4)
+    image: Image
+    scene: Scene
+
+
 def make_split(count: int, seed: int = 0, first: int = 0) -> DemoSplit:
     """The scenes `first` … `first + count - 1` of the world `seed`.
 
     A scene depends only on the seed and its number. Raises MissingError without Pillow.
     """
+    check_can_draw()
+    drawn = [draw_scene(number, seed) for number in range(first, first + count)]
+    return DemoSplit(
+        np.stack([one.features for one in drawn]),
+        [one.captions for one in drawn],
+        np.stack([one.boxes for one in drawn]),
+        [one.image for one in drawn],
+        [scene_name(number) for number in range(first, first + count)],
+        [one.scene for one in drawn],
+    )
+
+
+def draw_scene(number: int, seed: int = 0) -> DrawnScene:
+    """One scene of the world `seed`: a scene depends only on the two numbers."""
+    scene, rng = _sampled(number, seed)
+    image, objects = paint(scene)
+    captions = write_captions(scene, rng)
+    boxes = region_boxes(objects, rng)
+    return DrawnScene(region_features(image, boxes), captions, boxes, image, scene)
+
+
+def scene_name(number: int) -> str:
+    """The id of a scene: "scene-000123"."""
+    return f"scene-{number:06d}"
+
+
+def world_vocabulary(seed: int = 0, train: int = TRAIN_SCENES) -> Vocabulary:
+    """The vocabulary of the world's training captions, of the scenes 0 … train - 1; nothing is painted."""
+    return Vocabulary.build(caption for number in range(train) for caption in write_captions(*_sampled(number, seed)))
+
+
+def check_can_draw() -> None:
+    """Raise MissingError without Pillow."""
     if importlib.util.find_spec("PIL") is None:
         raise MissingError(f"the demo world needs the package 'pillow'; {install('demo')}")
-    features, captions, boxes, images, ids, scenes = [], [], [], [], [], []
-    for number in range(first, first + count):
-        rng = Random(f"caan demo world {seed}, scene {number}")
-        scene = sample_scene(rng)
-        image, objects = paint(scene)
-        scenes.append(scene)
-        images.append(image)
-        captions.append(write_captions(scene, rng))
-        boxes.append(region_boxes(objects, rng))
-        features.append(region_features(image, boxes[-1]))
-        ids.append(f"scene-{number:06d}")
-    return DemoSplit(np.stack(features), captions, np.stack(boxes), images, ids, scenes)
 
 
-def write_world(folder: Path, seed: int = 0, train: int = TRAIN_SCENES, dev: int = 200, test: int = 200) -> None:
+def write_world(
+    folder: Path, seed: int = 0, train: int = TRAIN_SCENES, dev: int = DEV_SCENES, test: int = TEST_SCENES
+) -> None:
     """Write the splits train, dev and test of a world as a data set.
 
     Per split the files of `caan.data.scan` and `{split}_boxes.npy`, (N, R, 4) float32; the vocabulary of the training
@@ -78,3 +112,9 @@ def write_world(folder: Path, seed: int = 0, train: int = TRAIN_SCENES, dev: int
             for name, image in zip(content.ids, content.images, strict=True):
                 with atomic_file(folder / "thumbnails" / f"{name}.png") as temporary:
                     image.save(temporary, format="PNG")
+
+
+def _sampled(number: int, seed: int) -> tuple[Scene, Random]:
+    """A scene's content, and its random numbers from there on."""
+    rng = Random(f"caan demo world {seed}, scene {number}")
+    return sample_scene(rng), rng

@@ -224,8 +224,8 @@ class Gallery:
         items: features (N, R, F) float, may be memory-mapped, or captions; ids (N,) unique names; lengths (N,)
         int, regions of each image (all R by default); dtype: float16 (default), float32, bfloat16, or int8 with a scale
         per row and matrix; compact: store a fifth of an image's states and recompute the rest per query. At most one
-        block is in memory at a time. Written to
-        `folder.partial` and moved into place; if interrupted, the same call resumes.
+        block is in memory at a time. Written to `folder.partial` and moved into place; if interrupted, the same call
+        resumes.
         Raises DataError as `Retriever.encode_images` and `encode_captions` and for duplicate ids, InputError for
         conflicting options, OutputError if the folder exists (see `overwrite`) or can't be written.
         """
@@ -289,10 +289,9 @@ class Gallery:
         if bundle is not None:
             place = Path(bundle) if self.origin is None else self.origin.folder / bundle
             bundle = relative_to(Path(os.path.normpath(place)), target.resolve())
-        if self.origin is not None:
-            accuracy = self.origin.description.accuracy
-        else:
-            accuracy = Accuracy("ungated") if self.dtype in SMALL_DTYPES else None
+        accuracy = None
+        if self.dtype in SMALL_DTYPES:
+            accuracy = Accuracy("ungated") if self.origin is None else self.origin.description.accuracy
         base = Description(self.kind, self.encoder, self.dtype, self.columns, self.compact, bundle, accuracy=accuracy)
         check = self.check if isinstance(self.check, States) else None
         save_items(

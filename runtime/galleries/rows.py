@@ -28,6 +28,8 @@ SMALL_DTYPES: tuple[Dtype, ...] = ("bfloat16", "int8")
 _ARRAYS: dict[Dtype, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2", "int8": "|u1"}
 _SCALE = np.dtype("<f4")
 _LARGEST = 127
+# Times 127 it is still finite: the largest numbers divided by 127 may be rounded up.
+_LARGEST_SCALE = np.nextafter(np.finfo(np.float32).max / np.float32(_LARGEST), np.float32(0))
 _LARGEST_BFLOAT16 = np.float32(3.3895314e38)
 _ROWS = 64  # at a time, so that they stay in a cache
 
@@ -87,7 +89,8 @@ def _quantize(states: NDArray[np.float32], rows: NDArray[Any], widths: Sequence[
     scales, integers = _split(rows, len(widths))
     for number, columns in enumerate(_matrices(widths)):
         numbers = states[:, columns]
-        scale = np.maximum(numbers.max(axis=1), -numbers.min(axis=1)) / np.float32(_LARGEST)
+        largest = np.maximum(np.abs(numbers.max(axis=1)), np.abs(numbers.min(axis=1)))
+        scale = np.minimum(largest / np.float32(_LARGEST), _LARGEST_SCALE)
         scales[:, number] = scale
         # A scale of 0 is for a row of zeros; below the smallest normal number, scales are coarse.
         whole = np.rint(numbers / np.where(scale > 0, scale, np.float32(1))[:, None])

@@ -72,7 +72,7 @@ class SketchesFile:
 
     def _read(self) -> NDArray[np.int8]:
         rows = np.empty(self._shape, np.int8)
-        view = memoryview(rows).cast("B")
+        view = memoryview(rows.reshape(-1).view(np.uint8).data)
         done = 0
         while done < len(view):
             part = os.preadv(self._handle, [view[done:]], done)

@@ -27,7 +27,7 @@ from .metrics import ServingMetrics
 from .service_time import ServiceTime
 
 Answer: TypeAlias = Future[list[Hit]]
-GroupKey: TypeAlias = tuple[int, bool, int]
+GroupKey: TypeAlias = tuple[int, bool, int, bool, int | None]
 
 # Requests for fewer hits share a batch whatever their k. A batch is ranked for its largest k, so requests for more
 # hits share one only within a factor of two.
@@ -48,7 +48,7 @@ class Request:
     arrived: float
     deadline: float = math.inf
     min_score: float = -math.inf  # hits with lower scores are dropped
-    shortlist: Shortlist = Shortlist(None)  # how many items are scored exactly
+    shortlist: Shortlist = field(default_factory=lambda: Shortlist(None))  # how many items are scored exactly
     answer: Answer = field(default_factory=Future)
 
     @property

@@ -95,7 +95,7 @@ def measure(
     scanner: Scanner,
     *,
     pairs: int = PAIRS,
-    progress: Callable[[int], None] = lambda queries: None,
+    progress: Callable[[int], object] = lambda queries: None,
 ) -> Curve:
     """Measure a gallery with sketches against exact search; the same inputs give the same curve.
 

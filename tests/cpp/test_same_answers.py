@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from caan.data.scan import open_split
 from caan.errors import CaanWarning
 from caan.runtime import Gallery, Retriever
+from caan.runtime.galleries.rows import DTYPES
 from caan.runtime.index import Captions, Images, IndexOptions, delete_items, index_items
 from tests.cpp.conftest import BACKENDS, need_native
 
@@ -113,17 +114,16 @@ def test_any_shapes_lengths_and_captions(tiny, data):
     assert_same_hits(theirs.search_many(captions, actual, k), ours.search_many(captions, gallery, k))
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"dtype": "float32"}, {"compact": True}, {"dtype": "float32", "compact": True}]
-)
-def test_galleries_that_python_wrote(tiny, on_disk, tiny_folder, tmp_path, options):
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("compact", [False, True])
+def test_galleries_that_python_wrote(tiny, on_disk, tiny_folder, tmp_path, dtype, compact):
     ours, theirs = tiny
     generator = np.random.default_rng(2)
     features = generator.standard_normal((300, 5, 12)).astype(np.float32)
     images = Images(ours, features, generator.integers(1, 6, 300))
     ids = [f"bild {n} ä\n\"'" for n in range(300)]
     folder = tmp_path / "gallery"
-    index_items(ours, tiny_folder / "model.caan", images, folder, ids, IndexOptions(**options))
+    index_items(ours, tiny_folder / "model.caan", images, folder, ids, IndexOptions(dtype, compact))
     for deleted in ([], [ids[0], ids[150], ids[299]]):
         if deleted:
             delete_items(folder, deleted)
@@ -131,7 +131,7 @@ def test_galleries_that_python_wrote(tiny, on_disk, tiny_folder, tmp_path, optio
         assert_same_scores(theirs.score_matrix(actual, ["w1 w2", "w3"]), ours.score_matrix(gallery, ["w1 w2", "w3"]))
         assert_same_hits(theirs.search_many(["w1 w2"], actual, 5), ours.search_many(["w1 w2"], gallery, 5))
     texts = [" ".join(WORDS[n % 7 : n % 7 + 1 + n % 9]) for n in range(60)]
-    index_items(ours, tiny_folder / "model.caan", Captions(ours, texts), tmp_path / "texts")
+    index_items(ours, tiny_folder / "model.caan", Captions(ours, texts), tmp_path / "texts", None, IndexOptions(dtype))
     queries, cpp_queries = on_disk(tmp_path / "texts")
     assert_same_hits(theirs.search_many(cpp_queries, actual, 5), ours.search_many(queries, gallery, 5))
 

@@ -116,7 +116,7 @@ def test_conflicting_options(refused, tiny_folder, tiny_data, tmp_path):
     bundle, images = tiny_folder / "model.caan", tiny_data / "test_ims.npy"
     refused("index", bundle, "captions.txt", "-o", "new", "--compact", says=["--compact is for galleries of images"])
     refused("index", bundle, "captions.txt", "-o", "new", "--lengths", images, says=["--lengths is for the regions"])
-    refused("index", bundle, images, "-o", "new", "--dtype", "int8", says=["unknown dtype 'int8'", "float16, float32"])
+    refused("index", bundle, images, "-o", "new", "--dtype", "int4", says=["unknown dtype 'int4'", "bfloat16, int8"])
     refused("index", bundle, images, "-o", "new", "--append", "--overwrite", says=["give one of them"])
     refused("index", bundle, images, "-o", "new.partial", says=["new.partial ends in .partial", "-o"])
 
