@@ -244,7 +244,8 @@ class Scorer {
 
  private:
   std::vector<kernels::State> images_of(const Array& states, const Array& starts, const Array& lengths) const {
-    return items(states, starts, lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d", kernels::kImageMatrices);
+    return items(states, starts, lengths, "image", 2 * embed_dim_ + 3 * attention_dim_, "2D + 3d",
+                 kernels::kImageMatrices);
   }
   std::vector<kernels::State> captions_of(const Array& states, const Array& starts, const Array& lengths) const {
     return items(states, starts, lengths, "text", embed_dim_ + 3 * attention_dim_, "D + 3d", kernels::kCaptionMatrices);
