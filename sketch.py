@@ -131,7 +131,7 @@ def file_of(name: str) -> str:
 
 def remedy(bundle: Path) -> str:
     """The command that makes a bundle's sketch."""
-    return f"caan sketch {bundle} --data DATA"
+    return f"caan sketch {bundle} --data DIR"
 
 
 def _identity(files: Mapping[str, Any]) -> str:

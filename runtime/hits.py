@@ -53,12 +53,34 @@ class Hits(list[Hit]):
         self.candidates, self.recall = candidates, recall
 
 
+@dataclass(frozen=True)
+class Shortlist:
+    """How many of the best sketches to score exactly, and the recall that was measured with so many.
+
+    candidates: None for all items; problem: why, if a recall was asked for and can't be promised, about "GALLERY".
+    """
+
+    candidates: int | None
+    recall: Measured | None = None
+    problem: str = ""
+
+
+EXACT = Shortlist(None)
+
+
 def best_hits(
-    stream: Iterable[Scored], images: Gallery, texts: Gallery | Tokens, searched: Gallery, k: int, min_score: float
+    stream: Iterable[Scored],
+    images: Gallery,
+    texts: Gallery | Tokens,
+    searched: Gallery,
+    k: int,
+    min_score: float,
+    shortlist: Shortlist = EXACT,
 ) -> list[Hits]:
     """The k best live items for each query, best first, from a stream of scores (`score_stream`).
 
-    searched: the one of `images` and `texts` to search in; min_score: lower scores are dropped. Raises DataError for
+    searched: the one of `images` and `texts` to search in; min_score: lower scores are dropped; shortlist: how the
+    scored items were chosen. Raises DataError for
     a query without a score for any item; CaanWarning for items left out because of NaN or infinity.
     """
     by_image = searched is texts
@@ -74,9 +96,13 @@ def best_hits(
     unscored.check_hits("image" if by_image else "caption")
     hits = [
         Hits(
-            Hit(index, score, searched.id_of(index))
-            for index, score in zip(*row, strict=True)
-            if index != NO_ITEM and score >= min_score
+            (
+                Hit(index, score, searched.id_of(index))
+                for index, score in zip(*row, strict=True)
+                if index != NO_ITEM and score >= min_score
+            ),
+            shortlist.candidates,
+            shortlist.recall,
         )
         for row in zip(best.items.tolist(), best.scores.tolist(), strict=True)
     ]

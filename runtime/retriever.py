@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from .backends.contract import Backend
 from .encoding import CAPTIONS_PER_CALL
 from .explain import Explanation, explain
 from .galleries.gallery import Gallery
+from .hits import EXACT, Hits, Shortlist, best_hits, resolve_min_score
 from .hits import Hit as Hit
-from .hits import Hits, best_hits, resolve_min_score
 from .inputs import (
     Tokens,
     are_images,
@@ -36,7 +36,6 @@ from .scoring.cutters import Choice
 from .scoring.tiles import Scored
 from .scoring.tuning import Tuning
 from .scoring.unscored import Unscored
-from .sketches.curve import Shortlist
 from .sketches.shortlist import best_sketches, read_ahead, resolve
 from .sketches.sketcher import encoded
 from .tuned_scorer import TunedScorer
@@ -106,7 +105,7 @@ class Retriever(OpenedModel):
         """
         check_is_gallery(gallery, query)
         queries = self._queries([query], gallery)
-        return self._hits(queries, gallery, k, clamp, ids, exclude, min_score, recall, candidates)[0]
+        return best_hits(*self._plan(queries, gallery, k, clamp, ids, exclude, min_score, recall, candidates))[0]
 
     def search_many(
         self,
@@ -134,7 +133,8 @@ class Retriever(OpenedModel):
             if len(queries) > _QUERIES_IN_MEMORY:
                 folder = stack.enter_context(temporary_folder("queries", "the queries' states"))
             encoded = self._queries(queries, gallery, folder)
-            return self._hits(encoded, gallery, k, clamp, ids, exclude, min_score, recall, candidates, progress)
+            plan = self._plan(encoded, gallery, k, clamp, ids, exclude, min_score, recall, candidates, progress)
+            return best_hits(*plan)
 
     def explain(self, features: NDArray[np.floating], caption: Caption) -> Explanation:
         """CAAN's attention for one image, features (R, F), and one caption, text or tokens.
@@ -238,7 +238,7 @@ class Retriever(OpenedModel):
             captions, self.backend.model.vocabulary, self.backend.model.limits["words"], stacklevel=4, searching=True
         )
 
-    def _hits(
+    def _plan(
         self,
         queries: Gallery | Tokens,
         gallery: Gallery,
@@ -250,25 +250,22 @@ class Retriever(OpenedModel):
         recall: float | None,
         candidates: int | None,
         progress: bool = False,
-    ) -> list[Hits]:
+    ) -> _Plan:
+        """The arguments of `best_hits`."""
         check_gallery(gallery, gallery.kind, self.backend)
         check_any_left(gallery)
         k, min_score = resolve_k(k, gallery, clamp=clamp), resolve_min_score(min_score)
         shortlist = resolve(gallery, k, recall, candidates)
         searched = gallery.select(ids, exclude)
-        k = min(k, len(searched.live))
         stream: Iterator[Scored] | None = None
         if shortlist.candidates is not None and shortlist.candidates < len(searched.live):
             if not isinstance(queries, Gallery):
                 queries = encoded(self.backend, queries)
             stream = self._shortlisted(queries, searched, shortlist.candidates)
+        images, texts = _sides(queries, searched)
         if stream is None:
-            shortlist = Shortlist(None)
-            stream = self._scored(*_sides(queries, searched), progress)
-        hits = best_hits(stream, *_sides(queries, searched), searched, k, min_score)
-        for row in hits:
-            row.candidates, row.recall = shortlist.candidates, shortlist.recall
-        return hits
+            shortlist, stream = EXACT, self._scored(images, texts, progress)
+        return _Plan(stream, images, texts, searched, min(k, len(searched.live)), min_score, shortlist)
 
     def _shortlisted(self, queries: Gallery, searched: Gallery, candidates: int) -> Iterator[Scored] | None:
         """Scores of each query with the best candidates by their sketches; None where sketches can't tell."""
@@ -296,6 +293,18 @@ class Retriever(OpenedModel):
     def _scored(self, images: Gallery, texts: Gallery | Tokens, progress: bool) -> Iterator[Scored]:
         self._check_process()
         return self._scorer.scored(images, texts, progress)
+
+
+class _Plan(NamedTuple):
+    """One search: the arguments of `best_hits`, in order."""
+
+    stream: Iterator[Scored]
+    images: Gallery
+    texts: Gallery | Tokens
+    searched: Gallery
+    k: int
+    min_score: float
+    shortlist: Shortlist
 
 
 def _sides(queries: Gallery | Tokens, searched: Gallery) -> tuple[Gallery, Gallery | Tokens]:

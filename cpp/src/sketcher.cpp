@@ -31,7 +31,7 @@ constexpr std::size_t QUERIES = 32;
 constexpr float LARGEST_NUMBER = 32767;
 constexpr std::int64_t LARGEST_CALIBRATION = 1 << 16;
 
-std::string again(const Bundle& bundle) { return "; make it again: caan sketch " + bundle.folder + " --data DATA"; }
+std::string again(const Bundle& bundle) { return "; make it again: caan sketch " + bundle.folder + " --data DIR"; }
 
 BundleError misfit(const Bundle& bundle) {
     return BundleError(bundle.folder + "/sketch does not fit its model" + again(bundle));

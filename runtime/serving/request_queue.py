@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from ...errors import Closed, DeadlineExceeded, Overloaded
 from ..galleries.gallery import Gallery
-from ..hits import Hit
+from ..hits import EXACT, Hit, Shortlist
 from ..lists import Caption
-from ..sketches.curve import Shortlist
 from .metrics import ServingMetrics
 from .service_time import ServiceTime
 
@@ -48,7 +47,7 @@ class Request:
     arrived: float
     deadline: float = math.inf
     min_score: float = -math.inf  # hits with lower scores are dropped
-    shortlist: Shortlist = field(default_factory=lambda: Shortlist(None))  # how many items are scored exactly
+    shortlist: Shortlist = EXACT  # how many items are scored exactly
     answer: Answer = field(default_factory=Future)
 
     @property

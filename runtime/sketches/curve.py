@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..galleries.description import Curve
 from ..galleries.gallery import Gallery
-from ..hits import Measured
+from ..hits import EXACT, Measured, Shortlist
 from ..scoring.tiles import Scored
 from .kernels import Scanner
 
@@ -31,22 +30,10 @@ STALE = 1.5
 Score = Callable[[Gallery, Gallery], Iterator[Scored]]  # images, texts
 
 
-@dataclass(frozen=True)
-class Shortlist:
-    """How many of the best sketches to score exactly, and the recall that was measured with so many.
-
-    candidates: None for all items; problem: why, if a recall was asked for and can't be promised, about "GALLERY".
-    """
-
-    candidates: int | None
-    recall: Measured | None = None
-    problem: str = ""
-
-
 def choose(curve: Curve | None, live: int, k: int, recall: float) -> Shortlist:
     """The fewest candidates with which searches for k hits had this recall (0 to 1), for a gallery of `live` items."""
     if recall >= 1:
-        return Shortlist(None)
+        return EXACT
     if curve is None:
         return Shortlist(
             None, problem="GALLERY has no measured recall; searched exactly; measure it: caan sketch GALLERY --measure"
@@ -66,7 +53,7 @@ def choose(curve: Curve | None, live: int, k: int, recall: float) -> Shortlist:
     # needed grows slower than the gallery.
     candidates = ceil(curve.candidates[column] * max(1.0, live / curve.sample))
     measured = Measured(curve.recall[row][column], curve.low[row][column], curve.high[row][column])
-    return Shortlist(max(k, candidates), measured) if candidates < live else Shortlist(None)
+    return Shortlist(max(k, candidates), measured) if candidates < live else EXACT
 
 
 def recall_with(curve: Curve | None, live: int, k: int, candidates: int) -> Measured | None:

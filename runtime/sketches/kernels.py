@@ -6,6 +6,7 @@ The scan's sums are exact in both. Projections are rounded differently, so that 
 from __future__ import annotations
 
 import os
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -14,21 +15,25 @@ from numpy.typing import NDArray
 
 from ..._machine import chosen_threads
 
-try:
-    import caan_native
-
-    _compiled: Any = caan_native if hasattr(caan_native, "Scanner") else None
-except ImportError:
-    _compiled = None
-
 # Sketches per step in NumPy.
 _STEP = 1 << 14
 
 
+@cache
+def _compiled() -> Any:
+    """caan_native, if it is installed and knows sketches; else None."""
+    try:
+        import caan_native
+    except ImportError:
+        return None
+    return caan_native if hasattr(caan_native, "Scanner") else None
+
+
 def project(pooled: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """pooled (n, D) @ matrix (D, columns); a row's bits do not depend on the others."""
-    if _compiled is not None:
-        projected: NDArray[np.float32] = _compiled.project(np.ascontiguousarray(pooled), np.ascontiguousarray(matrix))
+    compiled = _compiled()
+    if compiled is not None:
+        projected: NDArray[np.float32] = compiled.project(np.ascontiguousarray(pooled), np.ascontiguousarray(matrix))
         return projected
     # einsum, since a BLAS product's bits depend on the number of rows.
     result: NDArray[np.float32] = np.einsum("nd,dc->nc", pooled, matrix, optimize=False)
@@ -69,7 +74,7 @@ class Scanner:
         sketches (N, columns), may be memory-mapped; queries (Q, columns); skip (N,): sketches left out; n' is less than
         n if fewer are left.
         """
-        if _compiled is None:
+        if _compiled() is None:
             return _best(sketches, queries, n, skip)
         result: tuple[NDArray[np.int64], NDArray[np.int32]] = self._own().best(sketches, queries, n, skip)
         return result
@@ -79,7 +84,7 @@ class Scanner:
             self._scanner, self._lock, self._process = None, Lock(), os.getpid()
         with self._lock:
             if self._scanner is None:
-                self._scanner = _compiled.Scanner(chosen_threads(self._threads))
+                self._scanner = _compiled().Scanner(chosen_threads(self._threads))
             return self._scanner
 
 

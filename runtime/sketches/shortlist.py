@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...errors import BundleError, CaanWarning, DataError, InputError
 from ..galleries.gallery import Gallery
-from .curve import Shortlist, choose, recall_with
+from ..hits import EXACT, Shortlist
+from .curve import choose, recall_with
 from .kernels import Scanner
 from .sketcher import Sketcher
 
@@ -20,14 +21,14 @@ from .sketcher import Sketcher
 _PAGE = mmap.PAGESIZE
 
 
-def resolve(gallery: Gallery, k: int, recall: Any, candidates: Any, stacklevel: int = 5) -> Shortlist:
+def resolve(gallery: Gallery, k: int, recall: Any, candidates: Any, stacklevel: int = 4) -> Shortlist:
     """How many candidates a search for k hits scores exactly; None: all.
 
     Raises InputError for a recall outside 0 to 1, fewer candidates than k, or both; DataError for a gallery without
     sketches. CaanWarning if the recall can't be promised, so that the search is exact.
     """
     if recall is None and candidates is None:
-        return Shortlist(None)
+        return EXACT
     if recall is not None and candidates is not None:
         raise InputError("give recall or candidates, not both")
     live = len(gallery.live)
@@ -36,12 +37,12 @@ def resolve(gallery: Gallery, k: int, recall: Any, candidates: Any, stacklevel: 
             raise InputError(f"candidates must be k or more: {candidates!r:.40} is not, k is {k}")
         _check(gallery)
         is_all = candidates >= live
-        return Shortlist(None) if is_all else Shortlist(int(candidates), _known(gallery, k, int(candidates)))
+        return EXACT if is_all else Shortlist(int(candidates), _known(gallery, k, int(candidates)))
     is_number = isinstance(recall, int | float | np.integer | np.floating) and not isinstance(recall, bool)
     if not is_number or not 0 < recall <= 1:
         raise InputError(f"recall is {recall!r:.40}; ask for more than 0, at most 1")
     if recall == 1:
-        return Shortlist(None)
+        return EXACT
     _check(gallery)
     assert gallery.sketches is not None
     chosen = choose(gallery.sketches.curve, live, k, float(recall))

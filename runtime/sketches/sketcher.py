@@ -112,7 +112,7 @@ def _items_of(backend: Backend, content: Sketch, kind: Kind, part: slice) -> Gal
     ends = np.cumsum(lengths)
     numbers = range(len(lengths))[part]
     if len(numbers) == 0:
-        raise BundleError("the sketch holds no held-out queries; make it again: caan sketch BUNDLE --data DATA")
+        raise BundleError("the sketch holds no held-out queries; make it again: caan sketch BUNDLE --data DIR")
     first = int(ends[numbers[0]] - lengths[numbers[0]])
     if kind == "image":
         regions = content.regions[first:]

@@ -135,7 +135,7 @@ def test_impossible_requests_are_refused(retriever, searched, options, says):
 
 
 def test_galleries_without_sketches_are_refused(retriever, features):
-    with pytest.raises(DataError, match="the gallery has no sketches.*caan sketch"):
+    with pytest.raises(DataError, match=r"the gallery has no sketches.*caan sketch"):
         retriever.search(CAPTION, retriever.encode_images(features[:20]), 3, candidates=5)
 
 
@@ -150,7 +150,7 @@ def test_a_bundle_without_sketch_is_refused(tiny_folder, galleries):
     from caan.runtime import Retriever
 
     plain = Retriever.open(tiny_folder / "model.caan")
-    with pytest.raises(BundleError, match="has no sketch; make one: caan sketch .* --data DIR"):
+    with pytest.raises(BundleError, match=r"has no sketch; make one: caan sketch .* --data DIR"):
         plain.search(CAPTION, galleries["image"], 3, candidates=5)
     assert len(plain.search(CAPTION, galleries["image"], 3)) == 3
 
@@ -186,10 +186,7 @@ def test_a_sample_is_scaled_to_the_gallery(retriever, galleries):
 )
 def test_a_recall_that_cant_be_promised_is_exact_with_a_warning(retriever, galleries, curve, k, says):
     gallery = galleries["image"]
-    if curve is None:
-        gallery = replace(gallery, sketches=replace(gallery.sketches, curve=None))
-    else:
-        gallery = with_curve(gallery)
+    gallery = replace(gallery, sketches=replace(gallery.sketches, curve=None)) if curve is None else with_curve(gallery)
     with pytest.warns(CaanWarning, match=says):
         hits = retriever.search(CAPTION, gallery, k, recall=0.94)
     assert hits.candidates is None
