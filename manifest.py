@@ -154,6 +154,31 @@ class PrecisionRecord(Struct, frozen=True, kw_only=True):
     sensitivity: list[NodeCostRecord] = field(default_factory=list)
 
 
+class SketchRecall(Struct, frozen=True, kw_only=True):
+    """A value of `recall`: what one direction of searches takes."""
+
+    items: Size  # searched
+    queries: Size
+    k: Size
+    recall: float  # of the exact k best
+    candidates: Size | None  # that reach it; null: none but all
+    share: float | None  # candidates ÷ items
+
+
+class SketchRecord(Struct, frozen=True, kw_only=True):
+    """`sketch`: the bundle's sketch, docs/large_galleries.md."""
+
+    columns: Size  # bytes of an item's sketch
+    calibration: Size  # items of each kind, the first in the files
+    images: Count  # in the files: calibration and held-out
+    captions: Count
+    data: str  # name of the data set
+    split: str
+    seed: int
+    status: str  # passed, weak: more than half of the items must be scored for 99 %, or ungated
+    recall: dict[str, SketchRecall] = field(default_factory=dict)  # measured; by what is searched, image and text
+
+
 class Essentials(Struct, frozen=True, kw_only=True):
     """The entries that every reader relies on: checked whenever a bundle is opened."""
 
@@ -177,6 +202,7 @@ class Manifest(Essentials, frozen=True, kw_only=True):
     tools: dict[str, str] = field(default_factory=dict)  # package → version at export
     checkpoint: CheckpointRecord | None = None
     engines: dict[str, Any] = field(default_factory=dict)  # engine → its record: engines/record.py
+    sketch: SketchRecord | None = None
     checksum: str | None = None  # of the bytes above its line; older manifests have none
     seal: str | None = None  # its predecessor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import convert, to_builtins
 
 from ..errors import BundleError
 
@@ -16,7 +16,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     Opens the gallery, which verifies all hashes but the states'. Raises BundleError as `Gallery.open`.
     """
     from ..runtime import Gallery
-    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, STATES, version_of
+    from ..runtime.galleries.folder import FORMAT, IDS, LENGTHS, SKETCHES, STATES, version_of
     from ..runtime.galleries.writer import JOURNAL
     from ..runtime.index import bundle_of, precision_of
 
@@ -30,6 +30,7 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
     except BundleError as error:
         reason = str(error)
     files = {STATES: d.rows * d.row_bytes, LENGTHS: d.lengths.size, IDS: 0 if d.ids is None else d.ids.size}
+    files[SKETCHES] = 0 if d.sketch is None else d.items * d.sketch.columns
     return {
         "gallery": str(folder),
         "format": FORMAT,
@@ -45,6 +46,8 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
         "accuracy": None if d.accuracy is None else to_builtins(d.accuracy),
         "ids": gallery.ids is not None,
         "blocks": len(d.blocks),
+        "sketch": None if d.sketch is None else to_builtins(d.sketch),
+        "curve": None if d.curve is None else to_builtins(d.curve),
         "encoder": d.encoder,
         "bundle": None if bundle is None else str(bundle),
         "bundle_not_used": reason,
@@ -53,6 +56,20 @@ def describe_gallery(folder: Path) -> dict[str, Any]:
         "reclaimable": (d.rows - int(gallery.lengths[gallery.live].sum())) * d.row_bytes,
         "interrupted_append": (folder / JOURNAL).exists(),
     }
+
+
+def _sketch_lines(gallery: dict[str, Any]) -> list[str]:
+    """Its sketches, and the recall measured with them."""
+    from ..runtime.galleries.description import Curve
+    from .inspect_text import labelled
+    from .sketch import curve_lines
+
+    if gallery["sketch"] is None:
+        return []
+    curve = None if gallery["curve"] is None else convert(gallery["curve"], Curve)
+    first, *others = curve_lines(curve, gallery["items"], gallery["gallery"])
+    lines = [labelled("sketches", f"{gallery['sketch']['columns']} bytes an item; {first}")]
+    return [*lines, *(labelled("", line.strip()) for line in others)]
 
 
 def gallery_text(gallery: dict[str, Any]) -> str:
@@ -73,6 +90,7 @@ def gallery_text(gallery: dict[str, Any]) -> str:
         labelled("ids", "yes" if gallery["ids"] else "none; items are named by their index"),
         labelled("states", states + (", compact: the rest is computed per query" if gallery["compact"] else "")),
         *([labelled("accuracy", accuracy_text(gallery["accuracy"]))] if gallery["accuracy"] else []),
+        *_sketch_lines(gallery),
         labelled("made with", made_with),
         labelled("encoder", gallery["encoder"]),
         labelled("files", ", ".join(f"{name} {size_of(size)}" for name, size in gallery["files"].items())),

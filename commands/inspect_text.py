@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
 from tabulate import tabulate
 
 from ..bundle import GRAPHS, SCORER_WEIGHTS, SIDE_GRAPHS, graph_file, plan_file
@@ -31,6 +32,7 @@ def summary_text(description: Description) -> str:
     parts = [
         _model(description),
         *_settings(description.manifest),
+        *_sketch(description.manifest),
         _files(description.manifest),
         _graphs(description.ends),
         *(_precision(name, record) for name, record in description.manifest.precisions.items()),
@@ -84,6 +86,16 @@ def _model(description: Description) -> str:
         labelled("made by", f"{_pairs(tools)}; opset {'?' if manifest.opset is None else manifest.opset}"),
     ]
     return "\n".join(lines)
+
+
+def _sketch(manifest: Manifest) -> list[str]:
+    from .sketch import recall_lines
+
+    sketch = manifest.sketch
+    if sketch is None:
+        return []
+    lines = [f"{sketch.columns} bytes an item, {sketch.calibration} calibration items of {sketch.data} {sketch.split}"]
+    return ["sketch\n" + _indented("\n".join([*lines, *recall_lines(to_builtins(sketch))]))]
 
 
 def _settings(manifest: Manifest) -> list[str]:

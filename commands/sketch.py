@@ -151,7 +151,7 @@ def _of_gallery(
     assert gallery.sketches is not None
     what = "sketched" if is_new else "sketches are kept"
     show(f"{path}: {what}, {len(gallery):,} items of {gallery.sketches.columns} bytes")
-    for line in curve_lines(gallery.sketches.curve, len(gallery.live)):
+    for line in curve_lines(gallery.sketches.curve, len(gallery.live), path):
         show(line)
 
 
@@ -178,12 +178,12 @@ def recall_lines(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def curve_lines(curve: Any, live: int) -> list[str]:
+def curve_lines(curve: Any, live: int, gallery: str | Path) -> list[str]:
     """A gallery's measured recall, for people."""
     from ..runtime.sketches.curve import choose, is_stale
 
     if curve is None:
-        return ["recall: not measured"]
+        return [f"recall not measured; measure it: caan sketch {gallery} --measure"]
     sampled = "" if curve.sample == curve.items else f", on a sample of {curve.sample:,}"
     lines = [f"recall, measured with {curve.queries} queries{sampled}:"]
     k = max((k for k in curve.k if k <= 10), default=curve.k[0])
@@ -199,6 +199,6 @@ def curve_lines(curve: Any, live: int) -> list[str]:
         )
     if is_stale(curve, live):
         lines.append(
-            f"stale: measured with {curve.items:,} items, now {live:,}; measure again: caan sketch GALLERY --measure"
+            f"stale: measured with {curve.items:,} items, now {live:,}; measure again: caan sketch {gallery} --measure"
         )
     return lines
