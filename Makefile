@@ -62,8 +62,9 @@ docs: $(DOCS_INSTALLED)  ## the documentation, into site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	CAAN_SITE=site $(BIN)/pytest -q tests/test_docs.py -k 'site or references'
 
+# Not tests/cpp, which make test-cpp runs with a library it builds.
 check: lint  ## what to run after a change: lint, types, and the tests that are not slow
-	$(BIN)/pytest -q $(TWO_PROCESSES) -m "not slow and not attack and not gpu"
+	$(BIN)/pytest -q $(TWO_PROCESSES) -m "not slow and not attack and not gpu" --ignore tests/cpp
 
 test: $(INSTALLED)  ## all tests; those that need ../shared or a GPU skip with the reason
 	$(BIN)/pytest $(TWO_PROCESSES)

@@ -26,7 +26,8 @@ def test_json_says_it_all(run, gallery, tmp_path):
     assert result == {
         "gallery": str(tmp_path / "gallery"), "format": "caan-gallery", "version": 3, "kind": "image", "items": 7,
         "deleted": 2, "rows": 35, "longest": 5, "dtype": "float16", "columns": gallery.states.shape[1],
-        "compact": False, "accuracy": None, "ids": True, "blocks": 1, "encoder": gallery.encoder,
+        "compact": False, "accuracy": None, "sketch": None, "curve": None, "ids": True, "blocks": 1,
+        "encoder": gallery.encoder,
         "bundle": str(tmp_path / "model.caan"), "bundle_not_used": None, "precision": "fp32",
         "files": {"states.bin": 35 * row, "lengths.bin": 36, "ids.jsonl": 36}, "reclaimable": 4 * row,
         "interrupted_append": False,
