@@ -284,11 +284,11 @@ def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: l
     started = time.monotonic()
     try:
         k = max(request.k for request in pending)
-        candidates = pending[0].shortlist.candidates
-        if candidates is not None:
-            candidates = max(candidates, k)  # one of the others may want more hits than the first
-        queries = [request.query for request in pending]
-        results = retriever.search_many(queries, pending[0].gallery, k, candidates=candidates)
+        queries, options = [request.query for request in pending], {}
+        if pending[0].shortlist.candidates is not None:
+            # One of the others may want more hits than the first has candidates.
+            options["candidates"] = max(pending[0].shortlist.candidates, k)
+        results = retriever.search_many(queries, pending[0].gallery, k, **options)
     except Exception as error:
         if len(pending) == 1:
             log.failed(error, unexpected=not isinstance(error, CaanError))
@@ -300,7 +300,7 @@ def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: l
             request = pending.pop(0)
             found = results.pop(0)
             best = (hit for hit in found[: request.k] if hit.score >= request.min_score)
-            hits = Hits(best, found.candidates, request.shortlist.recall)
+            hits = Hits(best, request.shortlist.candidates, request.shortlist.recall)
             _complete(request, hits)
             log.answered(ended - request.arrived, started - request.arrived, batch_size, request.pairs)
     if pending:
