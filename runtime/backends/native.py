@@ -48,7 +48,6 @@ class NativeBackend(OnnxEncoders):
             self.model.config["attention_dim"],
             scale,
             *weights,
-            threads=self.threads,
         )
         self._open_scorers()
         model = model_hashes(bundle, PRECISIONS[precision])
@@ -102,8 +101,8 @@ class NativeBackend(OnnxEncoders):
         return self._pooler
 
     def _open_scorers(self) -> None:
-        self._scorer = self._new_scorer(precision=BF16 if self.precision == BF16 else "fp32")
-        self._pooler = self._new_scorer(precision="fp32") if self.precision == BF16 else self._scorer
+        self._scorer = self._new_scorer(BF16 if self.precision == BF16 else "fp32", self.threads)
+        self._pooler = self._new_scorer("fp32", self.threads) if self.precision == BF16 else self._scorer
         self._process = os.getpid()
 
 
