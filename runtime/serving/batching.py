@@ -284,11 +284,12 @@ def _answer(queue: RequestQueue, retriever: Retriever, log: RequestLog, batch: l
     started = time.monotonic()
     try:
         k = max(request.k for request in pending)
-        queries, options = [request.query for request in pending], {}
-        if pending[0].shortlist.candidates is not None:
-            # One of the others may want more hits than the first has candidates.
-            options["candidates"] = max(pending[0].shortlist.candidates, k)
-        results = retriever.search_many(queries, pending[0].gallery, k, **options)
+        queries, gallery = [request.query for request in pending], pending[0].gallery
+        candidates = pending[0].shortlist.candidates
+        if candidates is None:
+            results = retriever.search_many(queries, gallery, k)
+        else:  # one of the others may want more hits than the first has candidates
+            results = retriever.search_many(queries, gallery, k, candidates=max(candidates, k))
     except Exception as error:
         if len(pending) == 1:
             log.failed(error, unexpected=not isinstance(error, CaanError))
