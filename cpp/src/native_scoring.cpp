@@ -65,15 +65,16 @@ public:
           image_space_(spaces.tiles.borrow()) {
         if (const auto* gallery = std::get_if<const Gallery::Content*>(&texts)) {
             captions_ = *gallery;
-            order_ = chosen.of_captions(**gallery);
+            order_ = &chosen.of_captions(**gallery);
         } else {
             tokens_ = std::get<const Tokens*>(texts);
-            order_ = by_length(tokens_->lengths);
+            by_length_ = by_length(tokens_->lengths);
+            order_ = &by_length_;
         }
     }
 
     void run() {
-        const std::size_t all = order_.size();
+        const std::size_t all = order_->size();
         // Take more encoded captions at a time if there are few images.
         const std::size_t most = tokens_ != nullptr
                                      ? captions_per_call(backend_)
@@ -85,7 +86,7 @@ public:
 
 private:
     Items captions(std::size_t start, std::size_t count) {
-        const std::int64_t* positions = order_.data() + start;
+        const std::int64_t* positions = order_->data() + start;
         if (tokens_ == nullptr) {
             return in_place(*captions_, positions, count, *caption_space_);
         }
@@ -130,7 +131,8 @@ private:
     // One of these.
     const Gallery::Content* captions_ = nullptr;
     const Tokens* tokens_ = nullptr;
-    std::vector<std::int64_t> order_; // of the captions; tokens by length, so that an encoder call has similar ones
+    std::vector<std::int64_t> by_length_; // the tokens, so that an encoder call has similar lengths
+    const std::vector<std::int64_t>* order_ = nullptr; // of the captions
 };
 
 } // namespace
