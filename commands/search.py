@@ -193,7 +193,7 @@ def search(
 
 
 def _say_how(hit_lists: Sequence[Hits], gallery: Gallery) -> None:
-    """To standard error: how many items were scored, and the recall measured with so many."""
+    """To standard error: how many items were scored, and the measured recall of that number."""
     if not hit_lists or hit_lists[0].candidates is None:
         return
     first = hit_lists[0]

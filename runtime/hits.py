@@ -55,7 +55,7 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True)
 class Shortlist:
-    """How many of the best sketches to score exactly, and the recall that was measured with so many.
+    """How many of the best sketches to score exactly, and the measured recall of that number.
 
     candidates: None for all items; problem: why, if a recall was asked for and can't be promised, about "GALLERY".
     """

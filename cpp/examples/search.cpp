@@ -28,7 +28,7 @@ std::string shown(std::string text) {
     return text;
 }
 
-/// Items that were scored, and the recall that was measured with so many.
+/// Items that were scored, and the measured recall of that number.
 void print_cost(const caan::Found& found) {
     if (!found.candidates) {
         return;

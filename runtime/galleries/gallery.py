@@ -151,7 +151,7 @@ class Gallery:
         """
         starts, ends = self.offsets[items], self.offsets[items + 1]
         if isinstance(self.check, States):
-            self.check.check_items(starts, ends)
+            self.check.check_items(starts)
         elif self.check is not None:
             self.check(int(starts.min()), int(ends.max()))
         return starts, ends - starts

@@ -69,27 +69,12 @@ class States:
 
         Raises BundleError if a row differs from what was written.
         """
-        if self.storage == "memory" or (self._stat() == self._stamp and self._all_verified):
-            return
         first, last = np.searchsorted(self._ends, [start, end - 1], side="right")
-        with self._process_lock():
-            self._invalidate()
-            for number in range(first, last + 1):
-                if not self._verified[number]:
-                    self._compare(number)
-            self._all_verified = all(self._verified)
+        self._verify(np.arange(first, last + 1))
 
-    def check_items(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-        """The same for items of rows starts[i]:ends[i], in any order: only the blocks that hold them are verified."""
-        if self.storage == "memory" or (self._stat() == self._stamp and self._all_verified):
-            return
-        numbers = np.unique(np.searchsorted(self._ends, starts, side="right")).tolist()
-        with self._process_lock():
-            self._invalidate()
-            for number in numbers:
-                if not self._verified[number]:
-                    self._compare(number)
-            self._all_verified = all(self._verified)
+    def check_items(self, starts: NDArray[np.int64]) -> None:
+        """The same for items that begin at these rows, in any order: only the blocks that hold them are verified."""
+        self._verify(np.searchsorted(self._ends, starts, side="right"))
 
     def confirm(self) -> None:
         """Call after using rows: raises BundleError if any verified row has changed since."""
@@ -99,6 +84,17 @@ class States:
             self._invalidate()
             for number in sorted(self._stale):
                 self._compare(number)
+
+    def _verify(self, numbers: NDArray[np.int64]) -> None:
+        """Verify these blocks, which may repeat, unless they are."""
+        if self.storage == "memory" or (self._stat() == self._stamp and self._all_verified):
+            return
+        with self._process_lock():
+            self._invalidate()
+            for number in np.unique(numbers).tolist():
+                if not self._verified[number]:
+                    self._compare(number)
+            self._all_verified = all(self._verified)
 
     def _stat(self) -> tuple[int, ...]:
         """Size, times and link count; raises BundleError if the file was truncated."""

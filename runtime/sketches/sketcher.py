@@ -32,7 +32,7 @@ class Sketcher:
 
     def __init__(self, backend: Backend, source: BundleSketch) -> None:
         self._backend = backend
-        self.source = source
+        self._source = source
         self.identity, self.columns = source.identity, source.columns
         self._lock = Lock()
         self._others: dict[Kind, Gallery] = {}
@@ -43,7 +43,7 @@ class Sketcher:
         Raises DataError for an item without finite pooled states.
         """
         side = SIDES[items.kind]
-        content = self._content()
+        content = self._source.content
         projected = self._projected(items, rows)
         if not np.isfinite(projected).all():
             number = int(np.flatnonzero(~np.isfinite(projected).all(axis=1))[0])
@@ -57,7 +57,7 @@ class Sketcher:
         projected = self._projected(queries, queries.live)
         if not np.isfinite(projected).all():
             return None
-        return query_numbers(projected, self._content().steps[SIDES[searched]])
+        return query_numbers(projected, self._source.content.steps[SIDES[searched]])
 
     def pooled(self, items: Gallery, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n, D): each item's V or U weighted with its mean attention over the calibration items of the other side."""
@@ -65,21 +65,18 @@ class Sketcher:
 
     def held_out(self, kind: Kind) -> Gallery:
         """The held-out items of a kind, encoded: queries with which a gallery's recall is measured."""
-        content = self._content()
+        content = self._source.content
         return _items_of(self._backend, content, kind, slice(content.calibration, None))
 
     def _projected(self, items: Gallery, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        return project(self.pooled(items, rows), self._content().projection[SIDES[items.kind]])
+        return project(self.pooled(items, rows), self._source.content.projection[SIDES[items.kind]])
 
     def _calibration(self, kind: Kind) -> Gallery:
         with self._lock:
             if kind not in self._others:
-                content = self._content()
+                content = self._source.content
                 self._others[kind] = _items_of(self._backend, content, kind, slice(0, content.calibration))
             return self._others[kind]
-
-    def _content(self) -> Sketch:
-        return self.source.content
 
 
 def pool(
